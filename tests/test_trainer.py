@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from transferlens import trainer
+from transferlens import files, inputs, trainer
 from transferlens.errors import CheckpointError, DataError, ParameterError
 from transferlens.plan import TransferPlan
 from transferlens.runs import list_runs, load_run, read_state, write_state
@@ -236,7 +236,7 @@ def test_normalisation_sees_the_training_folds_only(study):
 
 @pytest.mark.parametrize(("n", "size"), [(33, 32), (65, 32), (320, 32), (7, 64), (5, 2), (3, 2), (2, 2)])
 def test_batches_are_nearly_equal(n, size):
-    lengths = [len(chunk) for chunk in trainer._chunks(np.arange(n), size)]
+    lengths = [len(chunk) for chunk in inputs.chunks(np.arange(n), size)]
     assert sum(lengths) == n
     assert max(lengths) <= max(size, 3)
     assert max(lengths) - min(lengths) <= 1
@@ -289,3 +289,75 @@ def test_provenance(study):
 
 def test_state_of_a_finished_run_holds_no_optimiser(study):
     assert read_state(one(study(folds=("1",))).path).optimizer == {}
+
+
+# ------------------------------------------------------------------------------- frozen blocks run once
+
+FROZEN = [TransferPlan.freeze(0), TransferPlan.freeze(3), TransferPlan.freeze(4), TransferPlan.probe(2)]
+
+
+def trained(study, plan, *, epochs=1, **how):
+    (point,) = study.points(plan)
+    made = trainer.Trainer(point, study.data, study.options.weights, **how)
+    for _ in range(epochs):
+        made.epoch()
+    return made
+
+
+@pytest.mark.parametrize("plan", [*FROZEN, TransferPlan(2, 1), TransferPlan(1, 3)])
+def test_frozen_blocks_run_once_train_as_the_plain_way_does(study, plan):
+    made = study(folds=("1",), precision="fp32")
+    once, plain = trained(made, plan), trained(made, plan, run_frozen_once=False)
+    assert (once.start, plain.start) == (plan.frozen_through + 1, 0)
+    for name, tensor in plain.network.state_dict().items():
+        torch.testing.assert_close(once.network.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(once.logits_last, plain.logits_last, rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_blocks_run_once_in_bf16(study):
+    made = study(folds=("1",), precision="bf16", width=64)
+    once, plain = (trained(made, TransferPlan.freeze(4), run_frozen_once=how) for how in (True, False))
+    np.testing.assert_allclose(once.logits_last, plain.logits_last, rtol=0.02, atol=0.02)
+
+
+def count_passes(made, monkeypatch):
+    passes, run = [], trainer.Trainer._prefix
+    monkeypatch.setattr(trainer.Trainer, "_prefix", lambda self, x: passes.append(len(x)) or run(self, x))
+    return lambda: (sum(passes), passes.clear())[0]
+
+
+def test_seeds_share_what_frozen_blocks_gave(study, monkeypatch):
+    made = study(folds=("1",), seeds=(0, 1))
+    passed = count_passes(made, monkeypatch)
+    made.gather(made.points(TransferPlan.freeze(2)))
+    assert passed() == 24
+    made.gather(made.points(TransferPlan(1, 2)))  # Block 2 is frozen as it was drawn, from another seed each
+    assert passed() == 48
+
+
+@pytest.mark.parametrize(("normalise", "times"), [("none", 1), ("channel", 2)])
+def test_folds_share_what_frozen_blocks_gave_where_their_input_is_the_same(study, monkeypatch, normalise, times):
+    made = study(folds=("1", "2"), normalise=normalise)
+    passed = count_passes(made, monkeypatch)
+    made.gather(made.points(TransferPlan.freeze(2)))
+    assert passed() == 24 * times
+
+
+def test_updating_statistics_are_computed_in_every_epoch(study):
+    assert trained(study(folds=("1",)), TransferPlan.freeze(4, bn="updating")).start == 0
+
+
+@pytest.mark.parametrize("plan", FROZEN)
+def test_outputs_of_frozen_blocks_in_a_file_give_the_same_bits(study, tmp_path, plan):
+    held = one(study(folds=("1",)), plan)
+    mapped = study(folds=("1",), memory=0.0, runs=tmp_path / "mapped")
+    assert same_bits(held, one(mapped, plan))
+    assert [path.suffix for path in mapped.cache.path.parent.iterdir()] == [".h5"]
+
+
+def test_no_room_for_outputs_of_frozen_blocks(study, monkeypatch):
+    made = study(folds=("1",), memory=0.0)
+    assert made.data.held is None
+    monkeypatch.setattr(inputs, "check_space", lambda path, nbytes: files.check_space(path, 10**18))
+    with pytest.raises(DataError, match="make room, or name another folder"):
+        made.gather(made.points(TransferPlan.freeze(2)))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transferlens.plan import TransferPlan
     from transferlens.weights import Weights
 
-__all__ = ["BlockRow", "block_table", "build", "check", "imagenet_state", "skeleton"]
+__all__ = ["BlockRow", "block_table", "build", "check", "imagenet_state", "skeleton", "strides"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,13 @@ def check(name: str) -> None:
     from transferlens.network import anatomy
 
     anatomy(name)
+
+
+def strides(name: str) -> tuple[int, ...]:
+    """Stride of each block's output against the input [pixels], the stem's first; errors as in `check`."""
+    from transferlens.network import anatomy
+
+    return anatomy(name).strides
 
 
 def build(name: str, *, n_classes: int, plan: TransferPlan, weights: str | Path = "auto", seed: int = 0) -> Network:

@@ -6,12 +6,12 @@ import contextlib
 import ctypes
 import datetime
 import functools
+import hashlib
 import importlib.metadata
 import logging
-import os
 import platform
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,24 +19,19 @@ import numpy as np
 
 from transferlens import __version__, backbones, lazy
 from transferlens.errors import CheckpointError, ParameterError
-from transferlens.features import FeatureCache
+from transferlens.inputs import PASS_SIZE, Data, chunks
 from transferlens.runs import Run, RunConfig, RunState, load_run, normalised, read_state, write_state
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from transferlens.datasets import DataSet
-
-h5py = lazy.load("h5py")
-psutil = lazy.load("psutil")
+precision = lazy.load("transferlens.precision")
 torch = lazy.load("torch")
 
 __all__ = ["Data", "pick_device", "train"]
 
 log = logging.getLogger(__name__)
 
-# Clips in one batch where nothing is learned: evaluation and normalisation statistics.
-PASS_SIZE = 64
 HISTORY = ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
 DIVERGED = "training diverged, lower the learning rate"
 # Of glibc's mallopt.
@@ -61,19 +56,6 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def _precision(asked: str, device: torch.device) -> str:
-    """Give bf16 or fp32: for auto, bf16 only where the hardware computes in it."""
-    if asked != "auto":
-        return asked
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device.type == "cpu":
-        # Named alike on x86 (avx512_bf16, amx_bf16) and Arm (bf16); older releases of torch do not tell.
-        flags = getattr(torch.cpu, "get_capabilities", dict)()
-        return "bf16" if any(on for name, on in flags.items() if "bf16" in name) else "fp32"
-    return "fp32"
-
-
 @functools.cache
 def _keep_freed_memory() -> None:
     """Let glibc keep what is freed, instead of giving activations back to the system and faulting them in again."""
@@ -83,75 +65,13 @@ def _keep_freed_memory() -> None:
             libc.mallopt(option, value)
 
 
-class _Rows:
-    """Feature rows read from HDF5, a batch of row numbers an item; every worker process opens the file itself."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.opened_by: int | None = None
-
-    def __getitem__(self, rows: np.ndarray) -> torch.Tensor:
-        if self.opened_by != os.getpid():
-            self.features, self.opened_by = h5py.File(self.path, "r")["features"], os.getpid()
-        order = np.argsort(rows)
-        batch = np.empty((len(rows), *self.features.shape[1:]), np.float32)
-        batch[order] = self.features[rows[order]]
-        return torch.from_numpy(batch)
-
-
-class Data:
-    """The features and labels of a data set, ready to be trained on.
-
-    Parameters
-    ----------
-    dataset : DataSet
-    cache : FeatureCache
-        Complete.
-    device : torch.device
-    memory : float [bytes], optional
-        The features are held whole, on the device if they fit there, else in memory, where they take at most this
-        much; otherwise batches are read from the file. Half of what is free by default.
-    """
-
-    def __init__(
-        self, dataset: DataSet, cache: FeatureCache, device: torch.device, *, memory: float | None = None
-    ) -> None:
-        self.dataset = dataset
-        self.label_names = dataset.label_names
-        self.labels = np.array([self.label_names.index(clip.label) for clip in dataset.clips])
-        self.device, self.cache = device, cache
-        limit = psutil.virtual_memory().available / 2 if memory is None else memory
-        self.held = torch.from_numpy(cache.load()) if cache.nbytes <= limit else None
-        if self.held is not None and device.type == "cuda" and cache.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-            self.held = self.held.to(device)
-
-    def batches(self, chunks: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
-        """Features [shape=(n, channels, n_mels, width)] on the device, a tensor for each array of row numbers."""
-        if self.held is not None:
-            source = (self.held[torch.from_numpy(rows)] for rows in chunks)
-        else:
-            source = torch.utils.data.DataLoader(
-                _Rows(self.cache.path),
-                sampler=list(chunks),
-                batch_size=None,
-                num_workers=min(2, os.cpu_count() or 1),
-                generator=torch.Generator(),  # else it draws from the one that dropout draws from
-            )
-        return (x.to(self.device, non_blocking=True) for x in source)
-
-
-def _chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Split into batches of nearly equal length, about `size`, none of a lone clip: BatchNorm needs two."""
-    return np.array_split(rows, max(1, min(-(-len(rows) // size), len(rows) // 2)))
-
-
 def _normalisation(data: Data, rows: np.ndarray, how: str) -> np.ndarray:
     """Mean and deviation of each channel [shape=(2, channels)] over the training clips; 0 and 1 for "none"."""
     channels = data.cache.shape[1]
     if how == "none":
         return np.stack([np.zeros(channels), np.ones(channels)])
     moments = np.zeros((2, channels))
-    for x in data.batches(_chunks(rows, PASS_SIZE)):
+    for x in data.batches(chunks(rows, PASS_SIZE)):
         x = x.cpu().double()
         moments += len(x) / len(rows) * np.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
     mean, square = moments
@@ -181,11 +101,17 @@ class Trainer:
     data : Data
     weights : str
         Where the ImageNet weights come from; they must be those that the configuration names.
+    run_frozen_once : bool
+        Whether what frozen blocks give for a clip is computed once, not in every epoch. Where their BatchNorm
+        statistics follow the new data it changes, and is computed in every epoch all the same.
     """
 
-    def __init__(self, config: RunConfig, data: Data, weights: str) -> None:
+    def __init__(self, config: RunConfig, data: Data, weights: str, *, run_frozen_once: bool = True) -> None:
         _keep_freed_memory()
         self.config, self.data = config, data
+        plan = config.plan
+        fixed = run_frozen_once and plan.frozen_through is not None and plan.bn == "fixed"
+        self.start = plan.frozen_through + 1 if fixed else 0  # the block that batches are fed to
         self.rows, self.held_out = data.dataset.split(config.fold)
         self.normalisation = _normalisation(data, self.rows, config.training.normalise)
         n_classes = len(data.label_names)
@@ -209,7 +135,7 @@ class Trainer:
             "python": platform.python_version(),
             "timm": importlib.metadata.version("timm"),
             "numpy": np.__version__,
-            "precision": _precision(self.config.training.precision, self.data.device),
+            "precision": precision.choose(self.config, self.data.device),
             # From any folder, later, the same file.
             "weights_option": weights if weights == "auto" else str(Path(weights).expanduser().resolve()),
             "weights_source": "none",
@@ -232,11 +158,40 @@ class Trainer:
             or not config.plan.is_pretrained(self.network.block_of(name))
         }
 
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        return precision.autocast(self.data.device, self.provenance["precision"])
+
+    def _batches(self, rows: list[np.ndarray]) -> Iterator[torch.Tensor]:
+        """What the first block that may change is fed: normalised features, or the outputs of the frozen blocks."""
+        if self.start:
+            return self.data.outputs(self._prefix_key, self._prefix, rows)
+        return map(self._inputs, self.data.batches(rows))
+
+    def _inputs(self, x: torch.Tensor) -> torch.Tensor:
+        return normalised(x, self.normalisation).contiguous(memory_format=torch.channels_last)
+
+    def _prefix(self, x: torch.Tensor) -> torch.Tensor:
+        """Output of the last frozen block; pooled, where only the head follows."""
+        self.network.eval()
+        with torch.no_grad(), self._autocast():
+            y = self.network.features(self._inputs(x), through=self.start - 1)
+            return y.mean((2, 3), keepdim=True) if self.start > self.config.plan.truncate_after else y
+
+    @functools.cached_property
+    def _prefix_key(self) -> str:
+        """Hash over all that the frozen blocks' outputs depend on."""
+        pooled = self.start > self.config.plan.truncate_after
+        words = (self.config.backbone, self.start, pooled, self.provenance["precision"])
+        digest = hashlib.sha256(repr(words).encode() + self.normalisation.tobytes())
+        for name, tensor in self.network.state_dict().items():
+            block = self.network.block_of(name)
+            if block != "head" and block < self.start:
+                digest.update(tensor.numpy(force=True).tobytes())
+        return digest.hexdigest()
+
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = normalised(x, self.normalisation).contiguous(memory_format=torch.channels_last)
-        bf16 = self.provenance["precision"] == "bf16"
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
-            return self.network(x).float()
+        with self._autocast():
+            return self.network(x, start=self.start).float()
 
     def epoch(self) -> None:
         """Train one epoch and evaluate on the held-out fold."""
@@ -264,13 +219,14 @@ class Trainer:
     def _train(self, epoch: int) -> float:
         """Mean training loss over one epoch. Order and noise depend on the seed and the epoch alone."""
         order = np.random.default_rng([self.config.seed, epoch]).permutation(self.rows)
-        chunks = _chunks(order, self.config.training.batch_size)
+        parts = chunks(order, self.config.training.batch_size)
         losses = []
+        batches = self._batches(parts)
         self.network.train()
         with _seeded([self.config.seed, epoch], self.data.device):
-            for i, (rows, x) in enumerate(zip(chunks, self.data.batches(chunks), strict=True)):
+            for i, (rows, x) in enumerate(zip(parts, batches, strict=True)):
                 for group in self.optimizer.param_groups:
-                    group["lr"] = self.config.training.lr_at(epoch + i / len(chunks))
+                    group["lr"] = self.config.training.lr_at(epoch + i / len(parts))
                 target = torch.from_numpy(self.data.labels[rows]).to(x.device)
                 loss = torch.nn.functional.cross_entropy(self._forward(x), target)
                 self.optimizer.zero_grad(set_to_none=True)
@@ -284,7 +240,7 @@ class Trainer:
 
     def _logits(self) -> np.ndarray:
         self.network.eval()
-        batches = self.data.batches(_chunks(self.held_out, PASS_SIZE))
+        batches = self._batches(chunks(self.held_out, PASS_SIZE))
         with torch.inference_mode():
             return torch.cat([self._forward(x).cpu() for x in batches]).numpy()
 

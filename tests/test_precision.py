@@ -1,0 +1,110 @@
+"""Mixed precision: bf16 where it is right, and depthwise gradients against fp32's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from transferlens import precision
+from transferlens.errors import ParameterError
+from transferlens.plan import TransferPlan
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def able(monkeypatch):
+    def make(*names):
+        on = {"avx2": True, "avx512_fp16": False, **dict.fromkeys(names, True)}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: on, raising=False)
+
+    return make
+
+
+def point(study, **options):
+    return study(folds=("1",), **options).points(TransferPlan())[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "width", "expected"),
+    [
+        (("avx512_bf16",), 32, "bf16"),
+        (("bf16",), 32, "bf16"),
+        (("avx512_bf16", "amx_bf16"), 32, "fp32"),
+        (("avx512_bf16", "amx_bf16"), 64, "bf16"),
+        ((), 64, "fp32"),
+    ],
+)
+def test_auto_is_bf16_where_the_processor_computes_in_it_and_rightly(study, able, names, width, expected):
+    able(*names)
+    assert precision.choose(point(study, width=width), CPU) == expected
+
+
+@pytest.mark.parametrize("asked", ["bf16", "fp32"])
+def test_what_is_asked_for(study, able, asked):
+    able()
+    assert precision.choose(point(study, precision=asked), CPU) == asked
+
+
+def test_bf16_where_it_is_known_to_be_wrong(study, able):
+    able("amx_bf16")
+    with pytest.raises(ParameterError, match="width=32.* use fp32, or a width of at least 64"):
+        precision.choose(point(study, precision="bf16"), CPU)
+
+
+def gradients(x, layer, *, precision_):
+    x = x.clone().requires_grad_()
+    layer.zero_grad()
+    with precision.autocast(CPU, precision_):
+        y = layer(x)
+    y.float().square().sum().backward()
+    return [y.detach(), x.grad, *(p.grad for p in layer.parameters())]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 1, 1), (3, 2, 1), (5, 2, 1), (7, 1, 1), (3, 1, 2)])
+def test_depthwise_gradients_are_those_of_fp32(kernel, stride, dilation, bias):
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(
+        8, 8, kernel, stride=stride, padding=kernel // 2, dilation=dilation, groups=8, bias=bias
+    ).to(memory_format=torch.channels_last)
+    x = torch.randn(4, 8, 20, 24).to(memory_format=torch.channels_last)
+    for ours, exact in zip(gradients(x, layer, precision_="bf16"), gradients(x, layer, precision_="fp32"), strict=True):
+        assert (ours - exact).norm() <= 0.01 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        torch.nn.Conv2d(8, 16, 3, groups=4),
+        torch.nn.Conv2d(8, 16, 3, groups=8),
+        torch.nn.Conv2d(8, 8, 3, groups=8, padding="same"),
+        torch.nn.Conv2d(8, 4, 1),
+    ],
+)
+def test_other_convolutions_are_computed_too(layer):
+    x = torch.randn(4, 8, 20, 24)
+    for ours, exact in zip(gradients(x, layer, precision_="bf16"), gradients(x, layer, precision_="fp32"), strict=True):
+        assert (ours - exact).norm() <= 0.02 * exact.norm()
+
+
+def test_types_are_those_of_autocast():
+    layer = torch.nn.Conv2d(8, 8, 3, groups=8)
+    with precision.autocast(CPU, "bf16"):
+        assert layer(torch.randn(2, 8, 5, 5)).dtype == torch.bfloat16
+    with precision.autocast(CPU, "fp32"):
+        assert layer(torch.randn(2, 8, 5, 5)).dtype == torch.float32
+
+
+def test_frozen_layers_and_frozen_inputs():
+    layer = torch.nn.Conv2d(8, 8, 3, groups=8).requires_grad_(False)
+    x = torch.randn(2, 8, 9, 9, requires_grad=True)
+    with precision.autocast(CPU, "bf16"):
+        layer(x).float().sum().backward()
+    assert x.grad is not None
+    assert layer.weight.grad is None
+    layer.requires_grad_(True)
+    with precision.autocast(CPU, "bf16"):
+        layer(x.detach()).float().sum().backward()
+    assert layer.weight.grad.isfinite().all()
+    assert layer.bias.grad.isfinite().all()

@@ -1,0 +1,152 @@
+"""What a network is fed, batch by batch: features, or what its frozen beginning made of them.
+
+What frozen blocks give for a clip never changes while the rest is trained, so it is computed once (`Data.outputs`)
+and shared by all runs whose frozen blocks and inputs are the same. Either lies where there is room: on the device,
+in memory, or in a file.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from transferlens import lazy
+from transferlens.features import FeatureCache
+from transferlens.files import check_space
+
+if TYPE_CHECKING:
+    from transferlens.datasets import DataSet
+
+h5py = lazy.load("h5py")
+psutil = lazy.load("psutil")
+torch = lazy.load("torch")
+tqdm = lazy.load("tqdm")
+
+__all__ = ["Data", "PASS_SIZE", "chunks"]
+
+# Clips in one batch where nothing is learned: evaluation, normalisation statistics, frozen blocks.
+PASS_SIZE = 64
+
+
+def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Split into batches of nearly equal length, about `size`, none of a lone clip: BatchNorm needs two."""
+    return np.array_split(rows, max(1, min(-(-len(rows) // size), len(rows) // 2)))
+
+
+class _Rows:
+    """Feature rows read from HDF5, a batch of row numbers an item; every worker process opens the file itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.opened_by: int | None = None
+
+    def __getitem__(self, rows: np.ndarray) -> torch.Tensor:
+        if self.opened_by != os.getpid():
+            self.features, self.opened_by = h5py.File(self.path, "r")["features"], os.getpid()
+        order = np.argsort(rows)
+        batch = np.empty((len(rows), *self.features.shape[1:]), np.float32)
+        batch[order] = self.features[rows[order]]
+        return torch.from_numpy(batch)
+
+
+class Data:
+    """The features and labels of a data set, ready to be trained on.
+
+    Parameters
+    ----------
+    dataset : DataSet
+    cache : FeatureCache
+        Complete.
+    device : torch.device
+    memory : float [bytes], optional
+        Features, and outputs of frozen blocks, are held whole, on the device if they fit there, else in memory, where
+        each takes at most this much; beyond it they are read from files. Half of what is free by default.
+    """
+
+    def __init__(
+        self, dataset: DataSet, cache: FeatureCache, device: torch.device, *, memory: float | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.label_names = dataset.label_names
+        self.labels = np.array([self.label_names.index(clip.label) for clip in dataset.clips])
+        self.device, self.cache, self.memory = device, cache, memory
+        self.held = torch.from_numpy(cache.load()) if self._fits_in_memory(cache.nbytes) else None
+        if self.held is not None and self._fits_on_device(cache.nbytes):
+            self.held = self.held.to(device)
+        self._outputs: tuple[str, torch.Tensor] | None = None
+
+    def _fits_in_memory(self, nbytes: int) -> bool:
+        return nbytes <= (psutil.virtual_memory().available / 2 if self.memory is None else self.memory)
+
+    def _fits_on_device(self, nbytes: int) -> bool:
+        return self.device.type == "cuda" and nbytes < torch.cuda.mem_get_info(self.device)[0] / 2
+
+    def batches(self, rows: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
+        """Features [shape=(n, channels, n_mels, width)] on the device, a tensor for each array of row numbers."""
+        if self.held is not None:
+            source = (self.held[torch.from_numpy(each)] for each in rows)
+        else:
+            source = torch.utils.data.DataLoader(
+                _Rows(self.cache.path),
+                sampler=list(rows),
+                batch_size=None,
+                num_workers=min(2, os.cpu_count() or 1),
+                generator=torch.Generator(),  # else it draws from the one that dropout draws from
+            )
+        return (x.to(self.device, non_blocking=True) for x in source)
+
+    def outputs(
+        self, key: str, run: Callable[[torch.Tensor], torch.Tensor], rows: Iterable[np.ndarray]
+    ) -> Iterator[torch.Tensor]:
+        """Batches of what `run` gives for features; it is run once for every clip while `key` stays the same.
+
+        Parameters
+        ----------
+        key : str
+            Tells apart all that `run` depends on.
+        run : callable
+            Takes features as `batches` gives them, returns a tensor [shape=(n, channels, height, width)] without a
+            graph; a clip's output must not depend on the clips beside it.
+        rows : iterable of ndarray of int
+
+        Returns
+        -------
+        iterator of torch.Tensor [shape=(n, channels, height, width)]
+            On the device, in channels-last order, in the type that `run` gave.
+        """
+        if self._outputs is None or self._outputs[0] != key:
+            self._outputs = None  # its memory is free for the next
+            self._outputs = key, self._computed(run)
+        held = self._outputs[1]
+        return (held[torch.from_numpy(each)].to(self.device, non_blocking=True).permute(0, 3, 1, 2) for each in rows)
+
+    def _computed(self, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """What `run` gives for every clip: [shape=(n_clips, height, width, channels)]."""
+        parts, held = chunks(np.arange(len(self.labels)), PASS_SIZE), None
+        bar = tqdm.tqdm(total=len(self.labels), desc="frozen blocks", unit="clip", delay=2, leave=False, disable=None)
+        with bar:
+            for rows, x in zip(parts, self.batches(parts), strict=True):
+                y = run(x).permute(0, 2, 3, 1)
+                if held is None:
+                    held = self._room((len(self.labels), *y.shape[1:]), y.dtype)
+                held[torch.from_numpy(rows)] = y.to(held.device)
+                bar.update(len(rows))
+        return held
+
+    def _room(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        """An uninitialised tensor on the device, in memory, or in a file without a name, gone with the tensor."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        if self._fits_on_device(nbytes):
+            return torch.empty(shape, dtype=dtype, device=self.device)
+        if self._fits_in_memory(nbytes):
+            return torch.empty(shape, dtype=dtype)
+        check_space(self.cache.path, nbytes)
+        with tempfile.TemporaryFile(dir=self.cache.path.parent) as file:
+            mapped = np.memmap(file, np.uint8, "w+", shape=(nbytes,))
+        return torch.from_numpy(mapped).view(dtype).view(shape)

@@ -1,0 +1,115 @@
+"""bf16 mixed precision: where it is computed rightly, and fast.
+
+Two defects of oneDNN, which torch computes bf16 convolutions with on CPUs, are kept away from users here: wrong numbers
+for maps one column wide, and slow gradients of depthwise convolutions (``benchmarks/depthwise.py`` has the ratio).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from transferlens import backbones
+from transferlens.config import RunConfig
+from transferlens.errors import ParameterError
+
+__all__ = ["autocast", "choose"]
+
+
+def choose(config: RunConfig, device: torch.device) -> str:
+    """Give bf16 or fp32: for auto, bf16 only where the hardware computes in it, and rightly.
+
+    Raises
+    ------
+    ParameterError
+        Where bf16 is asked for and is known to be computed wrongly.
+    """
+    asked = config.training.precision
+    on_cpu = device.type == "cpu"
+    wrong = on_cpu and _reads_beyond_its_input(config)
+    if wrong and asked == "bf16":
+        raise ParameterError(
+            f"precision='bf16' with width={config.features.width}: in {config.backbone} maps become one column wide, "
+            f"which this processor computes wrongly in bf16; use fp32, or a width of at least {_least_width(config)}"
+        )
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = on_cpu and bool(_bf16_features()) and not wrong
+    return "bf16" if able else "fp32"
+
+
+def _bf16_features() -> set[str]:
+    """What the processor has for bf16: avx512_bf16, amx_bf16, bf16 (Arm); older releases of torch do not tell."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return {name for name, on in capabilities.items() if on and "bf16" in name}
+
+
+def _least_width(config: RunConfig) -> int:
+    return 2 * backbones.strides(config.backbone)[-1]
+
+
+def _reads_beyond_its_input(config: RunConfig) -> bool:
+    """Whether AMX kernels read beyond a map: strided bf16 convolutions to one column do (oneDNN of torch 2.15)."""
+    return "amx_bf16" in _bf16_features() and config.features.width < _least_width(config)
+
+
+@contextlib.contextmanager
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
+    """Compute in `precision` on the device; on CPUs, the gradients of bf16 depthwise convolutions in fp32."""
+    bf16 = precision == "bf16"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16))
+        if bf16 and device.type == "cpu":
+            stack.enter_context(_DepthwiseGradients())
+        yield
+
+
+class _DepthwiseGradients(TorchFunctionMode):
+    """Takes depthwise convolutions through `_Depthwise`, whichever module calls them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return (_conv2d if func is torch.conv2d else func)(*args, **(kwargs or {}))
+
+
+def _conv2d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> torch.Tensor:
+    if not 1 < groups == x.shape[1] or isinstance(padding, str):
+        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    pairs = ([each, each] if isinstance(each, int) else list(each) for each in (stride, padding, dilation))
+    return _Depthwise.apply(x, weight, bias, *pairs, groups)
+
+
+class _Depthwise(torch.autograd.Function):
+    """Forward in bf16; backward in fp32, many times as fast where strides or kernels are large, and more exact."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, stride, padding, dilation, groups):
+        half = x.bfloat16()
+        ctx.save_for_backward(half, weight)
+        ctx.type, ctx.biased, ctx.options = x.dtype, bias is not None, (stride, padding, dilation)
+        bias = None if bias is None else bias.bfloat16()
+        return torch.conv2d(half, weight.bfloat16(), bias, stride, padding, dilation, groups)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        bias_sizes = [len(weight)] if ctx.biased else None
+        needed = [*ctx.needs_input_grad[:2], ctx.biased and ctx.needs_input_grad[2]]
+        by_x, by_weight, by_bias = torch.ops.aten.convolution_backward(
+            gradient.float(), x.float(), weight, bias_sizes, *ctx.options, False, [0, 0], x.shape[1], needed
+        )
+        return None if by_x is None else by_x.to(ctx.type), by_weight, by_bias, None, None, None, None
