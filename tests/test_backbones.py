@@ -322,14 +322,73 @@ def test_bad_input_to_the_command_is_one_line_and_exit_code_2(argv, capsys):
     assert line.startswith("error: ")
 
 
-# ---------------------------------------------------------------------------------------------- training
+# --------------------------------------------------------------- the paper's networks, at every block
+
+LARGE = ("densenet201", "resnet50", "inception_v3", "convnext_tiny")
+
+
+def small(n=2):
+    return torch.randn(n, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+
+
+def step_small(network):
+    network.train()
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    loss = torch.nn.functional.cross_entropy(network(small()), torch.tensor([0, 1]))
+    loss.backward()
+    optimizer.step()
+    assert torch.isfinite(loss)
+
+
+def homes_moved(network, before):
+    return {network.block_of(k) for k, tensor in network.state_dict().items() if not torch.equal(tensor, before[k])}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["densenet201", "resnet50", "inception_v3"])
-def test_large_backbones_train_on_log_mel_sized_inputs(name):
-    network = backbones.skeleton(name, n_classes=5, plan=TransferPlan.freeze(1))
-    before = copies(network)
-    assert torch.isfinite(step(network))
-    moved = {key for key, tensor in network.state_dict().items() if not torch.equal(tensor, before[key])}
-    assert {network.block_of(key) for key in moved} == {2, 3, 4, "head"}
+@pytest.mark.parametrize("name", LARGE)
+def test_freezing_at_every_block(name, fake):
+    for k in range(5):
+        network = backbones.build(name, n_classes=5, plan=TransferPlan.freeze(k), weights=fake(name))
+        before = copies(network)
+        step_small(network)
+        assert homes_moved(network, before) == {*range(k + 1, 5), "head"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_fusion_at_every_block(name, fake):
+    pretrained = randomised(name, seed=1)
+    for k in range(5):
+        network = backbones.build(name, n_classes=5, plan=TransferPlan.fuse(k), weights=fake(name))
+        before = copies(network)
+        for key, tensor in before.items():
+            home, twin = network.block_of(key), pretrained.get(key.removeprefix("backbone."))
+            if home != "head" and home <= k:
+                assert torch.equal(tensor, twin), key
+            elif home != "head" and tensor.is_floating_point():
+                # Of millions of random numbers a few are equal by chance.
+                assert (tensor == twin).double().mean() < 1e-3, key
+        step_small(network)
+        assert homes_moved(network, before) == {*range(5), "head"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_truncation_at_every_block(name, fake):
+    whole = timm.create_model(name, num_classes=0)
+    pretrained = {key: tensor for key, tensor in randomised(name, seed=1).items() if key in whole.state_dict()}
+    whole.load_state_dict(pretrained)
+    whole.eval()
+    for k in range(1, 5):
+        network = backbones.build(name, n_classes=5, plan=TransferPlan.truncate(k), weights=fake(name)).eval()
+        if k == 4:
+            with torch.no_grad():
+                expected = network.head(whole.forward_features(small()).mean((2, 3)))
+                torch.testing.assert_close(network(small()), expected)
+        before = copies(network)
+        step_small(network)
+        assert homes_moved(network, before) == {*range(k + 1), "head"}
+        rows = backbones.block_table(name, input_size=(96, 96))[: k + 1]
+        cost = backbones.cost(name, n_classes=5, plan=network.plan, input_size=(96, 96))
+        assert cost.parameters == sum(p.numel() for p in network.parameters())
+        assert cost.multiply_adds == sum(row.multiply_adds for row in rows) + 5 * network.width

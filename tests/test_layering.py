@@ -30,7 +30,7 @@ LAYERS = [
     ["trainer"],
     ["sweep"],
     ["by_block"],
-    ["train", "pretraining", "freeze", "fuse", "truncate", "plan_grid"],
+    ["pretraining", "freeze", "fuse", "truncate", "plan_grid", "train"],
     ["demo"],
     ["__main__", "__init__"],
 ]

@@ -11,6 +11,10 @@ from transferlens import __version__, cli
 COMMANDS = {
     "demo": "the main job on the built-in data: pretrained against scratch, with figures",
     "pretraining": "question 1: pretrained against random initialisation",
+    "freeze": "question 2: accuracy with the blocks 0 to K held fixed",
+    "fuse": "question 2: accuracy with only the blocks 0 to K pretrained",
+    "truncate": "question 2: accuracy of the network cut after Block K",
+    "plan_grid": "question 2: accuracy over the whole plan space, as heat maps",
     "train": "train networks under a transfer plan",
     "runs": "list the runs of a store, or show single ones",
     "datasets": "the data sets that are known; --audit checks one",

@@ -11,6 +11,7 @@ prints what the blocks are made of.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from transferlens.plan import TransferPlan
     from transferlens.weights import Weights
 
-__all__ = ["BlockRow", "block_table", "build", "check", "imagenet_state", "skeleton", "strides"]
+__all__ = ["BlockRow", "Cost", "block_table", "build", "check", "cost", "imagenet_state", "skeleton", "strides"]
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,40 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250)) -> tuple
         )
         for number in range(len(parts.blocks))
     )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the network of a plan costs.
+
+    Attributes
+    ----------
+    parameters, trainable_parameters : int
+        Numbers in the blocks kept and in the head, and those of them that are trained.
+    multiply_adds : int
+        Of the convolutions and linear layers, for one input.
+    """
+
+    parameters: int
+    trainable_parameters: int
+    multiply_adds: int
+
+
+def cost(name: str, *, n_classes: int, plan: TransferPlan, input_size: tuple[int, int] = (128, 250)) -> Cost:
+    """Count what the network of a plan costs; arguments and errors are those of `build` and `block_table`."""
+    rows = [row for row in _measured(name, tuple(input_size)) if row.block in plan.blocks]
+    width = rows[-1].channels
+    head = (width + 1) * n_classes
+    return Cost(
+        parameters=head + sum(row.parameters for row in rows),
+        trainable_parameters=head + sum(row.parameters for row in rows if not plan.is_frozen(row.block)),
+        multiply_adds=width * n_classes + sum(row.multiply_adds for row in rows),
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _measured(name: str, input_size: tuple[int, int]) -> tuple[BlockRow, ...]:
+    return block_table(name, input_size=input_size)
 
 
 def _condense(parts: Anatomy, number: int) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from transferlens import lazy
 from transferlens.files import complete_or_absent
-from transferlens.stats import mean_interval
+from transferlens.stats import Interval, mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,9 +20,25 @@ if TYPE_CHECKING:
 matplotlib = lazy.load("matplotlib")
 seaborn = lazy.load("seaborn")
 
-__all__ = ["colours", "learning_curves", "new_figure", "points_and_means", "save_figure"]
+__all__ = [
+    "accuracy_against",
+    "band",
+    "changes",
+    "colours",
+    "heat_map",
+    "learning_curves",
+    "new_figure",
+    "new_mosaic",
+    "points_and_means",
+    "save_figure",
+]
 
 DPI = 160
+
+
+def _style() -> AbstractContextManager:
+    style = seaborn.axes_style("ticks") | {"axes.grid": True, "axes.grid.axis": "y", "grid.color": "0.92"}
+    return matplotlib.rc_context(style | seaborn.plotting_context("notebook", font_scale=0.85))
 
 
 def new_figure(
@@ -30,11 +47,24 @@ def new_figure(
     """An empty figure of `width` x `height` inches and its Axes [shape=(n_rows, n_columns)], bound to no window."""
     from matplotlib.figure import Figure
 
-    style = seaborn.axes_style("ticks") | {"axes.grid": True, "axes.grid.axis": "y", "grid.color": "0.92"}
-    with matplotlib.rc_context(style | seaborn.plotting_context("notebook", font_scale=0.85)):
+    with _style():
         fig = Figure(figsize=(width, height), layout="constrained")
         axes = fig.subplots(n_rows, n_columns, squeeze=False, **kwargs)
     for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+    return fig, axes
+
+
+def new_mosaic(
+    names: Sequence[Sequence[str]], *, width: float, height: float, **kwargs
+) -> tuple[Figure, dict[str, Axes]]:
+    """As `new_figure`, with Axes named by where they stand in `names`; one that is named twice spans both places."""
+    from matplotlib.figure import Figure
+
+    with _style():
+        fig = Figure(figsize=(width, height), layout="constrained")
+        axes = fig.subplot_mosaic(names, **kwargs)
+    for ax in axes.values():
         ax.spines[["top", "right"]].set_visible(False)
     return fig, axes
 
@@ -52,6 +82,7 @@ def points_and_means(
     groups: Mapping[str, Mapping[str, Sequence[float]]],
     *,
     beside: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    palette: Mapping[str, tuple] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Accuracies as points, with the mean and its 95% interval, for the arms of each group.
@@ -62,26 +93,23 @@ def points_and_means(
         Groups stand along the axis, arms beside each other in every group.
     beside : the same, optional
         A second value of each point, drawn as hollow points to the right of the first.
+    palette : dict of arm to colour, optional
+        By default `colours` of the arms.
     ax : Axes, optional
         By default those of a new figure.
     """
     ax = _axes(ax)
-    arms = list(dict.fromkeys(arm for values in groups.values() for arm in values))
-    step = 0.8 / len(arms)
-    for arm, colour in colours(arms).items():
-        for i, group in enumerate(groups):
-            x = i + (arms.index(arm) - (len(arms) - 1) / 2) * step
-            _points(ax, x - step / 8, groups[group][arm], colour, step, label=arm if i == 0 else None)
+    palette = palette or colours(list(dict.fromkeys(arm for values in groups.values() for arm in values)))
+    step = min(0.36, 0.8 / max(map(len, groups.values())))
+    labelled: set[str] = set()
+    for i, (group, arms) in enumerate(groups.items()):
+        for j, (arm, values) in enumerate(arms.items()):
+            x = i + (j - (len(arms) - 1) / 2) * step
+            _points(ax, x - step / 8, values, palette[arm], step, label=None if arm in labelled else arm)
+            labelled.add(arm)
             if beside is not None:
-                spread = _spread(beside[group][arm], step / 8)
-                ax.plot(
-                    x + step / 4 + spread,
-                    100 * np.asarray(beside[group][arm]),
-                    "o",
-                    mfc="none",
-                    mec=colour,
-                    ms=4,
-                )
+                second = 100 * np.asarray(beside[group][arm])
+                ax.plot(x + step / 4 + _spread(second, step / 8), second, "o", mfc="none", mec=palette[arm], ms=4)
     ax.set_xticks(range(len(groups)), list(groups))
     ax.set_xlim(-0.5, len(groups) - 0.5)
     ax.set_ylim(0, 103)
@@ -105,6 +133,151 @@ def _points(ax: Axes, x: float, values: Sequence[float], colour: tuple, step: fl
         lw=1.5,
         label=label,
     )
+
+
+def band(values: Sequence[float], *, colour: tuple, label: str, ax: Axes) -> Axes:
+    """Mean of accuracies as a line across the Axes, and its 95% interval as a band."""
+    interval = mean_interval(values)
+    ax.axhline(100 * interval.mean, color=colour, lw=1.2, zorder=1, label=label)
+    if interval.n > 1:
+        ax.axhspan(100 * interval.low, 100 * interval.high, color=colour, alpha=0.12, lw=0, zorder=0)
+    return ax
+
+
+def changes(
+    intervals: Mapping[str, Sequence[tuple[float, Interval]]],
+    *,
+    palette: Mapping[str, tuple] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Differences of accuracies with their intervals, around zero: a full mark where the interval excludes it.
+
+    Parameters
+    ----------
+    intervals : dict of arm to sequence of (x, Interval)
+        Arms stand beside each other.
+    palette : dict of arm to colour, optional
+        By default `colours` of the arms.
+    ax : Axes, optional
+        By default those of a new figure.
+    """
+    ax = _axes(ax)
+    palette = palette or colours(list(intervals))
+    step = 0.36 / len(intervals)
+    ax.axhline(0, color="0.4", lw=0.8)
+    for j, (arm, each) in enumerate(intervals.items()):
+        for x, interval in each:
+            low, high = (100 * abs(interval.mean - bound) for bound in (interval.low, interval.high))
+            ax.errorbar(
+                x + (j - (len(intervals) - 1) / 2) * step,
+                100 * interval.mean,
+                yerr=None if interval.n == 1 else [[low], [high]],
+                fmt="s",
+                color=palette[arm],
+                mfc=palette[arm] if interval.excludes_zero else "white",
+                ms=5,
+                capsize=3,
+                lw=1.2,
+            )
+    ax.set_ylabel("change\n[points]")
+    return ax
+
+
+def accuracy_against(
+    points: Mapping[str, Mapping[str, tuple[float, Sequence[float]]]],
+    *,
+    xlabel: str,
+    palette: Mapping[str, tuple] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Mean accuracy and 95% interval against a quantity on a logarithmic axis, each point named.
+
+    Parameters
+    ----------
+    points : dict of arm to dict of point to (x, sequence of float in [0, 1])
+        Points of one arm are joined.
+    xlabel : str
+        The quantity, with its unit.
+    palette : dict of arm to colour, optional
+        By default `colours` of the arms.
+    ax : Axes, optional
+        By default those of a new figure.
+    """
+    ax = _axes(ax)
+    palette = palette or colours(list(points))
+    for arm, named in points.items():
+        intervals = [(x, mean_interval(values)) for x, values in named.values()]
+        ax.plot([x for x, _ in intervals], [100 * i.mean for _, i in intervals], color=palette[arm], lw=0.8)
+        for name, (x, interval) in zip(named, intervals, strict=True):
+            low, high = (100 * abs(interval.mean - bound) for bound in (interval.low, interval.high))
+            error = None if interval.n == 1 else [[low], [high]]
+            ax.errorbar(x, 100 * interval.mean, yerr=error, fmt="D", color=palette[arm], ms=5, capsize=3, lw=1.2)
+            top = 100 * np.nanmax([interval.mean, interval.high])
+            ax.annotate(name, (x, top), xytext=(-2, 4), textcoords="offset points", ha="right", fontsize="small")
+    ax.set_xscale("log")
+    ax.set_xmargin(0.2)
+    ax.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 3)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter("")
+    ax.set_ylim(0, 103)
+    ax.set_xlabel(xlabel)
+    return ax
+
+
+def heat_map(
+    means: np.ndarray,
+    errors: np.ndarray,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    xlabel: str,
+    ylabel: str,
+    limits: tuple[float, float],
+    scale: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """Accuracies as colours and numbers, with the standard error below each; NaN leaves a cell empty.
+
+    Parameters
+    ----------
+    means, errors : ndarray [shape=(n_rows, n_columns)], fractions
+    rows, columns : sequence of str
+        Names of both axes' cells.
+    xlabel, ylabel : str
+    limits : tuple of float
+        Accuracies at the ends of the colour scale.
+    scale : bool
+        Whether to draw it.
+    ax : Axes, optional
+        By default those of a new figure.
+    """
+    ax = _axes(ax)
+    text = np.empty(means.shape, dtype=object)
+    for cell in np.ndindex(means.shape):
+        error = "" if np.isnan(errors[cell]) else f"\n± {100 * errors[cell]:.1f}"
+        text[cell] = f"{100 * means[cell]:.1f}{error}"
+    seaborn.heatmap(
+        100 * means,
+        annot=text,
+        fmt="",
+        mask=np.isnan(means),
+        vmin=100 * limits[0],
+        vmax=100 * limits[1],
+        cmap="viridis",
+        linewidths=1.5,
+        xticklabels=columns,
+        yticklabels=rows,
+        annot_kws={"fontsize": "small"},
+        cbar=scale,
+        cbar_kws={"label": "held-out accuracy [%]"},
+        ax=ax,
+    )
+    ax.grid(False)
+    ax.tick_params(length=0)
+    ax.set_yticklabels(ax.get_yticklabels(), rotation=0)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    return ax
 
 
 def _spread(values: Sequence[float], width: float) -> np.ndarray:

@@ -121,10 +121,14 @@ class Data:
             On the device, in channels-last order, in the type that `run` gave.
         """
         if self._outputs is None or self._outputs[0] != key:
-            self._outputs = None  # its memory is free for the next
+            self.forget_outputs()  # its memory is free for the next
             self._outputs = key, self._computed(run)
         held = self._outputs[1]
         return (held[torch.from_numpy(each)].to(self.device, non_blocking=True).permute(0, 3, 1, 2) for each in rows)
+
+    def forget_outputs(self) -> None:
+        """Free what `outputs` holds."""
+        self._outputs = None
 
     def _computed(self, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """What `run` gives for every clip: [shape=(n_clips, height, width, channels)]."""

@@ -81,6 +81,11 @@ class TransferPlan:
             object.__setattr__(self, name, number)
         if self.bn not in ("fixed", "updating"):
             raise ParameterError(f"bn={self.bn!r} must be 'fixed' or 'updating'")
+        if self.pretrained_through is not None and self.truncate_after < self.pretrained_through < LAST:
+            _warn_once(
+                f"pretrained_through={self.pretrained_through} with truncate_after={self.truncate_after}: what is cut "
+                f"cannot be pretrained; this is the same as pretrained_through={LAST}, all that is kept"
+            )
         self._check_frozen()
 
     def _check_frozen(self) -> None:

@@ -72,8 +72,7 @@ class Result:
 
     def by_fold(self, field: str, **values: object) -> list[float]:
         """The field's mean over seeds in each fold, of the rows with these values."""
-        rows = [self.rows[i] for i in self.select(**values)]
-        return stats.fold_means([getattr(row, field) for row in rows], [row.fold for row in rows])
+        return stats.by_fold(self.rows, field, **values)
 
 
 def points(study: Study) -> dict[str, list[RunConfig]]:

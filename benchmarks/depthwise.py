@@ -1,0 +1,86 @@
+"""Training steps with depthwise convolutions on a CPU: our bf16 against torch's bf16 autocast and fp32.
+
+    python benchmarks/depthwise.py
+
+torch computes the gradients of bf16 depthwise convolutions slowly where strides or kernels are large; we compute them in
+fp32, and all else in bf16. Printed: seconds a step (the median), the ratio to ours, and how far the first step's gradient
+is from fp32's.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from transferlens import backbones, cli, precision
+from transferlens.plan import TransferPlan
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Time training steps on log-mel sized inputs."""
+
+    backbone: str = "tf_efficientnet_lite0"
+    """timm's name of the network."""
+    batch_size: int = 32
+    """Clips in a batch."""
+    steps: int = 5
+    """Steps that are timed, after one that is not."""
+
+
+def contexts() -> dict[str, AbstractContextManager]:
+    """The sides."""
+    return {
+        "ours (bf16)": precision.autocast(CPU, "bf16"),
+        "torch bf16": torch.autocast("cpu", dtype=torch.bfloat16),
+        "torch fp32": precision.autocast(CPU, "fp32"),
+    }
+
+
+def step(network: torch.nn.Module, x: torch.Tensor, target: torch.Tensor, side: str) -> torch.Tensor:
+    """Forward and backward; give the whole gradient."""
+    network.zero_grad(set_to_none=True)
+    with contexts()[side]:
+        logits = network(x).float()
+    torch.nn.functional.cross_entropy(logits, target).backward()
+    return torch.cat([p.grad.flatten() for p in network.parameters()])
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a line a side."""
+    options = cli.parse(Options, argv, prog="benchmarks/depthwise.py")
+    torch.manual_seed(0)
+    network = backbones.build(options.backbone, n_classes=10, plan=TransferPlan())
+    network.to(memory_format=torch.channels_last)
+    x = torch.randn(options.batch_size, 3, 128, 250).contiguous(memory_format=torch.channels_last)
+    target = torch.randint(0, 10, (options.batch_size,))
+    times, gradients = {}, {}
+    for side in contexts():
+        gradients[side] = step(network, x, target, side)
+        laps = []
+        for _ in range(options.steps):
+            start = time.perf_counter()
+            step(network, x, target, side)
+            laps.append(time.perf_counter() - start)
+        times[side] = statistics.median(laps)
+    ours, exact = times["ours (bf16)"], gradients["torch fp32"]
+    rows = [("side", "step [s]", "ratio to ours", "cosine with fp32")]
+    for side, seconds in times.items():
+        cosine = torch.cosine_similarity(gradients[side], exact, dim=0)
+        rows.append((side, f"{seconds:.3f}", f"{seconds / ours:.2f}", f"{cosine:.4f}"))
+    print(f"{options.backbone}, {options.batch_size} clips a step, {torch.get_num_threads()} threads")
+    print(cli.table(rows))
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Frozen blocks run once against frozen blocks run in every epoch: the time a frozen run takes, and the ratio.
+
+    python benchmarks/frozen_prefix.py --clips path/to/esc10/clips.csv
+
+Both sides train the same run of one fold as the trainer does, with a snapshot an epoch; the time to run the frozen blocks
+once is in ours. Networks whose ImageNet weights are not installed are frozen at random ones: the work is the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transferlens import cli
+from transferlens.datasets import DataOptions
+from transferlens.errors import CheckpointError
+from transferlens.plan import TransferPlan
+from transferlens.runs import RunConfig, write_state
+from transferlens.sweep import Study, SweepOptions
+from transferlens.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(DataOptions):
+    """Time frozen runs with the frozen blocks run once, and in every epoch."""
+
+    backbone: tuple[str, ...] = ("tf_efficientnet_lite0", "resnet50")
+    """timm's names of the networks."""
+    block: tuple[int, ...] = (1, 2, 3, 4)
+    """Last frozen blocks."""
+    epochs: int = 12
+    """Epochs of a run."""
+    plain_epochs: int = 12
+    """Epochs that the plain side trains; its time is scaled to those of a run, as its epochs take equal time."""
+    cache: Path = Path("cache")
+    """Folder of the feature cache."""
+
+
+def seconds(study: Study, point: RunConfig, epochs: int, *, run_frozen_once: bool) -> float:
+    """Time from nothing to the last snapshot."""
+    study.data.forget_outputs()
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(point, study.data, study.options.weights, run_frozen_once=run_frozen_once)
+        for _ in range(epochs):
+            trainer.epoch()
+            write_state(Path(folder) / "run.h5", trainer.state())
+    return time.perf_counter() - start
+
+
+def points(study: Study, block: int) -> RunConfig:
+    """One run with the blocks 0 to `block` frozen."""
+    try:
+        return study.points(TransferPlan.freeze(block))[0]
+    except CheckpointError:
+        return study.points(TransferPlan(pretrained_through=None, frozen_through=block))[0]
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a line for each network and block."""
+    options = cli.parse(Options, argv, prog="benchmarks/frozen_prefix.py")
+    logging.getLogger("transferlens").setLevel(logging.ERROR)
+    data = {field.name: getattr(options, field.name) for field in dataclasses.fields(DataOptions)}
+    rows = [("backbone", "frozen through", "every epoch [s]", "once [s]", "ratio")]
+    for backbone in options.backbone:
+        study = Study(SweepOptions(**data, backbone=(backbone,), epochs=options.epochs, cache=options.cache))
+        for block in options.block:
+            point = points(study, block)
+            plain = seconds(study, point, options.plain_epochs, run_frozen_once=False)
+            plain *= options.epochs / options.plain_epochs
+            once = seconds(study, point, options.epochs, run_frozen_once=True)
+            rows.append((backbone, block, f"{plain:.1f}", f"{once:.1f}", f"{plain / once:.1f}"))
+            print(*rows[-1], sep="\t", file=sys.stderr, flush=True)
+    print(cli.table(rows))
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""Freeze, fuse, truncate and the plan grid: their plans, tables, figures and commands."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pytest
+
+from transferlens import backbones, by_block, freeze, fuse, plan_grid, truncate
+from transferlens.plan import TransferPlan
+
+COMMANDS = {"freeze": freeze, "fuse": fuse, "truncate": truncate}
+
+
+@pytest.fixture
+def options(clips, weights_file, tmp_path):
+    given = {
+        "clips": clips, "backbone": "test_resnet", "weights": weights_file, "width": 32, "epochs": 1, "batch-size": 8,
+        "device": "cpu", "runs": tmp_path / "runs", "cache": tmp_path / "cache", "figures": tmp_path / "figures",
+    }  # fmt: skip
+    return [f"--{name}={value}" for name, value in given.items()]
+
+
+def read(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+# ------------------------------------------------------------------------------------------------- plans
+
+
+def test_plans_of_each_analysis():
+    (frozen,) = freeze.analysis().plans.values()
+    (fused,) = fuse.ANALYSIS.plans.values()
+    (cut,) = truncate.ANALYSIS.plans.values()
+    assert frozen == {None: TransferPlan()} | {k: TransferPlan(4, k, 4) for k in range(5)}
+    assert fused == {None: TransferPlan(None)} | {k: TransferPlan(k, None, 4) for k in range(5)}
+    assert cut == {k: TransferPlan(4, None, k) for k in range(1, 5)}
+
+
+def test_batchnorm_is_a_factor_of_freezing():
+    fixed, updating = freeze.analysis(("fixed", "updating")).plans.values()
+    assert [plan.bn for plan in fixed.values()] == ["fixed"] * 6
+    assert [plan.bn for block, plan in updating.items() if block is not None] == ["updating"] * 5
+
+
+@pytest.mark.parametrize(
+    ("analysis", "blocks", "references", "places"),
+    [
+        (fuse.ANALYSIS, (), True, [None, 0, 1, 2, 3, 4]),
+        (fuse.ANALYSIS, (2,), True, [None, 2, 4]),
+        (fuse.ANALYSIS, (3, 1), False, [1, 3]),
+        (truncate.ANALYSIS, (3,), True, [3, 4]),
+        (freeze.analysis(), (0, 4), True, [None, 0, 4]),
+        (freeze.analysis(), (), False, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_blocks_asked_for_stand_between_references(analysis, blocks, references, places):
+    (plans,) = analysis.select(blocks, references=references).values()
+    assert list(plans) == places
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "message"),
+    [
+        ("freeze", ["--block", "5"], "block=5 must be among 0, 1, 2, 3, 4 for freeze: it is the last block held fixed"),
+        ("fuse", ["--block", "-1", "1"], "block=-1 must be among 0, 1, 2, 3, 4 for fuse"),
+        ("truncate", ["--block", "0"], "block=0 must be among 1, 2, 3, 4 for truncate: .* no block to classify from"),
+        ("truncate", ["--block", "7", "1", "9"], "block=7 9 must be among"),
+        ("freeze", ["--bn"], "bn must name at least one of fixed, updating"),
+    ],
+)
+def test_blocks_that_are_not_there_are_one_line_and_exit_code_2(name, argv, message, capsys, tmp_path):
+    assert COMMANDS[name].main([*argv, f"--figures={tmp_path / 'figures'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, line)
+    assert not (tmp_path / "figures").exists()
+
+
+# ------------------------------------------------------------------------------------------------- tables
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_writes_one_stem_and_trains_nothing_twice(name, options, tmp_path, capsys):
+    argv = [*options, "--folds", "1", "2", "--block", "1", "3"]
+    assert COMMANDS[name].main(argv) == 0
+    printed = capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
+        f"{name}.{suffix}" for suffix in ("csv", "pdf", "png")
+    ]
+    table = read(tmp_path / "figures" / f"{name}.csv")
+    places = {"freeze": ["none", "1", "3"], "fuse": ["none", "1", "3", "4"], "truncate": ["1", "3", "4"]}[name]
+    assert list(dict.fromkeys(row["block"] for row in table if row["block"])) == places
+    assert {row["arm"] for row in table} == {"block", "pretrained", "scratch"}
+    assert {row["analysis"] for row in table} == {name}
+    assert len({row["run"] for row in table}) == len(table) == 8
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.h5")}
+    assert COMMANDS[name].main(argv) == 0
+    assert capsys.readouterr().out == printed
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.h5")} == files
+
+
+def test_both_ways_of_batchnorm_stand_beside_each_other(options, tmp_path, capsys):
+    argv = [*options, "--folds", "1", "--block", "2", "--bn", "fixed", "updating"]
+    assert freeze.main(argv) == 0
+    table = read(tmp_path / "figures" / "freeze.csv")
+    assert [(row["variant"], row["block"]) for row in table] == [
+        ("", "none"), ("BatchNorm fixed", "2"), ("BatchNorm updating", "2"), ("", ""),
+    ]  # fmt: skip
+    assert "n = 1" in capsys.readouterr().out
+
+
+def test_without_references(options, tmp_path):
+    assert truncate.main([*options, "--folds", "1", "--block", "2", "--no-references"]) == 0
+    (row,) = read(tmp_path / "figures" / "truncate.csv")
+    assert (row["block"], row["change"], row["n_folds"]) == ("2", "nan", "0")
+
+
+class FakeRun:
+    """What a row is read from."""
+
+    def __init__(self, config, accuracy):
+        self.config, self.accuracy_last, self.accuracy_best = config, accuracy, accuracy + 0.01
+        self.history, self.label_names = {"seconds": np.array([1.0, 2.0])}, ("a", "b")
+
+
+@pytest.fixture
+def made(study):
+    """Results of made-up accuracies: block to (fold x seed) accuracies."""
+
+    def make(analysis, accuracies, references=None, **options):
+        named = study(folds=("1", "2", "3"), **options)
+
+        def runs(plan, values):
+            points = named.points(plan)
+            return [FakeRun(point, value) for point, value in zip(points, values, strict=True)]
+
+        ((variant, plans),) = analysis.plans.items()
+        arms = {(variant, block): runs(plans[block], values) for block, values in accuracies.items()}
+        bands = {arm: runs(by_block.REFERENCES[arm], values) for arm, values in (references or {}).items()}
+        return by_block.compare(analysis, arms, bands, test_to_train=0.5)
+
+    return make
+
+
+def test_changes_are_paired_by_fold_and_corrected(made):
+    result = made(truncate.ANALYSIS, {1: [0.5, 0.6, 0.4], 2: [0.6, 0.8, 0.7], 4: [0.9, 0.9, 0.9]})
+    first, second = result.changes
+    assert (first.before, first.after, second.before, second.after) == ("1", "2", "2", "4")
+    gains = np.array([0.1, 0.2, 0.3])
+    half = 4.302653 * gains.std(ddof=1) * math.sqrt(1 / 3 + 0.5)
+    assert first.interval.mean == pytest.approx(0.2)
+    assert first.interval.high == pytest.approx(0.2 + half)
+    assert first.interval.n == 3
+    rows = [row for row in result.rows if row.block == "2"]
+    assert [row.change for row in rows] == pytest.approx([0.1, 0.2, 0.3])
+    assert {(row.change_from, row.change_mean, row.n_folds) for row in rows} == {("1", first.interval.mean, 3)}
+    assert all(math.isnan(row.change) for row in result.rows if row.block == "1")
+
+
+def test_seeds_of_one_fold_count_once(made):
+    result = made(truncate.ANALYSIS, {1: [0.5] * 6, 2: [0.6, 0.8] * 3}, seeds=(0, 1))
+    (change,) = result.changes
+    assert change.interval.mean == pytest.approx(0.2)
+    assert change.interval.n == 3
+
+
+def test_costs_are_those_of_the_network(made):
+    result = made(truncate.ANALYSIS, {2: [0.5] * 3, 4: [0.6] * 3})
+    two, four = (next(row for row in result.rows if row.block == block) for block in "24")
+    for row, plan in ((two, TransferPlan.truncate(2)), (four, TransferPlan())):
+        network = backbones.skeleton("test_resnet", n_classes=2, plan=plan)
+        assert row.parameters == row.trainable_parameters == sum(p.numel() for p in network.parameters())
+    assert two.multiply_adds < four.multiply_adds
+    frozen = made(freeze.analysis(), {3: [0.5] * 3}).rows[0]
+    network = backbones.skeleton("test_resnet", n_classes=2, plan=TransferPlan.freeze(3))
+    assert frozen.trainable_parameters == sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert frozen.parameters == four.parameters
+
+
+# ------------------------------------------------------------------------------------------------ figures
+
+
+def drawn(ax):
+    return [y for line in ax.lines for y in np.asarray(line.get_ydata(), float)]
+
+
+def test_figure_holds_places_bands_and_changes(made):
+    result = made(
+        fuse.ANALYSIS,
+        {None: [0.3, 0.3, 0.3], 2: [0.5, 0.7, 0.6], 4: [0.9, 0.8, 1.0]},
+        {"pretrained": [0.9, 0.8, 1.0], "scratch": [0.3, 0.3, 0.3]},
+    )
+    by, change = by_block.draw(result).axes
+    assert [label.get_text() for label in change.get_xticklabels()] == ["none", "2", "4"]
+    for value in (30, 50, 70, 60, 90, 80, 100):
+        assert np.isclose(drawn(by), value).any()
+    assert {"fully pretrained", "from scratch", "weight fusion"} <= set(by.get_legend_handles_labels()[1])
+    assert np.isclose(drawn(change), 30).any()
+    assert "n = 3 folds" in by.get_title(loc="left")
+    assert "corrected 95% interval excludes 0" in change.get_title(loc="left")
+
+
+def test_one_fold_has_no_interval_and_no_mark(made, study):
+    result = made(truncate.ANALYSIS, {1: [0.5] * 3, 2: [0.6] * 3})
+    single = dataclasses.replace(
+        result,
+        rows=tuple(row for row in result.rows if row.fold == "1"),
+        changes=tuple(
+            dataclasses.replace(c, interval=dataclasses.replace(c.interval, low=math.nan, high=math.nan, n=1))
+            for c in result.changes
+        ),
+    )
+    axes = by_block.draw(single).axes
+    titles = [ax.get_title(loc="left") for ax in axes]
+    assert any("n = 1 fold (dots)" in title for title in titles)
+    assert any("n = 1: no interval" in title for title in titles)
+    assert "significant" not in by_block.summary(single)
+
+
+def test_truncation_draws_what_it_saves(made):
+    axes = by_block.draw(made(truncate.ANALYSIS, {1: [0.5] * 3, 4: [0.6] * 3})).axes
+    labels = [ax.get_xlabel() for ax in axes]
+    assert "parameters [millions]" in labels
+    assert "multiply-adds a clip [millions]" in labels
+    assert {text.get_text() for ax in axes for text in ax.texts} == {"Block 1", "Block 4"}
+
+
+# -------------------------------------------------------------------------------------------------- grid
+
+
+def test_cells_of_the_grid_are_experiments_of_their_own():
+    cut, frozen = plan_grid.plans("truncate"), plan_grid.plans("freeze")
+    assert (len(cut), len(frozen)) == (18, 21)
+    for cells in (cut, frozen):
+        assert len({plan.canonical() for plan in cells.values()}) == len(cells)
+    assert cut[None, 4] == frozen[None, None] == TransferPlan.scratch()
+    assert cut[4, 2] == TransferPlan.truncate(2)
+    assert cut[2, 4] == frozen[2, None] == TransferPlan.fuse(2)
+    assert frozen[4, 3] == TransferPlan.freeze(3)
+    assert (3, 2) not in cut
+    assert (2, 3) not in frozen
+
+
+def test_grid_command(options, tmp_path):
+    assert plan_grid.main([*options, "--folds", "1", "2", "--maps", "truncate"]) == 0
+    table = read(tmp_path / "figures" / "plan_grid.csv")
+    assert len(table) == 36
+    cell = [row for row in table if (row["pretrained_through"], row["column"]) == ("1", "3")]
+    values = [float(row["accuracy_last"]) for row in cell]
+    assert [float(row["cell_mean"]) for row in cell] == pytest.approx([np.mean(values)] * 2)
+    error = np.std(values, ddof=1) / np.sqrt(2)
+    assert [float(row["cell_standard_error"]) for row in cell] == pytest.approx([error] * 2)
+
+
+def test_grid_needs_a_map(capsys):
+    assert plan_grid.main(["--maps"]) == 2
+    assert "maps must name at least one of truncate, freeze" in capsys.readouterr().err

@@ -1,0 +1,61 @@
+"""Freezing: how much of the ImageNet network can stay as it is?
+
+Palanisamy, Singhania and Yao (2020, section 4.2). Everything starts pretrained; the stem and the blocks through K are
+held fixed while the rest is trained, for each K.
+
+A BatchNorm layer has two kinds of numbers: weights, which the optimiser trains, and running statistics, which every
+forward pass in training mode overwrites whether or not its weights are frozen. ``--bn fixed``, the default, holds both,
+so that a frozen block computes in training, in evaluation and after training what the ImageNet network computed; ``--bn
+updating`` holds the weights alone, as ``requires_grad = False`` does and as the paper's released training did, so that
+frozen blocks normalise by each batch in training and by new statistics afterwards. It is the difference that most often
+makes two "frozen" experiments disagree: ``--bn fixed updating`` draws both beside each other.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from transferlens import by_block, cli
+from transferlens.errors import ParameterError
+from transferlens.plan import BLOCKS, TransferPlan
+
+__all__ = ["Options", "analysis", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(by_block.Options):
+    """Hold the blocks 0 to K of the ImageNet network fixed and train the rest: accuracy for each K."""
+
+    bn: tuple[Literal["fixed", "updating"], ...] = ("fixed",)
+    """BatchNorm statistics of frozen blocks: fixed, updating (the paper's), or both beside each other."""
+
+
+def analysis(bn: Sequence[str] = ("fixed",)) -> by_block.Analysis:
+    """The plans of freezing through each block."""
+    return by_block.Analysis(
+        name="freeze",
+        title="frozen through a block",
+        axis="last block held fixed (0 is the stem)",
+        block="the last block held fixed",
+        plans={
+            f"BatchNorm {how}": {None: TransferPlan.finetune()}
+            | {block: TransferPlan.freeze(block, bn=how) for block in BLOCKS}
+            for how in dict.fromkeys(bn)
+        },
+    )
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, gather, compute, write, draw."""
+    options = cli.parse(Options, argv, prog="freeze")
+    if not options.bn:
+        raise ParameterError("bn must name at least one of fixed, updating")
+    return by_block.run(analysis(options.bn), options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Weight fusion: how much of the ImageNet network must there be?
+
+Palanisamy, Singhania and Yao (2020, section 4.2). The stem and the blocks through K start from ImageNet weights, those
+behind them from random ones, normalisation layers too; everything is trained, for each K. Before the first block stands
+training from scratch, behind the last the fully pretrained network.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transferlens import by_block, cli
+from transferlens.plan import BLOCKS, TransferPlan
+
+__all__ = ["ANALYSIS", "Options", "main"]
+
+ANALYSIS = by_block.Analysis(
+    name="fuse",
+    title="pretrained through a block, fresh behind it",
+    axis="last block that starts pretrained (0 is the stem)",
+    block="the last block that starts pretrained",
+    plans={"weight fusion": {None: TransferPlan.scratch()} | {block: TransferPlan.fuse(block) for block in BLOCKS}},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(by_block.Options):
+    """Start the blocks 0 to K from ImageNet weights and the rest from random ones: accuracy for each K."""
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, gather, compute, write, draw."""
+    return by_block.run(ANALYSIS, cli.parse(Options, argv, prog="fuse"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

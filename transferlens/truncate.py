@@ -1,0 +1,41 @@
+"""Truncation: how deep must the ImageNet network be?
+
+Palanisamy, Singhania and Yao (2020, section 4.2). The pretrained network is cut after Block K and trained, for each K.
+Between the cut and the linear head stands one global average pooling over the block's channels, and nothing else, in
+every architecture; how many channels there are is read from the network. What is cut is neither computed nor stored.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transferlens import by_block, cli
+from transferlens.plan import BLOCKS, TransferPlan
+
+__all__ = ["ANALYSIS", "Options", "main"]
+
+ANALYSIS = by_block.Analysis(
+    name="truncate",
+    title="cut after a block",
+    axis="last block kept",
+    block="the last block kept, and a stem alone has no block to classify from",
+    plans={"truncation": {block: TransferPlan.truncate(block) for block in BLOCKS[1:]}},
+    shows_cost=True,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(by_block.Options):
+    """Cut the ImageNet network after Block K and train what is left: accuracy, parameters and work for each K."""
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, gather, compute, write, draw."""
+    return by_block.run(ANALYSIS, cli.parse(Options, argv, prog="truncate"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
