@@ -15,4 +15,6 @@ from transferlens import freeze, fuse, truncate
 
 if __name__ == "__main__":
     argv = ["--backbone", "tf_efficientnet_lite0", *sys.argv[1:]]
-    sys.exit(max(command.main(argv) for command in (freeze, fuse, truncate)))
+    for command in (freeze, fuse, truncate):
+        if code := command.main(argv):
+            sys.exit(code)

@@ -2,9 +2,9 @@
 
     python benchmarks/depthwise.py
 
-torch computes the gradients of bf16 depthwise convolutions slowly where strides or kernels are large; we compute them in
-fp32, and all else in bf16. Printed: seconds a step (the median), the ratio to ours, and how far the first step's gradient
-is from fp32's.
+torch computes the gradients of bf16 depthwise convolutions slowly where strides or kernels are large; we compute them
+in fp32, and all else in bf16. Printed: seconds a step (the median), the ratio to ours, and how far the first step's
+gradient is from fp32's.
 """
 
 from __future__ import annotations

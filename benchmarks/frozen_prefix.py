@@ -2,8 +2,9 @@
 
     python benchmarks/frozen_prefix.py --clips path/to/esc10/clips.csv
 
-Both sides train the same run of one fold as the trainer does, with a snapshot an epoch; the time to run the frozen blocks
-once is in ours. Networks whose ImageNet weights are not installed are frozen at random ones: the work is the same.
+Both sides train the same run of one fold as the trainer does, with a snapshot an epoch; the time to run the frozen
+blocks once is in ours. Networks whose ImageNet weights are not installed are frozen at random ones: the work is the
+same.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def seconds(study: Study, point: RunConfig, epochs: int, *, run_frozen_once: boo
     return time.perf_counter() - start
 
 
-def points(study: Study, block: int) -> RunConfig:
+def frozen(study: Study, block: int) -> RunConfig:
     """One run with the blocks 0 to `block` frozen."""
     try:
         return study.points(TransferPlan.freeze(block))[0]
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for backbone in options.backbone:
         study = Study(SweepOptions(**data, backbone=(backbone,), epochs=options.epochs, cache=options.cache))
         for block in options.block:
-            point = points(study, block)
+            point = frozen(study, block)
             plain = seconds(study, point, options.plain_epochs, run_frozen_once=False)
             plain *= options.epochs / options.plain_epochs
             once = seconds(study, point, options.epochs, run_frozen_once=True)
