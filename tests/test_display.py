@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from transferlens import display
+from transferlens.stats import Interval
 
 GROUPS = {"net": {"a": [0.8, 0.9, 1.0], "b": [0.5, 0.6, 0.7]}}
 
@@ -66,3 +67,44 @@ def test_failed_save_leaves_the_old_figure(tmp_path, monkeypatch):
         display.save_figure(fig, tmp_path / "x")
     assert png.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_changes_are_full_where_the_interval_excludes_zero():
+    intervals = [
+        (0.5, Interval(0.1, 0.05, 0.15, 5)),
+        (1.5, Interval(0.1, -0.1, 0.3, 5)),
+        (2.5, Interval(0.2, np.nan, np.nan, 1)),
+    ]
+    ax = display.changes({"a": intervals})
+    marks = [line for line in ax.lines if line.get_marker() == "s"]
+    assert [line.get_markerfacecolor() == "white" for line in marks] == [False, True, True]
+    assert [line.get_ydata()[0] for line in marks] == pytest.approx([10, 10, 20])
+    assert len(ax.containers) == 3
+
+
+def test_band_of_one_value_is_a_line():
+    ax = display.new_figure(width=4, height=3)[1][0, 0]
+    display.band([0.9], colour=(0, 0, 0), label="one", ax=ax)
+    assert not ax.patches
+    display.band([0.8, 0.9], colour=(0, 0, 0), label="two", ax=ax)
+    assert len(ax.patches) == 1
+
+
+def test_accuracy_against_names_its_points():
+    ax = display.accuracy_against({"a": {"Block 1": (0.02, [0.5, 0.6]), "Block 2": (2.0, [0.9, 0.9])}}, xlabel="size")
+    assert [text.get_text() for text in ax.texts] == ["Block 1", "Block 2"]
+    assert ax.get_xscale() == "log"
+
+
+def test_heat_map_says_mean_and_error_and_leaves_gaps():
+    means, errors = np.array([[0.5, np.nan], [0.75, 0.9]]), np.array([[0.01, np.nan], [np.nan, 0.02]])
+    ax = display.heat_map(
+        means, errors, rows=["a", "b"], columns=["c", "d"], xlabel="x", ylabel="y", limits=(0, 1), scale=False
+    )
+    assert [text.get_text() for text in ax.texts] == ["50.0\n± 1.0", "75.0", "90.0\n± 2.0"]
+    assert len(ax.figure.axes) == 1
+
+
+def test_groups_may_have_different_arms():
+    ax = display.points_and_means({"none": {"reference": [0.9]}, "1": {"a": [0.5], "b": [0.6]}})
+    assert ax.get_legend_handles_labels()[1] == ["reference", "a", "b"]

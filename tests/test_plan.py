@@ -180,3 +180,19 @@ def test_plans_and_backbones_are_imported_without_torch():
         "sys.exit(any(name in sys.modules for name in ('torch._C', 'timm.models', 'torch.nn')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_pretraining_what_is_cut_is_said_once(caplog):
+    plan._warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        TransferPlan(3, None, 2)
+        TransferPlan(3, None, 2).canonical()
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "what is cut cannot be pretrained; this is the same as pretrained_through=4" in message
+
+
+@pytest.mark.parametrize("numbers", [(4, None, 2), (2, None, 2), (1, None, 2), (None, None, 2)])
+def test_cutting_without_pretraining_what_is_cut_says_nothing(numbers, caplog):
+    with caplog.at_level(logging.WARNING):
+        TransferPlan(*numbers)
+    assert not caplog.records
