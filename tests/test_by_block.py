@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from transferlens import backbones, by_block, freeze, fuse, plan_grid, truncate
+from transferlens.errors import ParameterError
 from transferlens.plan import TransferPlan
 
 COMMANDS = {"freeze": freeze, "fuse": fuse, "truncate": truncate}
@@ -60,16 +61,19 @@ def test_batchnorm_is_a_factor_of_freezing():
     ],
 )
 def test_blocks_asked_for_stand_between_references(analysis, blocks, references, places):
-    (plans,) = analysis.select(blocks, references=references).values()
-    assert list(plans) == places
+    assert [block for _, block in analysis.select(blocks, references=references)] == places
 
 
 @pytest.mark.parametrize(
     ("name", "argv", "message"),
     [
-        ("freeze", ["--block", "5"], "block=5 must be among 0, 1, 2, 3, 4 for freeze: it is the last block held fixed"),
+        (
+            "freeze",
+            ["--block", "5"],
+            "block=5 must be among 0, 1, 2, 3, 4 for freeze: it names the last block held fixed",
+        ),
         ("fuse", ["--block", "-1", "1"], "block=-1 must be among 0, 1, 2, 3, 4 for fuse"),
-        ("truncate", ["--block", "0"], "block=0 must be among 1, 2, 3, 4 for truncate: .* no block to classify from"),
+        ("truncate", ["--block", "0"], "block=0 must be among 1, 2, 3, 4 for truncate: it names the last block kept"),
         ("truncate", ["--block", "7", "1", "9"], "block=7 9 must be among"),
         ("freeze", ["--bn"], "bn must name at least one of fixed, updating"),
     ],
@@ -117,7 +121,7 @@ def test_both_ways_of_batchnorm_stand_beside_each_other(options, tmp_path, capsy
 def test_without_references(options, tmp_path):
     assert truncate.main([*options, "--folds", "1", "--block", "2", "--no-references"]) == 0
     (row,) = read(tmp_path / "figures" / "truncate.csv")
-    assert (row["block"], row["change"], row["n_folds"]) == ("2", "nan", "0")
+    assert (row["block"], row["change"], row["change_n"]) == ("2", "nan", "0")
 
 
 class FakeRun:
@@ -133,7 +137,7 @@ def made(study):
     """Results of made-up accuracies: block to (fold x seed) accuracies."""
 
     def make(analysis, accuracies, references=None, **options):
-        named = study(folds=("1", "2", "3"), **options)
+        named = study(**({"folds": ("1", "2", "3")} | options))
 
         def runs(plan, values):
             points = named.points(plan)
@@ -158,15 +162,52 @@ def test_changes_are_paired_by_fold_and_corrected(made):
     assert first.interval.n == 3
     rows = [row for row in result.rows if row.block == "2"]
     assert [row.change for row in rows] == pytest.approx([0.1, 0.2, 0.3])
-    assert {(row.change_from, row.change_mean, row.n_folds) for row in rows} == {("1", first.interval.mean, 3)}
+    assert {(row.change_from, row.change_mean, row.change_n) for row in rows} == {("1", first.interval.mean, 3)}
     assert all(math.isnan(row.change) for row in result.rows if row.block == "1")
 
 
-def test_seeds_of_one_fold_count_once(made):
-    result = made(truncate.ANALYSIS, {1: [0.5] * 6, 2: [0.6, 0.8] * 3}, seeds=(0, 1))
+def test_seeds_are_paired_and_those_of_one_fold_count_once(made):
+    result = made(truncate.ANALYSIS, {1: [0.5, 0.3] * 3, 2: [0.6, 0.8] * 3}, seeds=(0, 1))
     (change,) = result.changes
-    assert change.interval.mean == pytest.approx(0.2)
+    assert change.interval.mean == pytest.approx(0.3)
     assert change.interval.n == 3
+    assert [row.change for row in result.rows if row.block == "2"] == pytest.approx([0.1, 0.5] * 3)
+
+
+def test_networks_do_not_mix(made, weights_file):
+    networks = ("test_resnet", "resnet18")
+    scratch = TransferPlan(pretrained_through=None)
+    analysis = dataclasses.replace(
+        truncate.ANALYSIS, plans={"scratch": {k: dataclasses.replace(scratch, truncate_after=k) for k in (1, 2)}}
+    )
+    result = made(analysis, {1: [0.1, 0.2, 0.3, 0.5, 0.5, 0.5], 2: [0.2, 0.4, 0.6, 0.4, 0.4, 0.4]}, backbone=networks)
+    assert {change.backbone: round(change.interval.mean, 9) for change in result.changes} == {
+        "test_resnet": 0.2,
+        "resnet18": -0.1,
+    }
+    axes = by_block.draw(result).axes
+    assert [ax.get_title(loc="left").split(",")[0] for ax in axes if "last epoch" in ax.get_title(loc="left")] == [
+        *networks
+    ]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "plan_grid"])
+def test_all_arms_are_trained_alike(command, options, monkeypatch, capsys):
+    """The paper's preset trains longer from scratch, which would be compared with shorter training here."""
+    from transferlens.sweep import Study
+
+    asked = []
+
+    def stop(self, points):
+        asked.extend(points)
+        raise ParameterError("far enough")
+
+    monkeypatch.setattr(Study, "gather", stop)
+    argv = [each for each in options if not each.startswith("--epochs")]
+    module = COMMANDS.get(command, plan_grid)
+    assert module.main([*argv, "--preset", "paper"]) == 2
+    assert {point.training.epochs for point in asked} == {70}
+    assert len({point.plan for point in asked}) > 4
 
 
 def test_costs_are_those_of_the_network(made):
@@ -202,24 +243,24 @@ def test_figure_holds_places_bands_and_changes(made):
     assert {"fully pretrained", "from scratch", "weight fusion"} <= set(by.get_legend_handles_labels()[1])
     assert np.isclose(drawn(change), 30).any()
     assert "n = 3 folds" in by.get_title(loc="left")
-    assert "corrected 95% interval excludes 0" in change.get_title(loc="left")
+    assert "full mark: 95% interval excludes 0" in change.get_title(loc="left")
 
 
-def test_one_fold_has_no_interval_and_no_mark(made, study):
-    result = made(truncate.ANALYSIS, {1: [0.5] * 3, 2: [0.6] * 3})
-    single = dataclasses.replace(
-        result,
-        rows=tuple(row for row in result.rows if row.fold == "1"),
-        changes=tuple(
-            dataclasses.replace(c, interval=dataclasses.replace(c.interval, low=math.nan, high=math.nan, n=1))
-            for c in result.changes
-        ),
-    )
-    axes = by_block.draw(single).axes
+def test_one_fold_has_no_interval_and_no_mark(made):
+    result = made(truncate.ANALYSIS, {1: [0.5], 2: [0.6]}, folds=("1",))
+    axes = by_block.draw(result).axes
     titles = [ax.get_title(loc="left") for ax in axes]
     assert any("n = 1 fold (dots)" in title for title in titles)
-    assert any("n = 1: no interval" in title for title in titles)
-    assert "significant" not in by_block.summary(single)
+    (change,) = (ax for ax, title in zip(axes, titles, strict=True) if "n = 1: no interval" in title)
+    marks = [line for line in change.lines if line.get_marker() == "s"]
+    assert [line.get_markerfacecolor() for line in marks] == ["white"]
+    assert "interval" not in by_block.summary(result)
+
+
+def test_intervals_lie_inside_the_figure(made):
+    result = made(truncate.ANALYSIS, {1: [0.2, 0.5, 0.8], 2: [0.9, 0.8, 0.9]})
+    for ax in by_block.draw(result).axes:
+        assert ax.get_ylim()[0] <= ax.dataLim.y0
 
 
 def test_truncation_draws_what_it_saves(made):
@@ -247,10 +288,12 @@ def test_cells_of_the_grid_are_experiments_of_their_own():
 
 
 def test_grid_command(options, tmp_path):
-    assert plan_grid.main([*options, "--folds", "1", "2", "--maps", "truncate"]) == 0
+    assert plan_grid.main([*options, "--folds", "1", "2"]) == 0
     table = read(tmp_path / "figures" / "plan_grid.csv")
-    assert len(table) == 36
-    cell = [row for row in table if (row["pretrained_through"], row["column"]) == ("1", "3")]
+    assert [row["map"] for row in table] == ["truncate"] * 36 + ["freeze"] * 42
+    frozen = {(row["pretrained_through"], row["frozen_through"]) for row in table if row["map"] == "freeze"}
+    assert len(frozen) == 21
+    cell = [row for row in table[:36] if (row["pretrained_through"], row["truncate_after"]) == ("1", "3")]
     values = [float(row["accuracy_last"]) for row in cell]
     assert [float(row["cell_mean"]) for row in cell] == pytest.approx([np.mean(values)] * 2)
     error = np.std(values, ddof=1) / np.sqrt(2)

@@ -40,6 +40,22 @@ def test_auto_is_bf16_where_the_processor_computes_in_it_and_rightly(study, able
     assert precision.choose(point(study, width=width), CPU) == expected
 
 
+def test_maps_of_unpadded_networks_narrow_faster(study, able):
+    able("amx_bf16")
+    made = study(folds=("1",), backbone=("inception_v3",), width=90)
+    assert precision.choose(made.points(TransferPlan.scratch())[0], CPU) == "fp32"
+    made = study(folds=("1",), backbone=("inception_v3",), width=128)
+    assert precision.choose(made.points(TransferPlan.scratch())[0], CPU) == "bf16"
+
+
+def test_wrong_precision_is_refused_before_features_are_computed(study, able):
+    able("amx_bf16")
+    made = study(folds=("1",), precision="bf16")
+    with pytest.raises(ParameterError, match="use fp32"):
+        made.gather(made.points(TransferPlan()))
+    assert not made.cache.path.exists()
+
+
 @pytest.mark.parametrize("asked", ["bf16", "fp32"])
 def test_what_is_asked_for(study, able, asked):
     able()
@@ -48,7 +64,7 @@ def test_what_is_asked_for(study, able, asked):
 
 def test_bf16_where_it_is_known_to_be_wrong(study, able):
     able("amx_bf16")
-    with pytest.raises(ParameterError, match="width=32.* use fp32, or a width of at least 64"):
+    with pytest.raises(ParameterError, match="width=32.* one column wide .* use fp32, or a larger width"):
         precision.choose(point(study, precision="bf16"), CPU)
 
 
@@ -69,8 +85,28 @@ def test_depthwise_gradients_are_those_of_fp32(kernel, stride, dilation, bias):
         8, 8, kernel, stride=stride, padding=kernel // 2, dilation=dilation, groups=8, bias=bias
     ).to(memory_format=torch.channels_last)
     x = torch.randn(4, 8, 20, 24).to(memory_format=torch.channels_last)
+    with precision.autocast(CPU, "bf16"):
+        assert type(layer(x).grad_fn).__name__ == "_DepthwiseBackward"
     for ours, exact in zip(gradients(x, layer, precision_="bf16"), gradients(x, layer, precision_="fp32"), strict=True):
         assert (ours - exact).norm() <= 0.01 * exact.norm()
+
+
+def test_a_second_derivative_is_refused():
+    layer = torch.nn.Conv2d(4, 4, 3, groups=4)
+    x = torch.randn(2, 4, 9, 9, requires_grad=True)
+    with precision.autocast(CPU, "bf16"):
+        y = layer(x).float().square().sum()
+    (gradient,) = torch.autograd.grad(y, layer.weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_arguments_by_name_and_single_clips():
+    weight = torch.randn(9, 1, 3, 3)
+    with precision.autocast(CPU, "bf16"):
+        named = torch.nn.functional.conv2d(input=torch.randn(1, 9, 9, 9), weight=weight, groups=9)
+        single = torch.nn.functional.conv2d(torch.randn(9, 9, 9), weight, groups=9)
+    assert named.shape[1:] == single.shape == (9, 7, 7)
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,11 @@ def test_finished_runs_need_no_features(study):
     assert not made.cache.path.exists()
 
 
-@pytest.mark.parametrize("epochs_before", [1, 2, 3])
-def test_interrupted_run_resumes_to_the_same_bits(study, tmp_path, monkeypatch, epochs_before):
-    whole = one(study(folds=("1",), epochs=4, runs=tmp_path / "whole"))
+@pytest.mark.parametrize(
+    ("plan", "epochs_before"), [(PLAN, 1), (PLAN, 2), (PLAN, 3), (TransferPlan.freeze(2), 1), (TransferPlan(1, 4), 2)]
+)
+def test_interrupted_run_resumes_to_the_same_bits(study, tmp_path, monkeypatch, plan, epochs_before):
+    whole = one(study(folds=("1",), epochs=4, runs=tmp_path / "whole"), plan)
     epoch = trainer.Trainer.epoch
 
     def interrupted(self):
@@ -82,11 +84,11 @@ def test_interrupted_run_resumes_to_the_same_bits(study, tmp_path, monkeypatch, 
 
     monkeypatch.setattr(trainer.Trainer, "epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        one(study(folds=("1",), epochs=4))
+        one(study(folds=("1",), epochs=4), plan)
     monkeypatch.setattr(trainer.Trainer, "epoch", epoch)
     (partial,) = list_runs(tmp_path / "runs")
     assert partial.epochs_done == epochs_before
-    resumed = one(study(folds=("1",), epochs=4))
+    resumed = one(study(folds=("1",), epochs=4), plan)
     assert same_bits(whole, resumed)
     np.testing.assert_array_equal(whole.logits_best, resumed.logits_best)
     np.testing.assert_array_equal(whole.history["train_loss"], resumed.history["train_loss"])
@@ -361,3 +363,16 @@ def test_no_room_for_outputs_of_frozen_blocks(study, monkeypatch):
     monkeypatch.setattr(inputs, "check_space", lambda path, nbytes: files.check_space(path, 10**18))
     with pytest.raises(DataError, match="make room, or name another folder"):
         made.gather(made.points(TransferPlan.freeze(2)))
+
+
+def test_bf16_begun_where_it_is_wrong_starts_over(study, tmp_path, monkeypatch, caplog):
+    """A snapshot from another processor, or from before it was known."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    made = study(folds=("1",))
+    begun = trained(made, PLAN)
+    assert begun.provenance["precision"] == "bf16"
+    write_state(begun.config.path(tmp_path / "runs").with_suffix(".partial"), begun.state())
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    run = one(study(folds=("1",)))
+    assert run.provenance["precision"] == "fp32"
+    assert "starts over" in caplog.text

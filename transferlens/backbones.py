@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transferlens.plan import TransferPlan
     from transferlens.weights import Weights
 
-__all__ = ["BlockRow", "Cost", "block_table", "build", "check", "cost", "imagenet_state", "skeleton", "strides"]
+__all__ = ["BlockRow", "Cost", "block_table", "build", "check", "cost", "imagenet_state", "skeleton"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class BlockRow:
         timm's names of what it is made of.
     channels, stride : int
         Of its output.
+    size : tuple of 2 int [pixels]
+        Height and width of its output.
     parameters : int
         Trainable numbers in it.
     multiply_adds : int
@@ -54,6 +56,7 @@ class BlockRow:
     modules: tuple[str, ...]
     channels: int
     stride: int
+    size: tuple[int, int]
     parameters: int
     multiply_adds: int
     share: float
@@ -70,13 +73,6 @@ def check(name: str) -> None:
     from transferlens.network import anatomy
 
     anatomy(name)
-
-
-def strides(name: str) -> tuple[int, ...]:
-    """Stride of each block's output against the input [pixels], the stem's first; errors as in `check`."""
-    from transferlens.network import anatomy
-
-    return anatomy(name).strides
 
 
 def build(name: str, *, n_classes: int, plan: TransferPlan, weights: str | Path = "auto", seed: int = 0) -> Network:
@@ -161,6 +157,7 @@ def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | Non
     return found
 
 
+@functools.lru_cache(maxsize=32)
 def block_table(name: str, *, input_size: tuple[int, int] = (128, 250)) -> tuple[BlockRow, ...]:
     """Measure the five blocks of a backbone.
 
@@ -184,13 +181,14 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250)) -> tuple
     from transferlens.network import anatomy, measure
 
     parts = anatomy(name)
-    parameters, counts = measure(parts, input_size)
+    parameters, counts, sizes = measure(parts, input_size)
     return tuple(
         BlockRow(
             block=number,
             modules=_condense(parts, number),
             channels=parts.channels[number],
             stride=parts.strides[number],
+            size=sizes[number],
             parameters=parameters[number],
             multiply_adds=counts[number],
             share=counts[number] / sum(counts),
@@ -218,7 +216,7 @@ class Cost:
 
 def cost(name: str, *, n_classes: int, plan: TransferPlan, input_size: tuple[int, int] = (128, 250)) -> Cost:
     """Count what the network of a plan costs; arguments and errors are those of `build` and `block_table`."""
-    rows = [row for row in _measured(name, tuple(input_size)) if row.block in plan.blocks]
+    rows = [row for row in block_table(name, input_size=input_size) if row.block in plan.blocks]
     width = rows[-1].channels
     head = (width + 1) * n_classes
     return Cost(
@@ -226,11 +224,6 @@ def cost(name: str, *, n_classes: int, plan: TransferPlan, input_size: tuple[int
         trainable_parameters=head + sum(row.parameters for row in rows if not plan.is_frozen(row.block)),
         multiply_adds=width * n_classes + sum(row.multiply_adds for row in rows),
     )
-
-
-@functools.lru_cache(maxsize=32)
-def _measured(name: str, input_size: tuple[int, int]) -> tuple[BlockRow, ...]:
-    return block_table(name, input_size=input_size)
 
 
 def _condense(parts: Anatomy, number: int) -> tuple[str, ...]:

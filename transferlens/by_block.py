@@ -20,7 +20,7 @@ import numpy as np
 from transferlens import backbones, cli, display, stats
 from transferlens.errors import ParameterError
 from transferlens.files import write_csv
-from transferlens.plan import TransferPlan
+from transferlens.plan import TransferPlan, block_text
 from transferlens.runs import Run
 from transferlens.sweep import Study, SweepOptions
 
@@ -33,6 +33,8 @@ __all__ = ["Analysis", "Options", "Result", "Row", "RunRow", "compare", "draw", 
 REFERENCES = {"pretrained": TransferPlan.finetune(), "scratch": TransferPlan.scratch()}
 WORDS = {"pretrained": "fully pretrained", "scratch": "from scratch"}
 GREYS = {"pretrained": (0.25, 0.25, 0.25), "scratch": (0.6, 0.6, 0.6)}
+# What plans cost, by the field of a row.
+SIZES = {"parameters": "parameters [millions]", "multiply_adds": "multiply-adds a clip [millions]"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,6 @@ class Analysis:
         The command's, and the stem of what it writes.
     title, axis : str
         What the figure and its axis say.
-    block : str
-        What the block of a plan means, in words.
     plans : dict of str to dict of (int or None) to TransferPlan
         Variant to block to plan, in the order of the axis; None stands before the first block.
     shows_cost : bool
@@ -68,12 +68,11 @@ class Analysis:
     name: str
     title: str
     axis: str
-    block: str
     plans: Mapping[str, Mapping[int | None, TransferPlan]]
     shows_cost: bool = False
 
-    def select(self, blocks: Sequence[int], *, references: bool) -> dict[str, dict[int | None, TransferPlan]]:
-        """The plans of these blocks, or of all; those that are a reference anyway stay among them.
+    def select(self, blocks: Sequence[int], *, references: bool) -> dict[tuple[str, int | None], TransferPlan]:
+        """Plans by variant and block: of these blocks or of all, and those that are a reference anyway.
 
         Raises
         ------
@@ -84,27 +83,34 @@ class Analysis:
         if wrong := [block for block in blocks if block not in known]:
             raise ParameterError(
                 f"block={' '.join(map(str, wrong))} must be among {', '.join(map(str, sorted(known)))} "
-                f"for {self.name}: it is {self.block}"
+                f"for {self.name}: it names the {self.axis}"
             )
         chosen = set(blocks) or known
         return {
-            variant: {
-                block: plan
-                for block, plan in plans.items()
-                if block in chosen or (references and plan in REFERENCES.values())
-            }
+            (variant, block): plan
             for variant, plans in self.plans.items()
+            for block, plan in plans.items()
+            if block in chosen or (references and plan in REFERENCES.values())
         }
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """What tables say of one run; accuracies are fractions, multiply-adds those of one clip."""
+    """What tables say of one run.
+
+    Accuracies are fractions, multiply-adds those of one clip, seconds those of training; where runs share what their
+    frozen blocks gave, the first has the time to compute it.
+    """
 
     dataset: str
     backbone: str
+    pretrained_through: str
+    frozen_through: str
+    truncate_after: int
+    bn: str
     fold: str
     seed: int
+    epochs: int
     accuracy_last: float
     accuracy_best: float
     trainable_parameters: int
@@ -116,14 +122,19 @@ class RunRow:
 
 def run_row(run: Run) -> RunRow:
     """Read a run's row out of it."""
-    config = run.config
+    config, plan = run.config, run.config.plan
     size = (config.features.n_mels, config.features.width)
-    cost = backbones.cost(config.backbone, n_classes=len(run.label_names), plan=config.plan, input_size=size)
+    cost = backbones.cost(config.backbone, n_classes=len(run.label_names), plan=plan, input_size=size)
     return RunRow(
         dataset=config.dataset,
         backbone=config.backbone,
+        pretrained_through=block_text(plan.pretrained_through),
+        frozen_through=block_text(plan.frozen_through),
+        truncate_after=plan.truncate_after,
+        bn=plan.bn,
         fold=config.fold,
         seed=config.seed,
+        epochs=config.training.epochs,
         accuracy_last=run.accuracy_last,
         accuracy_best=run.accuracy_best,
         trainable_parameters=cost.trainable_parameters,
@@ -140,7 +151,7 @@ class Row(RunRow):
 
     `arm` is "block", or "pretrained" or "scratch" for a reference; `block` is empty for a reference that has no place
     on the axis, "none" for the place before the first block. `change` is this run's accuracy less that of its neighbour
-    `change_from` on the same fold and seed; its mean over folds and the 95% interval stand beside it.
+    `change_from` on the same fold and seed; its mean over `change_n` folds and the 95% interval stand beside it.
     """
 
     analysis: str
@@ -152,7 +163,7 @@ class Row(RunRow):
     change_mean: float
     change_low: float
     change_high: float
-    n_folds: int
+    change_n: int
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,10 @@ class Change:
     before: str
     after: str
     interval: stats.Interval
+
+
+NAN = float("nan")
+NO_CHANGE = Change("", "", "", "", stats.Interval(NAN, NAN, NAN, 0))
 
 
 @dataclass(frozen=True)
@@ -182,7 +197,7 @@ class Result:
     @property
     def places(self) -> list[str]:
         """Places on the axis that have runs, in its order."""
-        order = [_text(block) for plans in self.analysis.plans.values() for block in plans]
+        order = [block_text(block) for plans in self.analysis.plans.values() for block in plans]
         found = {row.block for row in self.rows}
         return [place for place in dict.fromkeys(order) if place in found]
 
@@ -194,10 +209,6 @@ class Result:
     def by_fold(self, field: str, **values: object) -> list[float]:
         """The field's mean over seeds in each fold, of the rows with these values."""
         return stats.by_fold(self.rows, field, **values)
-
-
-def _text(block: int | None) -> str:
-    return "none" if block is None else str(block)
 
 
 def compare(
@@ -213,87 +224,73 @@ def compare(
     ----------
     analysis : Analysis
     arms : dict of (variant, block) to sequence of Run
+        In the order of the axis.
     references : dict of "pretrained", "scratch" to sequence of Run
         May be empty.
     test_to_train : float
         As for `stats.mean_interval`.
     """
-    rows: list[Row] = []
+    table: dict[str, Row] = {}  # by run: a reference may stand on several axes
     changes: list[Change] = []
-    drawn: set[str] = set()
-    for variant in dict.fromkeys(variant for variant, _ in arms):
-        before: tuple[str, dict[tuple, RunRow]] = ("", {})
-        for place, runs in ((_text(block), runs) for (each, block), runs in arms.items() if each == variant):
-            mine = [run_row(run) for run in runs]
-            found = _changes(mine, before, variant, place, test_to_train)
+    for variant in analysis.plans:
+        before, earlier = "", {}
+        for place, runs in ((block_text(block), runs) for (each, block), runs in arms.items() if each == variant):
+            rows = [run_row(run) for run in runs]
+            found = _changes(rows, earlier, variant, before, place, test_to_train) if earlier else {}
             changes += found.values()
-            arm = _reference(runs[0].config.plan)
-            if arm == "block" or place not in drawn:
-                rows += [_row(row, analysis, arm, variant, place, before, found.get(row.backbone)) for row in mine]
-            drawn.add(place)
-            before = (place, {_pair(row): row for row in mine})
+            for row, run in zip(rows, runs, strict=True):
+                change, neighbour = found.get(row.backbone, NO_CHANGE), earlier.get(_pair(row), NAN)
+                made = _row(row, analysis, _arm(run.config.plan), variant, place, change, neighbour)
+                table.setdefault(row.run, made)
+            before, earlier = place, {_pair(row): row.accuracy_last for row in rows}
     for arm, runs in references.items():
-        if arm not in {row.arm for row in rows}:
-            rows += [_row(run_row(run), analysis, arm, "", "", ("", {}), None) for run in runs]
-    return Result(analysis, tuple(rows), tuple(changes))
+        for row in map(run_row, runs):
+            table.setdefault(row.run, _row(row, analysis, arm, "", "", NO_CHANGE, NAN))
+    return Result(analysis, tuple(table.values()), tuple(changes))
 
 
-def _reference(plan: TransferPlan) -> str:
+def _arm(plan: TransferPlan) -> str:
     return next((arm for arm, reference in REFERENCES.items() if plan == reference), "block")
 
 
-def _pair(row: RunRow) -> tuple:
+def _pair(row: RunRow) -> tuple[str, str, int]:
     return row.backbone, row.fold, row.seed
 
 
 def _changes(
-    rows: Sequence[RunRow], before: tuple[str, dict[tuple, RunRow]], variant: str, place: str, test_to_train: float
+    rows: Sequence[RunRow], earlier: Mapping[tuple, float], variant: str, before: str, after: str, test_to_train: float
 ) -> dict[str, Change]:
-    """Backbone to its change from the place before, which may not be there."""
-    earlier, pairs = before
-    found = {}
-    for backbone in dict.fromkeys(row.backbone for row in rows) if pairs else ():
+    """Backbone to its change from the place before, whose accuracies are `earlier`."""
+    changes = {}
+    for backbone in dict.fromkeys(row.backbone for row in rows):
         mine = [row for row in rows if row.backbone == backbone]
-        gains = [row.accuracy_last - pairs[_pair(row)].accuracy_last for row in mine]
-        folds = stats.fold_means(gains, [row.fold for row in mine])
-        interval = stats.mean_interval(folds, bounds=(-1, 1), test_to_train=test_to_train)
-        found[backbone] = Change(backbone, variant, earlier, place, interval)
-    return found
+        gains = stats.fold_means([row.accuracy_last - earlier[_pair(row)] for row in mine], [r.fold for r in mine])
+        interval = stats.mean_interval(gains, bounds=(-1, 1), test_to_train=test_to_train)
+        changes[backbone] = Change(backbone, variant, before, after, interval)
+    return changes
 
 
-def _row(
-    row: RunRow,
-    analysis: Analysis,
-    arm: str,
-    variant: str,
-    place: str,
-    before: tuple[str, dict[tuple, RunRow]],
-    change: Change | None,
-) -> Row:
-    nan = float("nan")
+def _row(row: RunRow, analysis: Analysis, arm: str, variant: str, place: str, change: Change, neighbour: float) -> Row:
     return Row(
         **vars(row),
         analysis=analysis.name,
         arm=arm,
         variant=variant if arm == "block" else "",
         block=place,
-        change_from=change.before if change else "",
-        change=row.accuracy_last - before[1][_pair(row)].accuracy_last if change else nan,
-        change_mean=change.interval.mean if change else nan,
-        change_low=change.interval.low if change else nan,
-        change_high=change.interval.high if change else nan,
-        n_folds=change.interval.n if change else 0,
+        change_from=change.before,
+        change=row.accuracy_last - neighbour,
+        change_mean=change.interval.mean,
+        change_low=change.interval.low,
+        change_high=change.interval.high,
+        change_n=change.interval.n,
     )
 
 
 def draw(result: Result) -> Figure:
     """Accuracy by block with the references as bands, the changes between neighbours, and what truncation saves."""
-    sizes = ("parameters", "multiply_adds") if result.analysis.shows_cost else ()
-    layout = [
-        [f"{b}/{kind}", *(f"{b}/{size}" for size in sizes)] for b in result.backbones for kind in ("by", "change")
-    ]
+    sizes = SIZES if result.analysis.shows_cost else {}
     fig, axes = display.new_mosaic(
-        layout,
+        [[f"{b}/{kind}", *(f"{b}/{size}" for size in sizes)] for b in result.backbones for kind in ("by", "change")],
         width=1.8 + 0.85 * max(6, len(result.places)) + 3 * len(sizes),
         height=1.2 + 4.6 * len(result.backbones),
         height_ratios=[3, 1.1] * len(result.backbones),
@@ -303,18 +300,20 @@ def draw(result: Result) -> Figure:
     for backbone in result.backbones:
         _draw_places(result, backbone, palette, axes[f"{backbone}/by"])
         _draw_changes(result, backbone, palette, axes[f"{backbone}/change"])
-        for size, label in zip(sizes, ("parameters [millions]", "multiply-adds a clip [millions]"), strict=False):
-            _draw_cost(result, backbone, size, label, palette, axes[f"{backbone}/{size}"])
-    lowest = min(row.accuracy_last for row in result.rows)
-    for name, ax in axes.items():
-        if not name.endswith("/change"):
-            ax.set_ylim(max(0, 10 * np.floor(10 * lowest) - 5), 103)
-    first = axes[f"{result.backbones[0]}/by"]
-    handles, labels = first.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    fig.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=len(unique), frameon=False)
+        for size in sizes:
+            _draw_cost(result, backbone, size, palette, axes[f"{backbone}/{size}"])
+    _share_limits([ax for name, ax in axes.items() if not name.endswith("/change")])
+    legend = dict(zip(*reversed(axes[f"{result.backbones[0]}/by"].get_legend_handles_labels()), strict=True))
+    fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=len(legend), frameon=False)
     fig.suptitle(f"{result.rows[0].dataset}: {result.analysis.title}", x=0.01, ha="left", fontsize="large")
     return fig
+
+
+def _share_limits(axes: Sequence[Axes]) -> None:
+    """From a little below all that is drawn to 100 %."""
+    lowest = min(ax.dataLim.y0 for ax in axes)
+    for ax in axes:
+        ax.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), 103)
 
 
 def _draw_places(result: Result, backbone: str, palette: Mapping[str, tuple], ax: Axes) -> None:
@@ -336,7 +335,7 @@ def _draw_places(result: Result, backbone: str, palette: Mapping[str, tuple], ax
     display.points_and_means(groups, palette=colours, ax=ax)
     n = len(next(iter(groups[result.places[0]].values())))
     interval = " and 95% interval" if n > 1 else ""
-    words = f"{backbone}, last epoch: mean{interval}, n = {n} fold{'s' * (n > 1)} (dots)"
+    words = f"{backbone}, last epoch: mean{interval}, n = {stats.folds_text(n)} (dots)"
     ax.set_title(words, fontsize="small", loc="left")
     ax.tick_params(labelbottom=False)
 
@@ -349,21 +348,20 @@ def _draw_changes(result: Result, backbone: str, palette: Mapping[str, tuple], a
     if mine:
         display.changes(arms, palette=palette, ax=ax)
         n = mine[0].interval.n
-        rule = "full: corrected 95% interval excludes 0" if n > 1 else "n = 1: no interval"
-        ax.set_title(f"change to the next, paired; {rule}", fontsize="small", loc="left")
+        rule = "full mark: 95% interval excludes 0" if n > 1 else "n = 1: no interval"
+        ax.set_title(f"change to the next, paired by fold; {rule}", fontsize="small", loc="left")
     ax.set_xticks(range(len(places)), places)
     ax.set_xlim(-0.5, len(places) - 0.5)
     ax.set_xlabel(result.analysis.axis)
 
 
-def _draw_cost(result: Result, backbone: str, size: str, label: str, palette: Mapping[str, tuple], ax: Axes) -> None:
+def _draw_cost(result: Result, backbone: str, size: str, palette: Mapping[str, tuple], ax: Axes) -> None:
     points = {}
     for place in result.places:
         rows = [row for row in result.rows if row.backbone == backbone and row.block == place]
-        x = getattr(rows[0], size) / 1e6
-        points[f"Block {place}"] = (x, stats.by_fold(rows, "accuracy_last"))
-    display.accuracy_against({result.variants[0]: points}, xlabel=label, palette=palette, ax=ax)
-    ax.set_title(f"accuracy [%] against {label.split(' [')[0]}", fontsize="small", loc="left")
+        points[f"Block {place}"] = (getattr(rows[0], size) / 1e6, stats.by_fold(rows, "accuracy_last"))
+    display.accuracy_against({result.variants[0]: points}, xlabel=SIZES[size], palette=palette, ax=ax)
+    ax.set_title(f"accuracy [%] against {SIZES[size].split(' [')[0]}", fontsize="small", loc="left")
 
 
 def summary(result: Result) -> str:
@@ -388,15 +386,14 @@ def run(analysis: Analysis, options: Options) -> int:
     """Gather the runs of an analysis, compare, write, draw: the command."""
     plans = analysis.select(options.block, references=options.references)
     study = Study(options)
-    references = {arm: study.points(plan) for arm, plan in REFERENCES.items() if options.references}
-    arms = {(variant, block): study.points(plan) for variant in plans for block, plan in plans[variant].items()}
-    runs = study.gather(point for points in (*references.values(), *arms.values()) for point in points)
-    splits = [study.dataset.split(fold) for fold in study.folds]
+    training = options.training(TransferPlan.finetune())  # all arms are trained alike
+    references = REFERENCES if options.references else {}
+    runs = study.gather_arms({arm: study.points(plan, training) for arm, plan in (references | plans).items()})
     result = compare(
         analysis,
-        {arm: [runs[point] for point in points] for arm, points in arms.items()},
-        {arm: [runs[point] for point in points] for arm, points in references.items()},
-        test_to_train=float(np.mean([len(held_out) / len(trained) for trained, held_out in splits])),
+        {arm: runs[arm] for arm in plans},
+        {arm: runs[arm] for arm in references},
+        test_to_train=study.test_to_train,
     )
     stem = options.figures / analysis.name
     write_csv(result.rows, stem.with_name(f"{stem.name}.csv"))

@@ -120,23 +120,18 @@ def points_and_means(
 def _points(ax: Axes, x: float, values: Sequence[float], colour: tuple, step: float, label: str | None) -> None:
     interval = mean_interval(values)
     ax.plot(x + _spread(values, step / 8), 100 * np.asarray(values), "o", color=colour, alpha=0.55, ms=4, mew=0)
+    _errorbar(ax, x - step / 4, interval, fmt="D", color=colour, ms=6, capsize=4, lw=1.5, label=label)
+
+
+def _errorbar(ax: Axes, x: float, interval: Interval, **style) -> None:
+    """A mean with its interval, where it has one."""
     low, high = (100 * abs(interval.mean - bound) for bound in (interval.low, interval.high))
-    error = None if interval.n == 1 else [[low], [high]]
-    ax.errorbar(
-        x - step / 4,
-        100 * interval.mean,
-        yerr=error,
-        fmt="D",
-        color=colour,
-        ms=6,
-        capsize=4,
-        lw=1.5,
-        label=label,
-    )
+    ax.errorbar(x, 100 * interval.mean, yerr=None if interval.n == 1 else [[low], [high]], **style)
 
 
-def band(values: Sequence[float], *, colour: tuple, label: str, ax: Axes) -> Axes:
+def band(values: Sequence[float], *, colour: tuple, label: str, ax: Axes | None = None) -> Axes:
     """Mean of accuracies as a line across the Axes, and its 95% interval as a band."""
+    ax = _axes(ax)
     interval = mean_interval(values)
     ax.axhline(100 * interval.mean, color=colour, lw=1.2, zorder=1, label=label)
     if interval.n > 1:
@@ -167,11 +162,10 @@ def changes(
     ax.axhline(0, color="0.4", lw=0.8)
     for j, (arm, each) in enumerate(intervals.items()):
         for x, interval in each:
-            low, high = (100 * abs(interval.mean - bound) for bound in (interval.low, interval.high))
-            ax.errorbar(
+            _errorbar(
+                ax,
                 x + (j - (len(intervals) - 1) / 2) * step,
-                100 * interval.mean,
-                yerr=None if interval.n == 1 else [[low], [high]],
+                interval,
                 fmt="s",
                 color=palette[arm],
                 mfc=palette[arm] if interval.excludes_zero else "white",
@@ -209,9 +203,7 @@ def accuracy_against(
         intervals = [(x, mean_interval(values)) for x, values in named.values()]
         ax.plot([x for x, _ in intervals], [100 * i.mean for _, i in intervals], color=palette[arm], lw=0.8)
         for name, (x, interval) in zip(named, intervals, strict=True):
-            low, high = (100 * abs(interval.mean - bound) for bound in (interval.low, interval.high))
-            error = None if interval.n == 1 else [[low], [high]]
-            ax.errorbar(x, 100 * interval.mean, yerr=error, fmt="D", color=palette[arm], ms=5, capsize=3, lw=1.2)
+            _errorbar(ax, x, interval, fmt="D", color=palette[arm], ms=5, capsize=3, lw=1.2)
             top = 100 * np.nanmax([interval.mean, interval.high])
             ax.annotate(name, (x, top), xytext=(-2, 4), textcoords="offset points", ha="right", fontsize="small")
     ax.set_xscale("log")

@@ -39,7 +39,6 @@ def analysis(bn: Sequence[str] = ("fixed",)) -> by_block.Analysis:
         name="freeze",
         title="frozen through a block",
         axis="last block held fixed (0 is the stem)",
-        block="the last block held fixed",
         plans={
             f"BatchNorm {how}": {None: TransferPlan.finetune()}
             | {block: TransferPlan.freeze(block, bn=how) for block in BLOCKS}

@@ -20,7 +20,6 @@ ANALYSIS = by_block.Analysis(
     name="fuse",
     title="pretrained through a block, fresh behind it",
     axis="last block that starts pretrained (0 is the stem)",
-    block="the last block that starts pretrained",
     plans={"weight fusion": {None: TransferPlan.scratch()} | {block: TransferPlan.fuse(block) for block in BLOCKS}},
 )
 

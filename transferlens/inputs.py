@@ -65,8 +65,8 @@ class Data:
         Complete.
     device : torch.device
     memory : float [bytes], optional
-        Features, and outputs of frozen blocks, are held whole, on the device if they fit there, else in memory, where
-        each takes at most this much; beyond it they are read from files. Half of what is free by default.
+        Features, and outputs of frozen blocks, may each take this much; what takes more is read from a file. Half of
+        what is free by default. What may be held lies on the device if it fits there.
     """
 
     def __init__(
@@ -129,6 +129,8 @@ class Data:
     def forget_outputs(self) -> None:
         """Free what `outputs` holds."""
         self._outputs = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # else what torch keeps of it counts as taken
 
     def _computed(self, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """What `run` gives for every clip: [shape=(n_clips, height, width, channels)]."""
@@ -146,11 +148,12 @@ class Data:
     def _room(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         """An uninitialised tensor on the device, in memory, or in a file without a name, gone with the tensor."""
         nbytes = math.prod(shape) * dtype.itemsize
-        if self._fits_on_device(nbytes):
-            return torch.empty(shape, dtype=dtype, device=self.device)
         if self._fits_in_memory(nbytes):
-            return torch.empty(shape, dtype=dtype)
-        check_space(self.cache.path, nbytes)
-        with tempfile.TemporaryFile(dir=self.cache.path.parent) as file:
+            return torch.empty(shape, dtype=dtype, device=self.device if self._fits_on_device(nbytes) else "cpu")
+        folder = self.cache.path.parent
+        check_space(folder / "the outputs of frozen blocks", nbytes)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, nbytes)  # a disk that fills up later would kill the process
             mapped = np.memmap(file, np.uint8, "w+", shape=(nbytes,))
         return torch.from_numpy(mapped).view(dtype).view(shape)

@@ -241,8 +241,8 @@ def chain(model: nn.Module, blocks: Iterable[Iterable[str]]) -> tuple[nn.Sequent
     return tuple(nn.Sequential(*map(model.get_submodule, names)) for names in blocks)
 
 
-def measure(parts: Anatomy, input_size: tuple[int, int]) -> tuple[list[int], list[int]]:
-    """Return each block's number of parameters, and its multiply-adds for one input of height and width.
+def measure(parts: Anatomy, input_size: tuple[int, int]) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    """Return each block's number of parameters, and for one input its multiply-adds and its output's height and width.
 
     Raises
     ------
@@ -255,14 +255,15 @@ def measure(parts: Anatomy, input_size: tuple[int, int]) -> tuple[list[int], lis
     with torch.device("meta"):  # shapes are all that is needed
         blocks = chain(create(parts.name).eval(), parts.blocks)
         x = torch.empty(1, 3, height, width)
-    counts = [0] * len(blocks)
+    counts, sizes = [0] * len(blocks), []
     for number, block in enumerate(blocks):
         with _counting(block, counts, number):
             try:
                 x = block(x)
             except RuntimeError as error:
                 raise ParameterError(f"input_size={height}x{width} is too small for {parts.name}") from error
-    return [sum(p.numel() for p in block.parameters()) for block in blocks], counts
+        sizes.append(tuple(x.shape[2:]))
+    return [sum(p.numel() for p in block.parameters()) for block in blocks], counts, sizes
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from transferlens.errors import ParameterError
 
-__all__ = ["BLOCKS", "PlanOptions", "TransferPlan"]
+__all__ = ["BLOCKS", "PlanOptions", "TransferPlan", "block_text"]
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class TransferPlan:
             )
         if pretrained is None or frozen > pretrained:
             _warn_once(
-                f"frozen_through={frozen} with pretrained_through={_text(pretrained)}: the blocks between "
+                f"frozen_through={frozen} with pretrained_through={block_text(pretrained)}: the blocks between "
                 "are frozen at random weights (meant for a random-features control)"
             )
 
@@ -143,7 +143,7 @@ class TransferPlan:
         """How run ids spell the plan, such as ``p4-none-4``: equal for plans that are the same experiment."""
         plan = self.canonical()
         numbers = (plan.pretrained_through, plan.frozen_through, plan.truncate_after)
-        return "p" + "-".join(map(_text, numbers)) + ("-updating" if plan.bn == "updating" else "")
+        return "p" + "-".join(map(block_text, numbers)) + ("-updating" if plan.bn == "updating" else "")
 
     def __str__(self) -> str:
         return self.words
@@ -195,7 +195,8 @@ def _warn_once(message: str) -> None:
     log.warning(message)
 
 
-def _text(number: int | None) -> str:
+def block_text(number: int | None) -> str:
+    """A block's number, or none, as options and tables spell it."""
     return "none" if number is None else str(number)
 
 
@@ -207,7 +208,7 @@ _BlockOrNone = Annotated[
         metavar="{none,0,1,2,3,4}",
         instance_from_str=lambda args: None if args[0].lower() == "none" else int(args[0]),
         is_instance=lambda value: value is None or isinstance(value, int),
-        str_from_instance=lambda value: [_text(value)],
+        str_from_instance=lambda value: [block_text(value)],
     ),
 ]
 

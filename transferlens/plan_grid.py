@@ -19,7 +19,7 @@ from transferlens import cli, display, stats
 from transferlens.by_block import RunRow, run_row
 from transferlens.errors import ParameterError
 from transferlens.files import write_csv
-from transferlens.plan import BLOCKS, TransferPlan
+from transferlens.plan import BLOCKS, TransferPlan, block_text
 from transferlens.runs import Run
 from transferlens.sweep import Study, SweepOptions
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Row", "compare", "draw", "main", "plans"]
 
 STEM = "plan_grid"
-AXES = {"truncate": "last block kept", "freeze": "last block held fixed"}
+# Map to the field of a row that is its axis, and what the axis says.
+AXES = {"truncate": ("truncate_after", "last block kept"), "freeze": ("frozen_through", "last block held fixed")}
 THROUGH = (None, *BLOCKS)  # rows of both maps
 COLUMNS = {"truncate": BLOCKS[1:], "freeze": THROUGH}
 
@@ -51,11 +52,9 @@ class Row(RunRow):
     """One run in the CSV, as often as it stands in a map, with its cell's mean over folds and standard error."""
 
     map: str
-    pretrained_through: str
-    column: str
     cell_mean: float
     cell_standard_error: float
-    n_folds: int
+    cell_n: int
 
 
 def plans(name: Literal["truncate", "freeze"]) -> dict[Cell, TransferPlan]:
@@ -75,29 +74,16 @@ def plans(name: Literal["truncate", "freeze"]) -> dict[Cell, TransferPlan]:
     }
 
 
-def _text(block: int | None) -> str:
-    return "none" if block is None else str(block)
-
-
 def compare(maps: Mapping[str, Mapping[Cell, Sequence[Run]]]) -> tuple[Row, ...]:
     """Rows of all cells of all maps."""
     rows = []
     for name, cells in maps.items():
-        for (through, column), runs in cells.items():
+        for runs in cells.values():
             mine = [run_row(run) for run in runs]
             for row in mine:
                 folds = stats.by_fold(mine, "accuracy_last", backbone=row.backbone)
-                rows.append(
-                    Row(
-                        **vars(row),
-                        map=name,
-                        pretrained_through=_text(through),
-                        column=_text(column),
-                        cell_mean=float(np.mean(folds)),
-                        cell_standard_error=stats.standard_error(folds),
-                        n_folds=len(folds),
-                    )
-                )
+                mean, error = float(np.mean(folds)), stats.standard_error(folds)
+                rows.append(Row(**vars(row), map=name, cell_mean=mean, cell_standard_error=error, cell_n=len(folds)))
     return tuple(rows)
 
 
@@ -116,33 +102,34 @@ def draw(rows: Sequence[Row]) -> Figure:
     limits = (np.floor(20 * min(means)) / 20, np.ceil(20 * max(means)) / 20)
     for i, network in enumerate(networks):
         for j, name in enumerate(names):
-            cells = {(r.pretrained_through, r.column): r for r in rows if (r.map, r.backbone) == (name, network)}
+            field, words = AXES[name]
+            cells = {
+                (row.pretrained_through, str(getattr(row, field))): row
+                for row in rows
+                if (row.map, row.backbone) == (name, network)
+            }
             display.heat_map(
                 _grid(cells, name, "cell_mean"),
                 _grid(cells, name, "cell_standard_error"),
-                rows=[_through(through) for through in THROUGH],
-                columns=[_text(column) for column in COLUMNS[name]],
-                xlabel=AXES[name],
+                rows=["all" if through == BLOCKS[-1] else block_text(through) for through in THROUGH],
+                columns=[block_text(column) for column in COLUMNS[name]],
+                xlabel=words,
                 ylabel="last block that starts pretrained" if j == 0 else "",
                 limits=limits,
                 scale=j == len(names) - 1,
                 ax=axes[i, j],
             )
         axes[i, 0].set_title(network, fontsize="small", loc="left")
-    n = rows[0].n_folds
-    error = " ± standard error" if n > 1 else ""
-    folds = f"n = {n} fold{'s' * (n > 1)}"
-    fig.suptitle(f"{rows[0].dataset}: mean{error} over the plan space, {folds}", x=0.01, ha="left", fontsize="large")
+    n = rows[0].cell_n
+    mean = "mean ± standard error" if n > 1 else "accuracy"
+    title = f"{rows[0].dataset}: {mean} over the plan space, n = {stats.folds_text(n)}"
+    fig.suptitle(title, x=0.01, ha="left", fontsize="large")
     return fig
-
-
-def _through(block: int | None) -> str:
-    return "all kept" if block == BLOCKS[-1] else _text(block)
 
 
 def _grid(cells: Mapping[tuple[str, str], Row], name: str, field: str) -> np.ndarray:
     """A field of each cell [shape=(rows, columns)]; NaN where a map has no cell."""
-    rows, columns = ([_text(each) for each in axis] for axis in (THROUGH, COLUMNS[name]))
+    rows, columns = ([block_text(each) for each in axis] for axis in (THROUGH, COLUMNS[name]))
     empty = float("nan")
     return np.array([[getattr(cells.get((row, column)), field, empty) for column in columns] for row in rows])
 
@@ -154,13 +141,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.maps:
         raise ParameterError("maps must name at least one of truncate, freeze")
     study = Study(options)
-    points = {
-        name: {cell: study.points(plan) for cell, plan in plans(name).items()} for name in dict.fromkeys(options.maps)
-    }
-    runs = study.gather(point for cells in points.values() for named in cells.values() for point in named)
-    rows = compare(
-        {name: {cell: [runs[p] for p in named] for cell, named in cells.items()} for name, cells in points.items()}
-    )
+    training = options.training(TransferPlan.finetune())  # all cells are trained alike
+    cells = {(name, cell): plan for name in dict.fromkeys(options.maps) for cell, plan in plans(name).items()}
+    runs = study.gather_arms({cell: study.points(plan, training) for cell, plan in cells.items()})
+    rows = compare({name: {cell: runs[name, cell] for each, cell in cells if each == name} for name, _ in cells})
     write_csv(rows, options.figures / f"{STEM}.csv")
     display.save_figure(draw(rows), options.figures / STEM)
     print(f"written: {options.figures / STEM}.png, .pdf, .csv")

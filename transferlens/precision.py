@@ -17,7 +17,7 @@ from transferlens import backbones
 from transferlens.config import RunConfig
 from transferlens.errors import ParameterError
 
-__all__ = ["autocast", "choose"]
+__all__ = ["autocast", "check", "choose"]
 
 
 def choose(config: RunConfig, device: torch.device) -> str:
@@ -29,20 +29,29 @@ def choose(config: RunConfig, device: torch.device) -> str:
         Where bf16 is asked for and is known to be computed wrongly.
     """
     asked = config.training.precision
-    on_cpu = device.type == "cpu"
-    wrong = on_cpu and _reads_beyond_its_input(config)
-    if wrong and asked == "bf16":
-        raise ParameterError(
-            f"precision='bf16' with width={config.features.width}: in {config.backbone} maps become one column wide, "
-            f"which this processor computes wrongly in bf16; use fp32, or a width of at least {_least_width(config)}"
-        )
     if asked != "auto":
+        check(asked, config, device)
         return asked
     if device.type == "cuda":
         able = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        able = on_cpu and bool(_bf16_features()) and not wrong
+        able = device.type == "cpu" and bool(_bf16_features()) and not _computed_wrongly(config)
     return "bf16" if able else "fp32"
+
+
+def check(precision: str, config: RunConfig, device: torch.device) -> None:
+    """Refuse a precision that is known to be computed wrongly.
+
+    Raises
+    ------
+    ParameterError
+        Naming what makes it wrong, and the remedy.
+    """
+    if precision == "bf16" and device.type == "cpu" and _computed_wrongly(config):
+        raise ParameterError(
+            f"precision='bf16' with width={config.features.width}: the last maps of {config.backbone} are one column "
+            "wide then, which this processor computes wrongly in bf16; use fp32, or a larger width"
+        )
 
 
 def _bf16_features() -> set[str]:
@@ -51,13 +60,10 @@ def _bf16_features() -> set[str]:
     return {name for name, on in capabilities.items() if on and "bf16" in name}
 
 
-def _least_width(config: RunConfig) -> int:
-    return 2 * backbones.strides(config.backbone)[-1]
-
-
-def _reads_beyond_its_input(config: RunConfig) -> bool:
-    """Whether AMX kernels read beyond a map: strided bf16 convolutions to one column do (oneDNN of torch 2.15)."""
-    return "amx_bf16" in _bf16_features() and config.features.width < _least_width(config)
+def _computed_wrongly(config: RunConfig) -> bool:
+    """Whether kernels read beyond a map: AMX ones do in strided convolutions to one column (oneDNN of torch 2.15)."""
+    size = (config.features.n_mels, config.features.width)
+    return "amx_bf16" in _bf16_features() and backbones.block_table(config.backbone, input_size=size)[-1].size[1] < 2
 
 
 @contextlib.contextmanager
@@ -79,7 +85,7 @@ class _DepthwiseGradients(TorchFunctionMode):
 
 
 def _conv2d(
-    x: torch.Tensor,
+    input: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
     stride: Any = 1,
@@ -87,10 +93,11 @@ def _conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> torch.Tensor:
-    if not 1 < groups == x.shape[1] or isinstance(padding, str):
-        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    depthwise = groups > 1 and weight.shape[1] == 1 and input.dim() == 4
+    if not depthwise or isinstance(padding, str):
+        return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     pairs = ([each, each] if isinstance(each, int) else list(each) for each in (stride, padding, dilation))
-    return _Depthwise.apply(x, weight, bias, *pairs, groups)
+    return _Depthwise.apply(input, weight, bias, *pairs, groups)
 
 
 class _Depthwise(torch.autograd.Function):
@@ -100,16 +107,17 @@ class _Depthwise(torch.autograd.Function):
     def forward(ctx, x, weight, bias, stride, padding, dilation, groups):
         half = x.bfloat16()
         ctx.save_for_backward(half, weight)
-        ctx.type, ctx.biased, ctx.options = x.dtype, bias is not None, (stride, padding, dilation)
+        ctx.type, ctx.biased, ctx.options, ctx.groups = x.dtype, bias is not None, (stride, padding, dilation), groups
         bias = None if bias is None else bias.bfloat16()
         return torch.conv2d(half, weight.bfloat16(), bias, stride, padding, dilation, groups)
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
         bias_sizes = [len(weight)] if ctx.biased else None
         needed = [*ctx.needs_input_grad[:2], ctx.biased and ctx.needs_input_grad[2]]
         by_x, by_weight, by_bias = torch.ops.aten.convolution_backward(
-            gradient.float(), x.float(), weight, bias_sizes, *ctx.options, False, [0, 0], x.shape[1], needed
+            gradient.float(), x.float(), weight, bias_sizes, *ctx.options, False, [0, 0], ctx.groups, needed
         )
         return None if by_x is None else by_x.to(ctx.type), by_weight, by_bias, None, None, None, None

@@ -9,7 +9,6 @@ the epoch best on the held-out fold itself is optimistic, and only shown beside 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -158,11 +157,12 @@ def draw(result: Result) -> Figure:
 
 def _caption(n: int) -> str:
     interval = " and 95% interval" if n > 1 else ""
-    folds = f"n = {n} fold{'s' * (n > 1)}"
-    return f"diamond: mean{interval}, {folds}; dots: folds, last epoch\nhollow: best epoch (optimistic)"
+    return (
+        f"diamond: mean{interval}, n = {stats.folds_text(n)}; dots: folds, last epoch\nhollow: best epoch (optimistic)"
+    )
 
 
-def summary(result: Result) -> str:
+def summary(result: Result, *, test_to_train: float) -> str:
     """The headline in words: each arm's accuracy, and what pretraining is worth on the same folds."""
     lines = []
     for backbone in dict.fromkeys(row.backbone for row in result.rows):
@@ -173,7 +173,7 @@ def summary(result: Result) -> str:
             lines.append(f"{backbone}  {name}: {stats.mean_interval(last[arm])}; best epoch {optimistic:.1%}")
         for arm in list(last)[1:]:
             gains = [a - b for a, b in zip(last["pretrained"], last[arm], strict=True)]
-            gain = stats.mean_interval(gains, bounds=(-1, 1)).text("points")
+            gain = stats.mean_interval(gains, bounds=(-1, 1), test_to_train=test_to_train).text("points")
             lines.append(f"{backbone}  pretrained - {arm}, paired by fold: {gain}")
     return "\n".join(lines)
 
@@ -183,12 +183,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, gather, compute, write, draw."""
     options = cli.parse(Options, argv, prog="pretraining")
     study = Study(options)
-    arms = points(study)
-    runs = study.gather(itertools.chain(*arms.values()))
-    result = compare({arm: [runs[point] for point in named] for arm, named in arms.items()})
+    result = compare(study.gather_arms(points(study)))
     write_csv(result.rows, options.figures / f"{STEM}.csv")
     display.save_figure(draw(result), options.figures / STEM)
-    print(summary(result))
+    print(summary(result, test_to_train=study.test_to_train))
     print(f"written: {options.figures / STEM}.png, .pdf, .csv")
     return cli.DONE
 

@@ -13,7 +13,7 @@ from transferlens.errors import ParameterError
 
 scipy = lazy.load("scipy")
 
-__all__ = ["Interval", "by_fold", "fold_means", "mean_interval", "standard_error"]
+__all__ = ["Interval", "by_fold", "fold_means", "folds_text", "mean_interval", "standard_error"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ def by_fold(rows: Iterable[Any], field: str, **values: Any) -> list[float]:
     """Mean over seeds of a field in each fold, of those rows (objects with a `fold`) whose fields have the values."""
     found = [row for row in rows if all(getattr(row, name) == value for name, value in values.items())]
     return fold_means([getattr(row, field) for row in found], [row.fold for row in found])
+
+
+def folds_text(n: int) -> str:
+    """In words: 1 fold, 5 folds."""
+    return f"{n} fold{'s' * (n != 1)}"
 
 
 def standard_error(values: Sequence[float]) -> float:

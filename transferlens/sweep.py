@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from transferlens import backbones, lazy, trainer
 from transferlens.datasets import DataOptions, DataSet
@@ -18,6 +18,7 @@ from transferlens.files import check_writable, content_hash
 from transferlens.plan import TransferPlan
 from transferlens.runs import Run, RunConfig, Training, load_run
 
+precision = lazy.load("transferlens.precision")
 tqdm = lazy.load("tqdm")
 
 __all__ = ["PRESETS", "Study", "SweepOptions"]
@@ -36,6 +37,9 @@ PRESETS = {
     "quick": (Training(), Training()),
     "paper": (_PAPER, dataclasses.replace(_PAPER, epochs=450, milestones=(300, 350))),
 }
+
+
+Arm = TypeVar("Arm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,7 @@ class SweepOptions(FeatureOptions, DataOptions):
     device: str = "auto"
     """auto (cuda, mps, cpu: the first there is), or torch's name of a device. Runs repeat bit by bit on cpu only."""
     memory: float | None = None
-    """Most memory that features may take [GB]; beyond it they stay in their file. Half of what is free by default."""
+    """Most memory [GB] that features, and outputs of frozen blocks, may each take, else files. Half of what is free."""
     runs: Path = Path("runs")
     """Folder of the run store: what is there is not trained again."""
 
@@ -163,6 +167,17 @@ class Study:
             for seed in dict.fromkeys(self.options.seeds)
         ]
 
+    @property
+    def test_to_train(self) -> float:
+        """Clips held out over clips trained on, the mean over folds, as for `stats.mean_interval`."""
+        splits = [self.dataset.split(fold) for fold in self.folds]
+        return sum(len(held_out) / len(trained) for trained, held_out in splits) / len(splits)
+
+    def gather_arms(self, arms: Mapping[Arm, Sequence[RunConfig]]) -> dict[Arm, list[Run]]:
+        """The runs of each arm; errors as in `gather`."""
+        runs = self.gather(point for points in arms.values() for point in points)
+        return {arm: [runs[point] for point in points] for arm, points in arms.items()}
+
     def gather(self, points: Iterable[RunConfig]) -> dict[RunConfig, Run]:
         """The runs of these points: read where the store has them, trained where not.
 
@@ -176,6 +191,8 @@ class Study:
         points = list(dict.fromkeys(points))
         runs = self._read(points)
         missing = [point for point in points if point not in runs]
+        for point in missing:
+            precision.choose(point, self.device)  # refuses what would fail
         if missing:
             runs |= self._train(missing)
         return {point: runs[point] for point in points}

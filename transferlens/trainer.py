@@ -172,7 +172,6 @@ class Trainer:
 
     def _prefix(self, x: torch.Tensor) -> torch.Tensor:
         """Output of the last frozen block; pooled, where only the head follows."""
-        self.network.eval()
         with torch.no_grad(), self._autocast():
             y = self.network.features(self._inputs(x), through=self.start - 1)
             return y.mean((2, 3), keepdim=True) if self.start > self.config.plan.truncate_after else y
@@ -283,6 +282,7 @@ class Trainer:
         moments = {key.rsplit("/", 1)[0] for key in state.optimizer}
         if state.config != self.config or len(lengths) != 1 or moments != self.learned.keys():
             raise CheckpointError("it is of another run, or parts of it are missing")
+        precision.check(state.provenance["precision"], self.config, self.data.device)
         here = _environment(self.data.device)
         self.provenance, self.normalisation = state.provenance, state.normalisation
         if other := {key: value for key, value in here.items() if state.provenance.get(key) != value}:

@@ -20,7 +20,6 @@ ANALYSIS = by_block.Analysis(
     name="truncate",
     title="cut after a block",
     axis="last block kept",
-    block="the last block kept, and a stem alone has no block to classify from",
     plans={"truncation": {block: TransferPlan.truncate(block) for block in BLOCKS[1:]}},
     shows_cost=True,
 )
