@@ -303,3 +303,18 @@ def test_grid_command(options, tmp_path):
 def test_grid_needs_a_map(capsys):
     assert plan_grid.main(["--maps"]) == 2
     assert "maps must name at least one of truncate, freeze" in capsys.readouterr().err
+
+
+def test_one_place_has_no_change_to_draw(made):
+    (ax,) = by_block.draw(made(freeze.analysis(), {2: [0.5, 0.6, 0.4]})).axes
+    assert ax.get_xlabel() == "last block held fixed (0 is the stem)"
+
+
+def test_what_is_cut_need_not_fit_the_input():
+    plan = TransferPlan(pretrained_through=None, truncate_after=1)
+    cut = backbones.cost("inception_v3", n_classes=2, plan=plan, input_size=(128, 48))
+    assert cut.parameters == sum(
+        p.numel() for p in backbones.skeleton("inception_v3", n_classes=2, plan=plan).parameters()
+    )
+    with pytest.raises(ParameterError, match="128x48 is too small"):
+        backbones.cost("inception_v3", n_classes=2, plan=TransferPlan.scratch(), input_size=(128, 48))

@@ -249,3 +249,24 @@ def test_command(run, tmp_path, capsys):
     assert "broken.h5 is no readable run file" in captured.err
     assert runs.main(["--runs", str(tmp_path / "none")]) == 2
     assert "none' is no folder" in capsys.readouterr().err
+
+
+def test_another_run_than_the_name_says(study):
+    made = study(folds=("1", "2"))
+    first, second = made.gather(made.points(TransferPlan())).values()
+    first.path.write_bytes(second.path.read_bytes())
+    with pytest.raises(CheckpointError, match="holds another run than its name says: delete it"):
+        made.gather(made.points(TransferPlan()))
+
+
+@pytest.mark.parametrize("damage", ["missing", "shape", "nan"])
+def test_damaged_history(study, damage):
+    made = study(folds=("1",))
+    (run,) = made.gather(made.points(TransferPlan())).values()
+    with h5py.File(run.path, "r+") as file:
+        values = file["history/seconds"][:]
+        del file["history/seconds"]
+        if damage != "missing":
+            file["history/seconds"] = {"shape": values[:, None], "nan": values * np.nan}[damage]
+    with pytest.raises(CheckpointError, match=r"damaged"):
+        load_run(run.path)

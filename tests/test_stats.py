@@ -113,3 +113,8 @@ def test_bad_input(values, level, message):
 def test_bad_ratio():
     with pytest.raises(ParameterError, match="test_to_train=-1 must be 0 or more"):
         mean_interval([0.1, 0.2], test_to_train=-1)
+
+
+def test_values_that_are_no_numbers():
+    with pytest.raises(ParameterError, match="values must be finite"):
+        mean_interval([0.5, float("nan")])

@@ -49,7 +49,7 @@ class BlockRow:
     multiply_adds : int
         Of its convolutions and linear layers, for one input.
     share : float in [0, 1]
-        Of the backbone's multiply-adds.
+        Of the multiply-adds of the blocks measured.
     """
 
     block: int
@@ -158,8 +158,8 @@ def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | Non
 
 
 @functools.lru_cache(maxsize=32)
-def block_table(name: str, *, input_size: tuple[int, int] = (128, 250)) -> tuple[BlockRow, ...]:
-    """Measure the five blocks of a backbone.
+def block_table(name: str, *, input_size: tuple[int, int] = (128, 250), through: int = 4) -> tuple[BlockRow, ...]:
+    """Measure the blocks of a backbone.
 
     Parameters
     ----------
@@ -167,10 +167,12 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250)) -> tuple
         timm's name of a convolutional model.
     input_size : tuple of int > 0 [pixels]
         Height and width of the input that multiply-adds are counted for.
+    through : int in 0..4
+        The last block that is measured.
 
     Returns
     -------
-    tuple of 5 BlockRow
+    tuple of BlockRow
         The stem first; the head is not counted.
 
     Raises
@@ -181,7 +183,7 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250)) -> tuple
     from transferlens.network import anatomy, measure
 
     parts = anatomy(name)
-    parameters, counts, sizes = measure(parts, input_size)
+    parameters, counts, sizes = measure(parts, input_size, through=through)
     return tuple(
         BlockRow(
             block=number,
@@ -193,7 +195,7 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250)) -> tuple
             multiply_adds=counts[number],
             share=counts[number] / sum(counts),
         )
-        for number in range(len(parts.blocks))
+        for number in range(through + 1)
     )
 
 
@@ -215,8 +217,8 @@ class Cost:
 
 
 def cost(name: str, *, n_classes: int, plan: TransferPlan, input_size: tuple[int, int] = (128, 250)) -> Cost:
-    """Count what the network of a plan costs; arguments and errors are those of `build` and `block_table`."""
-    rows = [row for row in block_table(name, input_size=input_size) if row.block in plan.blocks]
+    """Count what the network of a plan costs; arguments are those of `build` and `block_table`, errors the latter's."""
+    rows = block_table(name, input_size=input_size, through=plan.truncate_after)
     width = rows[-1].channels
     head = (width + 1) * n_classes
     return Cost(

@@ -289,17 +289,20 @@ def _row(row: RunRow, analysis: Analysis, arm: str, variant: str, place: str, ch
 def draw(result: Result) -> Figure:
     """Accuracy by block with the references as bands, the changes between neighbours, and what truncation saves."""
     sizes = SIZES if result.analysis.shows_cost else {}
+    kinds = {"by": 3, "change": 1.1} if result.changes else {"by": 1}
     fig, axes = display.new_mosaic(
-        [[f"{b}/{kind}", *(f"{b}/{size}" for size in sizes)] for b in result.backbones for kind in ("by", "change")],
+        [[f"{b}/{kind}", *(f"{b}/{size}" for size in sizes)] for b in result.backbones for kind in kinds],
         width=1.8 + 0.85 * max(6, len(result.places)) + 3 * len(sizes),
         height=1.2 + 4.6 * len(result.backbones),
-        height_ratios=[3, 1.1] * len(result.backbones),
+        height_ratios=[*kinds.values()] * len(result.backbones),
         width_ratios=[2, *[1.1 for _ in sizes]],
     )
     palette = display.colours(result.variants)
     for backbone in result.backbones:
         _draw_places(result, backbone, palette, axes[f"{backbone}/by"])
-        _draw_changes(result, backbone, palette, axes[f"{backbone}/change"])
+        if result.changes:
+            _draw_changes(result, backbone, palette, axes[f"{backbone}/change"])
+        axes[f"{backbone}/{[*kinds][-1]}"].set_xlabel(result.analysis.axis)
         for size in sizes:
             _draw_cost(result, backbone, size, palette, axes[f"{backbone}/{size}"])
     _share_limits([ax for name, ax in axes.items() if not name.endswith("/change")])
@@ -337,7 +340,7 @@ def _draw_places(result: Result, backbone: str, palette: Mapping[str, tuple], ax
     interval = " and 95% interval" if n > 1 else ""
     words = f"{backbone}, last epoch: mean{interval}, n = {stats.folds_text(n)} (dots)"
     ax.set_title(words, fontsize="small", loc="left")
-    ax.tick_params(labelbottom=False)
+    ax.tick_params(labelbottom=not result.changes)
 
 
 def _draw_changes(result: Result, backbone: str, palette: Mapping[str, tuple], ax: Axes) -> None:
@@ -345,14 +348,11 @@ def _draw_changes(result: Result, backbone: str, palette: Mapping[str, tuple], a
     places = result.places
     middle = {c: (places.index(c.before) + places.index(c.after)) / 2 for c in mine}
     arms = {v: [(middle[c], c.interval) for c in mine if c.variant == v] for v in result.variants}
-    if mine:
-        display.changes(arms, palette=palette, ax=ax)
-        n = mine[0].interval.n
-        rule = "full mark: 95% interval excludes 0" if n > 1 else "n = 1: no interval"
-        ax.set_title(f"change to the next, paired by fold; {rule}", fontsize="small", loc="left")
+    display.changes(arms, palette=palette, ax=ax)
+    rule = "full mark: 95% interval excludes 0" if mine[0].interval.n > 1 else "n = 1: no interval"
+    ax.set_title(f"change to the next, paired by fold; {rule}", fontsize="small", loc="left")
     ax.set_xticks(range(len(places)), places)
     ax.set_xlim(-0.5, len(places) - 0.5)
-    ax.set_xlabel(result.analysis.axis)
 
 
 def _draw_cost(result: Result, backbone: str, size: str, palette: Mapping[str, tuple], ax: Axes) -> None:

@@ -241,8 +241,10 @@ def chain(model: nn.Module, blocks: Iterable[Iterable[str]]) -> tuple[nn.Sequent
     return tuple(nn.Sequential(*map(model.get_submodule, names)) for names in blocks)
 
 
-def measure(parts: Anatomy, input_size: tuple[int, int]) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """Return each block's number of parameters, and for one input its multiply-adds and its output's height and width.
+def measure(
+    parts: Anatomy, input_size: tuple[int, int], *, through: int
+) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    """Measure the blocks 0 to `through`: parameters, and for one input multiply-adds and output's height and width.
 
     Raises
     ------
@@ -253,7 +255,7 @@ def measure(parts: Anatomy, input_size: tuple[int, int]) -> tuple[list[int], lis
     if not (0 < height <= LARGEST and 0 < width <= LARGEST):
         raise ParameterError(f"input_size={height}x{width} must be 1 to {LARGEST} pixels each way")
     with torch.device("meta"):  # shapes are all that is needed
-        blocks = chain(create(parts.name).eval(), parts.blocks)
+        blocks = chain(create(parts.name).eval(), parts.blocks[: through + 1])
         x = torch.empty(1, 3, height, width)
     counts, sizes = [0] * len(blocks), []
     for number, block in enumerate(blocks):

@@ -30,6 +30,7 @@ torch = lazy.load("torch")
 __all__ = ["Run", "RunConfig", "RunSummary", "Training", "list_runs", "load_run"]
 
 SCHEMA = 1
+HISTORY = ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
 
 
 @dataclass(frozen=True)
@@ -255,28 +256,39 @@ def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:
     return (x - mean) / deviation
 
 
-def load_run(path: Path | str) -> Run:
+def load_run(path: Path | str, *, expected: RunConfig | None = None) -> Run:
     """Open a finished run.
+
+    Parameters
+    ----------
+    path : Path or str
+    expected : RunConfig, optional
+        Which run the file must hold.
 
     Raises
     ------
     CheckpointError
-        Where the file is missing, damaged, cut short, holds no run, or one that has not finished.
+        Where the file is missing, damaged, cut short, holds no run, another one, or one that has not finished.
     """
     path = Path(path)
     with _open(path) as file:
         config, done = _config(file), len(file["history"]["heldout_accuracy"])
+        if expected is not None and config != expected:
+            raise CheckpointError(f"{path} holds another run than its name says: delete it, and it is trained again")
         for name in _TENSORS:  # read later, when they are asked for
             file[name]  # noqa: B018
         if done < config.training.epochs:
             raise CheckpointError(
                 f"{path} has finished {done} of {config.training.epochs} epochs: ask for the run again to finish it"
             )
+        history = {key: file["history"][key][:] for key in HISTORY}
+        if any(values.shape != (done,) or not np.isfinite(values).all() for values in history.values()):
+            raise CheckpointError(f"{path} has a damaged history: delete it, and the run is trained again")
         return Run(
             path=path,
             config=config,
             provenance=_attributes(file["provenance"]),
-            history={key: file["history"][key][:] for key in file["history"]},
+            history=history,
             label_names=tuple(file["label_names"].asstr()[:]),
             clip_ids=tuple(file["clip_ids"].asstr()[:]),
             labels=file["labels"][:],

@@ -116,10 +116,12 @@ def mean_interval(
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or values.size == 0:
         raise ParameterError(f"values of shape {values.shape} must be one axis of at least 1 value")
+    if not np.isfinite(values).all():
+        raise ParameterError(f"values must be finite: {values.tolist()}")
     if not 0 < level < 1:
         raise ParameterError(f"level={level!r} must lie between 0 and 1")
-    if not test_to_train >= 0:
-        raise ParameterError(f"test_to_train={test_to_train!r} must be 0 or more")
+    if not 0 <= test_to_train < float("inf"):
+        raise ParameterError(f"test_to_train={test_to_train!r} must be 0 or more, and finite")
     mean, n = float(values.mean()), values.size
     if n == 1:
         return Interval(mean, float("nan"), float("nan"), 1, level)

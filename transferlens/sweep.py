@@ -206,7 +206,7 @@ class Study:
                 # Left where a run was killed between its last two steps.
                 path.with_suffix(".partial").unlink(missing_ok=True)
                 try:
-                    runs[point] = load_run(path)
+                    runs[point] = load_run(path, expected=point)
                 except CheckpointError as error:
                     problems.append(str(error))
         if problems:

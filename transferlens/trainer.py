@@ -20,7 +20,7 @@ import numpy as np
 from transferlens import __version__, backbones, lazy
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.inputs import PASS_SIZE, Data, chunks
-from transferlens.runs import Run, RunConfig, RunState, load_run, normalised, read_state, write_state
+from transferlens.runs import HISTORY, Run, RunConfig, RunState, load_run, normalised, read_state, write_state
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -32,7 +32,6 @@ __all__ = ["Data", "pick_device", "train"]
 
 log = logging.getLogger(__name__)
 
-HISTORY = ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
 DIVERGED = "training diverged, lower the learning rate"
 # Of glibc's mallopt.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -333,7 +332,7 @@ def train(config: RunConfig, data: Data, *, folder: Path, weights: str = "auto",
     path = config.path(folder)
     partial = path.with_suffix(".partial")
     if path.is_file():
-        return load_run(path)
+        return load_run(path, expected=config)
     trainer = _resumed(config, data, weights, partial) if partial.is_file() else Trainer(config, data, weights)
     _advance(progress, trainer, trainer.epochs_done)
     while trainer.epochs_done < config.training.epochs:
@@ -347,7 +346,7 @@ def train(config: RunConfig, data: Data, *, folder: Path, weights: str = "auto",
 def _advance(progress: tqdm | None, trainer: Trainer, epochs: int) -> None:
     if progress is not None and epochs:
         accuracy = 100 * trainer.history["heldout_accuracy"][-1]
-        progress.set_postfix_str(f"{trainer.config.id} {accuracy:.1f} %")
+        progress.set_postfix_str(f"{trainer.config.id} {accuracy:.1f} %", refresh=False)
         progress.update(epochs)
 
 
