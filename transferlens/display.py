@@ -207,7 +207,7 @@ def accuracy_against(
             top = 100 * np.nanmax([interval.mean, interval.high])
             ax.annotate(name, (x, top), xytext=(-2, 4), textcoords="offset points", ha="right", fontsize="small")
     ax.set_xscale("log")
-    ax.set_xmargin(0.2)
+    ax.set_xmargin(0.35)
     ax.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 3)))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter("")
