@@ -20,6 +20,7 @@ import torch
 
 from transferlens import backbones, cli, precision
 from transferlens.plan import TransferPlan
+from transferlens.trainer import keep_freed_memory
 
 CPU = torch.device("cpu")
 
@@ -58,6 +59,7 @@ def step(network: torch.nn.Module, x: torch.Tensor, target: torch.Tensor, side: 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a line a side."""
     options = cli.parse(Options, argv, prog="benchmarks/depthwise.py")
+    keep_freed_memory()  # as in training
     torch.manual_seed(0)
     network = backbones.build(options.backbone, n_classes=10, plan=TransferPlan())
     network.to(memory_format=torch.channels_last)

@@ -95,7 +95,7 @@ def test_usage(capsys):
     assert __main__.main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__
     assert __main__.main(["trian"]) == 2
-    assert "command 'trian' must be one of demo, pretraining, train" in capsys.readouterr().err
+    assert "command 'trian' must be one of demo, pretraining, freeze, fuse, truncate" in capsys.readouterr().err
 
 
 def test_train_prints_accuracies_and_reads_them_again(options, capsys):

@@ -56,7 +56,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 @functools.cache
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep what is freed, instead of giving activations back to the system and faulting them in again."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -106,7 +106,7 @@ class Trainer:
     """
 
     def __init__(self, config: RunConfig, data: Data, weights: str, *, run_frozen_once: bool = True) -> None:
-        _keep_freed_memory()
+        keep_freed_memory()
         self.config, self.data = config, data
         plan = config.plan
         fixed = run_frozen_once and plan.frozen_through is not None and plan.bn == "fixed"
