@@ -17,7 +17,7 @@ PACKAGE = Path(transferlens.__file__).parent
 LAYERS = [
     ["errors", "lazy"],
     ["cli", "files"],
-    ["stats", "shapes", "manifest", "features"],
+    ["stats", "similarity", "shapes", "manifest", "features"],
     ["display", "synth", "layouts"],
     ["audit"],
     ["datasets"],
@@ -30,7 +30,7 @@ LAYERS = [
     ["trainer"],
     ["sweep"],
     ["by_block"],
-    ["pretraining", "freeze", "fuse", "truncate", "plan_grid", "train"],
+    ["pretraining", "freeze", "fuse", "truncate", "plan_grid", "svcca", "train"],
     ["demo"],
     ["__main__", "__init__"],
 ]

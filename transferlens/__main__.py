@@ -15,6 +15,7 @@ COMMANDS = {
     "fuse": "question 2: accuracy with only the blocks 0 to K pretrained",
     "truncate": "question 2: accuracy of the network cut after Block K",
     "plan_grid": "question 2: accuracy over the whole plan space, as heat maps",
+    "svcca": "question 2: how far each layer of trained networks has moved",
     "train": "train networks under a transfer plan",
     "runs": "list the runs of a store, or show single ones",
     "datasets": "the data sets that are known; --audit checks one",

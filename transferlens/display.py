@@ -31,6 +31,7 @@ __all__ = [
     "new_mosaic",
     "points_and_means",
     "save_figure",
+    "similarity_map",
 ]
 
 DPI = 160
@@ -297,6 +298,27 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], *, ax: Axes
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("epoch")
     ax.set_ylabel("held-out accuracy [%]")
+    return ax
+
+
+def similarity_map(values: np.ndarray, *, xlabel: str, ylabel: str, ax: Axes | None = None) -> Axes:
+    """Similarities in [0, 1] as colours and numbers [shape=(n_rows, n_columns)]."""
+    ax = _axes(ax)
+    seaborn.heatmap(
+        values,
+        annot=True,
+        fmt=".2f",
+        vmin=0,
+        vmax=1,
+        cmap="viridis",
+        cbar=False,
+        annot_kws={"fontsize": "small"},
+        ax=ax,
+    )
+    ax.grid(False)
+    ax.tick_params(length=0)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
     return ax
 
 

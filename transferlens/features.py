@@ -287,6 +287,42 @@ def _refuse(problems: Sequence[DataError], n_clips: int) -> None:
         )
 
 
+def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
+    """Features of some clips out of a cache file, without their audio.
+
+    Parameters
+    ----------
+    path : Path
+    key : str
+        What the file must hold: see `FeatureCache.key`.
+    clip_ids : sequence of str
+
+    Returns
+    -------
+    S : ndarray [shape=(n_clips, channels, n_mels, width), float32]
+        In the order of `clip_ids`.
+
+    Raises
+    ------
+    DataError
+        Where the file is damaged, or holds other features.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs["key"] != key:
+                raise DataError(f"{path} holds other features than those with the key {key[:8]}: delete it")
+            places = {clip: i for i, clip in enumerate(file["clip_ids"].asstr()[:])}
+            rows = np.array([places[clip] for clip in clip_ids])
+            order = np.argsort(rows)
+            S = np.empty((len(rows), *file["features"].shape[1:]), np.float32)
+            S[order] = file["features"][rows[order]]
+            return S
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} is no readable feature cache: delete it, it is computed again") from error
+
+
 class FeatureCache:
     """The features of a data set in one HDF5 file, a row a clip in the order of the clips.
 

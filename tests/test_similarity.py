@@ -1,0 +1,348 @@
+"""Laws of SVCCA, PWCCA and CKA, against the direct decomposition of the whole matrix, and against chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from transferlens import similarity
+from transferlens.errors import ParameterError
+from transferlens.similarity import MEASURES, Moments, chance, cka, pwcca, svcca
+
+VARIANCES = (1.0, 0.99, 0.9)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def orthonormal(n, p, seed=0):
+    return np.linalg.qr(rng(seed).normal(size=(n, p)))[0]
+
+
+def ill_conditioned(n, p, condition=1e6, seed=0):
+    return orthonormal(n, p, seed) * np.logspace(0, -np.log10(condition), p) @ orthonormal(p, p, seed + 1).T
+
+
+def late(n, p, seed=0):
+    """A block of neurons that is silent in the first samples."""
+    X = rng(seed).normal(size=(n, p))
+    X[: n // 8, p // 3 : 2 * p // 3] = 0
+    return X
+
+
+def constant_column(n, p, seed=0):
+    X = rng(seed).normal(size=(n, p))
+    X[:, p // 2] = 3.0
+    return X
+
+
+def rank_deficient(n, p, seed=0):
+    return rng(seed).normal(size=(n, p // 2)) @ rng(seed + 1).normal(size=(p // 2, p))
+
+
+def noisy(X, q, amount=0.5, seed=5):
+    """Another representation of the same samples, partly alike."""
+    Y = X @ rng(seed).normal(size=(X.shape[1], q))
+    return Y + amount * Y.std() * rng(seed + 1).normal(size=Y.shape)
+
+
+def shifted(X):
+    return X + 1e4 * X.std()
+
+
+CASES = {
+    "random": (rng(1).normal(size=(2000, 20)), rng(2).normal(size=(2000, 30))),
+    "related": (rng(1).normal(size=(2000, 20)), noisy(rng(1).normal(size=(2000, 20)), 30)),
+    "ill-conditioned": (ill_conditioned(3000, 20), noisy(ill_conditioned(3000, 20), 15)),
+    "both ill-conditioned": (
+        ill_conditioned(3000, 20),
+        noisy(ill_conditioned(3000, 20), 15, 1e-3) @ ill_conditioned(15, 15, seed=9),
+    ),
+    "rank-deficient": (rank_deficient(1000, 12), noisy(rank_deficient(1000, 12), 8)),
+    "constant column": (constant_column(500, 6), noisy(constant_column(500, 6), 4)),
+    "fewer samples than neurons": (rng(1).normal(size=(30, 50)), rng(2).normal(size=(30, 10))),
+    "fewer samples than either": (rng(1).normal(size=(20, 50)), rng(2).normal(size=(20, 40))),
+    "large mean": (shifted(rng(1).normal(size=(4000, 10))), shifted(noisy(rng(1).normal(size=(4000, 10)), 12))),
+    "late neurons": (late(2000, 40), noisy(late(2000, 40), 40)),
+    "one neuron": (rng(1).normal(size=(100, 1)), noisy(rng(1).normal(size=(100, 1)), 3)),
+    "single precision": (rng(1).normal(size=(900, 9)).astype(np.float32), noisy(rng(1).normal(size=(900, 9)), 9)),
+}
+
+
+def basis(X, variance):
+    """Leading left singular vectors of the centred matrix, and the singular values and directions with them."""
+    X = np.asarray(X, float)
+    U, s, V = np.linalg.svd(X - X.mean(0), full_matrices=False)
+    rank = (s > max(X.shape) * np.finfo(float).eps * s[0]).sum()
+    k = rank if variance == 1 else np.searchsorted(np.cumsum(s[:rank] ** 2) / (s[:rank] ** 2).sum(), variance) + 1
+    return U[:, :k], s[:k, None] * V[:k]
+
+
+def direct(X, Y, variance):
+    """All measures from decompositions of the whole matrices."""
+    (U, A), (W, B) = basis(X, variance), basis(Y, variance)
+    left, correlations, right = np.linalg.svd(U.T @ W, full_matrices=False)
+    weights = [np.abs(left.T @ A).sum(1), np.abs(right @ B).sum(1)]
+    by_side = [np.average(correlations, weights=w) for w in weights]
+    fewer = np.sign(len(A) - len(B))
+    centred = [np.asarray(each, float) - np.asarray(each, float).mean(0) for each in (X, Y)]
+    squares = [np.linalg.norm(a.T @ b) for a, b in (centred, centred[:1] * 2, centred[1:] * 2)]
+    alignment = squares[0] ** 2 / (squares[1] * squares[2])
+    return {
+        "svcca": correlations.mean(),
+        "pwcca": {-1: by_side[0], 0: np.mean(by_side), 1: by_side[1]}[fewer],
+        "cka": alignment,
+    }
+
+
+def determined(name):
+    """Measures that have one value: where samples are few many correlations are 1, and PWCCA's variates any of them."""
+    return [measure for measure in MEASURES if measure != "pwcca" or not name.startswith("fewer samples")]
+
+
+def streamed(X, Y, size, *, groups=1):
+    moments = Moments(groups=groups)
+    for i, start in enumerate(range(0, len(X), size)):
+        moments.update(X[start : start + size], Y[start : start + size], group=i % groups)
+    return moments
+
+
+# -------------------------------------------------------------------------------------------------- laws
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("name", CASES)
+def test_equal_to_the_direct_decomposition(name, variance):
+    X, Y = CASES[name]
+    expected = direct(X, Y, variance)
+    found = streamed(X, Y, 64).measure(variance=variance)
+    for measure in determined(name):
+        assert found[measure].similarity == pytest.approx(expected[measure], abs=1e-8), measure
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("name", CASES)
+def test_splitting_into_batches_does_not_matter(name, variance):
+    X, Y = CASES[name]
+    whole = streamed(X, Y, len(X)).measure(variance=variance)
+    for size in (7, 100):
+        found = streamed(X, Y, size).measure(variance=variance)
+        for measure in determined(name):
+            assert found[measure].similarity == pytest.approx(whole[measure].similarity, abs=1e-10), (size, measure)
+            assert found[measure].dims == whole[measure].dims
+            assert found[measure].n_samples == len(X)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_symmetric_and_within_0_and_1(name):
+    X, Y = CASES[name]
+    for measure in determined(name):
+        there, back = (getattr(similarity, measure)(*pair) for pair in ((X, Y), (Y, X)))
+        assert there.similarity == pytest.approx(back.similarity, abs=1e-10)
+        assert there.dims == back.dims[::-1]
+        assert 0 <= there.similarity <= 1
+
+
+@pytest.mark.parametrize("measure", [svcca, pwcca, cka])
+@pytest.mark.parametrize("name", CASES)
+def test_a_representation_is_like_itself(name, measure):
+    X, _ = CASES[name]
+    assert measure(X, X).similarity == pytest.approx(1, abs=1e-9)
+
+
+def test_invertible_linear_maps_do_not_matter_when_all_variance_is_kept():
+    X, Y = CASES["related"]
+    moved = 3 + X @ rng(3).normal(size=(20, 20))
+    for measure in (svcca, pwcca):
+        assert measure(X, moved, variance=1).similarity == pytest.approx(1, abs=1e-9)
+    expected = svcca(X, Y, variance=1)
+    found = svcca(moved, Y, variance=1)
+    np.testing.assert_allclose(found.correlations, expected.correlations, atol=1e-9)
+
+
+@pytest.mark.parametrize("measure", [svcca, cka])
+def test_rotations_and_scale_do_not_matter(measure):
+    X, Y = CASES["related"]
+    turned = 7.5 * X @ orthonormal(20, 20, seed=4)
+    assert measure(X, turned).similarity == pytest.approx(1, abs=1e-9)
+    assert measure(turned, Y).similarity == pytest.approx(measure(X, Y).similarity, abs=1e-9)
+
+
+def test_more_noise_is_less_alike():
+    X = rng(1).normal(size=(4000, 12))
+    for measure in (svcca, pwcca, cka):
+        values = [measure(X, X + amount * rng(2).normal(size=X.shape)).similarity for amount in (0, 0.1, 0.5, 2)]
+        assert values == sorted(values, reverse=True)
+
+
+def test_known_correlations():
+    """Canonical correlations of unit variables that share a part each."""
+    shares = np.array([0.9, 0.5, 0.1])
+    X, noise = rng(1).normal(size=(400_000, 3)), rng(2).normal(size=(400_000, 3))
+    found = svcca(X @ orthonormal(3, 3), shares * X + np.sqrt(1 - shares**2) * noise, variance=1)
+    np.testing.assert_allclose(found.correlations, shares, atol=0.005)
+    assert found.similarity == pytest.approx(found.correlations.mean())
+
+
+def test_weights_of_pwcca_follow_what_variates_explain():
+    X, noise = rng(1).normal(size=(20_000, 2)), rng(2).normal(size=(20_000, 2))
+    scale = np.array([10.0, 1.0])
+    Y = scale * np.column_stack([X[:, 0], noise[:, 1]])  # the loud direction is shared, the faint one is not
+    assert svcca(scale * X, Y, variance=1).similarity == pytest.approx(0.5, abs=0.02)
+    assert pwcca(scale * X, Y, variance=1).similarity > 0.85
+
+
+@pytest.mark.parametrize(("p", "q", "n"), [(20, 30, 2000), (100, 100, 1000), (50, 200, 600), (40, 60, 90)])
+def test_independent_noise_is_at_its_chance_level(p, q, n):
+    found = np.mean(
+        [svcca(rng(i).normal(size=(n, p)), rng(99 + i).normal(size=(n, q)), variance=1).similarity for i in range(5)]
+    )
+    assert found == pytest.approx(chance((p, q), n), abs=0.01)
+
+
+def test_chance_is_certain_where_samples_are_too_few():
+    assert chance((50, 10), 30) == 1.0
+    assert chance((10, 10), 10**7) < 0.002
+    assert chance((3, 9), 100) == chance((9, 3), 100)
+
+
+# ------------------------------------------------------------------------------------------------ edges
+
+
+def test_a_constant_side_has_nothing_to_compare():
+    found = Moments()
+    found.update(np.full((50, 3), 2.0), rng().normal(size=(50, 4)))
+    for name, each in found.measure().items():
+        assert each.similarity == 0.0, name
+        assert each.dims[0] == 0
+    assert svcca(np.zeros((9, 2)), np.zeros((9, 3))).similarity == 0.0
+
+
+def test_first_batch_of_one_sample():
+    X, Y = CASES["related"]
+    expected = streamed(X, Y, len(X)).svcca().similarity
+    moments = Moments()
+    for part in (slice(0, 1), slice(1, None)):
+        moments.update(X[part], Y[part])
+    assert moments.svcca().similarity == pytest.approx(expected, abs=1e-8)
+
+
+def test_memory_does_not_grow_with_samples():
+    moments, X = Moments(), rng().normal(size=(256, 16))
+    sizes = []
+    for _ in range(3):
+        moments.update(X, X)
+        sizes.append(sum(each.nbytes for each in vars(moments).values() if isinstance(each, np.ndarray)))
+    assert len(set(sizes)) == 1
+
+
+# -------------------------------------------------------------------------------------------- bootstrap
+
+
+def test_bootstrap_is_that_of_the_groups():
+    """Against resampling the samples themselves, a group at a time."""
+    X, Y = rng(1).normal(size=(1200, 8)), noisy(rng(1).normal(size=(1200, 8)), 6, 1.0)
+    moments = streamed(X, Y, 100, groups=12)
+    found = moments.bootstrap(variance=1, resamples=200, seed=3)
+    draw = np.random.default_rng(3)
+    values = {name: [] for name in MEASURES}
+    for _ in range(200):
+        weights = draw.multinomial(12, np.full(12, 1 / 12))
+        rows = np.concatenate([np.arange(100 * g, 100 * g + 100) for g in range(12) for _ in range(weights[g])])
+        for name, value in direct(X[rows], Y[rows], 1.0).items():
+            values[name].append(value)
+    whole = direct(X, Y, 1.0)
+    for name, bounds in found.items():
+        expected = 2 * whole[name] - np.percentile(values[name], (97.5, 2.5))
+        np.testing.assert_allclose(bounds, expected, atol=1e-4)
+
+
+def test_bootstrap_with_truncation_is_near_that_of_the_groups():
+    X = ill_conditioned(1200, 12, 100) * 30
+    Y = noisy(X, 9, 0.3)
+    found = streamed(X, Y, 100, groups=12).bootstrap(variance=0.99, resamples=100)
+    exact = streamed(X, Y, 100, groups=12).measure()
+    for name, (low, high) in found.items():
+        assert low <= high
+        assert low - 0.1 <= exact[name].similarity <= high + 0.1
+
+
+def test_bootstrap_covers_what_more_clips_give():
+    """Clips of 20 positions that are alike within a clip: positions of one clip are not independent."""
+    mixing, noise = rng(7).normal(size=(6, 5)), 1.0
+
+    def clips(n, seed):
+        X = np.repeat(rng(seed).normal(size=(n, 6)), 20, axis=0) + 0.3 * rng(seed + 1).normal(size=(20 * n, 6))
+        Y = X @ mixing + noise * np.repeat(rng(seed + 2).normal(size=(n, 5)), 20, axis=0)
+        return X, Y + 0.3 * rng(seed + 3).normal(size=Y.shape)
+
+    truth = streamed(*clips(20_000, 0), 20_000).measure(variance=1)
+    covered = dict.fromkeys(MEASURES, 0)
+    for seed in range(40):
+        moments = streamed(*clips(100, 1000 + 10 * seed), 100, groups=20)
+        for name, (low, high) in moments.bootstrap(variance=1, resamples=100).items():
+            covered[name] += low <= truth[name].similarity <= high
+    assert min(covered.values()) >= 32, covered
+
+
+def test_bootstrap_needs_groups():
+    X, Y = CASES["related"]
+    for moments in (streamed(X, Y, 100), streamed(X, Y, len(X), groups=3)):
+        assert np.isnan([*moments.bootstrap().values()]).all()
+
+
+def test_groups_do_not_change_the_result():
+    X, Y = CASES["late neurons"]
+    kept, apart = streamed(X, Y, 100).measure(), streamed(X, Y, 100, groups=5).measure()
+    for name in MEASURES:
+        assert kept[name].similarity == apart[name].similarity
+
+
+# -------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("variance", [1.5, 0, -1, float("nan")])
+@pytest.mark.parametrize("measure", [svcca, pwcca])
+def test_bad_variance(measure, variance):
+    with pytest.raises(ParameterError, match="variance=.* must be greater than 0 and at most 1"):
+        measure(*CASES["related"], variance=variance)
+
+
+@pytest.mark.parametrize(
+    ("X", "Y", "message"),
+    [
+        (np.zeros((5, 2)), np.zeros((6, 2)), "X has 5 samples and Y has 6: they must be of the same samples"),
+        (np.zeros(5), np.zeros((5, 2)), r"X of shape \(5,\) must be \(n_samples, n_neurons\)"),
+        (np.zeros((5, 2)), np.zeros((5, 0)), r"Y of shape \(5, 0\)"),
+        (np.full((5, 2), np.nan), np.zeros((5, 2)), "X holds NaN or infinite values"),
+        (np.zeros((1, 2)), np.zeros((1, 2)), "n_samples=1 must be at least 2"),
+    ],
+)
+def test_bad_activations(X, Y, message):
+    with pytest.raises(ParameterError, match=message):
+        svcca(X, Y)
+
+
+def test_bad_stream():
+    with pytest.raises(ParameterError, match="groups=0 must be an integer of at least 1"):
+        Moments(groups=0)
+    moments = Moments(groups=2)
+    with pytest.raises(ParameterError, match="group=2 must be from 0 to 1"):
+        moments.update(np.zeros((3, 2)), np.zeros((3, 2)), group=2)
+    with pytest.raises(ParameterError, match="n_samples=0"):
+        moments.svcca()
+    moments.update(np.eye(3), np.eye(3))
+    with pytest.raises(ParameterError, match="Y has 2 neurons, and had 3 before"):
+        moments.update(np.eye(3), np.eye(3)[:, :2])
+
+
+def test_options_are_keyword_only():
+    with pytest.raises(TypeError):
+        similarity.svcca(*CASES["related"], 0.99)
+
+
+@pytest.mark.parametrize(("dims", "n"), [((0, 3), 10), ((3, 3), 1)])
+def test_bad_chance(dims, n):
+    with pytest.raises(ParameterError, match="must be at least 1, and 2"):
+        chance(dims, n)

@@ -1,0 +1,245 @@
+"""Weight change by representation: layers, samples, comparisons, tables and the command."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from transferlens import backbones, svcca
+from transferlens.errors import CheckpointError, ParameterError
+from transferlens.plan import TransferPlan
+from transferlens.runs import load_run
+
+SIZE = (128, 64)
+
+
+def network(name="test_resnet", seed=0, **plan):
+    return backbones.skeleton(name, n_classes=3, plan=TransferPlan(None, **plan), seed=seed).eval()
+
+
+def clips(n=6, seed=0):
+    return torch.randn(n, 3, *SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, weights_file):
+    """Finished runs of two arms and two seeds, and where their features are cached."""
+    from conftest import write_clips
+
+    from transferlens.sweep import Study, SweepOptions
+
+    folder = tmp_path_factory.mktemp("svcca")
+    made = Study(
+        SweepOptions(
+            clips=write_clips(folder / "tones"),
+            backbone=("test_resnet",),
+            weights=str(weights_file),
+            width=32,
+            epochs=1,
+            batch_size=8,
+            device="cpu",
+            folds=("1",),
+            seeds=(0, 1),
+            runs=folder / "runs",
+            cache=folder / "cache",
+        )
+    )
+    plans = {"tuned": TransferPlan(), "scratch": TransferPlan.scratch(), "cut": TransferPlan.truncate(2)}
+    arms = made.gather_arms({name: made.points(plan) for name, plan in plans.items()})
+    other = Study(dataclasses.replace(made.options, folds=("2",), seeds=(0,)))
+    arms |= other.gather_arms({"fold 2": other.points(TransferPlan())})
+    return arms, folder
+
+
+def command(store, *names, **options):
+    arms, folder = store
+    paths = [str(run.path) for name in names for run in arms[name]]
+    given = {"cache": folder / "cache", "resamples": 5, "groups": 4, "device": "cpu"} | options
+    return ["--ckpt", *paths, *(f"--{name}={value}" for name, value in given.items())]
+
+
+def read(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+# ------------------------------------------------------------------------------------------------ layers
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "resnet18", "tf_efficientnet_lite0", "densenet121"])
+def test_every_convolution_and_every_end_of_a_block_in_order(name):
+    net = network(name)
+    found = svcca.layers(net, clips(1))
+    convolutions = [n for n, m in net.backbone.named_modules() if isinstance(m, torch.nn.Conv2d)]
+    assert sorted(layer.name for layer in found if not layer.is_block) == sorted(convolutions)
+    assert [layer.name for layer in found if layer.is_block] == [f"block {k}" for k in range(5)]
+    assert [layer.depth for layer in found] == list(range(len(found)))
+    assert [layer.block for layer in found] == sorted(layer.block for layer in found)
+
+
+def test_layers_of_a_cut_network_end_at_the_cut():
+    assert {layer.block for layer in svcca.layers(network(truncate_after=2), clips(1))} == {0, 1, 2}
+
+
+def test_no_hook_stays_even_after_an_error():
+    net = network()
+    svcca.layers(net, clips(1))
+    with pytest.raises(RuntimeError):
+        svcca.compare(net, net, torch.zeros(2, 5, *SIZE))
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_samples_of_a_map():
+    out = torch.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5).float()
+    every = svcca.samples(out, "all", 0)
+    assert every.shape == (40, 3)
+    np.testing.assert_array_equal(every[7], out[0, :, 1, 2])
+    np.testing.assert_array_equal(every[20 + 7], out[1, :, 1, 2])
+    np.testing.assert_allclose(svcca.samples(out, "mean", 0), out.mean((2, 3)))
+    some = svcca.samples(out, "6", 0)
+    assert some.shape == (12, 3)
+    assert {tuple(row) for row in some.tolist()} <= {tuple(row) for row in every.tolist()}
+    np.testing.assert_array_equal(some, svcca.samples(out, "6", 0))
+    assert not np.array_equal(some, svcca.samples(out, "6", 1))
+    np.testing.assert_array_equal(svcca.samples(out, "20", 0), every)
+
+
+# -------------------------------------------------------------------------------------------- similarity
+
+
+def test_a_network_is_like_itself_and_unlike_another():
+    x = clips(8)
+    same = svcca.compare(network(), network(), x, resamples=0)
+    other = svcca.compare(network(), network(seed=1), x, resamples=0)
+    for each in same:
+        assert all(found.similarity == pytest.approx(1, abs=1e-6) for found in each.measures.values())
+    assert np.mean([each.measures["cka"].similarity for each in other]) < 0.9
+
+
+def test_groups_of_clips_do_not_matter_to_the_estimate():
+    x = clips(12)
+    one, many = (svcca.compare(network(), network(seed=1), x, positions="all", groups=g, resamples=0) for g in (1, 6))
+    for a, b in zip(one, many, strict=True):
+        for name in ("svcca", "cka"):  # both first layers are linear maps of one input, where PWCCA is not unique
+            assert a.measures[name].similarity == pytest.approx(b.measures[name].similarity, abs=1e-6), (a.layer, name)
+
+
+def test_change_of_weights():
+    a = torch.tensor([3.0, 4.0])
+    assert svcca.weight_change(a, a) == (0.0, pytest.approx(1.0))
+    assert svcca.weight_change(a, 2 * a) == (pytest.approx(1.0), pytest.approx(1.0))
+    assert svcca.weight_change(a, torch.tensor([-4.0, 3.0]))[1] == pytest.approx(0.0)
+    assert svcca.weight_change(torch.zeros(2), torch.zeros(2)) == (0.0, 1.0)
+    assert svcca.weight_change(a, torch.zeros(2)) == (1.0, 0.0)
+
+
+def test_blocks_are_most_like_themselves():
+    net = network()
+    matrix = svcca.block_matrix(net, net, clips(10))
+    assert matrix.shape == (5, 5)
+    np.testing.assert_allclose(np.diag(matrix), 1)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-9)
+
+
+# ------------------------------------------------------------------------------------------------ command
+
+
+def test_command_compares_each_run_with_its_start_and_seeds_with_each_other(store, tmp_path, capsys):
+    assert svcca.main([*command(store, "tuned", "scratch", figures=tmp_path), "--matrix"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [f"svcca{part}.{suffix}" for part in ("", "_matrix") for suffix in ("csv", "png", "pdf")]
+        + ["svcca_weights.csv"]
+    )
+    table = read(tmp_path / "svcca.csv")
+    assert [*dict.fromkeys(row["comparison"] for row in table)] == [
+        "pretrained, training, seed 0",
+        "pretrained, training, seed 1",
+        "from scratch, training, seed 0",
+        "from scratch, training, seed 1",
+        "pretrained, seeds, seed 0 and 1",
+        "from scratch, seeds, seed 0 and 1",
+    ]
+    for row in table:
+        for name in ("svcca", "pwcca", "cka"):
+            assert 0 <= float(row[name]) <= 1
+        assert row["too_few"] == str(int(row["n_samples"]) < 5 * int(row["n_neurons"]))
+        assert (row["weight_cosine"] == "nan") == row["layer"].startswith("block ")
+    tensors = {row["tensor"] for row in read(tmp_path / "svcca_weights.csv")}
+    assert tensors >= {"head.weight", "backbone.bn1.running_mean"} or any("running_var" in name for name in tensors)
+
+
+def test_each_run_is_compared_with_its_own_start(store):
+    run = store[0]["scratch"][0]
+    (comparison,) = svcca.comparisons([run])
+    before, after = comparison.states()
+    assert all(torch.equal(before[name], tensor) for name, tensor in run.initial_state().items())
+    assert all(torch.equal(after[name], tensor) for name, tensor in run.final_state().items())
+
+
+def test_two_runs_that_differ_otherwise_are_compared_too(store):
+    pair = [store[0]["tuned"][0], store[0]["scratch"][0]]
+    assert [each.kind for each in svcca.comparisons(pair)] == ["training", "training", "runs"]
+
+
+def test_cached_features_are_enough(store, tmp_path):
+    argv = command(store, "tuned", figures=tmp_path)
+    assert svcca.main(argv) == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("tuned", "cut"), "differ in truncate_after (2 and 4): compare runs that share it"),
+        (("tuned", "fold 2"), "differ in held-out clips (fold): compare runs that share it"),
+    ],
+)
+def test_runs_that_cannot_be_compared(store, tmp_path, names, message, capsys):
+    assert svcca.main(command(store, *names, figures=tmp_path)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_backbone(store):
+    run = store[0]["tuned"][0]
+    other = dataclasses.replace(run, config=dataclasses.replace(run.config, backbone="resnet18"))
+    with pytest.raises(ParameterError, match=r"differ in backbone \(resnet18 and test_resnet\)"):
+        svcca._check_alike([run, other])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"variance": 1.5}, "variance=1.5 must be greater than 0 and at most 1"),
+        ({"positions": "none"}, "positions='none' must be all, mean, or a number of at least 1"),
+        ({"positions": "0"}, "positions='0' must be"),
+        ({"groups": 0}, "groups=0 must be at least 1"),
+        ({"resamples": -1}, "resamples=-1 must be at least 0"),
+        ({"cache": "nowhere"}, "was trained on other clips than synth"),
+    ],
+)
+def test_bad_options_are_one_line_and_exit_code_2(store, tmp_path, options, message, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert svcca.main(command(store, "tuned", figures=tmp_path / "figures", **options)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "figures").exists()
+
+
+def test_no_run_at_all(capsys):
+    assert svcca.main(["--ckpt"]) == 2
+    assert "ckpt must name at least one run file" in capsys.readouterr().err
+
+
+def test_files_that_are_no_finished_runs(store, tmp_path):
+    path = store[0]["tuned"][0].path
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"text", b""):
+        damaged = tmp_path / "run.h5"
+        damaged.write_bytes(content)
+        with pytest.raises(CheckpointError, match="no readable run file"):
+            load_run(damaged)
