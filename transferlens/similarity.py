@@ -199,7 +199,9 @@ class Moments:
 
     def _add_block(self, X: np.ndarray, Y: np.ndarray, group: int) -> None:
         x, y = self._sides
-        Z = np.hstack([(X - x.shift) @ x.to, (Y - y.shift) @ y.to])
+        Z = np.empty((len(X), sum(self.n_neurons)))
+        np.matmul(X - x.shift, x.to, out=Z[:, : len(x.shift)])
+        np.matmul(Y - y.shift, y.to, out=Z[:, len(x.shift) :])
         second = Z.T @ Z
         loud = second.diagonal() > LOUD * len(Z)
         if loud.any():
