@@ -104,6 +104,7 @@ class _Group:
         self.second: np.ndarray | None = None
 
     def add(self, Z: np.ndarray) -> None:
+        """Add samples in white coordinates."""
         self.n += len(Z)
         self.first += Z.sum(0)
         self.rows.append(Z.astype(np.float32))
@@ -112,6 +113,7 @@ class _Group:
             self.second = rows.T @ rows + (0 if self.second is None else self.second)
 
     def scale(self, factors: np.ndarray) -> None:
+        """Follow a change of scale of the coordinates."""
         factors = factors.astype(np.float32)
         self.first *= factors
         self.rows = [rows * factors for rows in self.rows]
@@ -343,6 +345,7 @@ class _Solved:
         return Similarity(mean, correlations, self.dims, self.n)
 
     def pwcca(self) -> Similarity:
+        """Weighted by the loadings of the side that keeps fewer directions."""
         if not min(self.dims):
             return Similarity(0.0, np.empty(0), self.dims, self.n)
         left, correlations, right = self._canonical
