@@ -17,15 +17,6 @@ from transferlens.plan import TransferPlan
 COMMANDS = {"freeze": freeze, "fuse": fuse, "truncate": truncate}
 
 
-@pytest.fixture
-def options(clips, weights_file, tmp_path):
-    given = {
-        "clips": clips, "backbone": "test_resnet", "weights": weights_file, "width": 32, "epochs": 1, "batch-size": 8,
-        "device": "cpu", "runs": tmp_path / "runs", "cache": tmp_path / "cache", "figures": tmp_path / "figures",
-    }  # fmt: skip
-    return [f"--{name}={value}" for name, value in given.items()]
-
-
 def read(path):
     with path.open() as file:
         return list(csv.DictReader(file))

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 import csv
 
-import pytest
-
 from transferlens import pretraining
 from transferlens.plan import TransferPlan
 from transferlens.pretraining import Result, Row
 from transferlens.sweep import PRESETS
-
-
-@pytest.fixture
-def options(clips, weights_file, tmp_path):
-    given = {
-        "clips": clips, "backbone": "test_resnet", "weights": weights_file, "width": 32, "epochs": 1, "batch-size": 8,
-        "device": "cpu", "runs": tmp_path / "runs", "cache": tmp_path / "cache", "figures": tmp_path / "figures",
-    }  # fmt: skip
-    return [f"--{name}={value}" for name, value in given.items()]
 
 
 def rows(accuracies, init):
