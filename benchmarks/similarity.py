@@ -53,10 +53,10 @@ def activations(options: Options) -> Batches:
 
 def streamed(batches: Batches, variance: float) -> float:
     """Ours."""
-    moments = Moments()
+    moments = Moments(variance=variance)
     for X, Y in batches:
         moments.update(X, Y)
-    return moments.svcca(variance=variance).similarity
+    return moments.svcca().similarity
 
 
 def textbook(batches: Batches, variance: float) -> float:

@@ -22,7 +22,7 @@ LAYERS = [
     ["audit"],
     ["datasets"],
     ["network"],
-    ["weights"],
+    ["weights", "layerwise"],
     ["backbones"],
     ["plan"],
     ["config"],

@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "freeze",
         "fuse",
         "inputs",
+        "layerwise",
         "layouts",
         "manifest",
         "network",

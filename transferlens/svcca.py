@@ -9,35 +9,33 @@ correlations are high whatever the networks do: such layers are flagged.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferlens import cli, display, lazy
+from transferlens import cli, display
 from transferlens.datasets import DataOptions
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.features import FeatureCache, read_cached
 from transferlens.files import check_writable, write_csv
+from transferlens.layerwise import LayerSimilarity, block_matrix, compare, weight_change
 from transferlens.runs import Run, load_run
-from transferlens.similarity import MEASURES, Moments, Similarity, chance, cka
-from transferlens.trainer import pick_device
+from transferlens.similarity import MEASURES, chance
+from transferlens.trainer import keep_freed_memory, pick_device
 
 if TYPE_CHECKING:
+    import torch
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from transferlens.network import Network
 
-torch = lazy.load("torch")
-tqdm = lazy.load("tqdm")
-
-__all__ = ["Comparison", "Layer", "Options", "Row", "block_matrix", "compare", "draw", "layers", "main"]
+__all__ = ["Comparison", "Options", "Row", "comparisons", "draw", "draw_matrices", "main"]
 
 STEM = "svcca"
 # Samples that a neuron needs for its correlations to mean something.
@@ -60,7 +58,7 @@ class Options(DataOptions):
     """Share of the variance of each side that is kept."""
     groups: int = 20
     """Groups of clips for the bootstrap."""
-    resamples: int = 100
+    resamples: int = 1000
     """Resamples of the bootstrap; 0 for no intervals."""
     matrix: bool = False
     """Draw the similarity (CKA of pooled outputs) of every block with every other, too."""
@@ -70,206 +68,6 @@ class Options(DataOptions):
     """Folder for svcca.png, .pdf and .csv, svcca_weights.csv, and svcca_matrix.* with --matrix."""
     device: str = "auto"
     """auto (cuda, mps, cpu: the first there is), or torch's name of a device."""
-
-
-# ------------------------------------------------------------------------------------------------- layers
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A place in a network whose output is looked at.
-
-    Attributes
-    ----------
-    name : str
-        timm's name of the convolution, or "block 3" for the end of a block.
-    block : int in 0..4
-    depth : int
-        Its place in the order of computation, among all layers.
-    module : str
-        Name of the module whose output it is, in the whole network.
-    """
-
-    name: str
-    block: int
-    depth: int
-    module: str
-
-    @property
-    def is_block(self) -> bool:
-        """Whether it is the end of a block, and no convolution."""
-        return self.name == f"block {self.block}"
-
-
-@contextlib.contextmanager
-def _hooked(network: Network, names: Iterable[str], hook: Callable[[str, Any], None]) -> Iterator[None]:
-    """Call ``hook(name, output)`` whenever one of these modules has run; all hooks are removed at the end."""
-
-    def make(name: str) -> Callable:
-        return lambda module, args, out: hook(name, out)
-
-    with contextlib.ExitStack() as stack:
-        for name in names:
-            stack.callback(network.get_submodule(name).register_forward_hook(make(name)).remove)
-        yield
-
-
-def layers(network: Network, x: torch.Tensor) -> list[Layer]:
-    """Every convolution and the end of every block, in the order in which they run.
-
-    Parameters
-    ----------
-    network : Network
-    x : torch.Tensor [shape=(n, channels, height, width)]
-        Any input.
-    """
-    names = {module: name for name, module in network.named_modules()}
-    ends = {names[block[-1]]: number for number, block in enumerate(network.blocks)}
-    convolutions = {name for module, name in names.items() if isinstance(module, torch.nn.Conv2d)}
-    order: list[str] = []
-    with _hooked(network, convolutions | ends.keys(), lambda name, out: order.append(name)), torch.no_grad():
-        network.features(x)
-    found = []
-    for name in dict.fromkeys(order):
-        if name in convolutions:
-            found.append((name.removeprefix("backbone."), network.block_of(f"{name}.weight"), name))
-        if name in ends:
-            found.append((f"block {ends[name]}", ends[name], name))
-    return [Layer(name, block, depth, module) for depth, (name, block, module) in enumerate(found)]
-
-
-def samples(out: torch.Tensor, positions: str, seed: int) -> np.ndarray:
-    """Activations of a layer's output, every position a sample and every channel a neuron.
-
-    Parameters
-    ----------
-    out : torch.Tensor [shape=(n, channels, height, width)]
-    positions : str
-        "all", "mean" over positions, or how many of each clip.
-    seed : int
-        Of the positions that are drawn: with one seed the same in every map of this size.
-
-    Returns
-    -------
-    activations : ndarray [shape=(n_samples, channels)]
-    """
-    flat = out.float().flatten(2)
-    if positions == "mean":
-        return flat.mean(2).numpy(force=True)
-    if positions != "all" and flat.shape[2] > int(positions):
-        rng = np.random.default_rng([seed, flat.shape[2]])
-        chosen = rng.choice(flat.shape[2], int(positions), replace=False)
-        flat = flat[:, :, torch.from_numpy(chosen).to(flat.device)]
-    return flat.transpose(1, 2).reshape(-1, flat.shape[1]).numpy(force=True)
-
-
-# --------------------------------------------------------------------------------------------- similarity
-
-
-@dataclass(frozen=True)
-class LayerSimilarity:
-    """One layer of two networks."""
-
-    layer: Layer
-    n_neurons: int
-    measures: Mapping[str, Similarity]
-    intervals: Mapping[str, tuple[float, float]]
-
-
-def compare(
-    before: Network,
-    after: Network,
-    x: torch.Tensor,
-    *,
-    positions: str = "64",
-    variance: float = 0.99,
-    groups: int = 20,
-    resamples: int = 100,
-    progress: bool = False,
-) -> list[LayerSimilarity]:
-    """Compare two networks of one architecture at every layer, in one pass over the clips.
-
-    Parameters
-    ----------
-    before, after : Network
-        In evaluation mode.
-    x : torch.Tensor [shape=(n_clips, channels, height, width)]
-        Their input.
-    positions : str
-        As for `samples`.
-    variance : float in (0, 1]
-    groups : int > 0
-        Groups of clips that the bootstrap draws from, a batch each.
-    resamples : int >= 0
-    progress : bool
-        Whether to show a bar.
-
-    Returns
-    -------
-    list of LayerSimilarity
-        In the order of depth.
-    """
-    found = layers(before, x[:1])
-    moments = {layer.module: Moments(groups=groups) for layer in found}
-    parts = np.array_split(np.arange(len(x)), min(groups, len(x)))
-    sides: tuple[dict, dict] = ({}, {})
-    with contextlib.ExitStack() as stack:
-        for network, outputs in zip((before, after), sides, strict=True):
-            stack.enter_context(_hooked(network, moments, outputs.__setitem__))
-        stack.enter_context(torch.inference_mode())
-        for group, rows in enumerate(tqdm.tqdm(parts, unit="batch", disable=not progress, delay=2, leave=False)):
-            for network in (before, after):
-                network.features(x[rows])
-            for name, each in moments.items():
-                each.update(*(samples(outputs[name], positions, group) for outputs in sides), group=group)
-                for outputs in sides:
-                    del outputs[name]
-    results = []
-    for layer in tqdm.tqdm(found, unit="layer", disable=not progress, delay=2, leave=False):
-        each = moments[layer.module]
-        results.append(
-            LayerSimilarity(
-                layer=layer,
-                n_neurons=each.n_neurons[0],
-                measures=each.measure(variance=variance),
-                intervals=each.bootstrap(variance=variance, resamples=resamples) if resamples else {},
-            )
-        )
-    return results
-
-
-def block_matrix(before: Network, after: Network, x: torch.Tensor) -> np.ndarray:
-    """Linear CKA of every block's pooled output in one network with every block's in the other.
-
-    Parameters
-    ----------
-    before, after : Network
-        In evaluation mode.
-    x : torch.Tensor [shape=(n_clips, channels, height, width)]
-
-    Returns
-    -------
-    similarity : ndarray [shape=(n_blocks_before, n_blocks_after)]
-    """
-    sides = []
-    for network in (before, after):
-        pooled: list[list[np.ndarray]] = [[] for _ in network.blocks]
-        with torch.inference_mode():
-            for part in x.split(32):
-                for number in range(len(network.blocks)):
-                    part = network.features(part, start=number, through=number)
-                    pooled[number].append(samples(part, "mean", 0))
-        sides.append([np.concatenate(each) for each in pooled])
-    return np.array([[cka(a, b).similarity for b in sides[1]] for a in sides[0]])
-
-
-def weight_change(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
-    """Relative L2 distance of `b` from `a`, and the cosine between them; 0 and 1 where both are zero."""
-    a, b = a.double().flatten(), b.double().flatten()
-    size, distance = a.norm().item(), (b - a).norm().item()
-    if not size or not b.norm():
-        return (0.0, 1.0) if distance == 0 else (float("inf") if not size else 1.0, 0.0)
-    return distance / size, torch.nn.functional.cosine_similarity(a, b, dim=0).item()
 
 
 # ------------------------------------------------------------------------------------------------ runs
@@ -579,6 +377,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = cli.parse(Options, argv, prog="svcca")
     _check(options)
     device = pick_device(options.device)
+    keep_freed_memory()
     runs = [load_run(path) for path in dict.fromkeys(options.ckpt)]
     _check_alike(runs)
     x = runs[0].inputs(inputs(runs[0], options))

@@ -1,0 +1,99 @@
+"""Layers of networks, their samples, and two networks against each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from transferlens import backbones, layerwise
+from transferlens.plan import TransferPlan
+
+SIZE = (128, 64)
+
+
+def network(name="test_resnet", seed=0, **plan):
+    return backbones.skeleton(name, n_classes=3, plan=TransferPlan(None, **plan), seed=seed).eval()
+
+
+def clips(n=6, seed=0):
+    return torch.randn(n, 3, *SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+# ------------------------------------------------------------------------------------------------ layers
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "resnet18", "tf_efficientnet_lite0", "densenet121"])
+def test_every_convolution_and_every_end_of_a_block_in_order(name):
+    net = network(name)
+    found = layerwise.layers(net, clips(1))
+    convolutions = [n for n, m in net.backbone.named_modules() if isinstance(m, torch.nn.Conv2d)]
+    assert sorted(layer.name for layer in found if not layer.is_block) == sorted(convolutions)
+    assert [layer.name for layer in found if layer.is_block] == [f"block {k}" for k in range(5)]
+    assert [layer.depth for layer in found] == list(range(len(found)))
+    assert [layer.block for layer in found] == sorted(layer.block for layer in found)
+
+
+def test_layers_of_a_cut_network_end_at_the_cut():
+    assert {layer.block for layer in layerwise.layers(network(truncate_after=2), clips(1))} == {0, 1, 2}
+
+
+def test_no_hook_stays_even_after_an_error():
+    net = network()
+    layerwise.layers(net, clips(1))
+    with pytest.raises(RuntimeError):
+        layerwise.compare(net, net, torch.zeros(2, 5, *SIZE))
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_samples_of_a_map():
+    out = torch.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5).float()
+    every = layerwise.samples(out, "all", 0)
+    assert every.shape == (40, 3)
+    np.testing.assert_array_equal(every[7], out[0, :, 1, 2])
+    np.testing.assert_array_equal(every[20 + 7], out[1, :, 1, 2])
+    np.testing.assert_allclose(layerwise.samples(out, "mean", 0), out.mean((2, 3)))
+    some = layerwise.samples(out, "6", 0)
+    assert some.shape == (12, 3)
+    assert {tuple(row) for row in some.tolist()} <= {tuple(row) for row in every.tolist()}
+    np.testing.assert_array_equal(some, layerwise.samples(out, "6", 0))
+    assert not np.array_equal(some, layerwise.samples(out, "6", 1))
+    np.testing.assert_array_equal(layerwise.samples(out, "20", 0), every)
+
+
+# -------------------------------------------------------------------------------------------- similarity
+
+
+def test_a_network_is_like_itself_and_unlike_another():
+    x = clips(8)
+    same = layerwise.compare(network(), network(), x, resamples=0)
+    other = layerwise.compare(network(), network(seed=1), x, resamples=0)
+    for each in same:
+        assert all(found.similarity == pytest.approx(1, abs=1e-6) for found in each.measures.values())
+    assert np.mean([each.measures["cka"].similarity for each in other]) < 0.9
+
+
+def test_groups_of_clips_do_not_matter_to_the_estimate():
+    x = clips(12)
+    nets = network(), network(seed=1)
+    one, many = (layerwise.compare(*nets, x, positions="all", groups=groups, resamples=0) for groups in (1, 6))
+    for a, b in zip(one, many, strict=True):
+        for name in ("svcca", "cka"):  # both first layers are linear maps of one input, where PWCCA is not unique
+            assert a.measures[name].similarity == pytest.approx(b.measures[name].similarity, abs=1e-6), (a.layer, name)
+
+
+def test_change_of_weights():
+    a = torch.tensor([3.0, 4.0])
+    assert layerwise.weight_change(a, a) == (0.0, pytest.approx(1.0))
+    assert layerwise.weight_change(a, 2 * a) == (pytest.approx(1.0), pytest.approx(1.0))
+    assert layerwise.weight_change(a, torch.tensor([-4.0, 3.0]))[1] == pytest.approx(0.0)
+    assert layerwise.weight_change(torch.zeros(2), torch.zeros(2)) == (0.0, 1.0)
+    assert layerwise.weight_change(a, torch.zeros(2)) == (1.0, 0.0)
+
+
+def test_blocks_are_most_like_themselves():
+    net = network()
+    matrix = layerwise.block_matrix(net, net, clips(10))
+    assert matrix.shape == (5, 5)
+    np.testing.assert_allclose(np.diag(matrix), 1)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-9)
