@@ -5,10 +5,16 @@
 The textbook way keeps all activations, takes the singular value decomposition of each side, and the canonical
 correlations of the leading directions by QR. Ours sees the same activations batch by batch. Memory is what numpy has
 allocated at the worst moment, without the batches that both are given.
+
+Then a whole network against another, at all convolutions and ends of blocks: what the two forward passes alone take,
+and what the comparison takes in all, in processes of their own. Memory there is the process's largest resident set.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import multiprocessing
+import resource
 import sys
 import time
 import tracemalloc
@@ -35,6 +41,14 @@ class Options:
     """Samples in a batch."""
     variance: float = 0.99
     """Share of the variance that is kept."""
+    repeats: int = 2
+    """Times that each way is timed."""
+    network: str = "tf_efficientnet_lite0"
+    """Whole networks to compare, two random starts."""
+    clips: int = 80
+    """Clips that they see: noise, of ESC-50's feature size."""
+    network_positions: tuple[str, ...] = ("64", "mean")
+    """Positions of each clip that are samples there."""
 
 
 def activations(options: Options) -> Batches:
@@ -71,24 +85,61 @@ def textbook(batches: Batches, variance: float) -> float:
     return float(np.linalg.svd(bases[0].T @ bases[1], compute_uv=False).mean())
 
 
-def measured(way: Callable[[Batches, float], float], batches: Batches, variance: float) -> tuple[float, float, float]:
-    """Similarity, seconds, and peak of memory [MB]; time and memory in runs of their own."""
-    start = time.perf_counter()
-    similarity = way(batches, variance)
-    seconds = time.perf_counter() - start
+def measured(way: Callable[[Batches, float], float], batches: Batches, options: Options) -> tuple[float, float, float]:
+    """Similarity, the least of the times [s], and peak of memory [MB], in a run of its own."""
+    seconds = []
+    for _ in range(options.repeats):
+        start = time.perf_counter()
+        similarity = way(batches, options.variance)
+        seconds.append(time.perf_counter() - start)
     tracemalloc.start()
-    way(batches, variance)
+    way(batches, options.variance)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return similarity, seconds, peak / 1e6
+    return similarity, min(seconds), peak / 1e6
+
+
+def network_cost(options: Options, positions: str | None) -> tuple[float, float]:
+    """Seconds and largest resident set [MB] of a comparison; of its forward passes alone where `positions` is None."""
+    import torch
+
+    from transferlens import backbones, layerwise, trainer
+    from transferlens.plan import TransferPlan
+
+    trainer.keep_freed_memory()
+    plan = TransferPlan.scratch()
+    nets = [backbones.skeleton(options.network, n_classes=10, plan=plan, seed=seed).eval() for seed in (0, 1)]
+    x = torch.randn(options.clips, 3, 128, 250, generator=torch.Generator().manual_seed(0))
+    start = time.perf_counter()
+    if positions is None:
+        with torch.inference_mode():
+            for part in x.split(layerwise.BATCH):
+                for net in nets:
+                    net.features(part)
+    else:
+        layerwise.compare(*nets, x, positions=positions)
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def alone(options: Options, positions: str | None) -> tuple[float, float]:
+    """`network_cost` in a process of its own."""
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(network_cost, options, positions).result()
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a line each, and the ratios."""
     options = cli.parse(Options, argv, prog="benchmarks/similarity.py")
+    # First: a process starts with the largest resident set of its parent.
+    rows = [(f"{options.network}, {options.clips} clips", "time [s]", "peak memory [MB]")]
+    for positions in (None, *options.network_positions):
+        seconds, peak = alone(options, positions)
+        name = "both forward passes" if positions is None else f"comparison, positions {positions}"
+        rows.append((name, f"{seconds:.2f}", f"{peak:.0f}"))
+    print(cli.table(rows) + "\n")
     batches = activations(options)
-    ours, theirs = (measured(way, batches, options.variance) for way in (streamed, textbook))
+    ours, theirs = (measured(way, batches, options) for way in (streamed, textbook))
     rows = [("way", "svcca", "time [s]", "peak memory [MB]")]
     rows += [
         (name, f"{s:.10f}", f"{t:.2f}", f"{m:.1f}") for name, (s, t, m) in (("streamed", ours), ("textbook", theirs))

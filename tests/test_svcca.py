@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from transferlens import svcca
+from transferlens import svcca, train
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.plan import TransferPlan
 from transferlens.runs import load_run
@@ -154,3 +156,28 @@ def test_files_that_are_no_finished_runs(store, tmp_path):
         damaged.write_bytes(content)
         with pytest.raises(CheckpointError, match="no readable run file"):
             load_run(damaged)
+
+
+@pytest.mark.slow
+def test_densenet201_within_4_gib(tmp_path):
+    """All 200 convolutions of a few clips, of a run from a random start, in a process of its own."""
+    from conftest import write_clips
+
+    clips = write_clips(tmp_path / "tones")
+    common = ["--clips", str(clips), "--cache", str(tmp_path / "cache"), "--device", "cpu"]
+    arguments = ["--backbone", "densenet201", "--pretrained-through", "none", "--folds", "1"]
+    arguments += ["--width", "64", "--epochs", "1", "--batch-size", "8", "--runs", str(tmp_path / "runs")]
+    assert train.main([*common, *arguments]) == 0
+    (path,) = (tmp_path / "runs").rglob("*.h5")
+    argv = ["--ckpt", str(path), *common, "--figures", str(tmp_path / "figures")]
+    script = f"""
+from pathlib import Path
+from transferlens import svcca
+assert svcca.main({argv!r}) == 0
+print([line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")][0])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) < 4 * 2**20  # [KiB]
+    table = read(tmp_path / "figures" / "svcca.csv")
+    assert sum(not row["layer"].startswith("block ") for row in table) == 200
+    assert all(0 <= float(row["svcca"]) <= 1 for row in table)

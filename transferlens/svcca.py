@@ -268,91 +268,112 @@ def _weight_rows(comparison: Comparison, network: Network) -> list[WeightRow]:
 # ----------------------------------------------------------------------------------------------- figure
 
 
-def draw(rows: Sequence[Row]) -> Figure:
-    """SVCCA and change of weights against depth; a colour for each arm, the noise floor dashed, chance dotted."""
-    fig, axes = display.new_figure(2, 1, width=9.5, height=7.6, sharex=True, height_ratios=[2, 1])
+WORDS = {"training": "before and after training", "seeds": "noise floor, two seeds", "runs": "one against the other"}
+
+
+def draw(rows: Sequence[Row], title: str = "") -> Figure:
+    """SVCCA and change of weights against depth.
+
+    A colour for each arm: its runs before and after training as lines, its noise floor as a hatched band (from the
+    lowest to the highest bound over all pairs of seeds); chance dotted.
+    """
+    fig, axes = display.new_figure(2, 1, width=9.5, height=7.6, sharex=True, height_ratios=[2.2, 1])
     top, bottom = axes[:, 0]
-    arms = list(dict.fromkeys(row.arm for row in rows))
-    palette = display.colours(arms)
-    for label in dict.fromkeys(row.comparison for row in rows):
-        mine = [row for row in rows if row.comparison == label]
-        _draw_comparison(mine, palette[mine[0].arm], top, bottom)
-    _draw_chance(rows, top)
+    palette = display.colours(list(dict.fromkeys(row.arm for row in rows)))
+    by_line: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    for row in rows:
+        by_line.setdefault((row.arm, row.kind), {}).setdefault(row.comparison, []).append(row)
+    for (arm, kind), group in by_line.items():
+        label = f"{arm}: {WORDS[kind]}"
+        if kind == "seeds":
+            _draw_floor(list(group.values()), palette[arm], label, top)
+            continue
+        for mine in group.values():
+            _draw_comparison(mine, palette[arm], label, top)
+            if kind == "training":
+                _draw_weights(mine, palette[arm], bottom)
+    first = [row for row in rows if row.comparison == rows[0].comparison]
+    depth = [row.depth for row in first]
+    top.plot(depth, [row.svcca_chance for row in first], ":", color="0.4", lw=1.2, label="chance: independent noise")
     for ax in (top, bottom):
-        _draw_blocks(rows, ax)
+        _draw_blocks(first, ax, names=ax is top)
     top.set_ylim(0, 1.02)
     top.set_ylabel("SVCCA")
     bottom.set_ylim(bottom=0)
     bottom.set_ylabel("relative change\nof weights")
     bottom.set_xlabel("depth: convolutions (dots) and ends of blocks (squares), in order of computation")
-    n = rows[0].n_samples
-    few = sum(row.too_few for row in rows if row.comparison == rows[0].comparison)
-    hollow = f"; hollow: fewer than {ENOUGH} samples a neuron ({few} layers)" if few else ""
-    top.set_title(f"bands: 95% bootstrap over clips{hollow}", fontsize="small", loc="left")
+    few = sum(row.too_few for row in first)
+    top.set_title(
+        f"up to {max(row.n_samples for row in first)} samples a layer, bands: 95 % bootstrap over clips"
+        + (f"; hollow: fewer than {ENOUGH} samples a neuron ({few} layers)" if few else ""),
+        fontsize="small",
+        loc="left",
+    )
     handles, labels = top.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     fig.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=min(3, len(unique)), frameon=False)
-    fig.suptitle(f"{rows[0].first.split('-')[0]}: how alike layers are, by up to {n} samples", x=0.01, ha="left")
+    fig.suptitle(f"{title}: how alike layers are" if title else "how alike layers are", x=0.01, ha="left")
     return fig
 
 
-WORDS = {"training": "before and after training", "seeds": "noise floor: two seeds", "runs": "one against the other"}
-
-
-def _draw_comparison(rows: Sequence[Row], colour: tuple, top: Axes, bottom: Axes) -> None:
-    depth = np.array([row.depth for row in rows])
-    value = np.array([row.svcca for row in rows])
-    dashed = rows[0].kind == "seeds"
-    label = f"{rows[0].arm}: {WORDS[rows[0].kind]}"
-    top.plot(depth, value, color=colour, lw=1, ls="--" if dashed else "-", label=label)
+def _bounds(rows: Sequence[Row]) -> np.ndarray:
+    """Intervals, or the values alone where there are none [shape=(n_layers, 2)]."""
     bounds = np.array([(row.low, row.high) for row in rows])
-    if np.isfinite(bounds).all():
-        top.fill_between(depth, *bounds.T, color=colour, alpha=0.12 if dashed else 0.25, lw=0)
+    return np.where(np.isfinite(bounds), bounds, np.array([row.svcca for row in rows])[:, None])
+
+
+def _draw_floor(pairs: Sequence[Sequence[Row]], colour: tuple, label: str, ax: Axes) -> None:
+    depth = [row.depth for row in pairs[0]]
+    bounds = np.array([_bounds(rows) for rows in pairs])
+    ax.fill_between(depth, bounds[..., 0].min(0), bounds[..., 1].max(0), fc="none", ec=colour, hatch="/////", lw=0)
+    mean = np.mean([[row.svcca for row in rows] for rows in pairs], axis=0)
+    ax.plot(depth, mean, "--", color=colour, lw=1.2, label=label)
+
+
+def _draw_comparison(rows: Sequence[Row], colour: tuple, label: str, ax: Axes) -> None:
+    depth, value = (np.array([getattr(row, name) for row in rows]) for name in ("depth", "svcca"))
+    ax.fill_between(depth, *_bounds(rows).T, color=colour, alpha=0.25, lw=0)
+    ax.plot(depth, value, color=colour, lw=1, label=label)
     for marker, block in (("o", False), ("s", True)):
         for few in (False, True):
             at = [i for i, row in enumerate(rows) if row.too_few == few and row.layer.startswith("block ") == block]
             face = "white" if few else colour
-            top.plot(depth[at], value[at], marker, color=colour, mfc=face, ms=5 if block else 3.5, mew=1)
-    if not dashed:
-        change = np.array([row.weight_relative_change for row in rows])
-        there = np.isfinite(change)
-        bottom.plot(depth[there], change[there], "o-", color=colour, lw=1, ms=3)
+            ax.plot(depth[at], value[at], marker, color=colour, mfc=face, ms=5 if block else 3.5, mew=1)
 
 
-def draw_matrices(matrices: Mapping[str, np.ndarray]) -> Figure:
+def _draw_weights(rows: Sequence[Row], colour: tuple, ax: Axes) -> None:
+    depth, change = (np.array([getattr(row, name) for row in rows]) for name in ("depth", "weight_relative_change"))
+    there = np.isfinite(change)
+    ax.plot(depth[there], change[there], "o-", color=colour, lw=1, ms=3)
+
+
+def draw_matrices(matrices: Mapping[str, np.ndarray], title: str = "") -> Figure:
     """A heat map of blocks x blocks for each comparison."""
-    fig, axes = display.new_figure(1, len(matrices), width=1 + 3.3 * len(matrices), height=3.6)
-    for ax, (label, matrix) in zip(axes[0], matrices.items(), strict=True):
+    n_columns = min(3, len(matrices))
+    n_rows = -(-len(matrices) // n_columns)
+    fig, axes = display.new_figure(n_rows, n_columns, width=1 + 3.0 * n_columns, height=0.6 + 3.1 * n_rows)
+    for ax, (label, matrix) in itertools.zip_longest(axes.flat, matrices.items(), fillvalue=(None, None)):
+        if label is None:
+            ax.set_visible(False)
+            continue
         first, second = ("before", "after") if ", training," in label else ("first run", "second run")
         display.similarity_map(matrix, xlabel=f"block, {second}", ylabel=f"block, {first}", ax=ax)
         ax.set_title(label, fontsize="small", loc="left")
-    fig.suptitle("CKA of pooled outputs, block by block", x=0.01, ha="left")
+    fig.suptitle(f"{title}: CKA of the blocks' pooled outputs", x=0.01, ha="left")
     return fig
 
 
-def _draw_chance(rows: Sequence[Row], ax: Axes) -> None:
-    mine = [row for row in rows if row.comparison == rows[0].comparison]
-    level = [row.svcca_chance for row in mine]
-    ax.plot([row.depth for row in mine], level, ":", color="0.4", lw=1.2, label="chance: independent noise")
-
-
-def _draw_blocks(rows: Sequence[Row], ax: Axes) -> None:
+def _draw_blocks(rows: Sequence[Row], ax: Axes, *, names: bool) -> None:
     """Shade every other block, and name all."""
-    mine = [row for row in rows if row.comparison == rows[0].comparison]
-    for block, group in itertools.groupby(mine, key=lambda row: row.block):
+    for block, group in itertools.groupby(rows, key=lambda row: row.block):
         depths = [row.depth for row in group]
         if block % 2:
             ax.axvspan(depths[0] - 0.5, depths[-1] + 0.5, color="0.95", lw=0, zorder=0)
-        name = "stem" if block == 0 else f"Block {block}"
-        ax.annotate(
-            name,
-            (np.mean(depths), 0.02),
-            xycoords=("data", "axes fraction"),
-            ha="center",
-            fontsize="x-small",
-            color="0.35",
-        )
-    ax.set_xlim(mine[0].depth - 0.5, mine[-1].depth + 0.5)
+        if names and len(depths) > 0.02 * len(rows):
+            name = "stem" if block == 0 else f"Block {block}"
+            place = {"ha": "center", "fontsize": "x-small", "color": "0.35"}
+            ax.annotate(name, (np.mean(depths), 0.02), xycoords=("data", "axes fraction"), **place)
+    ax.set_xlim(rows[0].depth - 0.5, rows[-1].depth + 0.5)
 
 
 # ---------------------------------------------------------------------------------------------- command
@@ -403,7 +424,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             matrices[comparison.label] = block_matrix(*networks, x.to(device))
     write_csv(rows, options.figures / f"{STEM}.csv")
     write_csv(weights, options.figures / f"{STEM}_weights.csv")
-    display.save_figure(draw(rows), options.figures / STEM)
+    config = runs[0].config
+    title = f"{config.backbone}, {config.dataset}, fold {config.fold} ({len(x)} clips)"
+    display.save_figure(draw(rows, title), options.figures / STEM)
     print(f"written: {options.figures / STEM}.png, .pdf, .csv, {options.figures / STEM}_weights.csv")
     if matrices:
         cells = [
@@ -412,7 +435,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for at in np.ndindex(matrix.shape)
         ]
         write_csv(cells, options.figures / f"{STEM}_matrix.csv")
-        display.save_figure(draw_matrices(matrices), options.figures / f"{STEM}_matrix")
+        display.save_figure(draw_matrices(matrices, title), options.figures / f"{STEM}_matrix")
         print(f"written: {options.figures / STEM}_matrix.png, .pdf, .csv")
     return cli.DONE
 
