@@ -8,8 +8,8 @@ What it shows (80 clips, SVCCA at the end of Blocks 0 to 4, 95 % bootstrap over 
 
 - Fine-tuned networks keep their early features and change more with every block: seed 0 0.94, 0.90, 0.78, 0.54, 0.67,
   seed 1 0.94, 0.90, 0.79, 0.55, 0.66. (Block 4 has too few samples a neuron, and is flagged.)
-- They change together: two seeds are more alike than either is to its start (0.99, 0.95, 0.90, 0.68, 0.70). What
-  training changes is no noise, and most of it lies in Blocks 2 and 3.
+- They change together: two seeds are more alike than either is to its start (0.99, 0.95, 0.90, 0.68, 0.70), so that
+  what training changes is no noise. The way to this floor is longest at the ends of Blocks 2 and 3 (0.12, 0.14).
 - From scratch the same number of epochs turns everything over: 0.83, 0.47, 0.33, 0.28, 0.53 (seed 1: 0.88, 0.45, 0.29,
   0.26, 0.50), and two seeds are less alike still (0.50, 0.27, 0.21, 0.21, 0.50), though weights move by as much.
 
