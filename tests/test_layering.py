@@ -22,7 +22,7 @@ LAYERS = [
     ["audit"],
     ["datasets"],
     ["network"],
-    ["weights", "layerwise"],
+    ["weights", "layerwise", "attribution", "attribution_scores", "listen"],
     ["backbones"],
     ["plan"],
     ["config"],

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from transferlens import backbones, layerwise
+from transferlens.errors import ParameterError
 from transferlens.plan import TransferPlan
 
 SIZE = (128, 64)
@@ -89,6 +90,14 @@ def test_change_of_weights():
     assert layerwise.weight_change(a, torch.tensor([-4.0, 3.0]))[1] == pytest.approx(0.0)
     assert layerwise.weight_change(torch.zeros(2), torch.zeros(2)) == (0.0, 1.0)
     assert layerwise.weight_change(a, torch.zeros(2)) == (1.0, 0.0)
+    assert layerwise.weight_change(1e-30 * a, 1e-30 * a) == (0.0, pytest.approx(1.0))
+
+
+def test_networks_with_other_layers_and_unknown_positions():
+    with pytest.raises(ParameterError, match="must be networks of one backbone, cut after the same block"):
+        layerwise.compare(network(), network(truncate_after=2), clips(2))
+    with pytest.raises(ParameterError, match="positions='-1' must be all, mean, or a number of at least 1"):
+        layerwise.compare(network(), network(), clips(2), positions="-1")
 
 
 def test_blocks_are_most_like_themselves():

@@ -312,10 +312,27 @@ def test_groups_do_not_change_the_result():
         assert kept[name].similarity == apart[name].similarity
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e-25, 1e25, 1e200])
+def test_scale_does_not_matter_however_large(scale):
+    X, Y = CASES["related"]
+    for measure in (svcca, pwcca, cka):
+        assert measure(X * scale, Y).similarity == pytest.approx(measure(X, Y).similarity, abs=1e-10)
+    found = streamed(X * scale, Y, 100, groups=5).bootstrap()
+    for name, bounds in streamed(X, Y, 100, groups=5).bootstrap().items():
+        np.testing.assert_allclose(found[name], bounds, atol=1e-8)
+
+
 # -------------------------------------------------------------------------------------------- bad input
 
 
-@pytest.mark.parametrize("variance", [1.5, 0, -1, float("nan")])
+@pytest.mark.parametrize("options", [{"resamples": 0}, {"resamples": 1.5}, {"level": 95}, {"level": -1}, {"seed": -1}])
+def test_bad_options_of_the_bootstrap(options):
+    (name,) = options
+    with pytest.raises(ParameterError, match=f"{name}="):
+        streamed(*CASES["related"], 100, groups=5).bootstrap(**options)
+
+
+@pytest.mark.parametrize("variance", [1.5, 0, -1, float("nan"), "a", None])
 @pytest.mark.parametrize("measure", [svcca, pwcca])
 def test_bad_variance(measure, variance):
     with pytest.raises(ParameterError, match="variance=.* must be greater than 0 and at most 1"):
@@ -329,6 +346,8 @@ def test_bad_variance(measure, variance):
         (np.zeros(5), np.zeros((5, 2)), r"X of shape \(5,\) must be \(n_samples, n_neurons\)"),
         (np.zeros((5, 2)), np.zeros((5, 0)), r"Y of shape \(5, 0\)"),
         (np.full((5, 2), np.nan), np.zeros((5, 2)), "X holds NaN or infinite values"),
+        (np.zeros((5, 2)), np.full((5, 2), 1e300), "Y holds .* some beyond 1e[+]250"),
+        (np.zeros((5, 2), complex), np.zeros((5, 2)), "X of dtype complex128 must hold real numbers"),
         (np.zeros((1, 2)), np.zeros((1, 2)), "n_samples=1 must be at least 2"),
     ],
 )

@@ -7,13 +7,14 @@ import dataclasses
 import subprocess
 import sys
 
+import h5py
 import pytest
 import torch
 
 from transferlens import svcca, train
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.plan import TransferPlan
-from transferlens.runs import load_run
+from transferlens.runs import check_alike, load_run
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def store(tmp_path_factory, weights_file):
 def command(store, *names, **options):
     arms, folder = store
     paths = [str(run.path) for name in names for run in arms[name]]
-    given = {"cache": folder / "cache", "resamples": 5, "groups": 4, "device": "cpu"} | options
+    given = {"cache": folder / "cache", "resamples": 100, "groups": 4, "device": "cpu"} | options
     return ["--ckpt", *paths, *(f"--{name}={value}" for name, value in given.items())]
 
 
@@ -93,6 +94,33 @@ def test_each_run_is_compared_with_its_own_start(store):
     assert all(torch.equal(after[name], tensor) for name, tensor in run.final_state().items())
 
 
+def test_one_run_under_two_paths_is_one(store, tmp_path):
+    path = store[0]["tuned"][0].path
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(path.read_bytes())
+    argv = command(store, figures=tmp_path)
+    assert svcca.main([*argv[:1], str(path), str(copy), *argv[1:]]) == 0
+    assert {row["comparison"] for row in read(tmp_path / "svcca.csv")} == {"pretrained, training, seed 0"}
+
+
+def test_runs_of_one_plan_that_differ_in_more_than_the_seed_have_names_of_their_own(store):
+    run = store[0]["tuned"][0]
+    training = dataclasses.replace(run.config.training, lr=0.5)
+    other = dataclasses.replace(run, config=dataclasses.replace(run.config, training=training))
+    labels = [each.label for each in svcca.comparisons([run, other])]
+    assert len(set(labels)) == 3
+    assert all("pretrained (" in label for label in labels)
+
+
+def test_weights_that_do_not_fit_are_a_damaged_run(store, tmp_path):
+    path = tmp_path / "run.h5"
+    path.write_bytes(store[0]["tuned"][0].path.read_bytes())
+    with h5py.File(path, "a") as file:
+        del file["weights/head.weight"]
+    with pytest.raises(CheckpointError, match="damaged: its weights do not fit its backbone and plan"):
+        load_run(path).model()
+
+
 def test_two_runs_that_differ_otherwise_are_compared_too(store):
     pair = [store[0]["tuned"][0], store[0]["scratch"][0]]
     assert [each.kind for each in svcca.comparisons(pair)] == ["training", "training", "runs"]
@@ -121,7 +149,7 @@ def test_another_backbone(store):
     run = store[0]["tuned"][0]
     other = dataclasses.replace(run, config=dataclasses.replace(run.config, backbone="resnet18"))
     with pytest.raises(ParameterError, match=r"differ in backbone \(resnet18 and test_resnet\)"):
-        svcca._check_alike([run, other])
+        check_alike([run, other], "backbone")
 
 
 @pytest.mark.parametrize(
@@ -130,8 +158,8 @@ def test_another_backbone(store):
         ({"variance": 1.5}, "variance=1.5 must be greater than 0 and at most 1"),
         ({"positions": "none"}, "positions='none' must be all, mean, or a number of at least 1"),
         ({"positions": "0"}, "positions='0' must be"),
-        ({"groups": 0}, "groups=0 must be at least 1"),
-        ({"resamples": -1}, "resamples=-1 must be at least 0"),
+        ({"groups": 1}, "groups=1 must be at least 2"),
+        ({"resamples": 5}, "resamples=5 must be 0, for no intervals, or at least 100"),
         ({"cache": "nowhere"}, "was trained on other clips than synth"),
     ],
 )

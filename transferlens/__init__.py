@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules=[
+        "attribution",
+        "attribution_scores",
         "audit",
         "backbones",
         "by_block",
@@ -25,6 +27,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "inputs",
         "layerwise",
         "layouts",
+        "listen",
         "manifest",
         "network",
         "plan",

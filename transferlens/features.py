@@ -45,7 +45,7 @@ HOPS = (0.01, 0.025, 0.05)
 
 
 @functools.lru_cache(maxsize=8)
-def _mel_filters(sr: int, n_fft: int, n_mels: int) -> np.ndarray:
+def mel_filters(sr: int, n_fft: int, n_mels: int) -> np.ndarray:
     """HTK mel bands from 0 Hz to Nyquist, peak 1, transposed to (n_fft // 2 + 1, n_mels)."""
     filters = librosa.filters.mel(sr=sr, n_fft=n_fft, n_mels=n_mels, htk=True, norm=None)
     return np.ascontiguousarray(filters.T)
@@ -71,7 +71,7 @@ def _mel_power(y: np.ndarray, *, sr: int, n_fft: int, win_length: int, hop_lengt
     # precision the rounding of a loud tone would drown its quiet bands.
     D = scipy.fft.rfft(frames, n=n_fft, axis=1)
     power = (D.real**2 + D.imag**2).astype(np.float32)
-    return (power @ _mel_filters(sr, n_fft, n_mels)).T
+    return (power @ mel_filters(sr, n_fft, n_mels)).T
 
 
 def _resize(S: np.ndarray, width: int) -> np.ndarray:
@@ -312,6 +312,8 @@ def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
             if file.attrs["key"] != key:
                 raise DataError(f"{path} holds other features than those with the key {key[:8]}: delete it")
             places = {clip: i for i, clip in enumerate(file["clip_ids"].asstr()[:])}
+            if unknown := [clip for clip in clip_ids if clip not in places]:
+                raise DataError(f"{path} holds no features of {unknown[0]}: name the clips that they are to be made of")
             rows = np.array([places[clip] for clip in clip_ids])
             order = np.argsort(rows)
             S = np.empty((len(rows), *file["features"].shape[1:]), np.float32)

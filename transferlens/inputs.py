@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transferlens import lazy
-from transferlens.features import FeatureCache
+from transferlens.errors import CheckpointError
+from transferlens.features import FeatureCache, read_cached
 from transferlens.files import check_space
 
 if TYPE_CHECKING:
-    from transferlens.datasets import DataSet
+    from transferlens.datasets import DataOptions, DataSet
+    from transferlens.runs import Run
 
 h5py = lazy.load("h5py")
 psutil = lazy.load("psutil")
 torch = lazy.load("torch")
 tqdm = lazy.load("tqdm")
 
-__all__ = ["Data", "PASS_SIZE", "chunks"]
+__all__ = ["Data", "PASS_SIZE", "chunks", "heldout_features"]
 
 # Clips in one batch where nothing is learned: evaluation, normalisation statistics, frozen blocks.
 PASS_SIZE = 64
@@ -157,3 +159,25 @@ class Data:
                 os.posix_fallocate(file.fileno(), 0, nbytes)  # a disk that fills up later would kill the process
             mapped = np.memmap(file, np.uint8, "w+", shape=(nbytes,))
         return torch.from_numpy(mapped).view(dtype).view(shape)
+
+
+def heldout_features(run: Run, options: DataOptions, cache: Path) -> np.ndarray:
+    """Features of a run's held-out clips [shape=(n_clips, channels, n_mels, width)], cached or computed again.
+
+    Raises
+    ------
+    DataError
+        Where they are not cached, and the clips that the options name are not those of the run.
+    """
+    key = run.provenance["features_key"]
+    path = cache / f"{run.config.dataset}-{key[:8]}.h5"
+    if not path.is_file():
+        dataset = options.open()
+        made = FeatureCache(dataset, run.config.features, cache)
+        if made.key != key:
+            raise CheckpointError(
+                f"{run.path} was trained on other clips than {dataset.name}, and its features are not in {path}: name "
+                "its clips (--clips, or --dataset and --root), or the cache that has them (--cache)"
+            )
+        made.fill()
+    return read_cached(path, key, run.clip_ids)

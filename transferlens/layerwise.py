@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transferlens import lazy
+from transferlens.errors import ParameterError
 from transferlens.similarity import Moments, Similarity, cka
 
 if TYPE_CHECKING:
@@ -92,6 +94,12 @@ def layers(network: Network, x: torch.Tensor) -> list[Layer]:
     return [Layer(name, block, depth, module) for depth, (name, block, module) in enumerate(found)]
 
 
+def check_positions(positions: str) -> None:
+    """Refuse what `samples` does not know."""
+    if positions not in ("all", "mean") and not re.fullmatch(r"0*[1-9][0-9]{0,8}", str(positions)):
+        raise ParameterError(f"positions={positions!r} must be all, mean, or a number of at least 1")
+
+
 def samples(out: torch.Tensor, positions: str, seed: int) -> np.ndarray:
     """Activations of a layer's output, every position a sample and every channel a neuron.
 
@@ -160,12 +168,20 @@ def compare(
     -------
     list of LayerSimilarity
         In the order of depth.
+
+    Raises
+    ------
+    ParameterError
+        Where the networks have other layers, or an option is outside its rule.
     """
+    check_positions(positions)
     found = layers(before, x[:1])
-    moments = {layer.module: Moments(variance=variance, groups=groups) for layer in found}
+    if found != layers(after, x[:1]):
+        raise ParameterError("before and after must be networks of one backbone, cut after the same block")
+    moments = {layer.module: Moments(variance=variance, groups=max(1, min(groups, len(x)))) for layer in found}
     groups_of_clips = np.array_split(np.arange(len(x)), min(groups, len(x)))
     batches = [(rows[i : i + BATCH], g) for g, rows in enumerate(groups_of_clips) for i in range(0, len(rows), BATCH)]
-    bar = functools.partial(tqdm.tqdm, disable=not progress, delay=2, leave=False)
+    bar = functools.partial(tqdm.tqdm, disable=None if progress else True, delay=2, leave=False)
     for number, (rows, group) in enumerate(bar(batches, unit="batch")):
         first: dict[str, np.ndarray] = {}
 
@@ -220,7 +236,11 @@ def block_matrix(before: Network, after: Network, x: torch.Tensor) -> np.ndarray
 def weight_change(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
     """Relative L2 distance of `b` from `a`, and the cosine between them; 0 and 1 where both are zero."""
     a, b = a.double().flatten(), b.double().flatten()
+    if a.shape != b.shape:
+        raise ParameterError(f"a and b must be of one shape: they have {len(a)} and {len(b)} elements")
+    if largest := max(a.abs().max().item(), b.abs().max().item()):
+        a, b = a / largest, b / largest
     size, distance = a.norm().item(), (b - a).norm().item()
     if not size or not b.norm():
         return (0.0, 1.0) if distance == 0 else (float("inf") if not size else 1.0, 0.0)
-    return distance / size, torch.nn.functional.cosine_similarity(a, b, dim=0).item()
+    return distance / size, torch.dot(a / size, b / b.norm()).item()

@@ -8,9 +8,10 @@ epoch and what resuming needs. ``python -m transferlens.runs`` lists a store.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 h5py = lazy.load("h5py")
 torch = lazy.load("torch")
 
-__all__ = ["Run", "RunConfig", "RunSummary", "Training", "list_runs", "load_run"]
+__all__ = ["Run", "RunConfig", "RunSummary", "Training", "arm_names", "check_alike", "list_runs", "load_run"]
 
 SCHEMA = 1
 HISTORY = ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
@@ -219,6 +220,8 @@ class Run:
             option, sha256 = self.provenance["weights_option"], self.config.weights_sha256
             pretrained = backbones.imagenet_state(self.config.backbone, option, sha256=sha256).state
             state = {f"backbone.{name}": tensor for name, tensor in pretrained.items()} | state
+        if missing := sorted(set(names) - set(state)):
+            raise CheckpointError(f"{self.path} is damaged: its start lacks {', '.join(missing[:3])}")
         return {name: state[name] for name in names}
 
     def final_state(self) -> dict[str, torch.Tensor]:
@@ -232,7 +235,10 @@ class Run:
         The stored logits were computed in the precision that the provenance names, and differ in its rounding.
         """
         network = backbones.skeleton(self.config.backbone, n_classes=len(self.label_names), plan=self.config.plan)
-        network.load_state_dict(self.final_state())
+        try:
+            network.load_state_dict(self.final_state())
+        except RuntimeError as error:
+            raise CheckpointError(f"{self.path} is damaged: its weights do not fit its backbone and plan") from error
         return network.eval()
 
     def inputs(self, S: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -248,6 +254,49 @@ class Run:
         x : torch.Tensor [shape as S, float32]
         """
         return normalised(torch.as_tensor(S, dtype=torch.float32), self.normalisation)
+
+
+def arm_names(runs: Sequence[Run]) -> list[str]:
+    """What runs are called in figures: by their plans, "pretrained" and "from scratch" for the plainest.
+
+    By the end of the id too, where another run of the same plan differs in more than the seed.
+    """
+    words = {"p4-none-4": "pretrained", "pnone-none-4": "from scratch"}
+    names = [words.get(run.config.plan.words, run.config.plan.words) for run in runs]
+    kinds: dict[str, dict[RunConfig, str]] = {}
+    for name, run in zip(names, runs, strict=True):
+        kinds.setdefault(name, {}).setdefault(replace(run.config, seed=0), run.config.id.rpartition("-")[2])
+    return [
+        f"{name} ({kinds[name][replace(run.config, seed=0)]})" if len(kinds[name]) > 1 else name
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+_COMPARED: dict[str, Callable[[Run], Any]] = {
+    "backbone": lambda run: run.config.backbone,
+    "truncate_after": lambda run: run.config.plan.truncate_after,
+    "labels": lambda run: run.label_names,
+    "held-out clips (fold)": lambda run: run.clip_ids,
+    "features": lambda run: run.provenance["features_key"],
+}
+
+
+def check_alike(runs: Sequence[Run], *what: str) -> None:
+    """Refuse runs that differ in what an analysis needs them to share.
+
+    Raises
+    ------
+    ParameterError
+        Naming two of the runs, and what they differ in.
+    """
+    first = runs[0]
+    for run, name in itertools.product(runs[1:], what):
+        mine, theirs = (_COMPARED[name](each) for each in (run, first))
+        if mine != theirs:
+            values = f" ({mine} and {theirs})" if isinstance(mine, (str, int)) and name != "features" else ""
+            raise ParameterError(
+                f"ckpt={run.path} and {first.path} differ in {name}{values}: compare runs that share it"
+            )
 
 
 def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:
@@ -284,6 +333,10 @@ def load_run(path: Path | str, *, expected: RunConfig | None = None) -> Run:
         history = {key: file["history"][key][:] for key in HISTORY}
         if any(values.shape != (done,) or not np.isfinite(values).all() for values in history.values()):
             raise CheckpointError(f"{path} has a damaged history: delete it, and the run is trained again")
+        n_clips, n_classes = len(file["clip_ids"]), len(file["label_names"])
+        shapes = {"labels": (n_clips,), "logits_last": (n_clips, n_classes), "logits_best": (n_clips, n_classes)}
+        if any(file[name].shape != shape for name, shape in shapes.items()) or file["normalisation"].shape[0] != 2:
+            raise CheckpointError(f"{path} is damaged: its arrays do not fit each other")
         return Run(
             path=path,
             config=config,

@@ -7,7 +7,8 @@ depend on their number, and all three measures and their bootstrap come out of i
 Covariances square the condition number, so that plain ones lose every direction whose deviation is below 1e-8 of the
 largest, and half the digits of others. Here they are shifted by the mean of the first samples and, where faint
 directions are to be kept, taken in coordinates in which the first samples are white: the result is as exact as the
-decomposition of the whole matrix.
+decomposition of the whole matrix. (But for directions fainter than 1e-7 of the largest that the first samples do not
+have; with less than all variance kept, none such is.)
 
 References
 ----------
@@ -20,6 +21,7 @@ section 3 (linear CKA).
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -43,6 +45,8 @@ FLOOR = 1e-7
 FAINT = 1e-5
 # As much stronger than faint must be what the first samples keep, for the rest to be streamed without whitening.
 MARGIN = 10
+# Values beyond have sums that leave the range of numbers.
+LARGEST = 1e250
 # Mean square in white coordinates (1 in the first samples) from which on a coordinate is scaled down.
 LOUD = 2.0**16
 
@@ -80,11 +84,14 @@ def _joined(batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Coordinates Z of one side: ``X - shift = Z @ (scale[:, None] * directions)``.
+    """Coordinates Z of one side: ``(X - shift) * unit = Z @ (scale[:, None] * directions)``.
 
     Attributes
     ----------
     shift : ndarray [shape=(n_neurons,)]
+    unit : float
+        A power of two that brings the samples near 1, so that no square leaves the range of numbers. No measure
+        depends on it.
     scale : ndarray [shape=(n_coordinates,)]
     directions : ndarray [shape=(n_coordinates, n_neurons)]
         Orthonormal rows.
@@ -93,6 +100,7 @@ class _Frame:
     """
 
     shift: np.ndarray
+    unit: float
     scale: np.ndarray
     directions: np.ndarray
     plain: bool = False
@@ -104,28 +112,31 @@ class _Frame:
         As many coordinates as there are neurons, or samples where these are fewer.
         """
         shift = X[0] + (X - X[0]).mean(0)  # constant columns become exactly zero
-        centred = X - shift
+        largest = np.abs(X - shift).max()
+        unit = 2.0 ** -np.clip(np.round(np.log2(largest)), -1000, 1000) if largest else 1.0
+        centred = (X - shift) * unit
         if len(X) < X.shape[1]:
             _, deviations, directions = np.linalg.svd(centred, full_matrices=False)
         else:
             covariance = centred.T @ centred
             if _is_strong(np.linalg.eigvalsh(covariance)[::-1], variance, MARGIN * FAINT):
-                return cls(shift, np.ones(len(shift)), np.eye(len(shift)), plain=True)
+                return cls(shift, unit, np.ones(len(shift)), np.eye(len(shift)), plain=True)
             squares, vectors = np.linalg.eigh(covariance)
             deviations, directions = np.sqrt(np.maximum(squares, 0)), vectors.T
         scale = np.maximum(deviations, FLOOR * deviations.max(initial=0.0)) / np.sqrt(len(X))
         scale[scale == 0] = 1.0
-        return cls(shift, scale, directions)
+        return cls(shift, unit, scale, directions)
 
     @cached_property
     def to(self) -> np.ndarray:
         """The way there: ``Z = (X - shift) @ to``."""
-        return self.directions.T / self.scale
+        return self.directions.T * (self.unit / self.scale)
 
     def move(self, X: np.ndarray, out: np.ndarray) -> None:
         """Write Z to `out`."""
         if self.plain:
             np.subtract(X, self.shift, out=out)
+            out *= self.unit
         else:
             np.matmul(X - self.shift, self.to, out=out)
 
@@ -135,7 +146,7 @@ class _Frame:
 
 
 class _Group:
-    """Moments of the samples of one group, in single precision, which is enough for an interval.
+    """Moments of the samples of one group.
 
     The samples themselves while they take less room than their second moments.
     """
@@ -149,14 +160,13 @@ class _Group:
         """Add samples in the stream's coordinates."""
         self.n += len(Z)
         self.first += Z.sum(0)
-        self.rows.append(Z.astype(np.float32))
+        self.rows.append(Z.copy())
         if self.n > len(self.first):
             rows, self.rows = np.concatenate(self.rows), []
             self.second = rows.T @ rows + (0 if self.second is None else self.second)
 
     def scale(self, factors: np.ndarray) -> None:
         """Follow a change of scale of the coordinates."""
-        factors = factors.astype(np.float32)
         self.first *= factors
         self.rows = [rows * factors for rows in self.rows]
         if self.second is not None:
@@ -170,7 +180,7 @@ class _Group:
             found.rows = [np.concatenate(self.rows) - mean]
         else:
             cross = np.outer(self.first, mean)
-            found.second = (self.second - cross - cross.T + self.n * np.outer(mean, mean)).astype(np.float32)
+            found.second = self.second - cross - cross.T + self.n * np.outer(mean, mean)
         return found
 
     def products(self, a: slice, A: np.ndarray, b: slice, B: np.ndarray | None = None) -> np.ndarray:
@@ -178,9 +188,9 @@ class _Group:
         if self.second is None:
             (rows,) = self.rows
             right = rows[:, b] if B is None else rows[:, b] @ B
-            return ((rows[:, a] @ A) * right).sum(0, dtype=np.float64)
+            return ((rows[:, a] @ A) * right).sum(0)
         second = self.second[a, b]
-        return (A * (second if B is None else second @ B)).sum(0, dtype=np.float64)
+        return (A * (second if B is None else second @ B)).sum(0)
 
 
 class _Stream:
@@ -288,7 +298,7 @@ class Moments:
         X, Y = _checked("X", X), _checked("Y", Y)
         if len(X) != len(Y):
             raise ParameterError(f"X has {len(X)} samples and Y has {len(Y)}: they must be of the same samples")
-        if not 0 <= group < self.groups:
+        if isinstance(group, bool) or not hasattr(group, "__index__") or not 0 <= group < self.groups:
             raise ParameterError(f"group={group!r} must be from 0 to {self.groups - 1}")
         self.n_neurons = self.n_neurons or (X.shape[1], Y.shape[1])
         for name, neurons, given in zip("XY", self.n_neurons, (X, Y), strict=True):
@@ -348,6 +358,11 @@ class Moments:
         intervals : dict of measure to (low, high)
             NaN where fewer than 2 groups have samples.
 
+        Raises
+        ------
+        ParameterError
+            Where an argument is outside its rule, or there are fewer than 2 samples.
+
         Notes
         -----
         Of the measures' linear approximation: by the influence of each group, with the directions that are kept and
@@ -360,6 +375,11 @@ class Moments:
         A. C. Davison, D. V. Hinkley: Bootstrap Methods and their Application. Cambridge 1997, section 2.7.2.
         M. Romanazzi: Influence in canonical correlation analysis. Psychometrika 57, 1992.
         """
+        for name, value, least in (("resamples", resamples, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+                raise ParameterError(f"{name}={value!r} must be an integer of at least {least}")
+        if not isinstance(level, numbers.Real) or not 0 < level < 1:
+            raise ParameterError(f"level={level!r} must lie between 0 and 1")
         solved, groups = self._solved
         if len(groups) < 2:
             return dict.fromkeys(MEASURES, (float("nan"), float("nan")))
@@ -427,7 +447,7 @@ class _Solved:
 
     def influence(self, groups: Sequence[_Group]) -> dict[str, np.ndarray]:
         """How much each group adds to each measure, to first order [shape=(n_groups,)]."""
-        groups = [group.centre(self.mean.astype(np.float32)) for group in groups]
+        groups = [group.centre(self.mean) for group in groups]
         correlations = self._influence_on_correlations(groups)
         return {
             "svcca": correlations.mean(1) if min(self.dims) else np.zeros(len(groups)),
@@ -438,10 +458,7 @@ class _Solved:
     def _influence_on_correlations(self, groups: Sequence[_Group]) -> np.ndarray:
         """Of a sample with variates s and t, on a correlation r: s t - r (s**2 + t**2) / 2 (Romanazzi 1992)."""
         x, y = self._slices
-        s, t = (
-            (side.basis @ variates).astype(np.float32)
-            for side, variates in zip(self.leading, self.variates, strict=True)
-        )
+        s, t = (side.basis @ variates for side, variates in zip(self.leading, self.variates, strict=True))
         return np.array(
             [
                 group.products(x, s, y, t)
@@ -464,7 +481,7 @@ class _Solved:
         )
         found = np.zeros(len(groups))
         for a, form, b, scale_a, scale_b in terms:
-            form = (value * scale_a[:, None] * form * scale_b).astype(np.float32)
+            form = value * scale_a[:, None] * form * scale_b
             found += [group.products(a, form, b).sum() for group in groups]
         return found
 
@@ -548,16 +565,21 @@ def _is_strong(squares: np.ndarray, variance: float, share: float) -> bool:
 
 
 def _checked(name: str, values: Any) -> np.ndarray:
-    values = np.asarray(values)
+    try:
+        values = np.asarray(values)
+    except ValueError as error:
+        raise ParameterError(f"{name} must be an array (n_samples, n_neurons): its rows differ in length") from error
+    if values.dtype.kind not in "biuf":
+        raise ParameterError(f"{name} of dtype {values.dtype} must hold real numbers")
     if values.ndim != 2 or 0 in values.shape:
         raise ParameterError(f"{name} of shape {values.shape} must be (n_samples, n_neurons), at least 1 of each")
-    if not np.isfinite(values).all():
-        raise ParameterError(f"{name} holds NaN or infinite values")
+    if not (float(values.min()) >= -LARGEST and float(values.max()) <= LARGEST):
+        raise ParameterError(f"{name} holds NaN or infinite values, or some beyond {LARGEST:g}")
     return values
 
 
 def _check_variance(variance: float) -> None:
-    if not 0 < variance <= 1:
+    if not isinstance(variance, numbers.Real) or not 0 < variance <= 1:
         raise ParameterError(f"variance={variance!r} must be greater than 0 and at most 1: the share that is kept")
 
 

@@ -20,11 +20,11 @@ import numpy as np
 
 from transferlens import cli, display
 from transferlens.datasets import DataOptions
-from transferlens.errors import CheckpointError, ParameterError
-from transferlens.features import FeatureCache, read_cached
+from transferlens.errors import ParameterError
 from transferlens.files import check_writable, write_csv
-from transferlens.layerwise import LayerSimilarity, block_matrix, compare, weight_change
-from transferlens.runs import Run, load_run
+from transferlens.inputs import heldout_features
+from transferlens.layerwise import LayerSimilarity, block_matrix, check_positions, compare, weight_change
+from transferlens.runs import Run, arm_names, check_alike, load_run
 from transferlens.similarity import MEASURES, chance
 from transferlens.trainer import keep_freed_memory, pick_device
 
@@ -40,6 +40,8 @@ __all__ = ["Comparison", "Options", "Row", "comparisons", "draw", "draw_matrices
 STEM = "svcca"
 # Samples that a neuron needs for its correlations to mean something.
 ENOUGH = 5
+# Resamples that percentiles need.
+FEWEST = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,61 +105,16 @@ class Comparison:
         return first, self.second.final_state()
 
 
-def _arm(run: Run) -> str:
-    plan = run.config.plan
-    words = {"p4-none-4": "pretrained", "pnone-none-4": "from scratch"}
-    return words.get(plan.words, plan.words)
-
-
 def comparisons(runs: Sequence[Run]) -> list[Comparison]:
     """Each run before and after training, pairs that differ by the seed alone, and two runs that differ otherwise."""
-    found = [Comparison("training", _arm(run), run, run) for run in runs]
-    for a, b in itertools.combinations(runs, 2):
+    named = list(zip(arm_names(runs), runs, strict=True))
+    found = [Comparison("training", arm, run, run) for arm, run in named]
+    for (arm, a), (other, b) in itertools.combinations(named, 2):
         if replace(a.config, seed=b.config.seed) == b.config:
-            found.append(Comparison("seeds", _arm(a), a, b))
+            found.append(Comparison("seeds", arm, a, b))
         elif len(runs) == 2:
-            found.append(Comparison("runs", f"{_arm(a)} and {_arm(b)}", a, b))
+            found.append(Comparison("runs", f"{arm} and {other}", a, b))
     return found
-
-
-def _check_alike(runs: Sequence[Run]) -> None:
-    """Refuse runs that cannot be compared layer by layer on the same clips."""
-    first = runs[0]
-    for run in runs[1:]:
-        for name, what in (
-            (lambda r: r.config.backbone, "backbone"),
-            (lambda r: r.config.plan.truncate_after, "truncate_after"),
-            (lambda r: r.clip_ids, "held-out clips (fold)"),
-            (lambda r: r.provenance["features_key"], "features"),
-        ):
-            mine, theirs = name(run), name(first)
-            if mine != theirs:
-                values = f" ({mine} and {theirs})" if isinstance(mine, (str, int)) else ""
-                raise ParameterError(
-                    f"ckpt={run.path} and {first.path} differ in {what}{values}: compare runs that share it"
-                )
-
-
-def inputs(run: Run, options: Options) -> np.ndarray:
-    """Features of a run's held-out clips [shape=(n_clips, channels, n_mels, width)], cached or computed again.
-
-    Raises
-    ------
-    DataError
-        Where they are not cached, and the clips that the options name are not those of the run.
-    """
-    key = run.provenance["features_key"]
-    path = options.cache / f"{run.config.dataset}-{key[:8]}.h5"
-    if not path.is_file():
-        dataset = options.open()
-        made = FeatureCache(dataset, run.config.features, options.cache)
-        if made.key != key:
-            raise CheckpointError(
-                f"{run.path} was trained on other clips than {dataset.name}, and its features are not in {path}: name "
-                "its clips (--clips, or --dataset and --root), or the cache that has them (--cache)"
-            )
-        made.fill()
-    return read_cached(path, key, run.clip_ids)
 
 
 # --------------------------------------------------------------------------------------------- results
@@ -382,13 +339,13 @@ def _draw_blocks(rows: Sequence[Row], ax: Axes, *, names: bool) -> None:
 def _check(options: Options) -> None:
     if not options.ckpt:
         raise ParameterError("ckpt must name at least one run file, as `python -m transferlens.runs` lists them")
-    if options.positions not in ("all", "mean") and not (options.positions.isdecimal() and int(options.positions) > 0):
-        raise ParameterError(f"positions={options.positions!r} must be all, mean, or a number of at least 1")
+    check_positions(options.positions)
     if not 0 < options.variance <= 1:
         raise ParameterError(f"variance={options.variance} must be greater than 0 and at most 1")
-    for name, least in (("groups", 1), ("resamples", 0)):
-        if getattr(options, name) < least:
-            raise ParameterError(f"{name}={getattr(options, name)} must be at least {least}")
+    if options.groups < 2:
+        raise ParameterError(f"groups={options.groups} must be at least 2: the bootstrap draws from them")
+    if options.resamples and options.resamples < FEWEST:
+        raise ParameterError(f"resamples={options.resamples} must be 0, for no intervals, or at least {FEWEST}")
     check_writable("figures", options.figures)
 
 
@@ -399,9 +356,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(options)
     device = pick_device(options.device)
     keep_freed_memory()
-    runs = [load_run(path) for path in dict.fromkeys(options.ckpt)]
-    _check_alike(runs)
-    x = runs[0].inputs(inputs(runs[0], options))
+    # One run under two paths is still one.
+    runs = list({run.config.id: run for run in map(load_run, options.ckpt)}.values())
+    check_alike(runs, "backbone", "truncate_after", "held-out clips (fold)", "features")
+    x = runs[0].inputs(heldout_features(runs[0], options, options.cache))
     rows, weights, matrices = [], [], {}
     for comparison in comparisons(runs):
         networks = [comparison.first.model(), comparison.second.model()]
