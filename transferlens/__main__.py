@@ -16,6 +16,7 @@ COMMANDS = {
     "truncate": "question 2: accuracy of the network cut after Block K",
     "plan_grid": "question 2: accuracy over the whole plan space, as heat maps",
     "svcca": "question 2: how far each layer of trained networks has moved",
+    "saliency": "question 5: what a network looks at, scored and to listen to",
     "train": "train networks under a transfer plan",
     "runs": "list the runs of a store, or show single ones",
     "datasets": "the data sets that are known; --audit checks one",

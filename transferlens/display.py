@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,20 +18,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 matplotlib = lazy.load("matplotlib")
+scipy = lazy.load("scipy")
 seaborn = lazy.load("seaborn")
 
 __all__ = [
     "accuracy_against",
+    "attribution_map",
     "band",
     "changes",
     "colours",
+    "handles",
     "heat_map",
+    "intervals",
     "learning_curves",
     "new_figure",
     "new_mosaic",
     "points_and_means",
     "save_figure",
     "similarity_map",
+    "spectrogram",
+    "stages",
 ]
 
 DPI = 160
@@ -320,6 +326,122 @@ def similarity_map(values: np.ndarray, *, xlabel: str, ylabel: str, ax: Axes | N
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     return ax
+
+
+# Marks on the mel axis [Hz].
+MEL_TICKS = (500, 1000, 2000, 4000, 8000, 16000)
+# Share of an attribution's cells that its colours do not saturate.
+ROBUST = 0.995
+# Deviation of the kernel that attributions are smoothed with [cells].
+SMOOTH = 1.5
+
+
+def _extent(S: np.ndarray, seconds: float | None) -> tuple[float, float, float, float]:
+    return 0.0, 1.0 if seconds is None else seconds, -0.5, S.shape[0] - 0.5
+
+
+def spectrogram(S: np.ndarray, *, seconds: float | None, hz: np.ndarray, ax: Axes | None = None) -> Axes:
+    """A log-mel spectrogram in grey, loud cells dark.
+
+    Parameters
+    ----------
+    S : ndarray [shape=(n_mels, width)]
+    seconds : float > 0 [s] or None
+        Length of the clip; where it is not known, time is a share of the clip.
+    hz : ndarray [shape=(n_mels,)]
+        Centres of the mel bands.
+    ax : Axes, optional
+        By default those of a new figure.
+    """
+    ax = _axes(ax)
+    low, high = np.quantile(S, (0.02, 0.998))
+    ax.imshow(S, origin="lower", aspect="auto", cmap="Greys", vmin=low, vmax=high, extent=_extent(S, seconds))
+    ticks = [tick for tick in MEL_TICKS if hz[0] <= tick <= hz[-1]]
+    ax.set_yticks(np.interp(ticks, hz, np.arange(len(hz))), [f"{tick:g}" for tick in ticks])
+    ax.tick_params(labelsize="x-small")
+    ax.grid(False)
+    return ax
+
+
+def attribution_map(values: np.ndarray, *, seconds: float | None, ax: Axes | None = None) -> Axes:
+    """Attributions over a spectrogram: red for, blue against, the more opaque the stronger; smoothed to be seen.
+
+    Parameters
+    ----------
+    values : ndarray [shape=(n_mels, width)]
+    seconds, ax
+        As for `spectrogram`.
+    """
+    ax = _axes(ax)
+    values = scipy.ndimage.gaussian_filter(values, SMOOTH)
+    limit = np.quantile(np.abs(values), ROBUST) or 1.0
+    share = np.clip(values / limit, -1, 1)
+    image = matplotlib.colormaps["bwr"](0.5 + share / 2)
+    image[..., 3] = np.abs(share) ** 0.6
+    ax.imshow(image, origin="lower", aspect="auto", extent=_extent(values, seconds), interpolation="nearest")
+    return ax
+
+
+def intervals(
+    means: Mapping[str, Mapping[str, Any]],
+    *,
+    marks: Mapping[str, Mapping[str, Mapping[str, float]]],
+    palette: Mapping[str, tuple],
+    ax: Axes | None = None,
+) -> Axes:
+    """Means with their intervals, a row a quantity, and within it a line a series; other levels as marks beside them.
+
+    Parameters
+    ----------
+    means : dict of quantity to dict of series to an object with mean, low and high
+    marks : dict of marker to dict of quantity to dict of series to float
+    palette : dict of series to colour
+    ax : Axes, optional
+        By default those of a new figure.
+    """
+    ax = _axes(ax)
+    places = {}
+    for row, (quantity, by_series) in enumerate(means.items()):
+        for offset, (series, each) in zip(_spread(list(by_series), 0.25), by_series.items(), strict=True):
+            y = places[quantity, series] = row + offset
+            colour = palette[series]
+            ax.plot([each.low, each.high], [y, y], color=colour, lw=2, solid_capstyle="butt")
+            ax.plot(each.mean, y, "o", color=colour, ms=5)
+    for marker, by_quantity in marks.items():
+        for quantity, by_series in by_quantity.items():
+            for series, value in by_series.items():
+                ax.plot(value, places[quantity, series], marker, color=palette[series], mfc="none", ms=7, mew=1.5)
+    ax.set_yticks(range(len(means)), list(means), fontsize="small")
+    ax.set_ylim(len(means) - 0.5, -0.5)
+    ax.grid(False, axis="y")
+    ax.grid(True, axis="x", color="0.92")
+    ax.axvline(0, color="0.7", lw=0.8, zorder=0)
+    return ax
+
+
+def stages(curves: Mapping[str, Mapping[str, Interval]], *, ax: Axes | None = None) -> Axes:
+    """Means with their intervals along named stages; the last curve, the level to compare with, in grey."""
+    ax = _axes(ax)
+    palette = colours(list(curves)) | {list(curves)[-1]: (0.6, 0.6, 0.6)}
+    for label, by_stage in curves.items():
+        places, each = range(len(by_stage)), list(by_stage.values())
+        low, high = ([getattr(interval, name) for interval in each] for name in ("low", "high"))
+        ax.plot(places, [interval.mean for interval in each], "o-", color=palette[label], label=label)
+        if np.isfinite(low).all():
+            ax.fill_between(places, low, high, color=palette[label], alpha=0.15, lw=0)
+        ax.set_xticks(places, list(by_stage), fontsize="small")
+    ax.axhline(0, color="0.7", lw=0.8, zorder=0)
+    ax.set_ylim(top=1.3)
+    ax.set_yticks(np.linspace(0, 1, 6))
+    ax.legend(frameon=False, fontsize="small", loc="upper left", borderaxespad=0)
+    return ax
+
+
+def handles(palette: Mapping[str, tuple]) -> list[Any]:
+    """A legend's entries for the series of a palette."""
+    from matplotlib.lines import Line2D
+
+    return [Line2D([], [], color=colour, marker="o", lw=2, label=name) for name, colour in palette.items()]
 
 
 def save_figure(fig: Figure, stem: Path) -> list[Path]:

@@ -228,6 +228,11 @@ class FeatureSettings:
         return log_mel(y, **{name: getattr(self, name) for name in keep})
 
     @property
+    def mel_frequencies(self) -> np.ndarray:
+        """Centre of each mel band [Hz] [shape=(n_mels,)]."""
+        return librosa.mel_frequencies(self.n_mels + 2, fmin=0.0, fmax=self.sr / 2, htk=True)[1:-1]
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of one clip's features: (channels, n_mels, width)."""
         return len(self.windows), self.n_mels, self.width

@@ -1,0 +1,58 @@
+"""Question 5: what do the networks look at? Integrated Gradients on ESC-10, or on the built-in set, whose answer is known.
+
+EfficientNet-Lite0 on fold 1, preset quick, one seed: fine-tuned, from scratch, and before training. Draws ``saliency``
+and ``saliency_summary`` (.png, .pdf, .csv) and writes ``saliency_cascade.csv``. What is in the run store is not trained
+again.
+
+    python analyses/rq5_saliency.py --clips path/to/esc10/clips.csv
+    python analyses/rq5_saliency.py --dataset synth --epochs-scratch 72 --figures figures/synth
+
+All options of ``python -m transferlens.train`` but those of the plan.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transferlens import cli, saliency
+from transferlens.plan import TransferPlan
+from transferlens.sweep import Study, SweepOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(SweepOptions):
+    """Attributions of a fine-tuned network, of one from scratch, and of one before training."""
+
+    backbone: tuple[str, ...] = ("tf_efficientnet_lite0",)
+    """One network."""
+    folds: tuple[str, ...] = ("1",)
+    """The held-out fold."""
+    seeds: tuple[int, ...] = (0,)
+    """One seed."""
+    epochs_scratch: int | None = None
+    """Epochs from scratch. Default: as many as for fine-tuning."""
+    figures: Path = Path("figures")
+    """Folder for the figures and tables."""
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train what is missing, then explain."""
+    options = cli.parse(Options, argv, prog="analyses/rq5_saliency.py")
+    study = Study(options)
+    scratch = TransferPlan.scratch()
+    training = options.training(scratch)
+    if options.epochs_scratch is not None:
+        training = replace(training, epochs=options.epochs_scratch)
+    arms = study.gather_arms(
+        {"pretrained": study.points(TransferPlan()), "from scratch": study.points(scratch, training)}
+    )
+    paths = [str(run.path) for runs in arms.values() for run in runs]
+    places = ["--cache", str(options.cache), "--figures", str(options.figures), "--device", options.device]
+    data = [] if options.clips is None else ["--clips", str(options.clips)]
+    return saliency.main([*data, *places, "--ckpt", *paths])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
