@@ -1,0 +1,170 @@
+"""What networks look at: clips, scores, tables, figures, sounds and the command."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from transferlens import saliency
+from transferlens.plan import TransferPlan
+from transferlens.runs import load_run
+
+
+def trained(folder, weights_file, **data):
+    from transferlens.sweep import Study, SweepOptions
+
+    made = Study(
+        SweepOptions(
+            backbone=("test_resnet",),
+            weights=str(weights_file),
+            epochs=1,
+            batch_size=8,
+            device="cpu",
+            folds=("1",),
+            runs=folder / "runs",
+            cache=folder / "cache",
+            **data,
+        )
+    )
+    plans = {"tuned": TransferPlan(), "scratch": TransferPlan.scratch()}
+    return {name: runs[0] for name, runs in made.gather_arms({n: made.points(p) for n, p in plans.items()}).items()}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, weights_file):
+    """Finished runs of two arms, their clips and their cache."""
+    from conftest import write_clips
+
+    folder = tmp_path_factory.mktemp("saliency")
+    clips = write_clips(folder / "tones")
+    return trained(folder, weights_file, clips=clips, width=32), clips, folder
+
+
+def command(store, *names, audio=True, **options):
+    runs, clips, folder = store
+    given = {"cache": folder / "cache", "device": "cpu", "max-steps": 16, "rows": 3} | options
+    data = ["--clips", str(clips)] if audio else []
+    return ["--ckpt", *(str(runs[name].path) for name in names), *data, *(f"--{k}={v}" for k, v in given.items())]
+
+
+def read(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_command_draws_scores_and_writes_sounds(store, tmp_path, capsys):
+    argv = [*command(store, "tuned", "scratch", figures=tmp_path), "--listen"]
+    assert saliency.main(argv) == 0
+    names = [f"saliency{part}.{suffix}" for part in ("", "_summary") for suffix in ("csv", "png", "pdf")]
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "saliency_cascade.csv", "saliency_audio"}
+    table = read(tmp_path / "saliency.csv")
+    run = store[0]["tuned"]
+    networks = ["pretrained", "from scratch", "pretrained, before training"]
+    assert [(row["network"], row["clip"]) for row in table] == [(n, c) for n in networks for c in run.clip_ids]
+    for row in table:
+        assert -1 <= float(row["energy_correlation"]) <= 1
+        assert 0 <= float(row["insertion"]) <= 1
+        assert float(row["completeness_error"]) >= 0
+        assert row["target"] == row["label"]
+    summary = {(r["network"], r["score"]): r for r in read(tmp_path / "saliency_summary.csv")}
+    mine = [float(row["insertion"]) for row in table if row["network"] == "pretrained"]
+    assert float(summary["pretrained", "insertion"]["mean"]) == pytest.approx(np.mean(mine))
+    assert int(summary["pretrained", "insertion"]["n"]) == len(run.clip_ids)
+    cascade = read(tmp_path / "saliency_cascade.csv")
+    stages = [*dict.fromkeys(row["randomised_through"] for row in cascade)]
+    assert stages == ["head", *(f"block {block}" for block in range(4, -1, -1))]
+    sounds = sorted((tmp_path / "saliency_audio").iterdir())
+    assert len(sounds) == 3 * 3 * len({row["clip"] for row in cascade})
+    clip, ignored, used = (soundfile.read(path)[0] for path in sounds[:3])
+    np.testing.assert_allclose(used + ignored, clip, atol=1e-4)
+
+
+def test_clips_targets_and_methods_by_name(store, tmp_path):
+    run = store[0]["tuned"]
+    argv = command(store, "tuned", figures=tmp_path, clip=run.clip_ids[2], target=run.label_names[1], score="drawn")
+    assert saliency.main([*argv, "--method", "gradcam", "--block", "2", "--baseline", "mean"]) == 0
+    table = read(tmp_path / "saliency.csv")
+    assert {row["clip"] for row in table} == {run.clip_ids[2]}
+    assert {row["target"] for row in table} == {run.label_names[1]}
+    assert {row["completeness_error"] for row in table} == {"nan"}
+
+
+def test_the_control_is_the_run_before_its_training(store):
+    run = store[0]["tuned"]
+    *_, (name, origin, network) = saliency.networks([run])
+    assert name == "before training"
+    assert origin is run
+    state = network.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in run.initial_state().items())
+
+
+def test_baselines(store):
+    run, clips, folder = store[0]["tuned"], store[1], store[2]
+    options = saliency.Options(ckpt=(run.path,), clips=clips, cache=folder / "cache")
+    held_out = saliency.heldout_clips(run, options)
+    silence = saliency.baseline_of(run, held_out, "silence")
+    np.testing.assert_allclose(held_out.silent, np.log(1e-6), atol=1e-4)
+    np.testing.assert_allclose(silence, run.inputs(held_out.silent[None])[0])
+    assert not saliency.baseline_of(run, held_out, "zeros").any()
+    np.testing.assert_allclose(saliency.baseline_of(run, held_out, "mean"), run.inputs(held_out.S).mean(0), atol=1e-4)
+
+
+def test_clips_chosen_are_wrong_and_right_ones_of_several_classes(store):
+    run = store[0]["tuned"]
+    right = run.logits.argmax(1) == run.labels
+    chosen = saliency.choose(run, 4)
+    assert len(chosen) == len(set(chosen)) <= 4
+    assert sum(~right[chosen]) == min(2, sum(~right))
+    assert not right[chosen[: sum(~right[chosen])]].any()
+
+
+def test_without_audio_there_is_still_a_picture(store, tmp_path):
+    argv = command(store, "tuned", audio=False, figures=tmp_path, score="drawn")
+    assert saliency.main(argv) == 0
+    assert (tmp_path / "saliency.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "flags", "message"),
+    [
+        ({"clip": "nowhere.wav"}, [], "clip=nowhere.wav is not among the"),
+        ({"target": "unicorn"}, [], "target='unicorn' must be true, predicted, or a label of the run: "),
+        ({"tolerance": 0}, [], "tolerance=0.0 must lie between 0 and 1"),
+        ({"max-steps": 0}, [], "max_steps=0 must be at least 1"),
+        ({"rows": 0}, [], "rows=0 must be at least 1"),
+        ({"block": 2}, [], "block=2 goes with --method gradcam alone"),
+        ({"block": 7}, ["--method", "gradcam"], "block=7 must be from 0 to 4"),
+        ({"audio": False}, ["--listen"], "listening needs the audio, and that of"),
+    ],
+)
+def test_bad_options_are_one_line_and_exit_code_2(store, tmp_path, options, flags, message, capsys):
+    assert saliency.main([*command(store, "tuned", figures=tmp_path / "figures", **options), *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "figures").exists()
+
+
+def test_no_run_at_all(capsys):
+    assert saliency.main(["--ckpt"]) == 2
+    assert "ckpt must name at least one run file" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_built_in_set_has_a_known_answer(tmp_path, weights_file):
+    run = trained(tmp_path, weights_file, dataset="synth")["tuned"]
+    argv = ["--ckpt", str(run.path), "--cache", str(tmp_path / "cache"), "--figures", str(tmp_path), "--device", "cpu"]
+    assert saliency.main([*argv, "--max-steps", "8", "--rows", "2"]) == 0
+    rows = read(tmp_path / "saliency_summary.csv")
+    assert {row["subset"] for row in rows} == {"all", "with distractor", "without distractor"}
+    by = {(row["network"], row["subset"], row["score"]): float(row["mean"]) for row in rows}
+    for subset in ("with distractor", "without distractor"):
+        for name in ("event_share", "points_into_event", "event_share_energy"):
+            assert 0 <= by["pretrained", subset, name] <= 1
+    # The distractor is louder than the event: energy alone points elsewhere.
+    energy = [by["pretrained", f"{kind} distractor", "points_into_event_energy"] for kind in ("with", "without")]
+    assert energy[0] < 0.3 < energy[1]
+    assert len(load_run(run.path).clip_ids) == 80
