@@ -1,4 +1,4 @@
-"""Question 5: what do the networks look at? Integrated Gradients on ESC-10, or on the built-in set, whose answer is known.
+"""Question 5: what do the networks look at? Integrated Gradients on ESC-10, and on the built-in set.
 
 EfficientNet-Lite0 on fold 1, preset quick, one seed: fine-tuned, from scratch, and before training. Draws ``saliency``
 and ``saliency_summary`` (.png, .pdf, .csv) and writes ``saliency_cascade.csv``. What is in the run store is not trained
