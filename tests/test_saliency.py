@@ -166,5 +166,5 @@ def test_the_built_in_set_has_a_known_answer(tmp_path, weights_file):
             assert 0 <= by["pretrained", subset, name] <= 1
     # The distractor is louder than the event: energy alone points elsewhere.
     energy = [by["pretrained", f"{kind} distractor", "points_into_event_energy"] for kind in ("with", "without")]
-    assert energy[0] < 0.3 < energy[1]
+    assert energy[0] < 0.5 < energy[1]
     assert len(load_run(run.path).clip_ids) == 80

@@ -37,6 +37,8 @@ FAINT = 1e-5
 MARGIN = 10
 # Values beyond have sums that leave the range of numbers.
 LARGEST = 1e250
+# Up to this power of two, up or down, no square of a square leaves the range of numbers.
+ORDINARY = 100
 # Mean square in white coordinates (1 in the first samples) from which on a coordinate is scaled down.
 LOUD = 2.0**16
 
@@ -80,8 +82,8 @@ class _Frame:
     ----------
     shift : ndarray [shape=(n_neurons,)]
     unit : float
-        A power of two that brings the samples near 1, so that no square leaves the range of numbers. No measure
-        depends on it.
+        1, or where samples are very large or small the power of two that brings them near 1, so that no square leaves
+        the range of numbers. No measure depends on it.
     scale : ndarray [shape=(n_coordinates,)]
     directions : ndarray [shape=(n_coordinates, n_neurons)]
         Orthonormal rows.
@@ -103,7 +105,8 @@ class _Frame:
         """
         shift = X[0] + (X - X[0]).mean(0)  # constant columns become exactly zero
         largest = np.abs(X - shift).max()
-        unit = 2.0 ** -np.clip(np.round(np.log2(largest)), -1000, 1000) if largest else 1.0
+        extreme = largest > 0 and abs(np.log2(largest)) > ORDINARY
+        unit = 2.0 ** -np.clip(np.round(np.log2(largest)), -1000, 1000) if extreme else 1.0
         centred = (X - shift) * unit
         if len(X) < X.shape[1]:
             _, deviations, directions = np.linalg.svd(centred, full_matrices=False)
@@ -126,7 +129,8 @@ class _Frame:
         """Write Z to `out`."""
         if self.plain:
             np.subtract(X, self.shift, out=out)
-            out *= self.unit
+            if self.unit != 1:
+                out *= self.unit
         else:
             np.matmul(X - self.shift, self.to, out=out)
 

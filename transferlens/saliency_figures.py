@@ -94,9 +94,9 @@ def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, tit
         )
 
     dots(CLAIMS, "all", {"_chance": "|"}, first[0])
-    first[0].set_title("where attributions lie; | shifted in time", fontsize="small", loc="left")
+    first[0].set_title("where attributions lie", fontsize="small", loc="left")
     dots(CURVES, "all", {"_random": "x", "_energy": "^"}, first[1])
-    first[1].set_title("area under the curve; x random order, ^ loudest first", fontsize="small", loc="left")
+    first[1].set_title("faithfulness: area under the curve", fontsize="small", loc="left")
     display.stages(
         {
             "magnitude": _by_stage(rows, "magnitude"),
@@ -106,17 +106,18 @@ def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, tit
         ax=first[2],
     )
     n_drawn = len({row.clip for row in rows})
-    about = f"{rows[0].network}, randomised from the top ({n_drawn} clips)"
+    about = f"randomised from the top ({n_drawn} clips)"
     first[2].set_title(about, fontsize="small", loc="left")
     first[2].set_ylabel("rank correlation with trained")
     if known:
         for ax, subset in zip(axes[1], ("all", "without distractor", "with distractor"), strict=True):
             dots(ANSWERS, subset, {"_chance": "|", "_energy": "^"}, ax)
             n = by[next(iter(palette)), subset, "event_share"].n
-            ax.set_title(f"{subset} (n = {n}); | shifted in time, ^ energy", fontsize="small", loc="left")
+            ax.set_title(f"known answer: {subset} clips (n = {n})", fontsize="small", loc="left")
     fig.legend(handles=display.handles(palette), loc="outside lower center", ncols=len(palette), frameon=False)
     n = by[next(iter(palette)), "all", "insertion"].n
-    fig.suptitle(f"{title}: means over {n} clips with 95 % intervals", x=0.01, ha="left", fontsize="medium")
+    marks = "| shifted in time, x random order, ^ by energy"
+    fig.suptitle(f"{title}: means over {n} clips, 95 % intervals; {marks}", x=0.01, ha="left", fontsize="medium")
     return fig
 
 
