@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         {"pretrained": study.points(TransferPlan()), "from scratch": study.points(scratch, training)}
     )
     paths = [str(run.path) for runs in arms.values() for run in runs]
+    study.cache.fill()
     places = ["--cache", str(options.cache), "--figures", str(options.figures), "--device", options.device]
     data = [] if options.clips is None else ["--clips", str(options.clips)]
     return saliency.main([*data, *places, "--ckpt", *paths])

@@ -83,6 +83,13 @@ def test_groups_of_clips_do_not_matter_to_the_estimate():
             assert a.measures[name].similarity == pytest.approx(b.measures[name].similarity, abs=1e-6), (a.layer, name)
 
 
+def test_a_convolution_can_be_the_end_of_a_block():
+    net = network("test_nfnet")
+    found = layerwise.compare(net, net, clips(4), resamples=0)
+    assert len({each.layer.module for each in found}) < len(found)
+    assert [each.layer for each in found] == layerwise.layers(net, clips(1))
+
+
 def test_change_of_weights():
     a = torch.tensor([3.0, 4.0])
     assert layerwise.weight_change(a, a) == (0.0, pytest.approx(1.0))

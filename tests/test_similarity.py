@@ -369,6 +369,12 @@ def test_bad_stream():
         moments.update(np.eye(3), np.eye(3)[:, :2])
 
 
+def test_a_share_just_below_1():
+    X, Y = CASES["related"]
+    found = svcca(X, Y, variance=np.nextafter(1, 0))
+    assert found.similarity == pytest.approx(svcca(X, Y, variance=1).similarity, abs=1e-8)
+
+
 def test_options_are_keyword_only():
     with pytest.raises(TypeError):
         similarity.svcca(*CASES["related"], 0.99)

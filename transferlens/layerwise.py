@@ -194,18 +194,12 @@ def compare(
         for network, hook in ((before, keep), (after, add)):
             with _hooked(network, moments, hook), torch.inference_mode():
                 network.features(x[rows])
-    results = []
-    for layer in bar(found, unit="layer"):
-        each = moments.pop(layer.module)
-        results.append(
-            LayerSimilarity(
-                layer=layer,
-                n_neurons=each.n_neurons[0],
-                measures=each.measure(),
-                intervals=each.bootstrap(resamples=resamples) if resamples else {},
-            )
-        )
-    return results
+    # One module can be a convolution and the end of a block.
+    solved = {}
+    for name in bar(list(moments), unit="layer"):
+        each = moments.pop(name)
+        solved[name] = each.n_neurons[0], each.measure(), each.bootstrap(resamples=resamples) if resamples else {}
+    return [LayerSimilarity(layer, *solved[layer.module]) for layer in found]
 
 
 def block_matrix(before: Network, after: Network, x: torch.Tensor) -> np.ndarray:

@@ -360,7 +360,8 @@ class Moments:
         Notes
         -----
         Of the measures' linear approximation: by the influence of each group, with the directions that are kept and
-        the weights of PWCCA held fixed. Resampled outright, groups that are drawn twice make samples fewer, and
+        the weights of PWCCA held fixed. What other clips change in these is not in the interval: with less than all
+        variance kept it is too narrow. Resampled outright, groups that are drawn twice make samples fewer, and
         similarity higher, than they were. The interval says how far the number would move with other clips, as many;
         that few samples make it high whatever the clips is what `chance` tells.
 
@@ -549,8 +550,8 @@ def _leading(energies: np.ndarray, variance: float) -> int:
     """How many of the falling `energies` make up the share `variance`."""
     if variance >= 1 or not energies.any():
         return len(energies)
-    shares = np.cumsum(energies) / energies.sum()
-    return int(np.searchsorted(shares, variance) + 1)
+    sums = np.cumsum(energies)
+    return int(np.searchsorted(sums, variance * sums[-1]) + 1)
 
 
 def _is_strong(squares: np.ndarray, variance: float, share: float) -> bool:
