@@ -261,7 +261,7 @@ def draw(rows: Sequence[Row], title: str = "") -> Figure:
     bottom.set_xlabel("depth: convolutions (dots) and ends of blocks (squares), in order of computation")
     few = sum(row.too_few for row in first)
     top.set_title(
-        f"up to {max(row.n_samples for row in first)} samples a layer, bands: bootstrap over clips, directions held fixed"
+        f"up to {max(row.n_samples for row in first)} samples a layer; bands: bootstrap over clips, directions fixed"
         + (f"; hollow: fewer than {ENOUGH} samples a neuron ({few} layers)" if few else ""),
         fontsize="small",
         loc="left",
