@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, then compare."""
     options = cli.parse(Options, argv, prog="analyses/rq2_svcca.py")
     study = Study(options)
+    study.check_one("backbone", "folds")
     plans = {"pretrained": TransferPlan(), "from scratch": TransferPlan.scratch()}
     arms = study.gather_arms({name: study.points(plan) for name, plan in plans.items()})
     paths = [str(run.path) for runs in arms.values() for run in runs]

@@ -35,7 +35,7 @@ class Options(SweepOptions):
     """Attributions of a fine-tuned network, of one from scratch, and of one before training."""
 
     backbone: tuple[str, ...] = ("tf_efficientnet_lite0",)
-    """One network."""
+    """Networks: with several each is shown fine-tuned and from scratch."""
     folds: tuple[str, ...] = ("1",)
     """The held-out fold."""
     seeds: tuple[int, ...] = (0,)
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, then explain."""
     options = cli.parse(Options, argv, prog="analyses/rq5_saliency.py")
     study = Study(options)
+    study.check_one("folds", "seeds")
     scratch = TransferPlan.scratch()
     training = options.training(scratch)
     if options.epochs_scratch is not None:

@@ -17,9 +17,9 @@ PACKAGE = Path(transferlens.__file__).parent
 LAYERS = [
     ["errors", "lazy"],
     ["cli", "files"],
-    ["stats", "moments", "shapes", "manifest", "features"],
-    ["similarity", "display", "synth", "layouts"],
-    ["audit"],
+    ["stats", "canonical", "shapes", "manifest", "features"],
+    ["moments", "display", "synth", "layouts"],
+    ["similarity", "audit"],
     ["listen"],
     ["datasets"],
     ["network"],

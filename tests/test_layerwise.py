@@ -9,6 +9,7 @@ import torch
 from transferlens import backbones, layerwise
 from transferlens.errors import ParameterError
 from transferlens.plan import TransferPlan
+from transferlens.similarity import cka
 
 SIZE = (128, 64)
 
@@ -49,17 +50,17 @@ def test_no_hook_stays_even_after_an_error():
 
 def test_samples_of_a_map():
     out = torch.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5).float()
-    every = layerwise.samples(out, "all", 0)
+    every = layerwise.samples(out, "all", [0, 1])
     assert every.shape == (40, 3)
     np.testing.assert_array_equal(every[7], out[0, :, 1, 2])
     np.testing.assert_array_equal(every[20 + 7], out[1, :, 1, 2])
-    np.testing.assert_allclose(layerwise.samples(out, "mean", 0), out.mean((2, 3)))
-    some = layerwise.samples(out, "6", 0)
+    np.testing.assert_allclose(layerwise.samples(out, "mean", [0, 1]), out.mean((2, 3)))
+    some = layerwise.samples(out, "6", [0, 1])
     assert some.shape == (12, 3)
     assert {tuple(row) for row in some.tolist()} <= {tuple(row) for row in every.tolist()}
-    np.testing.assert_array_equal(some, layerwise.samples(out, "6", 0))
-    assert not np.array_equal(some, layerwise.samples(out, "6", 1))
-    np.testing.assert_array_equal(layerwise.samples(out, "20", 0), every)
+    np.testing.assert_array_equal(some[6:], layerwise.samples(out[1:], "6", [1]))  # whatever clips it is with
+    assert not np.array_equal(some[6:], layerwise.samples(out[1:], "6", [0]))
+    np.testing.assert_array_equal(layerwise.samples(out, "20", [0, 1]), every)
 
 
 # -------------------------------------------------------------------------------------------- similarity
@@ -77,10 +78,21 @@ def test_a_network_is_like_itself_and_unlike_another():
 def test_groups_of_clips_do_not_matter_to_the_estimate():
     x = clips(12)
     nets = network(), network(seed=1)
-    one, many = (layerwise.compare(*nets, x, positions="all", groups=groups, resamples=0) for groups in (1, 6))
+    one, many = (layerwise.compare(*nets, x, positions="40", groups=groups, resamples=0) for groups in (1, 6))
     for a, b in zip(one, many, strict=True):
         for name in ("svcca", "cka"):  # both first layers are linear maps of one input, where PWCCA is not unique
             assert a.measures[name].similarity == pytest.approx(b.measures[name].similarity, abs=1e-6), (a.layer, name)
+
+
+def test_intervals_contain_the_estimate():
+    for each in layerwise.compare(network(), network(seed=1), clips(12), groups=6, resamples=200):
+        for name, (low, high) in each.intervals.items():
+            assert 0 <= low <= each.measures[name].similarity <= high <= 1, (each.layer, name)
+
+
+def test_means_over_positions_are_a_sample_a_clip():
+    for each in layerwise.compare(network(), network(seed=1), clips(7), positions="mean", resamples=0):
+        assert each.measures["svcca"].n_samples == 7
 
 
 def test_a_convolution_can_be_the_end_of_a_block():
@@ -97,6 +109,7 @@ def test_change_of_weights():
     assert layerwise.weight_change(a, torch.tensor([-4.0, 3.0]))[1] == pytest.approx(0.0)
     assert layerwise.weight_change(torch.zeros(2), torch.zeros(2)) == (0.0, 1.0)
     assert layerwise.weight_change(a, torch.zeros(2)) == (1.0, 0.0)
+    assert layerwise.weight_change(torch.zeros(2), a) == (float("inf"), 0.0)
     assert layerwise.weight_change(1e-30 * a, 1e-30 * a) == (0.0, pytest.approx(1.0))
 
 
@@ -107,9 +120,11 @@ def test_networks_with_other_layers_and_unknown_positions():
         layerwise.compare(network(), network(), clips(2), positions="-1")
 
 
-def test_blocks_are_most_like_themselves():
-    net = network()
-    matrix = layerwise.block_matrix(net, net, clips(10))
+def test_matrix_is_cka_of_what_blocks_give():
+    one, other, x = network(), network(seed=1), clips(10)
+    matrix = layerwise.block_matrix(one, other, x)
     assert matrix.shape == (5, 5)
-    np.testing.assert_allclose(np.diag(matrix), 1)
-    np.testing.assert_allclose(matrix, matrix.T, atol=1e-9)
+    with torch.inference_mode():
+        a, b = one.features(x, through=1).mean((2, 3)), other.features(x, through=3).mean((2, 3))
+    assert matrix[1, 3] == pytest.approx(cka(a.numpy(), b.numpy()).similarity)
+    np.testing.assert_allclose(np.diag(layerwise.block_matrix(one, one, x)), 1)

@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "audit",
         "backbones",
         "by_block",
+        "canonical",
         "config",
         "datasets",
         "demo",

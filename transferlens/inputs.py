@@ -166,8 +166,10 @@ def heldout_features(run: Run, options: DataOptions, cache: Path) -> np.ndarray:
 
     Raises
     ------
-    DataError
+    CheckpointError
         Where they are not cached, and the clips that the options name are not those of the run.
+    DataError
+        Where the clips cannot be read.
     """
     key = run.provenance["features_key"]
     path = cache / f"{run.config.dataset}-{key[:8]}.h5"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,13 @@ def check_positions(positions: str) -> None:
         raise ParameterError(f"positions={positions!r} must be all, mean, or a number of at least 1")
 
 
-def samples(out: torch.Tensor, positions: str, seed: int) -> np.ndarray:
+@functools.lru_cache(maxsize=4096)
+def _drawn(clip: int, n: int, size: int) -> np.ndarray:
+    """`n` of a map's positions: of one clip the same ones in every map of this size."""
+    return np.random.default_rng([clip, size]).choice(size, n, replace=False)
+
+
+def samples(out: torch.Tensor, positions: str, clips: Sequence[int]) -> np.ndarray:
     """Activations of a layer's output, every position a sample and every channel a neuron.
 
     Parameters
@@ -108,8 +114,8 @@ def samples(out: torch.Tensor, positions: str, seed: int) -> np.ndarray:
     out : torch.Tensor [shape=(n, channels, height, width)]
     positions : str
         "all", "mean" over positions, or how many of each clip.
-    seed : int
-        Of the positions that are drawn: with one seed the same in every map of this size.
+    clips : sequence of int [shape=(n,)]
+        Their numbers, which decide the positions that are drawn.
 
     Returns
     -------
@@ -119,9 +125,8 @@ def samples(out: torch.Tensor, positions: str, seed: int) -> np.ndarray:
     if positions == "mean":
         return flat.mean(2).numpy(force=True)
     if positions != "all" and flat.shape[2] > int(positions):
-        rng = np.random.default_rng([seed, flat.shape[2]])
-        chosen = rng.choice(flat.shape[2], int(positions), replace=False)
-        flat = flat[:, :, torch.from_numpy(chosen).to(flat.device)]
+        chosen = torch.from_numpy(np.stack([_drawn(clip, int(positions), flat.shape[2]) for clip in clips]))
+        flat = flat.gather(2, chosen.to(flat.device)[:, None].expand(-1, flat.shape[1], -1))
     # A copy: the network may go on in place.
     return flat.transpose(1, 2).reshape(-1, flat.shape[1]).numpy(force=True).copy()
 
@@ -172,7 +177,7 @@ def compare(
     Raises
     ------
     ParameterError
-        Where the networks have other layers, or an option is outside its rule.
+        Where the networks have other layers, an option is outside its rule, or the samples are fewer than 2.
     """
     check_positions(positions)
     found = layers(before, x[:1])
@@ -182,14 +187,14 @@ def compare(
     groups_of_clips = np.array_split(np.arange(len(x)), min(groups, len(x)))
     batches = [(rows[i : i + BATCH], g) for g, rows in enumerate(groups_of_clips) for i in range(0, len(rows), BATCH)]
     bar = functools.partial(tqdm.tqdm, disable=None if progress else True, delay=2, leave=False)
-    for number, (rows, group) in enumerate(bar(batches, unit="batch")):
+    for rows, group in bar(batches, unit="batch"):
         first: dict[str, np.ndarray] = {}
 
-        def keep(name: str, out: torch.Tensor, first: dict = first, number: int = number) -> None:
-            first[name] = samples(out, positions, number)
+        def keep(name: str, out: torch.Tensor, first: dict = first, rows: np.ndarray = rows) -> None:
+            first[name] = samples(out, positions, rows)
 
-        def add(name: str, out: torch.Tensor, first: dict = first, number: int = number, group: int = group) -> None:
-            moments[name].update(first.pop(name), samples(out, positions, number), group=group)
+        def add(name: str, out: torch.Tensor, first: dict = first, rows: np.ndarray = rows, group: int = group) -> None:
+            moments[name].update(first.pop(name), samples(out, positions, rows), group=group)
 
         for network, hook in ((before, keep), (after, add)):
             with _hooked(network, moments, hook), torch.inference_mode():
@@ -214,6 +219,11 @@ def block_matrix(before: Network, after: Network, x: torch.Tensor) -> np.ndarray
     Returns
     -------
     similarity : ndarray [shape=(n_blocks_before, n_blocks_after)]
+
+    Raises
+    ------
+    ParameterError
+        Where there are fewer than 2 clips.
     """
     sides = []
     for network in (before, after):
@@ -222,13 +232,21 @@ def block_matrix(before: Network, after: Network, x: torch.Tensor) -> np.ndarray
             for part in x.split(32):
                 for number in range(len(network.blocks)):
                     part = network.features(part, start=number, through=number)
-                    pooled[number].append(samples(part, "mean", 0))
+                    pooled[number].append(samples(part, "mean", ()))
         sides.append([np.concatenate(each) for each in pooled])
     return np.array([[cka(a, b).similarity for b in sides[1]] for a in sides[0]])
 
 
 def weight_change(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
-    """Relative L2 distance of `b` from `a`, and the cosine between them; 0 and 1 where both are zero."""
+    """Relative L2 distance of `b` from `a`, and the cosine between them.
+
+    0 and 1 where both are zero; infinite and 0 where only `a` is, 1 and 0 where only `b` is.
+
+    Raises
+    ------
+    ParameterError
+        Where the shapes differ.
+    """
     a, b = a.double().flatten(), b.double().flatten()
     if a.shape != b.shape:
         raise ParameterError(f"a and b must be of one shape: they have {len(a)} and {len(b)} elements")

@@ -97,7 +97,8 @@ def cka(X: np.ndarray, Y: np.ndarray) -> Similarity:
 def chance(dims: Sequence[int], n_samples: int) -> float:
     """Mean canonical correlation of independent Gaussian noise, for many samples and dimensions.
 
-    The level that SVCCA has by chance: it is far from 0 unless samples are many times the dimensions.
+    The level that SVCCA has at least by chance: it is far from 0 unless samples are many times the dimensions. Samples
+    that depend on each other, as positions of one clip do, count for fewer, and chance is higher.
 
     Parameters
     ----------
@@ -129,6 +130,6 @@ def chance(dims: Sequence[int], n_samples: int) -> float:
     # Squared correlations lie in [centre - radius, centre + radius]; those above 1 - b of n dimensions are exactly 1.
     angles = (np.arange(4096) + 0.5) * np.pi / 4096
     squares = np.clip(centre + radius * np.cos(angles), 1e-300, 1 - 1e-16)
-    density = (radius * np.sin(angles)) ** 2 / (2 * np.pi * a * squares * (1 - squares)) * np.pi / 4096
+    density = np.sin(angles) ** 2 / (squares * (1 - squares))
     ones = max(0.0, (a + b - 1) / a)
     return float(min(1.0, (density * np.sqrt(squares)).sum() / density.sum() * (1 - ones) + ones))

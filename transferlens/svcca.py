@@ -75,7 +75,7 @@ class Options(DataOptions):
 # ------------------------------------------------------------------------------------------------ runs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """Two networks of runs.
 
@@ -154,6 +154,11 @@ class Row:
     weight_relative_change: float
     weight_cosine: float
 
+    @property
+    def is_block(self) -> bool:
+        """Whether it is the end of a block, and no convolution."""
+        return self.layer == f"block {self.block}"
+
 
 @dataclass(frozen=True)
 class WeightRow:
@@ -174,10 +179,6 @@ class MatrixRow:
     block_first: int
     block_second: int
     cka: float
-
-
-def _rows(comparison: Comparison, found: Sequence[LayerSimilarity], weights: Mapping[str, WeightRow]) -> list[Row]:
-    return [_row(comparison, each, weights.get(f"{each.layer.module}.weight")) for each in found]
 
 
 def _row(comparison: Comparison, found: LayerSimilarity, weight: WeightRow | None) -> Row:
@@ -232,7 +233,7 @@ def draw(rows: Sequence[Row], title: str = "") -> Figure:
     """SVCCA and change of weights against depth.
 
     A colour for each arm: its runs before and after training as lines, its noise floor as a hatched band (from the
-    lowest to the highest bound over all pairs of seeds); chance dotted.
+    lowest to the highest bound over all pairs of seeds); chance, the highest of all comparisons, dotted.
     """
     fig, axes = display.new_figure(2, 1, width=9.5, height=7.6, sharex=True, height_ratios=[2.2, 1])
     top, bottom = axes[:, 0]
@@ -251,7 +252,8 @@ def draw(rows: Sequence[Row], title: str = "") -> Figure:
                 _draw_weights(mine, palette[arm], bottom)
     first = [row for row in rows if row.comparison == rows[0].comparison]
     depth = [row.depth for row in first]
-    top.plot(depth, [row.svcca_chance for row in first], ":", color="0.4", lw=1.2, label="chance: independent noise")
+    chances = [np.fmax.reduce([row.svcca_chance for row in rows if row.depth == at]) for at in depth]
+    top.plot(depth, chances, ":", color="0.4", lw=1.2, label="chance: independent noise, at least")
     for ax in (top, bottom):
         _draw_blocks(first, ax, names=ax is top)
     top.set_ylim(0, 1.02)
@@ -261,7 +263,7 @@ def draw(rows: Sequence[Row], title: str = "") -> Figure:
     bottom.set_xlabel("depth: convolutions (dots) and ends of blocks (squares), in order of computation")
     few = sum(row.too_few for row in first)
     top.set_title(
-        f"up to {max(row.n_samples for row in first)} samples a layer; bands: bootstrap over clips, directions fixed"
+        f"up to {max(row.n_samples for row in first)} samples a layer; bands: 95 % bootstrap over clips"
         + (f"; hollow: fewer than {ENOUGH} samples a neuron ({few} layers)" if few else ""),
         fontsize="small",
         loc="left",
@@ -293,7 +295,7 @@ def _draw_comparison(rows: Sequence[Row], colour: tuple, label: str, ax: Axes) -
     ax.plot(depth, value, color=colour, lw=1, label=label)
     for marker, block in (("o", False), ("s", True)):
         for few in (False, True):
-            at = [i for i, row in enumerate(rows) if row.too_few == few and row.layer.startswith("block ") == block]
+            at = [i for i, row in enumerate(rows) if row.too_few == few and row.is_block == block]
             face = "white" if few else colour
             ax.plot(depth[at], value[at], marker, color=colour, mfc=face, ms=5 if block else 3.5, mew=1)
 
@@ -304,18 +306,17 @@ def _draw_weights(rows: Sequence[Row], colour: tuple, ax: Axes) -> None:
     ax.plot(depth[there], change[there], "o-", color=colour, lw=1, ms=3)
 
 
-def draw_matrices(matrices: Mapping[str, np.ndarray], title: str = "") -> Figure:
+def draw_matrices(matrices: Mapping[Comparison, np.ndarray], title: str = "") -> Figure:
     """A heat map of blocks x blocks for each comparison."""
     n_columns = min(3, len(matrices))
     n_rows = -(-len(matrices) // n_columns)
     fig, axes = display.new_figure(n_rows, n_columns, width=1 + 3.0 * n_columns, height=0.6 + 3.1 * n_rows)
-    for ax, (label, matrix) in itertools.zip_longest(axes.flat, matrices.items(), fillvalue=(None, None)):
-        if label is None:
-            ax.set_visible(False)
-            continue
-        first, second = ("before", "after") if ", training," in label else ("first run", "second run")
+    for ax in axes.flat[len(matrices) :]:
+        ax.set_visible(False)
+    for ax, (comparison, matrix) in zip(axes.flat, matrices.items(), strict=False):
+        first, second = ("before", "after") if comparison.kind == "training" else ("first run", "second run")
         display.similarity_map(matrix, xlabel=f"block, {second}", ylabel=f"block, {first}", ax=ax)
-        ax.set_title(label, fontsize="small", loc="left")
+        ax.set_title(comparison.label, fontsize="small", loc="left")
     fig.suptitle(f"{title}: CKA of the blocks' pooled outputs", x=0.01, ha="left")
     return fig
 
@@ -376,10 +377,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             resamples=options.resamples,
             progress=True,
         )
-        rows += _rows(comparison, found, {row.tensor: row for row in changed})
+        by_tensor = {row.tensor: row for row in changed}
+        rows += [_row(comparison, each, by_tensor.get(f"{each.layer.module}.weight")) for each in found]
         weights += changed
         if options.matrix:
-            matrices[comparison.label] = block_matrix(*networks, x.to(device))
+            matrices[comparison] = block_matrix(*networks, x.to(device))
     write_csv(rows, options.figures / f"{STEM}.csv")
     write_csv(weights, options.figures / f"{STEM}_weights.csv")
     config = runs[0].config
@@ -388,8 +390,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"written: {options.figures / STEM}.png, .pdf, .csv, {options.figures / STEM}_weights.csv")
     if matrices:
         cells = [
-            MatrixRow(label, *map(int, at), matrix[at])
-            for label, matrix in matrices.items()
+            MatrixRow(comparison.label, *map(int, at), matrix[at])
+            for comparison, matrix in matrices.items()
             for at in np.ndindex(matrix.shape)
         ]
         write_csv(cells, options.figures / f"{STEM}_matrix.csv")

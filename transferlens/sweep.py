@@ -114,6 +114,14 @@ class Study:
         self.folds = self._folds()
         self.device = trainer.pick_device(options.device)
 
+    def check_one(self, *names: str) -> None:
+        """Refuse several folds, backbones or seeds where only one can be compared, before any is trained."""
+        for name in names:
+            values = self.folds if name == "folds" else getattr(self.options, name)
+            if len(values) > 1:
+                given = " ".join(map(str, values))
+                raise ParameterError(f"{name}={given!r} must name one here, as runs of several cannot be compared")
+
     def _folds(self) -> tuple[str, ...]:
         unknown = [fold for fold in self.options.folds if fold not in self.dataset.folds]
         if unknown:
