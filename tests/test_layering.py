@@ -17,7 +17,7 @@ PACKAGE = Path(transferlens.__file__).parent
 LAYERS = [
     ["errors", "lazy"],
     ["cli", "files"],
-    ["stats", "canonical", "shapes", "manifest", "features"],
+    ["stats", "predictions", "canonical", "shapes", "manifest", "features"],
     ["moments", "display", "synth", "layouts"],
     ["similarity", "audit"],
     ["listen"],
@@ -31,7 +31,7 @@ LAYERS = [
     ["trainer", "saliency_figures"],
     ["sweep"],
     ["by_block"],
-    ["pretraining", "freeze", "fuse", "truncate", "plan_grid", "saliency", "svcca", "train"],
+    ["pretraining", "freeze", "fuse", "truncate", "plan_grid", "ensemble", "saliency", "svcca", "train"],
     ["demo"],
     ["__main__", "__init__"],
 ]

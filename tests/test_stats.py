@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from transferlens import stats
 from transferlens.errors import ParameterError
 from transferlens.stats import Interval, by_fold, fold_means, mean_interval, standard_error
 
@@ -118,3 +119,85 @@ def test_bad_ratio():
 def test_values_that_are_no_numbers():
     with pytest.raises(ParameterError, match="values must be finite"):
         mean_interval([0.5, float("nan")])
+
+
+# ------------------------------------------------------------------------------- wilson, bootstrap, pairs
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    # Newcombe 1998, table I, method 3 (Wilson's score).
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_as_published(right, n, low, high):
+    found = stats.wilson_interval(right, n)
+    assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+def test_paired_difference_is_scipys_paired_t_test_where_nothing_is_shared():
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(0.8, 0.9, size=(2, 6))
+    found, expected = stats.paired_difference(a, b, test_to_train=0), scipy.stats.ttest_rel(a, b)
+    assert found.p_value == pytest.approx(expected.pvalue)
+    bounds = expected.confidence_interval()
+    assert (found.interval.low, found.interval.high) == (pytest.approx(bounds.low), pytest.approx(bounds.high))
+
+
+def test_corrected_t_statistic_by_its_formula():
+    """Nadeau and Bengio 2003: the variance of the mean is (1/n + n_test/n_train) times that of the values."""
+    differences = np.array([0.05, 0.02, 0.04, 0.01, 0.03])
+    t = differences.mean() / np.sqrt((1 / 5 + 1 / 4) * differences.var(ddof=1))
+    found = stats.paired_difference(differences, np.zeros(5), test_to_train=1 / 4)
+    assert found.p_value == pytest.approx(2 * scipy.stats.t.sf(t, 4))
+    assert found.p_value > stats.paired_difference(differences, np.zeros(5), test_to_train=0).p_value
+
+
+def test_pairs_without_spread_or_with_one_fold():
+    assert stats.paired_difference([0.5, 0.6], [0.5, 0.6], test_to_train=1).p_value == 1
+    assert stats.paired_difference([0.75, 0.5], [0.5, 0.25], test_to_train=1).p_value == 0
+    assert np.isnan(stats.paired_difference([0.5], [0.4], test_to_train=1).p_value)
+    with pytest.raises(ParameterError, match="a has 2 folds and b has 1"):
+        stats.paired_difference([0.5, 0.6], [0.5], test_to_train=0)
+
+
+def covered(intervals, truth):
+    return np.mean([each.low <= truth <= each.high for each in intervals])
+
+
+def test_nominal_95_percent_covers_93_to_97():
+    """Where the assumptions hold: normal folds, many clips, networks as they are."""
+    rng = np.random.default_rng(0)
+    folds = [stats.mean_interval(rng.normal(0.8, 0.02, size=5)) for _ in range(2000)]
+    assert 0.93 <= covered(folds, 0.8) <= 0.97
+    clips = [stats.wilson_interval(right, 400) for right in rng.binomial(400, 0.9, size=2000)]
+    assert 0.93 <= covered(clips, 0.9) <= 0.97
+    pairs = rng.choice([-1, 0, 1], p=[0.05, 0.8, 0.15], size=(2000, 400))
+    gains = [stats.bootstrap_interval(each, bounds=(-1, 1), resamples=500) for each in pairs]
+    assert 0.93 <= covered(gains, 0.1) <= 0.97
+
+
+def test_corrected_interval_covers_what_shared_training_clips_do_to_the_mean():
+    """Folds whose errors correlate as much as Nadeau and Bengio take it: n_test / (n_test + n_train)."""
+    rng, rho = np.random.default_rng(0), 1 / 5
+    shared = rng.normal(size=(4000, 1)) * np.sqrt(rho)
+    folds = 0.8 + 0.02 * (shared + np.sqrt(1 - rho) * rng.normal(size=(4000, 5)))
+    assert 0.93 <= covered([stats.mean_interval(each, test_to_train=1 / 4) for each in folds], 0.8) <= 0.97
+    assert covered([stats.mean_interval(each) for each in folds], 0.8) < 0.9
+
+
+@pytest.mark.parametrize(("right", "n"), [(-1, 5), (6, 5), (0, 0)])
+def test_bad_counts(right, n):
+    with pytest.raises(ParameterError, match=f"right={right} must be from 0 to n={n}"):
+        stats.wilson_interval(right, n)
+
+
+@pytest.mark.parametrize("values", [[], [[1.0]], [np.nan]])
+def test_bad_values_of_the_bootstrap(values):
+    with pytest.raises(ParameterError, match="one axis of at least 1 value, all finite"):
+        stats.bootstrap_interval(values)
+
+
+def test_bootstrap_of_one_value_has_no_interval():
+    found = stats.bootstrap_interval([1.0])
+    assert found.mean == 1
+    assert np.isnan(found.low)

@@ -17,6 +17,7 @@ COMMANDS = {
     "plan_grid": "question 2: accuracy over the whole plan space, as heat maps",
     "svcca": "question 2: how far each layer of trained networks has moved",
     "saliency": "question 5: what a network looks at, scored and to listen to",
+    "ensemble": "question 4: averaged outputs of several networks, what they gain and why",
     "train": "train networks under a transfer plan",
     "runs": "list the runs of a store, or show single ones",
     "datasets": "the data sets that are known; --audit checks one",

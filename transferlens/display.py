@@ -23,6 +23,7 @@ seaborn = lazy.load("seaborn")
 
 __all__ = [
     "accuracy_against",
+    "against_size",
     "attribution_map",
     "band",
     "changes",
@@ -34,9 +35,11 @@ __all__ = [
     "new_figure",
     "new_mosaic",
     "points_and_means",
+    "reliability_diagram",
     "save_figure",
     "similarity_map",
     "spectrogram",
+    "stacked_bars",
     "stages",
 ]
 
@@ -282,6 +285,84 @@ def heat_map(
 def _spread(values: Sequence[float], width: float) -> np.ndarray:
     """Horizontal places of points, so that equal ones do not hide each other."""
     return np.linspace(-width, width, len(values)) if len(values) > 1 else np.zeros(1)
+
+
+def against_size(
+    curves: Mapping[str, Sequence[tuple[int, float, float, float]]],
+    *,
+    palette: Mapping[str, tuple] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Accuracy against the number of members: the mean, and the lowest and highest as a band.
+
+    Parameters
+    ----------
+    curves : dict of name to sequence of (size, mean, lowest, highest)
+        Accuracies as fractions.
+    palette : dict of name to colour, optional
+    ax : Axes, optional
+    """
+    ax = _axes(ax)
+    palette = palette or colours(list(curves))
+    for name, points in curves.items():
+        size, *values = np.array(points).T
+        mean, lowest, highest = 100 * np.array(values)
+        ax.fill_between(size, lowest, highest, color=palette[name], alpha=0.15, lw=0)
+        ax.plot(size, mean, "o-", color=palette[name], ms=4, lw=1.2, label=name)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set_xlabel("networks in the ensemble")
+    ax.set_ylabel("held-out accuracy [%]")
+    ax.legend(loc="lower right", frameon=False, fontsize="small")
+    return ax
+
+
+def stacked_bars(
+    names: Sequence[str], parts: Mapping[str, Sequence[float]], *, ylabel: str, ax: Axes | None = None
+) -> Axes:
+    """A bar for each name, its parts on top of each other with their values."""
+    ax, bottom = _axes(ax), np.zeros(len(names))
+    for i, (part, values) in enumerate(parts.items()):
+        bars = ax.bar(range(len(names)), values, 0.5, bottom=bottom, color=("0.45", "0.75")[i % 2], label=part)
+        ax.bar_label(bars, fmt="%.3f", label_type="center", fontsize="small", color=("white", "black")[i % 2])
+        bottom += np.asarray(values)
+    ax.set_xticks(range(len(names)), names)
+    ax.set_xlim(-0.6, len(names) - 0.4)
+    ax.set_ylim(0, 1.25 * bottom.max())
+    ax.set_ylabel(ylabel)
+    ax.legend(loc="upper right", frameon=False, fontsize="small", ncols=len(parts))
+    return ax
+
+
+def reliability_diagram(
+    curves: Mapping[tuple[str, str], Sequence[tuple[float, float, int]]],
+    *,
+    palette: Mapping[str, tuple] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Accuracy against confidence: on the diagonal confidence can be believed.
+
+    Parameters
+    ----------
+    curves : dict of (name, "single" or "ensemble") to sequence of (confidence, accuracy, n_clips)
+        The areas of the dots follow n_clips. Singles are dashed.
+    palette : dict of name to colour, optional
+    ax : Axes, optional
+    """
+    ax = _axes(ax)
+    palette = palette or colours(list(dict.fromkeys(name for name, _ in curves)))
+    ax.plot([0, 1], [0, 1], color="0.6", lw=0.8)
+    for (name, who), points in curves.items():
+        confidence, right, n = np.array(points).T
+        line, face = ("--", "white") if who == "single" else ("-", palette[name])
+        ax.plot(confidence, right, line, color=palette[name], lw=1, label=f"{name}: {who}")
+        ax.scatter(confidence, right, s=8 + 120 * n / n.sum(), ec=palette[name], fc=face, lw=1, zorder=3)
+    ax.set_xlim(0, 1.03)
+    ax.set_ylim(0, 1.03)
+    ax.set_xlabel("confidence")
+    ax.set_ylabel("accuracy")
+    ax.set_title("dots: bins of confidence, areas follow the clips in them", fontsize="small", loc="left")
+    ax.legend(loc="upper left", frameon=False, fontsize="small")
+    return ax
 
 
 def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], *, ax: Axes | None = None) -> Axes:

@@ -274,6 +274,7 @@ def arm_names(runs: Sequence[Run]) -> list[str]:
 
 _COMPARED: dict[str, Callable[[Run], Any]] = {
     "backbone": lambda run: run.config.backbone,
+    "dataset": lambda run: run.config.dataset,
     "truncate_after": lambda run: run.config.plan.truncate_after,
     "labels": lambda run: run.label_names,
     "held-out clips (fold)": lambda run: run.clip_ids,

@@ -1,0 +1,196 @@
+"""Ensembles: known answers by hand, grouping of runs, and the command."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+
+from transferlens import ensemble
+from transferlens.errors import ParameterError
+from transferlens.plan import TransferPlan
+
+
+def members(logits, labels, folds=None, name="nets"):
+    logits = np.asarray(logits, float)
+    folds = np.array(folds or ["1"] * len(labels))
+    return ensemble.Members(name, tuple(f"seed {i}" for i in range(len(logits))), logits, np.asarray(labels), folds)
+
+
+def logits_of(*probabilities):
+    return np.log(np.maximum(probabilities, 1e-12))
+
+
+# ------------------------------------------------------------------------------------------------ numbers
+
+
+def test_mean_of_softmax_outputs_not_of_logits():
+    logits = np.array([[[10.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]])
+    by_hand = np.mean([np.exp(each) / np.exp(each).sum(-1, keepdims=True) for each in logits], axis=0)
+    np.testing.assert_allclose(ensemble.average(logits), by_hand)
+    loud = np.array([[[4.0, 0.0]], [[0.0, 1.5]], [[0.0, 1.5]]])  # the mean logit says 0, the mean probability 1
+    assert loud.mean(0).argmax() == 0
+    assert ensemble.average(loud).argmax() == 1
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (0, 3, 2)])
+def test_bad_logits(shape):
+    with pytest.raises(ParameterError, match=r"must be \(n_members, n_clips, n_classes\)"):
+        ensemble.average(np.zeros(shape))
+
+
+def test_scores_with_a_known_answer():
+    """Each member errs on another clip, so that the mean errs on none."""
+    right, wrong = [0.8, 0.2], [0.4, 0.6]
+    row = ensemble.row_of(
+        members(logits_of([right, right, wrong], [right, wrong, right], [wrong, right, right]), [0, 0, 0])
+    )
+    assert (row.n_clips, row.n_members) == (3, 3)
+    assert row.single == pytest.approx(2 / 3)
+    assert row.single_std == pytest.approx(0)
+    assert row.accuracy == 1
+    assert row.gain == pytest.approx(1 / 3)
+    assert row.disagreement == pytest.approx(2 / 3)
+    assert row.brier_single == pytest.approx((2 * 0.08 + 0.72) / 3)
+    assert row.brier_single == pytest.approx(row.brier + row.ambiguity)
+    assert row.nll < row.nll_single
+
+
+def test_standard_deviation_is_over_members():
+    one, other = [[0.9, 0.1]] * 4, [[0.9, 0.1]] * 2 + [[0.1, 0.9]] * 2
+    row = ensemble.row_of(members(logits_of(one, other), [0] * 4))
+    assert row.single == 0.75
+    assert row.single_std == pytest.approx(np.std([1, 0.5], ddof=1))
+
+
+def test_alike_members_gain_nothing():
+    each = np.random.default_rng(0).normal(size=(20, 3))
+    row = ensemble.row_of(members([each, each, each], np.arange(20) % 3))
+    assert row.gain == row.gain_low == row.gain_high == row.disagreement == 0
+    assert row.ambiguity == pytest.approx(0)
+    assert row.nll == pytest.approx(row.nll_single)
+
+
+def test_sizes_are_over_all_subsets():
+    rng = np.random.default_rng(0)
+    nets = members(rng.normal(size=(4, 50, 3)), rng.integers(3, size=50))
+    found, row = ensemble.sizes(nets), ensemble.row_of(nets)
+    assert (found[0].mean, found[-1].mean) == (pytest.approx(row.single), pytest.approx(row.accuracy))
+    assert [row.n_subsets for row in found] == [4, 6, 4, 1]
+    assert all(row.lowest <= row.mean <= row.highest for row in found)
+    assert found[-1].lowest == found[-1].highest
+
+
+# ------------------------------------------------------------------------------------------------ runs
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, weights_file):
+    """Runs of three seeds and two folds, of two arms and a second backbone."""
+    from conftest import write_clips
+
+    from transferlens.sweep import Study, SweepOptions
+
+    folder = tmp_path_factory.mktemp("ensemble")
+    options = SweepOptions(
+        clips=write_clips(folder / "tones"),
+        backbone=("test_resnet",),
+        weights=str(weights_file),
+        width=32,
+        epochs=1,
+        batch_size=8,
+        device="cpu",
+        folds=("1", "2"),
+        seeds=(0, 1, 2),
+        runs=folder / "runs",
+        cache=folder / "cache",
+    )
+    made = Study(options)
+    arms = made.gather_arms({"tuned": made.points(TransferPlan()), "scratch": made.points(TransferPlan.scratch())})
+    other = Study(dataclasses.replace(options, backbone=("resnet10t",), weights="auto", seeds=(0, 1)))
+    return arms | other.gather_arms({"other": other.points(TransferPlan.scratch())}), folder
+
+
+def read(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_folds_are_scored_together_and_seeds_are_members(store):
+    (found,) = ensemble.gather(store[0]["tuned"])
+    assert found.name == "test_resnet"
+    assert found.names == ("test_resnet seed 0", "test_resnet seed 1", "test_resnet seed 2")
+    assert found.logits.shape == (3, 16, 2)
+    for run in store[0]["tuned"]:
+        mine = found.folds == run.config.fold
+        np.testing.assert_array_equal(found.logits[run.config.seed, mine], run.logits)
+        np.testing.assert_array_equal(found.labels[mine], run.labels)
+
+
+def test_arms_stand_apart_and_backbones_together(store):
+    runs = [*store[0]["tuned"], *store[0]["scratch"], *store[0]["other"]]
+    found = {each.name: len(each.names) for each in ensemble.gather(runs)}
+    assert found == {
+        "test_resnet, pretrained": 3,
+        "test_resnet, from scratch": 3,
+        "resnet10t, from scratch": 2,
+        "all 2 backbones, from scratch": 5,
+    }
+
+
+def test_members_that_a_fold_lacks_are_left_out_and_named(store):
+    runs = [run for run in store[0]["tuned"] if (run.config.fold, run.config.seed) != ("2", 1)]
+    (found,) = ensemble.gather(runs)
+    assert found.names == ("test_resnet seed 0", "test_resnet seed 2")
+    assert ensemble.row_of(found).missing == "test_resnet seed 1"
+
+
+def test_too_few_members(store):
+    with pytest.raises(ParameterError, match="an ensemble takes at least 2"):
+        ensemble.gather(store[0]["tuned"][:1])
+    with pytest.raises(ParameterError, match="has 0 members of 'test_resnet' that every one of its 2 folds has"):
+        runs = {(run.config.fold, run.config.seed): run for run in store[0]["tuned"]}
+        ensemble.gather([runs["1", 0], runs["2", 1]])
+
+
+def test_members_of_other_clips_or_labels_are_refused(store):
+    a, b = store[0]["tuned"][:2]
+    with pytest.raises(ParameterError, match="differ in labels"):
+        ensemble.gather([a, dataclasses.replace(b, label_names=("x", "y"))])
+    with pytest.raises(ParameterError, match=r"differ in held-out clips \(fold\)"):
+        ensemble.gather([a, dataclasses.replace(b, clip_ids=tuple(reversed(b.clip_ids)))])
+
+
+def test_command_on_runs(store, tmp_path, capsys):
+    paths = [str(run.path) for run in store[0]["tuned"]]
+    assert ensemble.main(["--ckpt", *paths, "--figures", str(tmp_path)]) == 0
+    stems = [("ensemble", ("csv", "pdf", "png")), ("ensemble_sizes", ("csv",)), ("ensemble_reliability", ("csv",))]
+    assert {p.name for p in tmp_path.iterdir()} == {f"{stem}.{end}" for stem, ends in stems for end in ends}
+    rows = read(tmp_path / "ensemble.csv")
+    assert [row["fold"] for row in rows] == ["all", "1", "2"]
+    assert float(rows[0]["accuracy"]) == pytest.approx(np.mean([float(row["accuracy"]) for row in rows[1:]]))
+    assert "standard deviation over 3 members" in capsys.readouterr().out
+
+
+def test_command_trains_what_is_missing_and_reads_the_rest(store, tmp_path, weights_file, capsys):
+    folder = store[1]
+    options = ["--clips", folder / "tones" / "clips.csv", "--runs", folder / "runs", "--cache", folder / "cache"]
+    options += ["--backbone", "test_resnet", "--weights", weights_file, "--width", 32, "--epochs", 1]
+    options += ["--batch-size", 8, "--device", "cpu", "--folds", 1, "--seeds", 0, 1, 2, "--figures", tmp_path]
+    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*.h5")}
+    assert ensemble.main([str(each) for each in options]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*.h5")} == before
+    assert read(tmp_path / "ensemble.csv")[0]["n_members"] == "3"
+
+
+def test_bad_input_is_one_line(store, tmp_path, capsys):
+    for paths, message in (
+        (["nowhere.h5"], "nowhere.h5 does not exist"),
+        ([str(store[0]["tuned"][0].path)], "an ensemble takes at least 2"),
+    ):
+        assert ensemble.main(["--ckpt", *paths, "--figures", str(tmp_path / "new")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert not (tmp_path / "new").exists()
