@@ -95,3 +95,31 @@ def options(clips, weights_file, tmp_path):
         "device": "cpu", "runs": tmp_path / "runs", "cache": tmp_path / "cache", "figures": tmp_path / "figures",
     }  # fmt: skip
     return [f"--{name}={value}" for name, value in given.items()]
+
+
+@pytest.fixture(scope="session")
+def seeds_store(tmp_path_factory, weights_file):
+    """Runs of three seeds and two folds, of two arms and a second backbone."""
+    import dataclasses
+
+    from transferlens.plan import TransferPlan
+    from transferlens.sweep import Study, SweepOptions
+
+    folder = tmp_path_factory.mktemp("seeds")
+    options = SweepOptions(
+        clips=write_clips(folder / "tones"),
+        backbone=("test_resnet",),
+        weights=str(weights_file),
+        width=32,
+        epochs=1,
+        batch_size=8,
+        device="cpu",
+        folds=("1", "2"),
+        seeds=(0, 1, 2),
+        runs=folder / "runs",
+        cache=folder / "cache",
+    )
+    made = Study(options)
+    arms = made.gather_arms({"tuned": made.points(TransferPlan()), "scratch": made.points(TransferPlan.scratch())})
+    other = Study(dataclasses.replace(options, backbone=("resnet10t",), weights="auto", seeds=(0, 1)))
+    return arms | other.gather_arms({"other": other.points(TransferPlan.scratch())}), folder

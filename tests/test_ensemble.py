@@ -10,7 +10,6 @@ import pytest
 
 from transferlens import ensemble
 from transferlens.errors import ParameterError
-from transferlens.plan import TransferPlan
 
 
 def members(logits, labels, folds=None, name="nets"):
@@ -86,51 +85,24 @@ def test_sizes_are_over_all_subsets():
 # ------------------------------------------------------------------------------------------------ runs
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory, weights_file):
-    """Runs of three seeds and two folds, of two arms and a second backbone."""
-    from conftest import write_clips
-
-    from transferlens.sweep import Study, SweepOptions
-
-    folder = tmp_path_factory.mktemp("ensemble")
-    options = SweepOptions(
-        clips=write_clips(folder / "tones"),
-        backbone=("test_resnet",),
-        weights=str(weights_file),
-        width=32,
-        epochs=1,
-        batch_size=8,
-        device="cpu",
-        folds=("1", "2"),
-        seeds=(0, 1, 2),
-        runs=folder / "runs",
-        cache=folder / "cache",
-    )
-    made = Study(options)
-    arms = made.gather_arms({"tuned": made.points(TransferPlan()), "scratch": made.points(TransferPlan.scratch())})
-    other = Study(dataclasses.replace(options, backbone=("resnet10t",), weights="auto", seeds=(0, 1)))
-    return arms | other.gather_arms({"other": other.points(TransferPlan.scratch())}), folder
-
-
 def read(path):
     with path.open() as file:
         return list(csv.DictReader(file))
 
 
-def test_folds_are_scored_together_and_seeds_are_members(store):
-    (found,) = ensemble.gather(store[0]["tuned"])
+def test_folds_are_scored_together_and_seeds_are_members(seeds_store):
+    (found,) = ensemble.gather(seeds_store[0]["tuned"])
     assert found.name == "test_resnet"
     assert found.names == ("test_resnet seed 0", "test_resnet seed 1", "test_resnet seed 2")
     assert found.logits.shape == (3, 16, 2)
-    for run in store[0]["tuned"]:
+    for run in seeds_store[0]["tuned"]:
         mine = found.folds == run.config.fold
         np.testing.assert_array_equal(found.logits[run.config.seed, mine], run.logits)
         np.testing.assert_array_equal(found.labels[mine], run.labels)
 
 
-def test_arms_stand_apart_and_backbones_together(store):
-    runs = [*store[0]["tuned"], *store[0]["scratch"], *store[0]["other"]]
+def test_arms_stand_apart_and_backbones_together(seeds_store):
+    runs = [*seeds_store[0]["tuned"], *seeds_store[0]["scratch"], *seeds_store[0]["other"]]
     found = {each.name: len(each.names) for each in ensemble.gather(runs)}
     assert found == {
         "test_resnet, pretrained": 3,
@@ -140,31 +112,31 @@ def test_arms_stand_apart_and_backbones_together(store):
     }
 
 
-def test_members_that_a_fold_lacks_are_left_out_and_named(store):
-    runs = [run for run in store[0]["tuned"] if (run.config.fold, run.config.seed) != ("2", 1)]
+def test_members_that_a_fold_lacks_are_left_out_and_named(seeds_store):
+    runs = [run for run in seeds_store[0]["tuned"] if (run.config.fold, run.config.seed) != ("2", 1)]
     (found,) = ensemble.gather(runs)
     assert found.names == ("test_resnet seed 0", "test_resnet seed 2")
     assert ensemble.row_of(found).missing == "test_resnet seed 1"
 
 
-def test_too_few_members(store):
+def test_too_few_members(seeds_store):
     with pytest.raises(ParameterError, match="an ensemble takes at least 2"):
-        ensemble.gather(store[0]["tuned"][:1])
+        ensemble.gather(seeds_store[0]["tuned"][:1])
     with pytest.raises(ParameterError, match="has 0 members of 'test_resnet' that every one of its 2 folds has"):
-        runs = {(run.config.fold, run.config.seed): run for run in store[0]["tuned"]}
+        runs = {(run.config.fold, run.config.seed): run for run in seeds_store[0]["tuned"]}
         ensemble.gather([runs["1", 0], runs["2", 1]])
 
 
-def test_members_of_other_clips_or_labels_are_refused(store):
-    a, b = store[0]["tuned"][:2]
+def test_members_of_other_clips_or_labels_are_refused(seeds_store):
+    a, b = seeds_store[0]["tuned"][:2]
     with pytest.raises(ParameterError, match="differ in labels"):
         ensemble.gather([a, dataclasses.replace(b, label_names=("x", "y"))])
     with pytest.raises(ParameterError, match=r"differ in held-out clips \(fold\)"):
         ensemble.gather([a, dataclasses.replace(b, clip_ids=tuple(reversed(b.clip_ids)))])
 
 
-def test_command_on_runs(store, tmp_path, capsys):
-    paths = [str(run.path) for run in store[0]["tuned"]]
+def test_command_on_runs(seeds_store, tmp_path, capsys):
+    paths = [str(run.path) for run in seeds_store[0]["tuned"]]
     assert ensemble.main(["--ckpt", *paths, "--figures", str(tmp_path)]) == 0
     stems = [("ensemble", ("csv", "pdf", "png")), ("ensemble_sizes", ("csv",)), ("ensemble_reliability", ("csv",))]
     assert {p.name for p in tmp_path.iterdir()} == {f"{stem}.{end}" for stem, ends in stems for end in ends}
@@ -174,8 +146,8 @@ def test_command_on_runs(store, tmp_path, capsys):
     assert "standard deviation over 3 members" in capsys.readouterr().out
 
 
-def test_command_trains_what_is_missing_and_reads_the_rest(store, tmp_path, weights_file, capsys):
-    folder = store[1]
+def test_command_trains_what_is_missing_and_reads_the_rest(seeds_store, tmp_path, weights_file, capsys):
+    folder = seeds_store[1]
     options = ["--clips", folder / "tones" / "clips.csv", "--runs", folder / "runs", "--cache", folder / "cache"]
     options += ["--backbone", "test_resnet", "--weights", weights_file, "--width", 32, "--epochs", 1]
     options += ["--batch-size", 8, "--device", "cpu", "--folds", 1, "--seeds", 0, 1, 2, "--figures", tmp_path]
@@ -185,10 +157,10 @@ def test_command_trains_what_is_missing_and_reads_the_rest(store, tmp_path, weig
     assert read(tmp_path / "ensemble.csv")[0]["n_members"] == "3"
 
 
-def test_bad_input_is_one_line(store, tmp_path, capsys):
+def test_bad_input_is_one_line(seeds_store, tmp_path, capsys):
     for paths, message in (
         (["nowhere.h5"], "nowhere.h5 does not exist"),
-        ([str(store[0]["tuned"][0].path)], "an ensemble takes at least 2"),
+        ([str(seeds_store[0]["tuned"][0].path)], "an ensemble takes at least 2"),
     ):
         assert ensemble.main(["--ckpt", *paths, "--figures", str(tmp_path / "new")]) == 2
         (line,) = capsys.readouterr().err.splitlines()

@@ -32,7 +32,7 @@ LAYERS = [
     ["sweep"],
     ["by_block"],
     ["pretraining", "freeze", "fuse", "truncate", "plan_grid", "ensemble", "saliency", "svcca", "train"],
-    ["demo"],
+    ["tables", "demo"],
     ["__main__", "__init__"],
 ]
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}

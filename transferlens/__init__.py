@@ -46,6 +46,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "svcca",
         "sweep",
         "synth",
+        "tables",
         "train",
         "trainer",
         "truncate",

@@ -20,7 +20,7 @@ from transferlens.errors import DataError, ParameterError
 
 psutil = lazy.load("psutil")
 
-__all__ = ["check_space", "check_writable", "complete_or_absent", "content_hash", "write_csv"]
+__all__ = ["check_space", "check_writable", "complete_or_absent", "content_hash", "write_csv", "write_text"]
 
 
 @contextlib.contextmanager
@@ -86,6 +86,12 @@ def content_hash(value: Any) -> str:
     """
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write text in UTF-8; complete or absent."""
+    with complete_or_absent(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def write_csv(rows: Sequence[Any], path: Path) -> None:

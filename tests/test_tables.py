@@ -1,0 +1,85 @@
+"""The paper's tables: cells, what is missing, and the three formats."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+
+from transferlens import ensemble, tables
+from transferlens.runs import list_runs
+
+
+def found_in(folder):
+    return {(c.dataset, c.backbone, c.column): c for c in tables.cells(list_runs(folder))}
+
+
+def test_published_values_have_sources():
+    values = tables.published()
+    assert values["esc50", "densenet201", "pretrained"].accuracy == 91.16
+    assert values["urbansound8k", "inception_v3", "ensemble"].accuracy == 86.34
+    assert ("gtzan", "resnet50", "ensemble") not in values
+    assert len(values) == 15
+    assert all(value.source.startswith("arXiv:2007.11154") for value in values.values())
+
+
+def test_cells_are_over_the_clips_of_all_folds(seeds_store):
+    arms, folder = seeds_store
+    found = found_in(folder / "runs")
+    for column, arm in (("pretrained", "tuned"), ("from scratch", "scratch")):
+        cell = found["tones", "test_resnet", column]
+        right = {}
+        for run in arms[arm]:
+            right.setdefault(run.config.seed, []).extend(run.logits.argmax(1) == run.labels)
+        accuracies = [100 * np.mean(each) for each in right.values()]
+        assert cell.accuracy == pytest.approx(np.mean(accuracies))
+        assert cell.std == pytest.approx(np.std(accuracies, ddof=1))
+        assert (cell.n_seeds, cell.n_folds, cell.n_clips, cell.missing) == (3, 2, 16, "")
+    (members,) = ensemble.gather(arms["tuned"])
+    expected = 100 * ensemble.row_of(members).accuracy
+    assert found["tones", "test_resnet", "ensemble"].accuracy == pytest.approx(expected)
+
+
+def test_rows_of_the_paper_are_there_without_runs(seeds_store):
+    found = found_in(seeds_store[1] / "runs")
+    cell = found["esc50", "resnet50", "pretrained"]
+    assert (cell.paper, cell.paper_std, cell.n_seeds, cell.text) == (90.65, 0.28, 0, "no runs")
+    assert found["tones", "resnet10t", "pretrained"].text == "no runs"
+
+
+def test_a_run_that_is_gone_is_named(seeds_store, tmp_path):
+    arms, folder = seeds_store
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    gone = next(run for run in arms["tuned"] if (run.config.fold, run.config.seed) == ("2", 1))
+    (tmp_path / "runs" / gone.path.relative_to(folder / "runs")).unlink()
+    cell = found_in(tmp_path / "runs")["tones", "test_resnet", "pretrained"]
+    assert cell.n_seeds == 2
+    assert cell.missing == "no run of fold 2, seed 1"
+    assert cell.text.endswith("[no run of fold 2, seed 1]")
+
+
+def test_command_writes_three_formats(seeds_store, tmp_path, capsys):
+    assert tables.main(["--runs", str(seeds_store[1] / "runs"), "--figures", str(tmp_path)]) == 0
+    text = (tmp_path / "tables.md").read_text()
+    assert text in capsys.readouterr().out
+    lines = text.splitlines()
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+    assert any(line.startswith("| tones | test_resnet |") for line in lines)
+    tex = (tmp_path / "tables.tex").read_text()
+    body = tex.split("\\midrule", 1)[1].split("\\bottomrule")[0]
+    assert all(line.count("&") == 7 for line in body.splitlines() if "&" in line)
+    assert "test\\_resnet" in tex
+    assert r"$\pm$" in tex
+    with (tmp_path / "tables.csv").open() as file:
+        assert {row["column"] for row in csv.DictReader(file)} == set(tables.COLUMNS)
+
+
+def test_no_store_or_nothing_in_it(tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    for folder, message in (("nowhere", "is no folder"), ("runs", "has no finished run of a whole network")):
+        assert tables.main(["--runs", str(tmp_path / folder), "--figures", str(tmp_path / "figures")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert not (tmp_path / "figures").exists()

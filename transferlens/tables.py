@@ -1,0 +1,280 @@
+"""The paper's tables from a run store: pretrained, from scratch and ensemble, beside what the paper reports.
+
+For each data set and backbone, the accuracy over all held-out clips after the last epoch: mean and standard deviation
+over seeds as in Palanisamy, Singhania and Yao (2020), and the ensemble of the seeds. Cells without runs say so, and
+those that lack a fold or a seed say which. The published values are in ``paper_results.csv``; they are accuracies of
+the epoch best on the held-out fold, as the paper's training code selects it, and so somewhat optimistic.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.resources
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from transferlens import cli, ensemble
+from transferlens.config import RunConfig
+from transferlens.errors import CheckpointError
+from transferlens.files import check_writable, write_csv, write_text
+from transferlens.manifest import manifest
+from transferlens.plan import TransferPlan
+from transferlens.runs import Run, RunSummary, list_runs, load_run
+
+__all__ = ["Cell", "Options", "cells", "latex", "main", "markdown", "published"]
+
+STEM = "tables"
+ARMS = {"pretrained": TransferPlan.finetune(), "from scratch": TransferPlan.scratch()}
+COLUMNS = (*ARMS, "ensemble")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The paper's tables from a run store, as Markdown, CSV and LaTeX."""
+
+    runs: Path = Path("runs")
+    """Folder of the run store."""
+    figures: Path = Path("figures")
+    """Folder for tables.md, .csv and .tex."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """An accuracy that the paper reports [%], and where."""
+
+    accuracy: float
+    std: float | None
+    source: str
+
+
+def published() -> dict[tuple[str, str, str], Published]:
+    """The paper's accuracies by data set, backbone (timm's name) and column."""
+    text = importlib.resources.files("transferlens").joinpath("paper_results.csv").read_text()
+    return {
+        (row["dataset"], row["backbone"], row["arm"]): Published(
+            float(row["accuracy_percent"]), float(row["std_percent"]) if row["std_percent"] else None, row["source"]
+        )
+        for row in csv.DictReader(text.splitlines())
+    }
+
+
+# ------------------------------------------------------------------------------------------------ cells
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell in the CSV. Accuracies are per cent; NaN where there are no runs, or one seed has no deviation.
+
+    `setting` tells settings apart where a store has several for one arm (epochs, and the end of the run ids).
+    `missing` says which folds or seeds the store lacks; the numbers are over the seeds that have all folds there are.
+    """
+
+    dataset: str
+    backbone: str
+    column: str
+    setting: str
+    accuracy: float
+    std: float
+    n_seeds: int
+    n_folds: int
+    n_clips: int
+    missing: str
+    paper: float
+    paper_std: float
+    paper_source: str
+
+    @property
+    def text(self) -> str:
+        """In words: "92.2 ± 0.4", or what is missing."""
+        if not self.n_seeds:
+            return self.missing
+        value = _number(self.accuracy, self.std)
+        return f"{value} [{self.missing}]" if self.missing else value
+
+
+def _number(mean: float, std: float | None) -> str:
+    return f"{mean:.1f} ± {std:.1f}" if std is not None and np.isfinite(std) else f"{mean:.1f}"
+
+
+def _same_but_seed_and_fold(config: RunConfig) -> tuple:
+    return config.features, config.training, config.weights_sha256
+
+
+def _complete_seeds(summaries: Sequence[RunSummary], n_folds: int) -> tuple[list[RunSummary], str]:
+    """The runs of those seeds that have every fold of the store, and in words what is missing."""
+    folds = sorted({s.config.fold for s in summaries})
+    seeds = sorted({s.config.seed for s in summaries})
+    there = {(s.config.fold, s.config.seed) for s in summaries}
+    lacking = [(fold, seed) for seed in seeds for fold in folds if (fold, seed) not in there]
+    words = [f"{len(folds)} of {n_folds} folds"] if len(folds) < n_folds else []
+    words += [f"no run of fold {fold}, seed {seed}" for fold, seed in lacking]
+    whole = [s for s in summaries if s.config.seed not in {seed for _, seed in lacking}]
+    return whole, ", ".join(words)
+
+
+def _accuracies(runs: Sequence[Run]) -> list[float]:
+    """Accuracy over the clips of all folds, of each seed."""
+    by_seed: dict[int, list[np.ndarray]] = {}
+    for run in runs:
+        by_seed.setdefault(run.config.seed, []).append(run.logits.argmax(1) == run.labels)
+    return [float(np.concatenate(each).mean()) for each in by_seed.values()]
+
+
+def _filled(dataset: str, backbone: str, column: str, summaries: Sequence[RunSummary], setting: str) -> list[Cell]:
+    """The cell of an arm, and for the pretrained one that of its ensemble."""
+    known = manifest().get(dataset)
+    n_folds = known.folds if known else len({s.config.fold for s in summaries})
+    whole, missing = _complete_seeds(summaries, n_folds)
+    runs = [load_run(s.path) for s in whole]
+    values = _accuracies(runs)
+    n_clips = sum(len(run.labels) for run in runs) // max(1, len(values))
+    common = {"n_folds": len({s.config.fold for s in summaries}), "n_clips": n_clips}
+    std = float(100 * np.std(values, ddof=1)) if len(values) > 1 else np.nan
+    mean = float(100 * np.mean(values)) if values else np.nan
+    found = [_cell(dataset, backbone, column, setting, mean, std, len(values), missing, **common)]
+    if column == "pretrained":
+        if len(values) > 1:
+            (members,) = ensemble.gather(runs)
+            accuracy = 100 * ensemble.row_of(members).accuracy
+            found.append(
+                _cell(dataset, backbone, "ensemble", setting, accuracy, np.nan, len(values), missing, **common)
+            )
+        else:
+            found.append(_cell(dataset, backbone, "ensemble", setting, np.nan, np.nan, 0, "one seed", **common))
+    return found
+
+
+def _cell(
+    dataset: str,
+    backbone: str,
+    column: str,
+    setting: str = "",
+    accuracy: float = np.nan,
+    std: float = np.nan,
+    n_seeds: int = 0,
+    missing: str = "no runs",
+    n_folds: int = 0,
+    n_clips: int = 0,
+) -> Cell:
+    paper = published().get((dataset, backbone, column))
+    return Cell(
+        dataset=dataset,
+        backbone=backbone,
+        column=column,
+        setting=setting,
+        accuracy=accuracy,
+        std=std,
+        n_seeds=n_seeds,
+        n_folds=n_folds,
+        n_clips=n_clips,
+        missing=missing,
+        paper=paper.accuracy if paper else np.nan,
+        paper_std=paper.std if paper and paper.std is not None else np.nan,
+        paper_source=paper.source if paper else "",
+    )
+
+
+def cells(summaries: Iterable[RunSummary]) -> list[Cell]:
+    """The cells of all tables: what the store has, and what the paper reports.
+
+    Parameters
+    ----------
+    summaries : iterable of RunSummary
+        Of a store, as `list_runs` gives them; unfinished runs count as missing.
+    """
+    by_arm: dict[tuple[str, str, str], dict[tuple, list[RunSummary]]] = {}
+    for summary in summaries:
+        config = summary.config
+        for column, plan in ARMS.items():
+            if summary.is_complete and config.plan == plan:
+                groups = by_arm.setdefault((config.dataset, config.backbone, column), {})
+                groups.setdefault((config.data_key, *_same_but_seed_and_fold(config)), []).append(summary)
+    found = []
+    rows = dict.fromkeys([key[:2] for key in published()] + [key[:2] for key in sorted(by_arm)])
+    for dataset, backbone in rows:
+        mine: list[Cell] = []
+        for column in ARMS:
+            for group in by_arm.get((dataset, backbone, column), {}).values():
+                mine += _filled(dataset, backbone, column, group, _setting(group[0].config))
+        there = {cell.column for cell in mine}
+        mine += [_cell(dataset, backbone, column) for column in COLUMNS if column not in there]
+        found += sorted(mine, key=lambda cell: COLUMNS.index(cell.column))
+    return found
+
+
+def _setting(config: RunConfig) -> str:
+    return f"{config.training.epochs} epochs, lr {config.training.lr:g}, width {config.features.width}"
+
+
+# ------------------------------------------------------------------------------------------------ pages
+
+
+def _lines(found: Sequence[Cell]) -> list[list[str]]:
+    """Rows of the table: data set, backbone, and of each column ours and the paper's."""
+    lines = []
+    for dataset, backbone in dict.fromkeys((cell.dataset, cell.backbone) for cell in found):
+        mine = [cell for cell in found if (cell.dataset, cell.backbone) == (dataset, backbone)]
+        line = [dataset, backbone]
+        for column in COLUMNS:
+            here = [cell for cell in mine if cell.column == column]
+            several = len({cell.setting for cell in here}) > 1
+            line.append("; ".join(f"{cell.text} ({cell.setting})" if several else cell.text for cell in here))
+            paper = here[0].paper
+            line.append(_number(paper, here[0].paper_std) if np.isfinite(paper) else "")
+        lines.append(line)
+    return lines
+
+
+HEAD = ["data set", "backbone", *(f"{column}{who}" for column in COLUMNS for who in ("", ", paper"))]
+CAPTION = (
+    "Accuracy over all held-out clips [%]: mean ± standard deviation over seeds after the last epoch, and the ensemble "
+    "of the seeds. The paper's (arXiv:2007.11154) are of the epoch best on the held-out fold."
+)
+
+
+def markdown(found: Sequence[Cell]) -> str:
+    """The table as Markdown."""
+    lines = _lines(found)
+    rows = [HEAD, ["---"] * 2 + ["---:"] * (len(HEAD) - 2), *lines]
+    return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + ["", CAPTION, ""])
+
+
+_ESCAPES = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "\\": r"\textbackslash{}"})
+
+
+def latex(found: Sequence[Cell]) -> str:
+    """The table as LaTeX, for the package booktabs."""
+    lines = [r"% \usepackage{booktabs}", r"\begin{tabular}{ll" + "r" * (len(HEAD) - 2) + "}", r"\toprule"]
+    lines += [" & ".join(name.translate(_ESCAPES) for name in HEAD) + r" \\", r"\midrule"]
+    before = None
+    for line in _lines(found):
+        if before not in (None, line[0]):
+            lines.append(r"\midrule")
+        before = line[0]
+        lines.append(" & ".join(cell.translate(_ESCAPES) for cell in line) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", f"% {CAPTION}", ""])
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, read the store, write, print."""
+    options = cli.parse(Options, argv, prog="tables")
+    check_writable("figures", options.figures)
+    found = cells(list_runs(options.runs))
+    if not any(cell.n_folds for cell in found):
+        raise CheckpointError(f"runs={str(options.runs)!r} has no finished run of a whole network: train some first")
+    stem = options.figures / STEM
+    write_csv(found, stem.with_suffix(".csv"))
+    write_text(markdown(found), stem.with_suffix(".md"))
+    write_text(latex(found), stem.with_suffix(".tex"))
+    print(markdown(found))
+    print(f"written: {stem}.md, .csv, .tex")
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
