@@ -312,7 +312,6 @@ def against_size(
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("networks in the ensemble")
     ax.set_ylabel("held-out accuracy [%]")
-    ax.legend(loc="lower right", frameon=False, fontsize="small")
     return ax
 
 
@@ -327,7 +326,7 @@ def stacked_bars(
         bottom += np.asarray(values)
     ax.set_xticks(range(len(names)), names)
     ax.set_xlim(-0.6, len(names) - 0.4)
-    ax.set_ylim(0, 1.25 * bottom.max())
+    ax.set_ylim(0, 1.2 * bottom.max())
     ax.set_ylabel(ylabel)
     ax.legend(loc="upper right", frameon=False, fontsize="small", ncols=len(parts))
     return ax
@@ -336,6 +335,7 @@ def stacked_bars(
 def reliability_diagram(
     curves: Mapping[tuple[str, str], Sequence[tuple[float, float, int]]],
     *,
+    least: int = 5,
     palette: Mapping[str, tuple] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -344,7 +344,8 @@ def reliability_diagram(
     Parameters
     ----------
     curves : dict of (name, "single" or "ensemble") to sequence of (confidence, accuracy, n_clips)
-        The areas of the dots follow n_clips. Singles are dashed.
+        The areas of the dots follow n_clips; bins of fewer than `least` are left out. Singles are dashed.
+    least : int > 0
     palette : dict of name to colour, optional
     ax : Axes, optional
     """
@@ -352,16 +353,14 @@ def reliability_diagram(
     palette = palette or colours(list(dict.fromkeys(name for name, _ in curves)))
     ax.plot([0, 1], [0, 1], color="0.6", lw=0.8)
     for (name, who), points in curves.items():
-        confidence, right, n = np.array(points).T
+        confidence, right, n = np.array([point for point in points if point[2] >= least]).reshape(-1, 3).T
         line, face = ("--", "white") if who == "single" else ("-", palette[name])
-        ax.plot(confidence, right, line, color=palette[name], lw=1, label=f"{name}: {who}")
+        ax.plot(confidence, right, line, color=palette[name], lw=1)
         ax.scatter(confidence, right, s=8 + 120 * n / n.sum(), ec=palette[name], fc=face, lw=1, zorder=3)
     ax.set_xlim(0, 1.03)
     ax.set_ylim(0, 1.03)
     ax.set_xlabel("confidence")
     ax.set_ylabel("accuracy")
-    ax.set_title("dots: bins of confidence, areas follow the clips in them", fontsize="small", loc="left")
-    ax.legend(loc="upper left", frameon=False, fontsize="small")
     return ax
 
 

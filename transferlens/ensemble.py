@@ -299,45 +299,49 @@ def draw(rows: Sequence[Row], by_size: Sequence[SizeRow], bins: Sequence[Reliabi
         name: {"single (mean)": [row.single for row in mine], "ensemble": [row.accuracy for row in mine]}
         for name, mine in folds.items()
     }
-    ax = display.points_and_means(points, ax=axes[0, 0])
+    greys = {"single (mean)": (0.6, 0.6, 0.6), "ensemble": (0.15, 0.15, 0.15)}
+    ax = display.points_and_means(points, palette=greys, ax=axes[0, 0])
     ax.set_ylim(max(0, 100 * min(row.single for mine in folds.values() for row in mine) - 8), 101)
-    ax.set_title(_gains(whole), fontsize="small", loc="left")
+    ax.set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
     ax.legend(loc="lower right", frameon=False, fontsize="small")
-    display.against_size(
-        {name: [(r.size, r.mean, r.lowest, r.highest) for r in by_size if r.ensemble == name] for name in palette},
-        palette=palette,
-        ax=axes[0, 1],
-    )
-    axes[0, 1].set_title(
-        "mean over all subsets of the members; bands: lowest and highest", fontsize="small", loc="left"
-    )
+    curves = {name: [(r.size, r.mean, r.lowest, r.highest) for r in by_size if r.ensemble == name] for name in palette}
+    display.against_size(curves, palette=palette, ax=axes[0, 1])
+    axes[0, 1].set_title("mean over subsets of the members; bands: lowest and highest", fontsize="small", loc="left")
     parts = {
         "ensemble": [row.brier for row in whole],
         "ambiguity: what averaging takes away": [row.ambiguity for row in whole],
     }
     display.stacked_bars(list(palette), parts, ylabel="squared error of a single network", ax=axes[1, 0])
     axes[1, 0].set_title("single network = ensemble + ambiguity (Krogh and Vedelsby)", fontsize="small", loc="left")
-    display.reliability_diagram(
-        {
-            (name, who): [(b.confidence, b.accuracy, b.n) for b in bins if (b.ensemble, b.who) == (name, who)]
-            for name in palette
-            for who in ("single", "ensemble")
-        },
-        palette=palette,
-        ax=axes[1, 1],
+    diagram = {
+        (name, who): [(b.confidence, b.accuracy, b.n) for b in bins if (b.ensemble, b.who) == (name, who)]
+        for name in palette
+        for who in ("single", "ensemble")
+    }
+    display.reliability_diagram(diagram, palette=palette, ax=axes[1, 1])
+    axes[1, 1].set_title(
+        "dashed: single networks; bins of 5 clips or more, areas follow them", fontsize="small", loc="left"
     )
-    fig.suptitle(
-        f"{title}: single networks and ensembles" if title else "single networks and ensembles", x=0.01, ha="left"
+    for ax in (axes[0, 0], axes[1, 0]):
+        ax.set_xticks(range(len(palette)), [name.replace(", ", "\n") for name in palette], fontsize="small")
+    labels = dict(zip(palette, _results(whole), strict=True))
+    fig.legend(
+        display.handles({labels[name]: colour for name, colour in palette.items()}),
+        labels.values(),
+        loc="outside lower center",
+        frameon=False,
     )
+    words = "single networks and ensembles"
+    fig.suptitle(f"{title}: {words}" if title else words, x=0.01, ha="left")
     return fig
 
 
-def _gains(rows: Sequence[Row]) -> str:
-    return "\n".join(
-        f"{row.ensemble}: {100 * row.single:.1f} ± {100 * row.single_std:.1f} % single, {100 * row.accuracy:.1f} % "
-        f"ensemble of {row.n_members}"
+def _results(rows: Sequence[Row]) -> list[str]:
+    return [
+        f"{row.ensemble}: single {100 * row.single:.1f} ± {100 * row.single_std:.1f} %, ensemble of {row.n_members}: "
+        f"{100 * row.accuracy:.1f} %, n = {row.n_clips} clips"
         for row in rows
-    )
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- command

@@ -96,8 +96,8 @@ class Cell:
         return f"{value} [{self.missing}]" if self.missing else value
 
 
-def _number(mean: float, std: float | None) -> str:
-    return f"{mean:.1f} ± {std:.1f}" if std is not None and np.isfinite(std) else f"{mean:.1f}"
+def _number(mean: float, std: float, digits: int = 1) -> str:
+    return f"{mean:.{digits}f} ± {std:.{digits}f}" if np.isfinite(std) else f"{mean:.{digits}f}"
 
 
 def _same_but_seed_and_fold(config: RunConfig) -> tuple:
@@ -224,7 +224,7 @@ def _lines(found: Sequence[Cell]) -> list[list[str]]:
             several = len({cell.setting for cell in here}) > 1
             line.append("; ".join(f"{cell.text} ({cell.setting})" if several else cell.text for cell in here))
             paper = here[0].paper
-            line.append(_number(paper, here[0].paper_std) if np.isfinite(paper) else "")
+            line.append(_number(paper, here[0].paper_std, digits=2) if np.isfinite(paper) else "")
         lines.append(line)
     return lines
 
