@@ -17,7 +17,7 @@ PACKAGE = Path(transferlens.__file__).parent
 LAYERS = [
     ["errors", "lazy"],
     ["cli", "files"],
-    ["stats", "predictions", "canonical", "shapes", "manifest", "features"],
+    ["stats", "predictions", "corruptions", "canonical", "shapes", "manifest", "features"],
     ["moments", "display", "synth", "layouts"],
     ["similarity", "audit"],
     ["listen"],
@@ -32,7 +32,7 @@ LAYERS = [
     ["sweep"],
     ["by_block"],
     ["pretraining", "freeze", "fuse", "truncate", "plan_grid", "ensemble", "saliency", "svcca", "train"],
-    ["tables", "demo"],
+    ["tables", "robustness", "demo"],
     ["__main__", "__init__"],
 ]
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}

@@ -18,6 +18,7 @@ COMMANDS = {
     "svcca": "question 2: how far each layer of trained networks has moved",
     "saliency": "question 5: what a network looks at, scored and to listen to",
     "ensemble": "question 4: averaged outputs of several networks, what they gain and why",
+    "robustness": "question 4: single networks and ensembles as clips are corrupted",
     "tables": "the paper's tables from a run store, beside its published values",
     "train": "train networks under a transfer plan",
     "runs": "list the runs of a store, or show single ones",

@@ -30,7 +30,7 @@ psutil = lazy.load("psutil")
 torch = lazy.load("torch")
 tqdm = lazy.load("tqdm")
 
-__all__ = ["Data", "PASS_SIZE", "chunks", "heldout_features"]
+__all__ = ["Data", "PASS_SIZE", "chunks", "heldout_audio", "heldout_features"]
 
 # Clips in one batch where nothing is learned: evaluation, normalisation statistics, frozen blocks.
 PASS_SIZE = 64
@@ -161,6 +161,33 @@ class Data:
         return torch.from_numpy(mapped).view(dtype).view(shape)
 
 
+def _own_features(run: Run, options: DataOptions, cache: Path) -> FeatureCache:
+    """The feature cache of the data set that the options name, which must be that of the run."""
+    dataset = options.open()
+    found = FeatureCache(dataset, run.config.features, cache)
+    if found.key != run.provenance["features_key"]:
+        raise CheckpointError(
+            f"{run.path} was trained on other clips than {dataset.name}: name its clips (--clips, or --dataset and "
+            "--root)"
+        )
+    return found
+
+
+def heldout_audio(run: Run, options: DataOptions) -> list[np.ndarray]:
+    """Waveforms of a run's held-out clips at the rate of its features, each [shape=(n_samples,)].
+
+    Raises
+    ------
+    CheckpointError
+        Where the clips that the options name are not those of the run.
+    DataError
+        Where the clips cannot be read.
+    """
+    dataset = _own_features(run, options, Path()).dataset
+    by_id = {clip.id: clip for clip in dataset.clips}
+    return [dataset.load(by_id[clip]) for clip in run.clip_ids]
+
+
 def heldout_features(run: Run, options: DataOptions, cache: Path) -> np.ndarray:
     """Features of a run's held-out clips [shape=(n_clips, channels, n_mels, width)], cached or computed again.
 
@@ -174,12 +201,11 @@ def heldout_features(run: Run, options: DataOptions, cache: Path) -> np.ndarray:
     key = run.provenance["features_key"]
     path = cache / f"{run.config.dataset}-{key[:8]}.h5"
     if not path.is_file():
-        dataset = options.open()
-        made = FeatureCache(dataset, run.config.features, cache)
-        if made.key != key:
+        try:
+            made = _own_features(run, options, cache)
+        except CheckpointError as error:
             raise CheckpointError(
-                f"{run.path} was trained on other clips than {dataset.name}, and its features are not in {path}: name "
-                "its clips (--clips, or --dataset and --root), or the cache that has them (--cache)"
-            )
+                f"{error}, or the cache that has its features (--cache); they are not in {path}"
+            ) from None
         made.fill()
     return read_cached(path, key, run.clip_ids)

@@ -278,6 +278,7 @@ _COMPARED: dict[str, Callable[[Run], Any]] = {
     "truncate_after": lambda run: run.config.plan.truncate_after,
     "labels": lambda run: run.label_names,
     "held-out clips (fold)": lambda run: run.clip_ids,
+    "feature settings": lambda run: run.config.features,
     "features": lambda run: run.provenance["features_key"],
 }
 
