@@ -9,7 +9,8 @@ import pytest
 import soundfile
 import torch
 
-from transferlens import saliency
+from transferlens import explanations, saliency
+from transferlens.datasets import DataOptions
 from transferlens.plan import TransferPlan
 from transferlens.runs import load_run
 
@@ -95,7 +96,7 @@ def test_clips_targets_and_methods_by_name(store, tmp_path):
 
 def test_the_control_is_the_run_before_its_training(store):
     run = store[0]["tuned"]
-    *_, (name, origin, network) = saliency.networks([run])
+    *_, (name, origin, network) = explanations.networks([run])
     assert name == "before training"
     assert origin is run
     state = network.state_dict()
@@ -104,19 +105,20 @@ def test_the_control_is_the_run_before_its_training(store):
 
 def test_baselines(store):
     run, clips, folder = store[0]["tuned"], store[1], store[2]
-    options = saliency.Options(ckpt=(run.path,), clips=clips, cache=folder / "cache")
-    held_out = saliency.heldout_clips(run, options)
-    silence = saliency.baseline_of(run, held_out, "silence")
+    held_out = explanations.heldout_clips(run, DataOptions(clips=clips), folder / "cache")
+    silence = explanations.baseline_of(run, held_out, "silence")
     np.testing.assert_allclose(held_out.silent, np.log(1e-6), atol=1e-4)
     np.testing.assert_allclose(silence, run.inputs(held_out.silent[None])[0])
-    assert not saliency.baseline_of(run, held_out, "zeros").any()
-    np.testing.assert_allclose(saliency.baseline_of(run, held_out, "mean"), run.inputs(held_out.S).mean(0), atol=1e-4)
+    assert not explanations.baseline_of(run, held_out, "zeros").any()
+    np.testing.assert_allclose(
+        explanations.baseline_of(run, held_out, "mean"), run.inputs(held_out.S).mean(0), atol=1e-4
+    )
 
 
 def test_clips_chosen_are_wrong_and_right_ones_of_several_classes(store):
     run = store[0]["tuned"]
     right = run.logits.argmax(1) == run.labels
-    chosen = saliency.choose(run, 4)
+    chosen = explanations.choose(run, 4)
     assert len(chosen) == len(set(chosen)) <= 4
     assert sum(~right[chosen]) == min(2, sum(~right))
     assert not right[chosen[: sum(~right[chosen])]].any()
@@ -138,7 +140,7 @@ def test_without_audio_there_is_still_a_picture(store, tmp_path):
         ({"rows": 0}, [], "rows=0 must be at least 1"),
         ({"block": 2}, [], "block=2 goes with --method gradcam alone"),
         ({"block": 7}, ["--method", "gradcam"], "block=7 must be from 0 to 4"),
-        ({"audio": False}, ["--listen"], "listening needs the audio, and that of"),
+        ({"audio": False}, ["--listen"], "--listen needs the audio: "),
     ],
 )
 def test_bad_options_are_one_line_and_exit_code_2(store, tmp_path, options, flags, message, capsys):

@@ -173,8 +173,8 @@ def _own_features(run: Run, options: DataOptions, cache: Path) -> FeatureCache:
     return found
 
 
-def heldout_audio(run: Run, options: DataOptions) -> list[np.ndarray]:
-    """Waveforms of a run's held-out clips at the rate of its features, each [shape=(n_samples,)].
+def heldout_audio(run: Run, options: DataOptions, ids: Sequence[str] | None = None) -> list[np.ndarray]:
+    """Waveforms of a run's held-out clips, or of those named, at the rate of its features, each [shape=(n_samples,)].
 
     Raises
     ------
@@ -185,7 +185,7 @@ def heldout_audio(run: Run, options: DataOptions) -> list[np.ndarray]:
     """
     dataset = _own_features(run, options, Path()).dataset
     by_id = {clip.id: clip for clip in dataset.clips}
-    return [dataset.load(by_id[clip]) for clip in run.clip_ids]
+    return [dataset.load(by_id[clip]) for clip in (run.clip_ids if ids is None else ids)]
 
 
 def heldout_features(run: Run, options: DataOptions, cache: Path) -> np.ndarray:

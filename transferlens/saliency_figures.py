@@ -12,7 +12,8 @@ from transferlens import cli, display, stats
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from transferlens.saliency import CascadeRow, Explained, SummaryRow
+    from transferlens.explanations import Explained
+    from transferlens.saliency_tables import CascadeRow, SummaryRow
 
 __all__ = ["draw", "draw_summary", "text"]
 

@@ -1,0 +1,250 @@
+"""Explanations: trained networks, the clips they held out, and attributions of the one for the other.
+
+What `transferlens.saliency` draws and scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from transferlens import backbones, lazy, synth
+from transferlens.attribution import Attribution, attribute
+from transferlens.attribution_scores import cascade
+from transferlens.datasets import BUILT_IN, DataOptions
+from transferlens.inputs import heldout_features
+from transferlens.runs import Run, arm_names
+
+if TYPE_CHECKING:
+    from transferlens.network import Network
+
+torch = lazy.load("torch")
+
+__all__ = [
+    "Clips",
+    "Explained",
+    "Question",
+    "baseline_of",
+    "choose",
+    "explain",
+    "heldout_clips",
+    "networks",
+    "randomised",
+]
+
+BEFORE = "before training"
+# Seed of the weights that randomised blocks get.
+SEED = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked of a network: the options of an explanation."""
+
+    target: str = "true"
+    """The class whose logit is explained: true, predicted, or a label."""
+    method: Literal["ig", "smoothgrad", "gradcam", "occlusion"] = "ig"
+    """Integrated Gradients, SmoothGrad, Grad-CAM or occlusion."""
+    block: int | None = None
+    """For gradcam: the block that is looked at. Default: the last."""
+    baseline: Literal["silence", "zeros", "mean"] = "silence"
+    """Where Integrated Gradients start, and what hides cells: a silent clip's features, the network's zero (with
+    normalisation the training clips' mean), or the held-out clips' mean."""
+    tolerance: float = 0.01
+    """Completeness error up to which Integrated Gradients add steps."""
+    max_steps: int = 256
+    """Gradients of a clip after which they stop all the same; what was reached is in the figure and the table."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The held-out clips that are explained.
+
+    Attributes
+    ----------
+    ids, labels : tuple of str [shape=(n,)]
+    S : ndarray [shape=(n, channels, n_mels, width), float32]
+        Log-mel features.
+    silent : ndarray [shape=(channels, n_mels, width), float32]
+        Those of a silent clip.
+    masks : ndarray of bool [shape as S], or None
+        Where the event is, which is known of the built-in set alone.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    S: np.ndarray
+    silent: np.ndarray
+    masks: np.ndarray | None
+
+    @property
+    def energy(self) -> np.ndarray:
+        """Log-mel power, mean over channels [shape=(n, n_mels, width)]."""
+        return self.S.mean(1)
+
+    def pick(self, places: Sequence[int]) -> Clips:
+        """Some of them."""
+        masks = None if self.masks is None else self.masks[places]
+        ids, labels = (tuple(each[i] for i in places) for each in (self.ids, self.labels))
+        return Clips(ids, labels, self.S[places], self.silent, masks)
+
+
+def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
+    """The clips that a run held out; errors as for `inputs.heldout_features`."""
+    settings = run.config.features
+    masks = None
+    if run.config.dataset == BUILT_IN:
+        keep = ("sr", "n_fft", "windows", "hops", "n_mels", "width")
+        chosen = {name: getattr(settings, name) for name in keep}
+        masks = np.stack([synth.event_mask(clip, **chosen) for clip in run.clip_ids])
+    return Clips(
+        ids=run.clip_ids,
+        labels=tuple(run.label_names[label] for label in run.labels),
+        S=heldout_features(run, options, cache),
+        silent=settings.compute(np.zeros(settings.n_fft, np.float32)),
+        masks=masks,
+    )
+
+
+def baseline_of(run: Run, clips: Clips, name: str = "silence") -> torch.Tensor:
+    """What "nothing" is, as the network of a run takes it [shape=(channels, n_mels, width)].
+
+    Parameters
+    ----------
+    run : Run
+    clips : Clips
+    name : "silence", "zeros" or "mean"
+    """
+    if name == "zeros":
+        return torch.zeros(clips.silent.shape)
+    return run.inputs((clips.silent if name == "silence" else clips.S.mean(0))[None])[0]
+
+
+def choose(run: Run, rows: int) -> list[int]:
+    """Clips to draw: up to half wrong ones, the surest first; then the right one of median surety of each class.
+
+    Returns
+    -------
+    places : list of int
+        Among the run's held-out clips.
+    """
+    logits = run.logits - run.logits.max(1, keepdims=True)
+    sure = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).max(1)
+    right = run.logits.argmax(1) == run.labels
+    wrong = sorted(np.flatnonzero(~right), key=lambda i: -sure[i])[: rows // 2]
+    chosen = [int(i) for i in wrong]
+    missing = sorted(set(run.labels.tolist()), key=lambda label: label in run.labels[chosen])
+    for label in missing:
+        of_class = sorted(np.flatnonzero(right & (run.labels == label)), key=lambda i: sure[i])
+        if of_class and len(chosen) < rows:
+            chosen.append(int(of_class[len(of_class) // 2]))
+    return sorted(chosen, key=lambda i: (bool(right[i]), run.labels[i]))
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Attributions of one network.
+
+    Attributes
+    ----------
+    name : str
+    run : Run
+        Where it, or its start, comes from.
+    network : Network
+    clips : Clips
+    x : torch.Tensor [shape=(n, channels, n_mels, width)]
+        The clips as it takes them.
+    baseline : torch.Tensor [shape=(channels, n_mels, width)]
+    targets, predicted : list of int [shape=(n,)]
+        Classes.
+    probabilities : ndarray [shape=(n,)]
+        Of the targets.
+    attribution : Attribution
+    """
+
+    name: str
+    run: Run
+    network: Network
+    clips: Clips
+    x: torch.Tensor
+    baseline: torch.Tensor
+    targets: list[int]
+    predicted: list[int]
+    probabilities: np.ndarray
+    attribution: Attribution
+
+    def pick(self, places: Sequence[int]) -> Explained:
+        """The same of some of the clips."""
+        found = self.attribution
+        return replace(
+            self,
+            clips=self.clips.pick(places),
+            x=self.x[places],
+            targets=[self.targets[i] for i in places],
+            predicted=[self.predicted[i] for i in places],
+            probabilities=self.probabilities[places],
+            attribution=Attribution(**{each.name: getattr(found, each.name)[places] for each in fields(found)}),
+        )
+
+    @property
+    def cells(self) -> np.ndarray:
+        """Attributions summed over channels [shape=(n, n_mels, width)]."""
+        return self.attribution.values.sum(1)
+
+
+def networks(runs: Sequence[Run]) -> list[tuple[str, Run, Network]]:
+    """The runs' trained networks by name, and the first one before its training."""
+    names = arm_names(runs)
+    if len(set(names)) < len(names):
+        names = [f"{name}, seed {run.config.seed}" for name, run in zip(names, runs, strict=True)]
+    found = [(name, run, run.model()) for name, run in zip(names, runs, strict=True)]
+    start = runs[0].model()
+    start.load_state_dict(runs[0].initial_state())
+    return [*found, (f"{names[0]}, {BEFORE}" if len(runs) > 1 else BEFORE, runs[0], start)]
+
+
+def explain(name: str, run: Run, network: Network, clips: Clips, question: Question, device: Any) -> Explained:
+    """Attributions of one network for clips."""
+    network.to(device).eval()
+    x, baseline = run.inputs(clips.S).to(device), baseline_of(run, clips, question.baseline).to(device)
+    with torch.no_grad():
+        logits = torch.cat([network(part) for part in x.split(8)]).double().cpu()
+    predicted = logits.argmax(1).tolist()
+    targets = {
+        "true": [run.label_names.index(label) for label in clips.labels],
+        "predicted": predicted,
+    }.get(question.target) or [run.label_names.index(question.target)] * len(x)
+    return Explained(
+        name=name,
+        run=run,
+        network=network,
+        clips=clips,
+        x=x,
+        baseline=baseline,
+        targets=targets,
+        predicted=predicted,
+        probabilities=logits.softmax(1)[range(len(x)), targets].numpy(),
+        attribution=attribute(
+            network,
+            x,
+            targets=targets,
+            baseline=baseline,
+            method=question.method,
+            tolerance=question.tolerance,
+            max_steps=question.max_steps,
+            block=question.block,
+            progress=True,
+        ),
+    )
+
+
+def randomised(found: Explained, question: Question, device: Any) -> Iterator[tuple[str, Explained]]:
+    """The same clips explained as more and more of the network is randomised, from the top (Adebayo et al. 2018)."""
+    config = found.run.config
+    fresh = backbones.skeleton(config.backbone, n_classes=len(found.run.label_names), plan=config.plan, seed=SEED)
+    for through, network in cascade(found.network, fresh.to(device)):
+        yield through, explain(found.name, found.run, network, found.clips, question, device)

@@ -1,0 +1,171 @@
+"""Scores of explanations as tables: a row a clip, means with intervals, and the cascading randomisation.
+
+What `transferlens.saliency` writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, make_dataclass
+from typing import Any
+
+import numpy as np
+
+from transferlens import stats, synth
+from transferlens.attribution_scores import area, claims, curve, known_answer, rank_correlation, shifted
+from transferlens.datasets import BUILT_IN
+from transferlens.explanations import Explained, Question, randomised
+from transferlens.runs import Run
+
+__all__ = ["CascadeRow", "Row", "SummaryRow", "cascade_rows", "rows_of", "scores", "summary"]
+
+# Seed of the random order of cells.
+SEED = 0
+# What a score can be at least and at most.
+BOUNDS = {"energy_correlation": (-1.0, 1.0), "edge_correlation": (-1.0, 1.0)}
+
+
+def faithfulness(found: Explained, i: int) -> dict[str, float]:
+    """Areas under the insertion and deletion curves of one clip, cells in the order of attribution, energy, chance."""
+    rng = np.random.default_rng([SEED, i])
+    cells = found.cells[i]
+    orders = {"": cells, "_energy": found.clips.energy[i], "_random": rng.permutation(cells.size).reshape(cells.shape)}
+    return {
+        f"{way}{name}": area(
+            curve(
+                found.network,
+                found.x[i],
+                baseline=found.baseline,
+                target=found.targets[i],
+                order=order,
+                insert=way == "insertion",
+            )
+        )
+        for way in ("insertion", "deletion")
+        for name, order in orders.items()
+    }
+
+
+def scores(found: Explained, i: int) -> dict[str, float]:
+    """All scores of one clip."""
+    values = claims(found.cells[i], found.clips.energy[i]) | faithfulness(found, i)
+    if found.clips.masks is not None:
+        power = np.maximum(found.clips.S[i] - found.clips.silent, 0)
+        values |= known_answer(found.attribution.values[i], found.clips.masks[i], power)
+    return values
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network and one clip in the CSV; all scores follow, those with "_chance" of attributions shifted in time."""
+
+    network: str
+    run: str
+    clip: str
+    label: str
+    subset: str
+    target: str
+    target_probability: float
+    predicted: str
+    method: str
+    baseline: str
+    steps: int
+    change: float
+    completeness_error: float
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """Mean of one score over clips, with a 95 % interval (Student's t over clips)."""
+
+    network: str
+    subset: str
+    score: str
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class CascadeRow:
+    """Rank correlation of one clip's attributions with those of the network randomised from the top.
+
+    Of their magnitudes, of signed values, and by chance: of magnitudes shifted in time.
+    """
+
+    network: str
+    clip: str
+    randomised_through: str
+    magnitude: float
+    signed: float
+    chance: float
+
+
+def subset_of(clip: str, run: Run) -> str:
+    """Which kind of clip: of the built-in set, with or without the louder distractor."""
+    if run.config.dataset != BUILT_IN:
+        return "all"
+    return "with distractor" if synth.spec(clip).has_distractor else "without distractor"
+
+
+def rows_of(found: Explained, question: Question, bar: Callable[[int], Any]) -> list[Any]:
+    """A row a clip: the fields of `Row`, and a field a score."""
+    labels = found.run.label_names
+    rows = []
+    for i, clip in enumerate(found.clips.ids):
+        row = Row(
+            network=found.name,
+            run=found.run.config.id,
+            clip=clip,
+            label=found.clips.labels[i],
+            subset=subset_of(clip, found.run),
+            target=labels[found.targets[i]],
+            target_probability=float(found.probabilities[i]),
+            predicted=labels[found.predicted[i]],
+            method=question.method,
+            baseline=question.baseline,
+            steps=int(found.attribution.steps[i]),
+            change=float(found.attribution.change[i]),
+            completeness_error=float(found.attribution.error[i]),
+        )
+        values = scores(found, i)
+        whole = make_dataclass("ScoredRow", [*((f.name, f.type) for f in fields(Row)), *((n, float) for n in values)])
+        rows.append(whole(**asdict(row), **values))
+        bar(1)
+    return rows
+
+
+def summary(rows: Sequence[Any]) -> list[SummaryRow]:
+    """Means over clips of every score, of all clips and of each subset."""
+    found = []
+    names = [field.name for field in fields(rows[0])][len(fields(Row)) :]
+    for network in dict.fromkeys(row.network for row in rows):
+        mine = [row for row in rows if row.network == network]
+        subsets = {"all": mine} | {kind: [row for row in mine if row.subset == kind] for kind in _subsets(mine)}
+        for kind, group in subsets.items():
+            for name in names:
+                bounds = BOUNDS.get(name.removesuffix("_chance"), (0.0, 1.0))
+                interval = stats.mean_interval([getattr(row, name) for row in group], bounds=bounds)
+                found.append(SummaryRow(network, kind, name, interval.mean, interval.low, interval.high, interval.n))
+    return found
+
+
+def _subsets(rows: Iterable[Row]) -> list[str]:
+    return sorted({row.subset for row in rows} - {"all"})
+
+
+def cascade_rows(found: Explained, question: Question, device: Any) -> list[CascadeRow]:
+    """How alike the attributions of one network are to its own, as it is randomised."""
+    return [
+        CascadeRow(
+            network=found.name,
+            clip=clip,
+            randomised_through=through,
+            magnitude=rank_correlation(np.abs(other), np.abs(cells)),
+            signed=rank_correlation(other, cells),
+            chance=shifted(lambda values, cells=cells: rank_correlation(values, np.abs(cells)), np.abs(other)),
+        )
+        for through, others in randomised(found, question, device)
+        for clip, cells, other in zip(found.clips.ids, found.cells, others.cells, strict=True)
+    ]
