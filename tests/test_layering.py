@@ -33,7 +33,7 @@ LAYERS = [
     ["saliency_figures"],
     ["sweep"],
     ["by_block"],
-    ["pretraining", "freeze", "fuse", "truncate", "plan_grid", "ensemble", "saliency", "svcca", "train"],
+    ["pretraining", "selection", "freeze", "fuse", "truncate", "plan_grid", "ensemble", "saliency", "svcca", "train"],
     ["tables", "robustness", "demo"],
     ["__main__", "__init__"],
 ]

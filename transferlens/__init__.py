@@ -45,6 +45,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "saliency",
         "saliency_figures",
         "saliency_tables",
+        "selection",
         "similarity",
         "stats",
         "svcca",

@@ -19,6 +19,7 @@ COMMANDS = {
     "saliency": "question 5: what a network looks at, scored and to listen to",
     "ensemble": "question 4: averaged outputs of several networks, what they gain and why",
     "robustness": "question 4: single networks and ensembles as clips are corrupted",
+    "selection": "which epoch is reported, and how much that flatters",
     "tables": "the paper's tables from a run store, beside its published values",
     "train": "train networks under a transfer plan",
     "runs": "list the runs of a store, or show single ones",

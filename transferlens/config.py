@@ -105,6 +105,8 @@ class RunConfig:
         Hash of the ImageNet tensors; empty where nothing is pretrained.
     seed : int >= 0
     training : Training
+    inner_fold : str
+        A fold that is kept from training too, to choose the epoch without a look at the held-out fold; empty: none.
     """
 
     dataset: str
@@ -116,13 +118,18 @@ class RunConfig:
     weights_sha256: str
     seed: int
     training: Training
+    inner_fold: str = ""
 
     @property
     def id(self) -> str:
         """The run id: the point in words, then a short hash over all of it."""
         short = self.backbone.removeprefix("tf_").removeprefix("efficientnet_")
-        words = f"{self.dataset}-f{self.fold}-{short}-{self.plan}-s{self.seed}"
-        return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', words)[:150]}-{content_hash(dataclasses.asdict(self))[:8]}"
+        inner = f"-n{self.inner_fold}" if self.inner_fold else ""
+        words = f"{self.dataset}-f{self.fold}-{short}-{self.plan}-s{self.seed}{inner}"
+        content = dataclasses.asdict(self)
+        if not self.inner_fold:
+            del content["inner_fold"]
+        return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', words)[:150]}-{content_hash(content)[:8]}"
 
     def path(self, folder: Path) -> Path:
         """Where this run is, or will be, in the store `folder`."""

@@ -95,10 +95,10 @@ class DataSet:
             return self.folds
         return ("test",) if "test" in self.folds else tuple(fold for fold in self.folds if fold != "train")
 
-    def split(self, fold: str) -> tuple[np.ndarray, np.ndarray]:
+    def split(self, fold: str, inner_fold: str = "") -> tuple[np.ndarray, np.ndarray]:
         """Places among the clips of those trained on and of those held out: two ndarrays of int.
 
-        All other folds are trained on, or only the one named "train" where there is one.
+        All other folds but `inner_fold` are trained on, or only the one named "train" where there is one.
 
         Raises
         ------
@@ -107,7 +107,7 @@ class DataSet:
         """
         folds = np.array([clip.fold for clip in self.clips], dtype=object)
         other = folds == "train" if "train" in self.folds and fold != "train" else folds != fold
-        training = np.flatnonzero(other)
+        training = np.flatnonzero(other & (folds != inner_fold))
         if (classes := len({self.clips[i].label for i in training})) < 2:
             raise DataError(
                 f"fold {fold!r} of {self.name} held out leaves {len(training)} clips of {classes} classes to train on: "

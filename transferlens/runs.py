@@ -34,6 +34,11 @@ SCHEMA = 1
 HISTORY = ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
 
 
+def history_names(config: RunConfig) -> tuple[str, ...]:
+    """What the history of a run holds an epoch: with an inner fold, the accuracy there too."""
+    return (*HISTORY, "inner_accuracy") if config.inner_fold else HISTORY
+
+
 @dataclass(frozen=True)
 class RunState:
     """All that a run file holds; what a run has reached after some epoch.
@@ -41,7 +46,8 @@ class RunState:
     Attributes
     ----------
     history : dict of str to list of float
-        An entry an epoch: train_loss, heldout_loss, heldout_accuracy, lr, seconds.
+        An entry an epoch: train_loss, heldout_loss, heldout_accuracy, lr, seconds, and with an inner fold
+        inner_accuracy.
     clip_ids, labels : list of str, ndarray of int [shape=(n_clips,)]
         The held-out clips, in the order of the logits' rows.
     logits_last, logits_best : ndarray [shape=(n_clips, n_classes), float32]
@@ -172,7 +178,7 @@ class Run:
     provenance : dict
         Versions, weights' source, feature key, device, threads, precision, times.
     history : dict of str to ndarray [shape=(n_epochs,)]
-        train_loss, heldout_loss, heldout_accuracy (a fraction), lr, seconds.
+        train_loss, heldout_loss, heldout_accuracy (a fraction), lr, seconds; inner_accuracy with an inner fold.
     label_names : tuple of str
         Sorted; the order of the logits' columns.
     clip_ids : tuple of str
@@ -204,6 +210,13 @@ class Run:
     def accuracy_best(self) -> float:
         """Held-out accuracy of the best epoch on the held-out fold itself: optimistic."""
         return float(self.history["heldout_accuracy"].max())
+
+    @property
+    def accuracy_nested(self) -> float | None:
+        """Held-out accuracy at the epoch that is best on the inner fold, the first of several; None without one."""
+        if not self.config.inner_fold:
+            return None
+        return float(self.history["heldout_accuracy"][self.history["inner_accuracy"].argmax()])
 
     def initial_state(self) -> dict[str, torch.Tensor]:
         """State dict of the network before training.
@@ -332,7 +345,7 @@ def load_run(path: Path | str, *, expected: RunConfig | None = None) -> Run:
             raise CheckpointError(
                 f"{path} has finished {done} of {config.training.epochs} epochs: ask for the run again to finish it"
             )
-        history = {key: file["history"][key][:] for key in HISTORY}
+        history = {key: file["history"][key][:] for key in history_names(config)}
         if any(values.shape != (done,) or not np.isfinite(values).all() for values in history.values()):
             raise CheckpointError(f"{path} has a damaged history: delete it, and the run is trained again")
         n_clips, n_classes = len(file["clip_ids"]), len(file["label_names"])

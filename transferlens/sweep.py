@@ -72,6 +72,9 @@ class SweepOptions(FeatureOptions, DataOptions):
     """Epochs after which the step schedule drops; the preset's by default."""
     normalise: Literal["none", "channel"] | None = None
     """none: log-mel as it is (the paper). channel: mean 0, deviation 1 over the training folds. Or the preset's."""
+    select: Literal["last", "nested"] = "last"
+    """last: train on all other folds. nested: keep the fold after the held-out one from training, to choose the epoch
+    there; the accuracy after the last epoch stays the headline."""
     precision: Literal["auto", "bf16", "fp32"] | None = None
     """auto: bf16 autocast where the processor or GPU has it. bf16. fp32. Recorded in the run."""
     device: str = "auto"
@@ -132,8 +135,20 @@ class Study:
         if not folds:
             raise DataError(f"{self.dataset.name} has no fold to hold out: its only one is named train")
         for fold in folds:
-            self.dataset.split(fold)  # refuses a fold that leaves nothing to learn from
+            self.dataset.split(fold, self._inner(fold))  # refuses a fold that leaves nothing to learn from
         return folds
+
+    def _inner(self, fold: str) -> str:
+        """The fold that chooses the epoch: the next one, in a ring."""
+        if self.options.select == "last":
+            return ""
+        others = [other for other in self.dataset.folds if other != "train"]
+        if len(others) < (2 if "train" in self.dataset.folds else 3):
+            raise ParameterError(
+                f"select='nested' needs three folds or more and {self.dataset.name} has {len(self.dataset.folds)}: one "
+                "to hold out, one to choose the epoch, and one to train on"
+            )
+        return others[(others.index(fold) + 1) % len(others)]
 
     @cached_property
     def cache(self) -> FeatureCache:
@@ -169,6 +184,7 @@ class Study:
                 else backbones.imagenet_state(backbone, weights).sha256,
                 seed=seed,
                 training=training or self.options.training(plan),
+                inner_fold=self._inner(fold),
             )
             for backbone in dict.fromkeys(self.options.backbone)
             for fold in self.folds

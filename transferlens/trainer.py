@@ -20,7 +20,16 @@ import numpy as np
 from transferlens import __version__, backbones, lazy
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.inputs import PASS_SIZE, Data, chunks
-from transferlens.runs import HISTORY, Run, RunConfig, RunState, load_run, normalised, read_state, write_state
+from transferlens.runs import (
+    Run,
+    RunConfig,
+    RunState,
+    history_names,
+    load_run,
+    normalised,
+    read_state,
+    write_state,
+)
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -111,7 +120,8 @@ class Trainer:
         plan = config.plan
         fixed = run_frozen_once and plan.frozen_through is not None and plan.bn == "fixed"
         self.start = plan.frozen_through + 1 if fixed else 0  # the block that batches are fed to
-        self.rows, self.held_out = data.dataset.split(config.fold)
+        self.rows, self.held_out = data.dataset.split(config.fold, config.inner_fold)
+        self.inner = data.dataset.split(config.inner_fold)[1] if config.inner_fold else np.empty(0, int)
         self.normalisation = _normalisation(data, self.rows, config.training.normalise)
         n_classes = len(data.label_names)
         self.network = backbones.skeleton(config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed)
@@ -120,7 +130,7 @@ class Trainer:
         self.network.to(data.device, memory_format=torch.channels_last)
         self.learned = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         self.optimizer = self._optimizer()
-        self.history: dict[str, list[float]] = {name: [] for name in HISTORY}
+        self.history: dict[str, list[float]] = {name: [] for name in history_names(config)}
         self.logits_last = self.logits_best = np.empty((0, 0), np.float32)
 
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -196,7 +206,7 @@ class Trainer:
         done, started = self.epochs_done, time.perf_counter()
         lr = self.config.training.lr_at(done)
         loss = self._train(done)
-        self.logits_last = self._logits()
+        self.logits_last = self._logits(self.held_out)
         target = torch.from_numpy(self.data.labels[self.held_out])
         logits = torch.from_numpy(self.logits_last)
         if not logits.isfinite().all():
@@ -205,8 +215,10 @@ class Trainer:
         if accuracy > max(self.history["heldout_accuracy"], default=-1):
             self.logits_best = self.logits_last
         held_out_loss = torch.nn.functional.cross_entropy(logits, target).item()
-        row = (loss, held_out_loss, accuracy, lr, time.perf_counter() - started)
-        for name, value in zip(HISTORY, row, strict=True):
+        row = [loss, held_out_loss, accuracy, lr, time.perf_counter() - started]
+        if len(self.inner):
+            row.append(float((self._logits(self.inner).argmax(1) == self.data.labels[self.inner]).mean()))
+        for name, value in zip(self.history, row, strict=True):
             self.history[name].append(value)
 
     @property
@@ -236,9 +248,9 @@ class Trainer:
             raise FloatingPointError(f"the training loss is {total.item()} in epoch {epoch + 1}: {DIVERGED}")
         return total.item() / len(order)
 
-    def _logits(self) -> np.ndarray:
+    def _logits(self, rows: np.ndarray) -> np.ndarray:
         self.network.eval()
-        batches = self._batches(chunks(self.held_out, PASS_SIZE))
+        batches = self._batches(chunks(rows, PASS_SIZE))
         with torch.inference_mode():
             return torch.cat([self._forward(x).cpu() for x in batches]).numpy()
 
@@ -277,7 +289,7 @@ class Trainer:
         CheckpointError
             Where it is one of another run, or not whole.
         """
-        lengths = {len(state.history.get(name, ())) for name in HISTORY}
+        lengths = {len(state.history.get(name, ())) for name in history_names(self.config)}
         moments = {key.rsplit("/", 1)[0] for key in state.optimizer}
         if state.config != self.config or len(lengths) != 1 or moments != self.learned.keys():
             raise CheckpointError("it is of another run, or parts of it are missing")
@@ -287,7 +299,8 @@ class Trainer:
         if other := {key: value for key, value in here.items() if state.provenance.get(key) != value}:
             log.warning("%s was begun in another environment; its bits may differ: %s", self.config.id, other)
             self.provenance["resumed_with"] = ", ".join(f"{key} {value}" for key, value in other.items())
-        self.history, self.fresh = state.history, state.fresh
+        self.history = {name: state.history[name] for name in history_names(self.config)}
+        self.fresh = state.fresh
         self.logits_last, self.logits_best = state.logits_last, state.logits_best
         self.network.load_state_dict({name: torch.from_numpy(np.asarray(v)) for name, v in state.weights.items()})
         for key, value in state.optimizer.items():

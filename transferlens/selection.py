@@ -1,0 +1,195 @@
+"""Which epoch is reported, and how much that flatters: last, best on the held-out fold, and chosen on an inner fold.
+
+The paper's training code reports the epoch that is best on the held-out fold itself. That number looks at the clips it
+is then measured on, and is optimistic; how much, this tells for every run of a store. Runs trained with
+``--select nested`` keep one more fold from training and let it choose the epoch: what an honest choice gives.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from transferlens import cli, display, stats
+from transferlens.errors import CheckpointError
+from transferlens.files import check_writable, write_csv
+from transferlens.runs import Run, arm_names, list_runs, load_run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Options", "Row", "draw", "main", "optimism", "rows_of"]
+
+STEM = "selection"
+WORDS = {
+    "accuracy_last": "last epoch",
+    "accuracy_best": "best epoch on the held-out fold (optimistic)",
+    "accuracy_nested": "epoch chosen on an inner fold",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How much choosing the epoch on the held-out fold flatters, over all finished runs of a store."""
+
+    runs: Path = Path("runs")
+    """Folder of the run store."""
+    ckpt: tuple[Path, ...] = ()
+    """Only these run files. Default: all of --runs."""
+    figures: Path = Path("figures")
+    """Folder for selection.png, .pdf and .csv."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run in the CSV; accuracies are fractions. The nested one is NaN for runs without an inner fold."""
+
+    group: str
+    dataset: str
+    backbone: str
+    arm: str
+    fold: str
+    inner_fold: str
+    seed: int
+    epoch_last: int
+    epoch_best: int
+    epoch_nested: float
+    accuracy_last: float
+    accuracy_best: float
+    accuracy_nested: float
+    run: str
+
+
+def rows_of(runs: Sequence[Run]) -> list[Row]:
+    """A row a run: runs of one data set, backbone and arm make a group, with and without an inner fold apart."""
+    return [_row(run, arm) for run, arm in zip(runs, _arms(runs), strict=True)]
+
+
+def _arms(runs: Sequence[Run]) -> list[str]:
+    """Names of the arms; where runs of one plan, data set and fold differ otherwise, with the end of their ids."""
+    places: dict[tuple, list[int]] = {}
+    for i, run in enumerate(runs):
+        config = run.config
+        places.setdefault((config.dataset, config.backbone, config.fold, config.inner_fold), []).append(i)
+    names = [""] * len(runs)
+    for mine in places.values():
+        for i, name in zip(mine, arm_names([runs[i] for i in mine]), strict=True):
+            epochs = runs[i].config.training.epochs
+            names[i] = f"{name.partition(' (')[0]}, {epochs} epochs"
+    return names
+
+
+def _row(run: Run, arm: str) -> Row:
+    config, nan = run.config, float("nan")
+    inner = run.history["inner_accuracy"].argmax() + 1 if config.inner_fold else nan
+    return Row(
+        group=f"{config.dataset}, {config.backbone}\n{arm}" + (", nested" if config.inner_fold else ""),
+        dataset=config.dataset,
+        backbone=config.backbone,
+        arm=arm,
+        fold=config.fold,
+        inner_fold=config.inner_fold,
+        seed=config.seed,
+        epoch_last=config.training.epochs,
+        epoch_best=int(run.history["heldout_accuracy"].argmax()) + 1,
+        epoch_nested=float(inner),
+        accuracy_last=run.accuracy_last,
+        accuracy_best=run.accuracy_best,
+        accuracy_nested=nan if run.accuracy_nested is None else run.accuracy_nested,
+        run=config.id,
+    )
+
+
+def optimism(rows: Iterable[Row], honest: str = "accuracy_last") -> stats.Interval:
+    """By how much the best epoch on the held-out fold exceeds the honest choice: mean over folds, with its interval.
+
+    Parameters
+    ----------
+    rows : iterable of Row
+    honest : str
+        "accuracy_last" or "accuracy_nested".
+    """
+    rows = list(rows)
+    gains = [row.accuracy_best - getattr(row, honest) for row in rows]
+    return stats.mean_interval(stats.fold_means(gains, [row.fold for row in rows]), bounds=(-1.0, 1.0))
+
+
+def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    return groups
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """Accuracies by each way of choosing the epoch, and below by how much the best epoch exceeds the others."""
+    groups = _groups(rows)
+    fig, (top, bottom) = display.new_figure(
+        2, 1, width=3 + 2.1 * len(groups), height=7.4, sharex=True, height_ratios=[1.6, 1]
+    )
+    palette = display.colours(list(WORDS.values()))
+    points = {
+        group: {
+            words: stats.fold_means([getattr(row, field) for row in mine], [row.fold for row in mine])
+            for field, words in WORDS.items()
+            if np.isfinite(getattr(mine[0], field))
+        }
+        for group, mine in groups.items()
+    }
+    ax = display.points_and_means(points, palette=palette, ax=top[0])
+    ax.set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
+    differences = {
+        "accuracy_last": [(x, optimism(mine)) for x, mine in enumerate(groups.values())],
+        "accuracy_nested": [
+            (x, optimism(mine, "accuracy_nested")) for x, mine in enumerate(groups.values()) if mine[0].inner_fold
+        ],
+    }
+    named = {WORDS[field]: each for field, each in differences.items() if each}
+    display.changes(named, palette=palette, ax=bottom[0])
+    bottom[0].set_ylabel("optimism: best epoch\nless the others [points]")
+    bottom[0].set_xticks(range(len(groups)), list(groups), fontsize="x-small")
+    used = [words for words in WORDS.values() if any(words in arms for arms in points.values())]
+    fig.legend(
+        display.handles({words: palette[words] for words in used}), used, loc="outside lower center", frameon=False
+    )
+    fig.suptitle("which epoch is reported", x=0.01, ha="left")
+    return fig
+
+
+def text(rows: Sequence[Row]) -> str:
+    """The optimism of each group in words."""
+    lines = []
+    for group, mine in _groups(rows).items():
+        name = group.replace("\n", ", ")
+        lines.append(f"{name}: best epoch less last {optimism(mine).text('points')}, {len(mine)} runs")
+        if mine[0].inner_fold:
+            nested = stats.mean_interval(stats.fold_means([r.accuracy_nested for r in mine], [r.fold for r in mine]))
+            lines.append(
+                f"  nested: {nested}; best epoch less nested {optimism(mine, 'accuracy_nested').text('points')}"
+            )
+    return "\n".join(lines)
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, read the store, compute, write, draw."""
+    options = cli.parse(Options, argv, prog="selection")
+    check_writable("figures", options.figures)
+    paths = options.ckpt or [summary.path for summary in list_runs(options.runs) if summary.is_complete]
+    if not paths:
+        raise CheckpointError(f"runs={str(options.runs)!r} has no finished run: train some first")
+    rows = rows_of(list({run.config.id: run for run in map(load_run, paths)}.values()))
+    write_csv(rows, options.figures / f"{STEM}.csv")
+    display.save_figure(draw(rows), options.figures / STEM)
+    print(text(rows))
+    print(f"written: {options.figures / STEM}.png, .pdf, .csv")
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
