@@ -29,12 +29,13 @@ LAYERS = [
     ["config"],
     ["runs", "inputs", "precision"],
     ["trainer", "explanations"],
-    ["saliency_tables"],
+    ["saliency_tables", "explorer"],
     ["saliency_figures"],
     ["sweep"],
     ["by_block"],
     ["pretraining", "selection", "freeze", "fuse", "truncate", "plan_grid", "ensemble", "saliency", "svcca", "train"],
     ["tables", "robustness", "demo"],
+    ["report"],
     ["__main__", "__init__"],
 ]
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}

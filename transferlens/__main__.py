@@ -21,6 +21,7 @@ COMMANDS = {
     "robustness": "question 4: single networks and ensembles as clips are corrupted",
     "selection": "which epoch is reported, and how much that flatters",
     "tables": "the paper's tables from a run store, beside its published values",
+    "report": "one self-contained page of a run store and its figures",
     "train": "train networks under a transfer plan",
     "runs": "list the runs of a store, or show single ones",
     "datasets": "the data sets that are known; --audit checks one",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,12 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 matplotlib = lazy.load("matplotlib")
+images = lazy.load("matplotlib.image")
 scipy = lazy.load("scipy")
 seaborn = lazy.load("seaborn")
 
 __all__ = [
     "accuracy_against",
     "against_size",
+    "attribution_image",
     "attribution_map",
     "band",
     "changes",
@@ -39,6 +43,7 @@ __all__ = [
     "save_figure",
     "similarity_map",
     "spectrogram",
+    "spectrogram_image",
     "stacked_bars",
     "stages",
 ]
@@ -453,13 +458,37 @@ def attribution_map(values: np.ndarray, *, seconds: float | None, ax: Axes | Non
         As for `spectrogram`.
     """
     ax = _axes(ax)
+    image = _attribution_colours(values)
+    ax.imshow(image, origin="lower", aspect="auto", extent=_extent(values, seconds), interpolation="nearest")
+    return ax
+
+
+def _attribution_colours(values: np.ndarray) -> np.ndarray:
+    """Red, green, blue and opacity [shape=(n_mels, width, 4)]."""
     values = scipy.ndimage.gaussian_filter(values, SMOOTH)
     limit = np.quantile(np.abs(values), ROBUST) or 1.0
     share = np.clip(values / limit, -1, 1)
     image = matplotlib.colormaps["bwr"](0.5 + share / 2)
     image[..., 3] = np.abs(share) ** 0.6
-    ax.imshow(image, origin="lower", aspect="auto", extent=_extent(values, seconds), interpolation="nearest")
-    return ax
+    return image
+
+
+def attribution_image(values: np.ndarray) -> str:
+    """The same as `attribution_map`, a cell a pixel, as a data URI to be laid over that of `spectrogram_image`."""
+    return _data_uri(_attribution_colours(values))
+
+
+def spectrogram_image(S: np.ndarray) -> str:
+    """The same as `spectrogram`, a cell a pixel, without axes, as a data URI."""
+    low, high = np.quantile(S, (0.02, 0.998))
+    shade = np.clip((S - low) / max(high - low, 1e-9), 0, 1)
+    return _data_uri(matplotlib.colormaps["Greys"](shade))
+
+
+def _data_uri(image: np.ndarray) -> str:
+    file = io.BytesIO()
+    images.imsave(file, image[::-1], format="png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def intervals(

@@ -5,6 +5,7 @@ What `transferlens.saliency` draws and scores.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -125,7 +126,8 @@ def baseline_of(run: Run, clips: Clips, name: str = "silence") -> torch.Tensor:
 
 
 def choose(run: Run, rows: int) -> list[int]:
-    """Clips to draw: up to half wrong ones, the surest first; then the right one of median surety of each class.
+    """Clips to draw: up to half wrong ones, the surest first; then right ones of each class in turn,
+    those of median surety first.
 
     Returns
     -------
@@ -138,10 +140,13 @@ def choose(run: Run, rows: int) -> list[int]:
     wrong = sorted(np.flatnonzero(~right), key=lambda i: -sure[i])[: rows // 2]
     chosen = [int(i) for i in wrong]
     missing = sorted(set(run.labels.tolist()), key=lambda label: label in run.labels[chosen])
+    queues = []
     for label in missing:
         of_class = sorted(np.flatnonzero(right & (run.labels == label)), key=lambda i: sure[i])
-        if of_class and len(chosen) < rows:
-            chosen.append(int(of_class[len(of_class) // 2]))
+        queues.append(sorted(of_class, key=lambda i, mine=of_class: abs(mine.index(i) - len(mine) // 2)))
+    for turn in itertools.zip_longest(*queues):
+        chosen += [int(i) for i in turn if i is not None]
+    chosen = chosen[:rows]
     return sorted(chosen, key=lambda i: (bool(right[i]), run.labels[i]))
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 h5py = lazy.load("h5py")
 torch = lazy.load("torch")
 
-__all__ = ["Run", "RunConfig", "RunSummary", "Training", "arm_names", "check_alike", "list_runs", "load_run"]
+__all__ = ["Run", "RunConfig", "RunSummary", "Training", "arm_names", "check_alike", "list_runs", "load_run", "scan"]
 
 SCHEMA = 1
 HISTORY = ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
@@ -414,7 +414,7 @@ def summarise(path: Path) -> RunSummary:
         )
 
 
-def _scan(folder: Path) -> tuple[list[RunSummary], list[str]]:
+def scan(folder: Path) -> tuple[list[RunSummary], list[str]]:
     """All runs below a folder, and what is wrong with the files that are none."""
     if not Path(folder).is_dir():
         raise CheckpointError(f"runs={str(folder)!r} is no folder: name a run store, or train a run first")
@@ -435,7 +435,7 @@ def list_runs(folder: Path | str) -> list[RunSummary]:
     CheckpointError
         Naming every file that cannot be read.
     """
-    summaries, problems = _scan(Path(folder))
+    summaries, problems = scan(Path(folder))
     if problems:
         raise CheckpointError("; ".join(problems))
     return summaries
@@ -489,7 +489,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.ckpt:
         print("\n\n".join([_details(load_run(path)) for path in options.ckpt]))
         return cli.DONE
-    summaries, problems = _scan(options.runs)
+    summaries, problems = scan(options.runs)
     print(_table(summaries) if summaries else f"no runs in {options.runs}")
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

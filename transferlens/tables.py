@@ -25,7 +25,7 @@ from transferlens.manifest import manifest
 from transferlens.plan import TransferPlan
 from transferlens.runs import Run, RunSummary, list_runs, load_run
 
-__all__ = ["Cell", "Options", "cells", "latex", "main", "markdown", "published"]
+__all__ = ["Cell", "Options", "cells", "latex", "lines", "main", "markdown", "published"]
 
 STEM = "tables"
 ARMS = {"pretrained": TransferPlan.finetune(), "from scratch": TransferPlan.scratch()}
@@ -213,9 +213,9 @@ def _setting(config: RunConfig) -> str:
 # ------------------------------------------------------------------------------------------------ pages
 
 
-def _lines(found: Sequence[Cell]) -> list[list[str]]:
+def lines(found: Sequence[Cell]) -> list[list[str]]:
     """Rows of the table: data set, backbone, and of each column ours and the paper's."""
-    lines = []
+    table = []
     for dataset, backbone in dict.fromkeys((cell.dataset, cell.backbone) for cell in found):
         mine = [cell for cell in found if (cell.dataset, cell.backbone) == (dataset, backbone)]
         line = [dataset, backbone]
@@ -225,8 +225,8 @@ def _lines(found: Sequence[Cell]) -> list[list[str]]:
             line.append("; ".join(f"{cell.text} ({cell.setting})" if several else cell.text for cell in here))
             paper = here[0].paper
             line.append(_number(paper, here[0].paper_std, digits=2) if np.isfinite(paper) else "")
-        lines.append(line)
-    return lines
+        table.append(line)
+    return table
 
 
 HEAD = ["data set", "backbone", *(f"{column}{who}" for column in COLUMNS for who in ("", ", paper"))]
@@ -238,8 +238,7 @@ CAPTION = (
 
 def markdown(found: Sequence[Cell]) -> str:
     """The table as Markdown."""
-    lines = _lines(found)
-    rows = [HEAD, ["---"] * 2 + ["---:"] * (len(HEAD) - 2), *lines]
+    rows = [HEAD, ["---"] * 2 + ["---:"] * (len(HEAD) - 2), *lines(found)]
     return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + ["", CAPTION, ""])
 
 
@@ -248,15 +247,15 @@ _ESCAPES = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "\\
 
 def latex(found: Sequence[Cell]) -> str:
     """The table as LaTeX, for the package booktabs."""
-    lines = [r"% \usepackage{booktabs}", r"\begin{tabular}{ll" + "r" * (len(HEAD) - 2) + "}", r"\toprule"]
-    lines += [" & ".join(name.translate(_ESCAPES) for name in HEAD) + r" \\", r"\midrule"]
+    text = [r"% \usepackage{booktabs}", r"\begin{tabular}{ll" + "r" * (len(HEAD) - 2) + "}", r"\toprule"]
+    text += [" & ".join(name.translate(_ESCAPES) for name in HEAD) + r" \\", r"\midrule"]
     before = None
-    for line in _lines(found):
+    for line in lines(found):
         if before not in (None, line[0]):
-            lines.append(r"\midrule")
+            text.append(r"\midrule")
         before = line[0]
-        lines.append(" & ".join(cell.translate(_ESCAPES) for cell in line) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", f"% {CAPTION}", ""])
+        text.append(" & ".join(cell.translate(_ESCAPES) for cell in line) + r" \\")
+    return "\n".join([*text, r"\bottomrule", r"\end{tabular}", f"% {CAPTION}", ""])
 
 
 @cli.command

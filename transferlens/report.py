@@ -1,0 +1,284 @@
+"""One page for a whole study: a run store and a folder of figures as one self-contained HTML file.
+
+What was run, the paper's tables, every figure with what it shows, and an explorer of held-out clips: hear a clip, see
+its spectrogram and each network's attributions and predictions, and hear what was used and what was ignored. The file
+needs no network and opens from disk.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import importlib.resources
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from transferlens import __version__, cli, lazy, tables
+from transferlens.datasets import DataOptions
+from transferlens.errors import CheckpointError, ParameterError
+from transferlens.explanations import Question
+from transferlens.explorer import Entry, entries
+from transferlens.files import check_writable, write_text
+from transferlens.plan import TransferPlan
+from transferlens.runs import Run, RunSummary, load_run, scan
+from transferlens.trainer import keep_freed_memory, pick_device
+
+jinja2 = lazy.load("jinja2")
+
+__all__ = ["FIGURES", "Options", "main", "page"]
+
+# Stem of a figure -> its title and what it shows.
+FIGURES = {
+    "pretrained_vs_scratch": (
+        "Question 1: pretrained against random initialisation",
+        "Left: accuracy of each fold (dots) with mean and 95 % interval (diamond); hollow dots are the epoch best on "
+        "the held-out fold, which is optimistic. Right: held-out accuracy by epoch.",
+    ),
+    "freeze": (
+        "Question 2: frozen blocks",
+        "Accuracy where the blocks up to K stay as ImageNet made them, and only the rest is trained.",
+    ),
+    "fuse": (
+        "Question 2: partial pretrained weights",
+        "Accuracy where only the blocks up to K begin with ImageNet's weights, and the others at random.",
+    ),
+    "truncate": (
+        "Question 2: truncation",
+        "Accuracy of the network cut after Block K, pretrained and from scratch, and against its size.",
+    ),
+    "plan_grid": ("Question 2: the plan space", "Accuracy over truncation and pretraining or freezing, by block."),
+    "svcca": (
+        "Question 2: change of representations",
+        "SVCCA of every layer before and after training against depth: 1 is unchanged up to a linear map. The hatched "
+        "band is the noise floor of two seeds, dots below it the level of independent noise.",
+    ),
+    "svcca_matrix": (
+        "Question 2: blocks against blocks",
+        "Linear CKA of each block's pooled output with every other's, before and after training.",
+    ),
+    "ensemble": (
+        "Question 4: ensembles",
+        "Accuracy of single networks and ensembles, accuracy against size, where the gain comes from, and calibration.",
+    ),
+    "robustness": (
+        "Question 4: robustness",
+        "Accuracy of single networks (dashed) and ensembles (full) as the held-out clips are corrupted.",
+    ),
+    "selection": (
+        "Which epoch is reported",
+        "Accuracy after the last epoch, at the epoch best on the held-out fold, and at that chosen on an inner fold.",
+    ),
+    "saliency": (
+        "Question 5: what the networks look at",
+        "Attributions of held-out clips: red cells speak for the target class, blue ones against it.",
+    ),
+    "saliency_summary": (
+        "Question 5: the claims as numbers",
+        "Where attributions lie, whether they are faithful, and what randomising blocks does to them.",
+    ),
+}
+MB = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(DataOptions):
+    """One self-contained HTML page of a run store and a folder of figures, with an explorer of clips."""
+
+    runs: Path = Path("runs")
+    """Folder of the run store."""
+    figures: Path = Path("figures")
+    """Folder of the figures; report.html is written there."""
+    ckpt: tuple[Path, ...] = ()
+    """Runs that the explorer shows, with the same held-out clips. Default: one of each arm, on the data set, backbone
+    and fold with most runs."""
+    explore: int = 40
+    """Clips in the explorer; 0 leaves it out."""
+    budget: float = 25
+    """Largest size of the page [MB]: clips beyond are left out."""
+    max_steps: int = 64
+    """Gradients of a clip after which Integrated Gradients stop."""
+    cache: Path = Path("cache")
+    """Folder of the feature caches."""
+    device: str = "auto"
+    """auto (cuda, mps, cpu: the first there is), or torch's name of a device."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ by fold and seed alone, in words."""
+
+    dataset: str
+    backbone: str
+    arm: str
+    setting: str
+    folds: str
+    seeds: str
+    n: int
+    accuracy: str
+    minutes: str
+
+
+def groups(summaries: Sequence[RunSummary]) -> list[Group]:
+    """What was run, an entry for all that differ by fold and seed alone."""
+    kinds: dict[tuple, list[RunSummary]] = {}
+    for summary in summaries:
+        config = summary.config
+        key = (config.data_key, config.backbone, config.plan, config.features, config.training, bool(config.inner_fold))
+        kinds.setdefault(key, []).append(summary)
+    found = []
+    for mine in kinds.values():
+        config = mine[0].config
+        values = [100 * s.accuracy_last for s in mine]
+        spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+        found.append(
+            Group(
+                dataset=config.dataset,
+                backbone=config.backbone,
+                arm=_plan_in_words(config.plan) + (", nested selection" if config.inner_fold else ""),
+                setting=f"{config.training.epochs} epochs, lr {config.training.lr:g}, {config.training.schedule}",
+                folds=" ".join(sorted({s.config.fold for s in mine})),
+                seeds=" ".join(map(str, sorted({s.config.seed for s in mine}))),
+                n=len(mine),
+                accuracy=f"{np.mean(values):.1f}{spread}",
+                minutes=f"{sum(s.seconds for s in mine) / 60:.0f}",
+            )
+        )
+    return sorted(found, key=lambda g: (g.dataset, g.backbone, g.arm, g.setting))
+
+
+def _plan_in_words(plan: TransferPlan) -> str:
+    if plan.truncate_after == 4 and plan.frozen_through is None and plan.pretrained_through in (None, 4):
+        return "from scratch" if plan.pretrained_through is None else "pretrained"
+    return str(plan)
+
+
+def _figures(folder: Path) -> tuple[list[dict[str, str]], list[str]]:
+    """The figures of a folder, known ones first in the order of the questions; and titles of those that are not."""
+    there = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    stems = [stem for stem in FIGURES if stem in there] + [stem for stem in there if stem not in FIGURES]
+    found = []
+    for stem in stems:
+        title, text = FIGURES.get(stem, (stem, f"{stem}.png, as found in the folder."))
+        data = base64.b64encode(there[stem].read_bytes()).decode()
+        found.append(
+            {
+                "stem": stem,
+                "title": title,
+                "text": text,
+                "alt": f"{title}. {text}",
+                "image": f"data:image/png;base64,{data}",
+            }
+        )
+    return found, [f"{title} ({stem}.png)" for stem, (title, _) in FIGURES.items() if stem not in there]
+
+
+def _default_runs(summaries: Sequence[RunSummary]) -> list[Run]:
+    """The runs that are explored: pretrained and from scratch, on the data set, backbone and fold with most runs."""
+    plans = list(tables.ARMS.values())
+    by_place: dict[tuple, dict[TransferPlan, list[RunSummary]]] = {}
+    for summary in summaries:
+        config = summary.config
+        if config.plan in plans and not config.inner_fold:
+            arms = by_place.setdefault((config.data_key, config.backbone, config.fold), {})
+            arms.setdefault(config.plan, []).append(summary)
+    if not by_place:
+        return []
+    most = max(by_place.values(), key=lambda arms: (len(arms), sum(map(len, arms.values()))))
+    return [load_run(min(most[plan], key=lambda s: s.config.seed).path) for plan in plans if plan in most]
+
+
+def page(
+    summaries: Sequence[RunSummary],
+    problems: Sequence[str],
+    folder: Path,
+    clips: Sequence[Entry],
+    *,
+    store: str,
+    budget: float,
+) -> str:
+    """The page as HTML.
+
+    Parameters
+    ----------
+    summaries : sequence of RunSummary
+    problems : sequence of str
+        What is wrong with files of the store that are no runs.
+    folder : Path
+        Of the figures.
+    clips : sequence of Entry
+        Of the explorer, in order of importance: those beyond the budget are left out.
+    store : str
+        What the store is called.
+    budget : float [MB]
+    """
+    done = [s for s in summaries if s.is_complete]
+    figures, missing = _figures(folder)
+    found = tables.cells(done)
+    room = budget * MB - sum(len(figure["image"]) for figure in figures) - 0.1 * MB
+    sizes = np.cumsum([clip.nbytes for clip in clips])
+    kept = [asdict(clip) for clip, size in zip(clips, sizes, strict=True) if size <= room]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = importlib.resources.files("transferlens").joinpath("templates/report.html").read_text(encoding="utf-8")
+    names = sorted({s.config.dataset for s in done})
+    return environment.from_string(template).render(
+        title=f"transferlens: {', '.join(names)}",
+        store=store,
+        n_runs=len(done),
+        unfinished=len(summaries) - len(done),
+        date=datetime.date.today().isoformat(),
+        version=__version__,
+        groups=groups(done),
+        problems=problems,
+        caption=tables.CAPTION,
+        head=tables.HEAD,
+        lines=tables.lines(found),
+        figures=figures,
+        figures_folder=str(folder),
+        missing=missing,
+        clips=kept,
+        left_out=len(clips) - len(kept),
+        budget=f"{budget:g}",
+        has_sound=any(clip["sound"] for clip in kept),
+    )
+
+
+def _check(options: Options) -> None:
+    for name, least in (("explore", 0), ("max_steps", 1)):
+        if getattr(options, name) < least:
+            raise ParameterError(f"{name}={getattr(options, name)} must be at least {least}")
+    if not 0 < options.budget < float("inf"):
+        raise ParameterError(f"budget={options.budget} must be greater than 0 MB")
+    check_writable("figures", options.figures)
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, read the store, explain clips, write the page."""
+    options = cli.parse(Options, argv, prog="report")
+    _check(options)
+    device = pick_device(options.device)
+    keep_freed_memory()
+    summaries, problems = scan(options.runs)
+    if not any(summary.is_complete for summary in summaries):
+        raise CheckpointError(f"runs={str(options.runs)!r} has no finished run: train some first")
+    clips: list[Entry] = []
+    if options.explore:
+        runs = [load_run(path) for path in options.ckpt] or _default_runs([s for s in summaries if s.is_complete])
+        question = Question(max_steps=options.max_steps)
+        if runs:
+            clips = entries(runs, options, options.cache, n_clips=options.explore, question=question, device=device)
+    text = page(summaries, problems, options.figures, clips, store=options.runs.name, budget=options.budget)
+    path = options.figures / "report.html"
+    write_text(text, path)
+    print(f"written: {path} ({len(text.encode()) / MB:.1f} MB)")
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return cli.BAD_INPUT if problems else cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
