@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "train networks under a transfer plan",
     "runs": "list the runs of a store, or show single ones",
     "datasets": "the data sets that are known; --audit checks one",
+    "duplicates": "clips of two folds that may be of one recording, and accuracy without them",
     "synth": "write the built-in data set as sound files",
     "backbones": "show the blocks of a network",
 }

@@ -1,0 +1,127 @@
+"""Near-duplicates: what is alike, what is not, and the command on clips that were copied on purpose."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import soundfile
+
+from transferlens import duplicates
+from transferlens.corruptions import CORRUPTIONS
+from transferlens.features import log_mel
+
+SR = 8000
+
+
+def sound(seed, seconds=1.0):
+    """Bursts of noise at random times."""
+    rng = np.random.default_rng(seed)
+    y = 0.001 * rng.normal(size=int(SR * seconds))
+    for start in rng.integers(len(y) - 800, size=4):
+        y[start : start + 800] += rng.normal(size=800) * np.hanning(800)
+    return (0.2 * y).astype(np.float32)
+
+
+def print_of(y):
+    return duplicates.prints(log_mel(y, sr=SR, width=64)[None])
+
+
+def alike(a, b):
+    return duplicates.similarity(print_of(a)[0], print_of(b))[0]
+
+
+def test_a_clip_is_like_itself_and_symmetric():
+    assert alike(sound(0), sound(0)) == pytest.approx(1)
+    assert alike(sound(0), sound(1)) == pytest.approx(alike(sound(1), sound(0)))
+
+
+def test_gain_does_not_matter_and_a_shift_little():
+    assert alike(sound(0), 0.1 * sound(0)) == pytest.approx(1, abs=0.05)
+    shifted = CORRUPTIONS["shift"](sound(0), 10, sr=SR)
+    assert alike(sound(0), shifted) > 0.75
+    assert alike(sound(0), shifted) > max(alike(sound(0), sound(seed)) for seed in range(1, 20))
+
+
+def test_steady_noises_of_one_kind_are_not_alike():
+    noise = [np.random.default_rng(seed).normal(size=SR).astype(np.float32) for seed in range(2)]
+    assert alike(*noise) < 0.3
+
+
+def test_silence_is_like_nothing():
+    assert alike(np.zeros(SR, np.float32), sound(0)) == 0
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Two classes in two folds; one clip of the second fold is a softer, shifted copy of one of the first."""
+    rows = []
+    for number in range(24):
+        name, fold = f"{number}.wav", 1 + number % 2
+        y = sound(number)
+        if number == 9:
+            y = 0.5 * CORRUPTIONS["shift"](sound(4), 5, sr=SR)
+        soundfile.write(tmp_path / name, y, SR, subtype="FLOAT")
+        rows.append(
+            (name, "ab"[number % 4 == 1 or number % 4 == 2], fold) if number not in (4, 9) else (name, "a", fold)
+        )
+    with (tmp_path / "clips.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "fold"), *rows])
+    return tmp_path / "clips.csv"
+
+
+def arguments(clips, *more):
+    folder = clips.parent
+    return [
+        "--clips",
+        str(clips),
+        "--width",
+        "64",
+        "--cache",
+        str(folder / "cache"),
+        "--figures",
+        str(folder / "f"),
+        *more,
+    ]
+
+
+def test_command_names_the_copy_alone(clips, capsys):
+    assert duplicates.main(arguments(clips)) == 1
+    with (clips.parent / "f" / "duplicates.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["clip"], row["other_clip"], row["label"]) == ("4.wav", "9.wav", "a")
+    assert "4.wav (fold 1)  9.wav (fold 2)" in capsys.readouterr().out
+
+
+def test_no_copies(clips, capsys):
+    assert duplicates.main(arguments(clips, "--threshold", "1")) == 0
+    assert "0 pairs of one class" in capsys.readouterr().out
+    assert not (clips.parent / "f").exists()
+
+
+def test_accuracy_without_them(seeds_store, tmp_path, capsys):
+    arms, folder = seeds_store
+    clips = folder / "tones" / "clips.csv"
+    paths = [str(run.path) for run in arms["tuned"]]
+    argv = arguments(clips, "--ckpt", *paths, "--threshold", "1e-9")
+    argv[argv.index("--figures") + 1] = str(tmp_path)
+    argv[argv.index("--cache") + 1] = str(tmp_path / "cache")
+    assert duplicates.main(argv) == 1  # at this threshold everything is alike
+    assert "every held-out clip has a near-duplicate" in capsys.readouterr().out
+    argv[argv.index("--threshold") + 1] = "1"
+    assert duplicates.main(argv) == 0
+    right = np.concatenate([run.logits.argmax(1) == run.labels for run in arms["tuned"]])
+    assert f"{100 * right.mean():.1f} % over the {len(right)} without" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("threshold", ["0", "1.5", "nan"])
+def test_bad_threshold(clips, threshold, capsys):
+    assert duplicates.main(arguments(clips, "--threshold", threshold)) == 2
+    assert "must be greater than 0 and at most 1" in capsys.readouterr().err
+
+
+def test_runs_of_other_clips(clips, seeds_store, capsys):
+    path = str(seeds_store[0]["tuned"][0].path)
+    assert duplicates.main(arguments(clips, "--ckpt", path)) == 2
+    assert "was trained on other clips" in capsys.readouterr().err

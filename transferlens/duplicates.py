@@ -1,0 +1,227 @@
+"""Near-duplicates across folds: clips of one class that may be of one recording, and what accuracy is without them.
+
+`transferlens.datasets --audit` finds the same samples in two folds; this finds what was cut, shifted, made softer or
+compressed again. Two clips are compared by their log-mel features (middle window): each band less its mean over time,
+so that steady noise of one kind is not alike, and the largest correlation over all shifts in time. The threshold is
+calibrated on the data set itself: the most alike of pairs of different classes, which cannot be of one event; and how
+many real copies it would find is measured on clips that are shifted, made noisy and softer on purpose. What it lists
+are candidates: listen to them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from transferlens import cli
+from transferlens.corruptions import CORRUPTIONS
+from transferlens.datasets import DataOptions
+from transferlens.errors import ParameterError
+from transferlens.features import FeatureCache, FeatureOptions
+from transferlens.files import check_writable, write_csv
+from transferlens.runs import Run, load_run
+
+if TYPE_CHECKING:
+    from transferlens.datasets import DataSet
+
+__all__ = ["Calibration", "Options", "Pair", "calibrate", "find", "main", "prints", "similarity"]
+
+BANDS = 32
+# Deviation [log power] below which a clip counts as silence: only rounding moves there.
+STEADY = 1e-3
+# Pairs of different classes that the threshold is taken from, and clips that are copied on purpose.
+PAIRS, COPIES = 20_000, 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(FeatureOptions, DataOptions):
+    """Find near-duplicates across folds, and what accuracy becomes without them. Exit code 1 where there are some."""
+
+    ckpt: tuple[Path, ...] = ()
+    """Run files of this data set: their accuracy with and without clips that have a near-duplicate in another fold."""
+    threshold: float | None = None
+    """Similarity from which on two clips are listed, 0 to 1. Default: calibrated on the data set."""
+    figures: Path = Path("figures")
+    """Folder for duplicates.csv."""
+
+
+def prints(S: np.ndarray) -> np.ndarray:
+    """What two clips are compared by.
+
+    Parameters
+    ----------
+    S : ndarray [shape=(n_clips, channels, n_mels, width)]
+        Log-mel features.
+
+    Returns
+    -------
+    prints : ndarray of complex [shape=(n_clips, n_bands, n_frequencies)]
+        Fourier transforms over time, padded so that shifts do not come round, of unit norm before; zero for silence.
+    """
+    n, channels, n_mels, width = S.shape
+    bands = np.stack([part.mean(1) for part in np.array_split(S[:, channels // 2], min(BANDS, n_mels), axis=1)], axis=1)
+    bands = bands - bands.mean(2, keepdims=True)
+    norms = np.linalg.norm(bands, axis=(1, 2), keepdims=True)
+    return np.fft.rfft(bands / np.where(norms > STEADY * np.sqrt(bands[0].size), norms, np.inf), n=2 * width, axis=2)
+
+
+def similarity(one: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Largest correlation over shifts in time of one clip with others [shape=(n_others,), in [-1, 1]].
+
+    Parameters
+    ----------
+    one : ndarray [shape=(n_bands, n_frequencies)]
+    others : ndarray [shape=(n_others, n_bands, n_frequencies)]
+        As `prints` gives them.
+    """
+    spectrum = np.einsum("bf,nbf->nf", one.conj(), others)
+    return np.fft.irfft(spectrum, axis=1).max(1)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two clips of one class in different folds that are alike; a row of duplicates.csv."""
+
+    clip: str
+    fold: str
+    other_clip: str
+    other_fold: str
+    label: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where the threshold comes from.
+
+    Attributes
+    ----------
+    threshold : float
+        The largest similarity among pairs of different classes.
+    n_pairs : int
+        How many of these there were.
+    found : float
+        Share of clips copied on purpose (shifted by a tenth, 6 dB softer, noise at 20 dB) that it finds.
+    n_copies : int
+    """
+
+    threshold: float
+    n_pairs: int
+    found: float
+    n_copies: int
+
+
+def calibrate(dataset: DataSet, cache: FeatureCache, marks: np.ndarray, *, seed: int = 0) -> Calibration:
+    """The threshold of a data set, and what it would find.
+
+    Parameters
+    ----------
+    dataset : DataSet
+    cache : FeatureCache
+        Complete.
+    marks : ndarray
+        `prints` of all clips.
+    seed : int >= 0
+        Of the pairs and copies that are drawn.
+
+    Raises
+    ------
+    ParameterError
+        Where there is one class only.
+    """
+    labels = np.array([clip.label for clip in dataset.clips])
+    if len(set(labels.tolist())) < 2:
+        raise ParameterError(f"{dataset.name} has one class: name a threshold, as it cannot be calibrated")
+    rng, n = np.random.default_rng(seed), len(labels)
+    each = max(1, PAIRS // n)
+    values = []
+    for i in range(n):
+        others = np.flatnonzero(labels != labels[i])
+        values += similarity(marks[i], marks[rng.choice(others, min(each, len(others)), replace=False)]).tolist()
+    copied = rng.choice(n, min(COPIES, n), replace=False)
+    alike = [float(similarity(marks[i], _copy(dataset, cache, int(i)))[0]) for i in copied]
+    threshold = max(values)
+    return Calibration(threshold, len(values), float(np.mean(np.array(alike) >= threshold)), len(copied))
+
+
+def _copy(dataset: DataSet, cache: FeatureCache, i: int) -> np.ndarray:
+    y = dataset.load(dataset.clips[i])
+    for kind, strength in (("shift", 10), ("gain", -6), ("noise", 20)):
+        y = CORRUPTIONS[kind](y, strength, sr=dataset.sr, seed=i)
+    return prints(cache.settings.compute(y)[None])
+
+
+def find(dataset: DataSet, marks: np.ndarray, threshold: float) -> list[Pair]:
+    """Pairs of one class in different folds at least as alike as `threshold`, the most alike first."""
+    return sorted(_pairs(dataset, marks, threshold), key=lambda pair: -pair.similarity)
+
+
+def _pairs(dataset: DataSet, marks: np.ndarray, threshold: float) -> Iterator[Pair]:
+    clips = dataset.clips
+    labels, folds = (np.array([getattr(clip, name) for clip in clips], dtype=object) for name in ("label", "fold"))
+    for i, clip in enumerate(clips):
+        others = np.flatnonzero((labels == clip.label) & (folds != clip.fold) & (np.arange(len(clips)) > i))
+        if len(others):
+            values = similarity(marks[i], marks[others])
+            for j in np.flatnonzero(values >= threshold):
+                other = clips[others[j]]
+                yield Pair(clip.id, clip.fold, other.id, other.fold, clip.label, float(min(1.0, values[j])))
+
+
+def _without(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
+    """Accuracy of the runs, and without clips that have a near-duplicate among those trained on."""
+    twins = {clip for pair in pairs for clip in (pair.clip, pair.other_clip)}
+    right = np.concatenate([run.logits.argmax(1) == run.labels for run in runs])
+    alone = np.array([clip not in twins for run in runs for clip in run.clip_ids])
+    if not alone.any():
+        return "every held-out clip has a near-duplicate in another fold"
+    return (
+        f"accuracy of {len(runs)} runs: {100 * right.mean():.1f} % over {len(right)} held-out clips, "
+        f"{100 * right[alone].mean():.1f} % over the {alone.sum()} without a near-duplicate in another fold"
+    )
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, compare, write, print."""
+    options = cli.parse(Options, argv, prog="duplicates")
+    if options.threshold is not None and not 0 < options.threshold <= 1:
+        raise ParameterError(f"threshold={options.threshold} must be greater than 0 and at most 1")
+    check_writable("figures", options.figures)
+    runs = [load_run(path) for path in options.ckpt]
+    dataset = options.open()
+    if strangers := [run for run in runs if not set(run.clip_ids) <= {clip.id for clip in dataset.clips}]:
+        raise ParameterError(f"ckpt={strangers[0].path} was trained on other clips than {dataset.name}")
+    cache = FeatureCache(dataset, options.settings(dataset), options.cache)
+    cache.fill()
+    marks = prints(cache.load())
+    threshold = options.threshold
+    if threshold is None:
+        found = calibrate(dataset, cache, marks)
+        threshold = found.threshold
+        print(
+            f"threshold {threshold:.3f}: the most alike of {found.n_pairs} pairs of different classes; it finds "
+            f"{100 * found.found:.0f} % of {found.n_copies} clips shifted, made softer and noisy on purpose"
+        )
+    pairs = find(dataset, marks, threshold)
+    rows = [
+        (p.label, f"{p.clip} (fold {p.fold})", f"{p.other_clip} (fold {p.other_fold})", f"{p.similarity:.3f}")
+        for p in pairs
+    ]
+    print(f"{len(pairs)} pairs of one class in different folds are as alike" + (":" if pairs else ""))
+    if pairs:
+        print(cli.table([("class", "clip", "other clip", "similarity"), *rows]))
+        write_csv(pairs, options.figures / "duplicates.csv")
+        print(f"written: {options.figures / 'duplicates.csv'}")
+    if runs:
+        print(_without(runs, pairs))
+    return cli.FOUND if pairs else cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
