@@ -1,8 +1,9 @@
 """Near-duplicates across folds: clips of one class that may be of one recording, and what accuracy is without them.
 
 `transferlens.datasets --audit` finds the same samples in two folds; this finds what was cut, shifted, made softer or
-compressed again. Two clips are compared by their log-mel features (middle window): each band less its mean over time,
-so that steady noise of one kind is not alike, and the largest correlation over all shifts in time. The threshold is
+compressed again. Two clips are compared by the fine structure of their log-mel features (middle window): what lies up
+to 35 dB below the loudest cell, less the mean of neighbouring frames and the mean over bands, so that neither steady
+noise of one kind nor bursts of one length are alike; by the largest correlation over all shifts in time. The threshold is
 calibrated on the data set itself: the most alike of pairs of different classes, which cannot be of one event; and how
 many real copies it would find is measured on clips that are shifted, made noisy and softer on purpose. What it lists
 are candidates: listen to them.
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferlens import cli
+from transferlens import cli, lazy
 from transferlens.corruptions import CORRUPTIONS
 from transferlens.datasets import DataOptions
 from transferlens.errors import ParameterError
@@ -29,9 +30,15 @@ from transferlens.runs import Run, load_run
 if TYPE_CHECKING:
     from transferlens.datasets import DataSet
 
+ndimage = lazy.load("scipy.ndimage")
+
 __all__ = ["Calibration", "Options", "Pair", "calibrate", "find", "main", "prints", "similarity"]
 
 BANDS = 32
+# How far below the loudest cell features count [log power]: 35 dB.
+DEPTH = 8.0
+# Frames that a frame is compared with.
+NEIGHBOURS = 9
 # Deviation [log power] below which a clip counts as silence: only rounding moves there.
 STEADY = 1e-3
 # Pairs of different classes that the threshold is taken from, and clips that are copied on purpose.
@@ -65,7 +72,9 @@ def prints(S: np.ndarray) -> np.ndarray:
     """
     n, channels, n_mels, width = S.shape
     bands = np.stack([part.mean(1) for part in np.array_split(S[:, channels // 2], min(BANDS, n_mels), axis=1)], axis=1)
-    bands = bands - bands.mean(2, keepdims=True)
+    bands = np.maximum(bands, bands.max((1, 2), keepdims=True) - DEPTH)
+    bands = bands - ndimage.uniform_filter1d(bands, NEIGHBOURS, axis=2, mode="nearest")
+    bands = bands - bands.mean(1, keepdims=True)
     norms = np.linalg.norm(bands, axis=(1, 2), keepdims=True)
     return np.fft.rfft(bands / np.where(norms > STEADY * np.sqrt(bands[0].size), norms, np.inf), n=2 * width, axis=2)
 
@@ -108,12 +117,15 @@ class Calibration:
     found : float
         Share of clips copied on purpose (shifted by a tenth, 6 dB softer, noise at 20 dB) that it finds.
     n_copies : int
+    lowest : float
+        The least similarity of a copy with its clip.
     """
 
     threshold: float
     n_pairs: int
     found: float
     n_copies: int
+    lowest: float
 
 
 def calibrate(dataset: DataSet, cache: FeatureCache, marks: np.ndarray, *, seed: int = 0) -> Calibration:
@@ -146,7 +158,7 @@ def calibrate(dataset: DataSet, cache: FeatureCache, marks: np.ndarray, *, seed:
     copied = rng.choice(n, min(COPIES, n), replace=False)
     alike = [float(similarity(marks[i], _copy(dataset, cache, int(i)))[0]) for i in copied]
     threshold = max(values)
-    return Calibration(threshold, len(values), float(np.mean(np.array(alike) >= threshold)), len(copied))
+    return Calibration(threshold, len(values), float(np.mean(np.array(alike) >= threshold)), len(copied), min(alike))
 
 
 def _copy(dataset: DataSet, cache: FeatureCache, i: int) -> np.ndarray:
@@ -206,7 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         threshold = found.threshold
         print(
             f"threshold {threshold:.3f}: the most alike of {found.n_pairs} pairs of different classes; it finds "
-            f"{100 * found.found:.0f} % of {found.n_copies} clips shifted, made softer and noisy on purpose"
+            f"{100 * found.found:.0f} % of {found.n_copies} clips shifted, made softer and noisy on purpose "
+            f"(these reach {found.lowest:.3f} at least)"
         )
     pairs = find(dataset, marks, threshold)
     rows = [
