@@ -3,10 +3,10 @@
 `transferlens.datasets --audit` finds the same samples in two folds; this finds what was cut, shifted, made softer or
 compressed again. Two clips are compared by the fine structure of their log-mel features (middle window): what lies up
 to 35 dB below the loudest cell, less the mean of neighbouring frames and the mean over bands, so that neither steady
-noise of one kind nor bursts of one length are alike; by the largest correlation over all shifts in time. The threshold is
-calibrated on the data set itself: the most alike of pairs of different classes, which cannot be of one event; and how
-many real copies it would find is measured on clips that are shifted, made noisy and softer on purpose. What it lists
-are candidates: listen to them.
+noise of one kind nor bursts of one length are alike; by the largest correlation over all shifts in time. The threshold
+is calibrated on the data set itself: the most alike of pairs of different classes, which cannot be of one event; and
+how many real copies it would find is measured on clips that are shifted, made noisy and softer on purpose. What it
+lists are candidates: listen to them.
 """
 
 from __future__ import annotations
