@@ -281,7 +281,9 @@ def attribute(
         with torch.no_grad():
             logits = [torch.cat([model(part) for part in each.split(size)]) for each in (inputs, baseline)]
         _check_targets(targets, logits[0].shape[1])
-        for i, target in enumerate(tqdm.tqdm(targets, unit="clip", disable=not progress, delay=2, leave=False)):
+        for i, target in enumerate(
+            tqdm.tqdm(targets, unit="clip", disable=None if progress else True, delay=2, leave=False)
+        ):
             torch.manual_seed(seed)
             each = baseline[i : i + 1] if len(baseline) > 1 else baseline
             task = _Task(
