@@ -36,6 +36,7 @@ LAYERS = [
     [
         "pretraining",
         "selection",
+        "input_form",
         "duplicates",
         "freeze",
         "fuse",

@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "features",
         "freeze",
         "fuse",
+        "input_form",
         "inputs",
         "layerwise",
         "layouts",

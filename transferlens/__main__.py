@@ -17,6 +17,7 @@ COMMANDS = {
     "plan_grid": "question 2: accuracy over the whole plan space, as heat maps",
     "svcca": "question 2: how far each layer of trained networks has moved",
     "saliency": "question 5: what a network looks at, scored and to listen to",
+    "input_form": "question 3: how the input is made, and what is left of time stretching",
     "ensemble": "question 4: averaged outputs of several networks, what they gain and why",
     "robustness": "question 4: single networks and ensembles as clips are corrupted",
     "selection": "which epoch is reported, and how much that flatters",

@@ -32,7 +32,8 @@ class Training:
     optimizer : "adam" (L2 penalty, the paper's) or "adamw" (decoupled)
     schedule : "cosine" (to 0, a step at a time), "step" (lr / 10 at each milestone) or "constant"
     milestones : tuple of int [epochs], for "step"
-    normalise : "none" (the paper) or "channel" (zero mean, unit deviation of each channel over the training folds)
+    normalise : "none" (the paper), "channel" (zero mean, unit deviation of each channel over the training folds) or
+        "imagenet" (the training folds' range made 0 to 1, then ImageNet's mean and deviation of each colour)
     precision : "auto" (bf16 autocast where the processor or GPU has it), "bf16" or "fp32"
     """
 
@@ -43,7 +44,7 @@ class Training:
     optimizer: Literal["adam", "adamw"] = "adam"
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     milestones: tuple[int, ...] = ()
-    normalise: Literal["none", "channel"] = "channel"
+    normalise: Literal["none", "channel", "imagenet"] = "channel"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
 
     def __post_init__(self) -> None:
@@ -77,7 +78,7 @@ class Training:
 _CHOICES = {
     "optimizer": ("adam", "adamw"),
     "schedule": ("cosine", "step", "constant"),
-    "normalise": ("none", "channel"),
+    "normalise": ("none", "channel", "imagenet"),
     "precision": ("auto", "bf16", "fp32"),
 }
 

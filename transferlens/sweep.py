@@ -70,8 +70,9 @@ class SweepOptions(FeatureOptions, DataOptions):
     """cosine: to 0 at the end. step: a tenth at each milestone. constant. The preset's by default."""
     milestones: tuple[int, ...] | None = None
     """Epochs after which the step schedule drops; the preset's by default."""
-    normalise: Literal["none", "channel"] | None = None
-    """none: log-mel as it is (the paper). channel: mean 0, deviation 1 over the training folds. Or the preset's."""
+    normalise: Literal["none", "channel", "imagenet"] | None = None
+    """none: log-mel as it is (the paper). channel: mean 0, deviation 1 over the training folds. imagenet: their range
+    made 0 to 1, then ImageNet's mean and deviation. Or the preset's."""
     select: Literal["last", "nested"] = "last"
     """last: train on all other folds. nested: keep the fold after the held-out one from training, to choose the epoch
     there; the accuracy after the last epoch stays the headline."""

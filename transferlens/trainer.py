@@ -41,6 +41,8 @@ __all__ = ["Data", "pick_device", "train"]
 
 log = logging.getLogger(__name__)
 
+# Mean and deviation of red, green and blue.
+IMAGENET = np.array([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)])
 DIVERGED = "training diverged, lower the learning rate"
 # Of glibc's mallopt.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -78,10 +80,14 @@ def _normalisation(data: Data, rows: np.ndarray, how: str) -> np.ndarray:
     channels = data.cache.shape[1]
     if how == "none":
         return np.stack([np.zeros(channels), np.ones(channels)])
-    moments = np.zeros((2, channels))
+    moments, lowest, highest = np.zeros((2, channels)), np.inf, -np.inf
     for x in data.batches(chunks(rows, PASS_SIZE)):
         x = x.cpu().double()
+        lowest, highest = min(lowest, x.min().item()), max(highest, x.max().item())
         moments += len(x) / len(rows) * np.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
+    if how == "imagenet":
+        colours = np.resize(IMAGENET, (2, channels)) if channels == 3 else np.repeat(IMAGENET.mean(1), channels)
+        return np.array([[lowest], [0]]) + (highest - lowest or 1) * colours.reshape(2, channels)
     mean, square = moments
     return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 1e-12))])
 

@@ -1,0 +1,270 @@
+"""How the input is made: windows, fit, normalisation; and what a resize to fixed width leaves of time stretching.
+
+Question 3 of Palanisamy, Singhania and Yao (2020): how far plain mel input goes. Fine-tuned networks on the same folds
+and seeds, with one thing changed at a time. And a finding about augmentation: where every clip is resized to one width,
+a clip played slower gives the same picture but for the smear of the windows, so that time stretching is undone before
+the network sees it. Shown by the features of stretched clips, and by the accuracy on stretched held-out clips.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transferlens import cli, display, lazy, stats
+from transferlens.errors import ParameterError
+from transferlens.features import FeatureSettings
+from transferlens.files import write_csv
+from transferlens.inputs import PASS_SIZE, heldout_audio
+from transferlens.plan import TransferPlan
+from transferlens.runs import Run
+from transferlens.sweep import Study, SweepOptions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+librosa = lazy.load("librosa")
+torch = lazy.load("torch")
+
+__all__ = ["ARMS", "Options", "Row", "StretchRow", "draw", "main", "stretch_rows"]
+
+STEM = "input_form"
+BASE = "three windows, stretched, normalised"
+# What each arm changes of the options.
+ARMS: Mapping[str, Mapping[str, Any]] = {
+    BASE: {},
+    "one window": {"windows": (0.05,), "hops": (0.025,)},
+    "padded, not stretched": {"fit": "pad"},
+    "not normalised": {"normalise": "none"},
+    "ImageNet statistics": {"normalise": "imagenet"},
+}
+# The arms whose networks see stretched clips.
+FITS = {"resized to one width": BASE, "padded or cut": "padded, not stretched"}
+# The paper's range of time stretching.
+RATES = (0.9, 1.1, 1.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(SweepOptions):
+    """How the input is made: windows, fit and normalisation; and what is left of time stretching after the resize."""
+
+    stretched: int = 40
+    """Held-out clips of each run that are stretched, the first ones."""
+    figures: Path = Path("figures")
+    """Folder for input_form.png, .pdf and .csv, and input_form_stretch.csv."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run in the CSV; accuracies are fractions."""
+
+    arm: str
+    backbone: str
+    fold: str
+    seed: int
+    accuracy_last: float
+    accuracy_best: float
+    run: str
+
+
+@dataclass(frozen=True)
+class StretchRow:
+    """Clips played at another rate, of one run, in input_form_stretch.csv.
+
+    `difference` is the root mean square by which log-mel features change, as a share of that between clips of one class
+    (`between` [log power]); `changed` the share of clips whose prediction changes; accuracies are fractions.
+    """
+
+    fit: str
+    rate: float
+    backbone: str
+    fold: str
+    seed: int
+    n_clips: int
+    difference: float
+    between: float
+    accuracy: float
+    accuracy_stretched: float
+    changed: float
+
+
+def _arms(options: Options) -> dict[str, tuple[Study, list[Run]]]:
+    """The runs of every arm, each with its own features."""
+    found = {}
+    for name, changes in ARMS.items():
+        study = Study(replace(options, **changes))
+        points = study.points(TransferPlan.finetune())
+        runs = study.gather(points)
+        found[name] = study, [runs[point] for point in points]
+    return found
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=float))))
+
+
+def _features(settings: FeatureSettings, clips: Sequence[np.ndarray]) -> np.ndarray:
+    return np.stack([settings.compute(y) for y in clips])
+
+
+def _between(S: np.ndarray, labels: np.ndarray) -> float:
+    """Root mean square between neighbouring clips of one class."""
+    order = np.argsort(labels, kind="stable")
+    same = labels[order[1:]] == labels[order[:-1]]
+    return _rms((S[order[1:]] - S[order[:-1]])[same]) if same.any() else float("nan")
+
+
+def stretch_rows(fit: str, run: Run, clips: Sequence[np.ndarray]) -> list[StretchRow]:
+    """What playing held-out clips at other rates does to their features and predictions.
+
+    Parameters
+    ----------
+    fit : str
+        What the features of the run do with length, for the table.
+    run : Run
+    clips : sequence of ndarray [shape=(n_samples,)]
+        Its first held-out clips.
+    """
+    settings, labels = run.config.features, run.labels[: len(clips)]
+    network = run.model()
+
+    def predict(S: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return torch.cat([network(part).argmax(1) for part in run.inputs(S).split(PASS_SIZE)]).numpy()
+
+    S = _features(settings, clips)
+    plain, between = predict(S), _between(S, labels)
+    rows = []
+    for rate in RATES:
+        stretched = _features(settings, [librosa.effects.time_stretch(y, rate=rate) for y in clips])
+        predicted = predict(stretched)
+        rows.append(
+            StretchRow(
+                fit=fit,
+                rate=rate,
+                backbone=run.config.backbone,
+                fold=run.config.fold,
+                seed=run.config.seed,
+                n_clips=len(clips),
+                difference=_rms(stretched - S) / between,
+                between=between,
+                accuracy=float((plain == labels).mean()),
+                accuracy_stretched=float((predicted == labels).mean()),
+                changed=float((predicted != plain).mean()),
+            )
+        )
+    return rows
+
+
+def differences(rows: Sequence[Row], *, test_to_train: float) -> dict[str, stats.Difference]:
+    """Each arm less the first, paired by fold."""
+    by_arm = {arm: stats.by_fold(rows, "accuracy_last", arm=arm) for arm in dict.fromkeys(row.arm for row in rows)}
+    base = by_arm[BASE]
+    return {
+        arm: stats.paired_difference(values, base, test_to_train=test_to_train)
+        for arm, values in by_arm.items()
+        if arm != BASE
+    }
+
+
+# ----------------------------------------------------------------------------------------------- figure
+
+
+def draw(rows: Sequence[Row], stretches: Sequence[StretchRow], *, test_to_train: float, title: str = "") -> Figure:
+    """Accuracy of each arm, its difference from the first, and what is left of time stretching."""
+    fig, axes = display.new_mosaic([["arms", "features"], ["changes", "accuracy"]], width=12.5, height=7.6)
+    arms = list(dict.fromkeys(row.arm for row in rows))
+    short = [arm.replace(", ", ",\n") for arm in arms]
+    points = {name: {"": stats.by_fold(rows, "accuracy_last", arm=arm)} for name, arm in zip(short, arms, strict=True)}
+    display.points_and_means(points, ax=axes["arms"])
+    lowest = min(row.accuracy_last for row in rows)
+    axes["arms"].set_ylim(max(0, 100 * lowest - 10), 101)
+    axes["arms"].tick_params(axis="x", labelsize="x-small")
+    axes["arms"].set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
+    found = differences(rows, test_to_train=test_to_train)
+    changes = [(arms.index(arm), each.interval) for arm, each in found.items()]
+    display.changes({"": changes}, ax=axes["changes"])
+    axes["changes"].set_xticks(range(len(arms)), short, fontsize="x-small")
+    axes["changes"].set_xlim(-0.5, len(arms) - 0.5)
+    axes["changes"].set_title("less the first, paired by fold (Nadeau and Bengio)", fontsize="small", loc="left")
+    palette = display.colours(list(dict.fromkeys(row.fit for row in stretches)))
+    for fit, colour in palette.items():
+        for ax, field in ((axes["features"], "difference"), (axes["accuracy"], "changed")):
+            means = [
+                100 * np.mean([getattr(r, field) for r in stretches if (r.fit, r.rate) == (fit, x)]) for x in RATES
+            ]
+            ax.plot(RATES, means, "o-", color=colour)
+    axes["features"].set_ylabel("change of features, share of that\nbetween clips of one class [%]")
+    axes["features"].set_title("held-out clips played at another rate", fontsize="small", loc="left")
+    axes["accuracy"].set_ylabel("predictions that change [%]")
+    for ax in (axes["features"], axes["accuracy"]):
+        ax.set_ylim(bottom=0)
+        ax.set_xticks(RATES)
+        ax.set_xlabel("rate")
+    fig.legend(display.handles(palette), palette, loc="outside lower right", frameon=False)
+    fig.suptitle(f"{title}: how the input is made", x=0.01, ha="left")
+    return fig
+
+
+# ---------------------------------------------------------------------------------------------- command
+
+
+def text(rows: Sequence[Row], stretches: Sequence[StretchRow], *, test_to_train: float) -> str:
+    """The accuracies, the differences and the stretching in words."""
+    lines = [
+        f"{arm}: {stats.mean_interval(stats.by_fold(rows, 'accuracy_last', arm=arm))}"
+        for arm in dict.fromkeys(row.arm for row in rows)
+    ]
+    lines += [
+        f"{arm}, less {BASE}: {each.interval.text('points')}, p = {each.p_value:.2f}"
+        for arm, each in differences(rows, test_to_train=test_to_train).items()
+    ]
+    for fit in dict.fromkeys(row.fit for row in stretches):
+        for rate in RATES:
+            mine = [row for row in stretches if (row.fit, row.rate) == (fit, rate)]
+            change, moved = (100 * np.mean([getattr(row, name) for row in mine]) for name in ("difference", "changed"))
+            before, after = (
+                100 * np.mean([getattr(row, name) for row in mine]) for name in ("accuracy", "accuracy_stretched")
+            )
+            lines.append(
+                f"played at {rate:g}, {fit}: features change by {change:.0f} % of what clips of one class differ by, "
+                f"{moved:.1f} % of the predictions change, accuracy {before:.1f} to {after:.1f} % ({len(mine)} runs)"
+            )
+    return "\n".join(lines)
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, gather the runs of every arm, stretch clips, write, draw."""
+    options = cli.parse(Options, argv, prog="input_form")
+    if options.stretched < 2:
+        raise ParameterError(f"stretched={options.stretched} must be at least 2 clips")
+    arms = _arms(options)
+    rows = [_row(name, run) for name, (_, runs) in arms.items() for run in runs]
+    study = arms[BASE][0]
+    stretches = [row for fit, name in FITS.items() for run in arms[name][1] for row in _stretched(fit, run, options)]
+    ratio = study.test_to_train
+    write_csv(rows, options.figures / f"{STEM}.csv")
+    write_csv(stretches, options.figures / f"{STEM}_stretch.csv")
+    display.save_figure(draw(rows, stretches, test_to_train=ratio, title=study.dataset.name), options.figures / STEM)
+    print(text(rows, stretches, test_to_train=ratio))
+    print(f"written: {options.figures / STEM}.png, .pdf, .csv, {options.figures / STEM}_stretch.csv")
+    return cli.DONE
+
+
+def _row(arm: str, run: Run) -> Row:
+    config = run.config
+    return Row(arm, config.backbone, config.fold, config.seed, run.accuracy_last, run.accuracy_best, config.id)
+
+
+def _stretched(fit: str, run: Run, options: Options) -> list[StretchRow]:
+    return stretch_rows(fit, run, heldout_audio(run, options, run.clip_ids[: options.stretched]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
