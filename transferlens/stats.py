@@ -182,7 +182,7 @@ def paired_difference(
     --------
     >>> found = paired_difference([0.92, 0.95, 0.93], [0.90, 0.90, 0.90], test_to_train=1 / 2)
     >>> print(found.interval.text("points"), f"p = {found.p_value:.3f}")
-    3.3 points (95 % interval -2.7 to 9.3), n = 3 p = 0.138
+    3.3 points (95 % interval -2.7 to 9.3), n = 3 p = 0.139
     """
     if len(a) != len(b):
         raise ParameterError(f"a has {len(a)} folds and b has {len(b)}: they must be of the same folds")
