@@ -108,9 +108,7 @@ def test_the_model_is_left_as_it_was_found(method):
 
     def check():
         assert [module.training for module in model.modules()] == modes
-        assert [id(hook) for module in model.modules() for hook in module._forward_hooks] == [handle.id] or len(
-            [hook for module in model.modules() for hook in module._forward_hooks]
-        ) == 1
+        assert [key for module in model.modules() for key in module._forward_hooks] == [handle.id]
         assert not any(module._forward_pre_hooks or module._backward_hooks for module in model.modules())
         assert (model.head.weight.grad == 1).all()
         assert all(p.grad is None for name, p in model.named_parameters() if name != "head.weight")
@@ -161,7 +159,7 @@ def test_smoothgrad_repeats_with_its_seed():
     [
         ({"tolerance": 0}, "tolerance=0 must lie between 0 and 1"),
         ({"method": "lime"}, "method='lime' must be one of ig, smoothgrad, gradcam, occlusion"),
-        ({"max_steps": 0}, "max_steps=0 must be at least 1"),
+        ({"max_steps": 0}, "max_steps=0 must be at least 8"),
         ({"targets": [3]}, r"targets=\[3\] must be from 0 to 2"),
         ({"targets": [0, 1]}, "must be one for each of the 1 inputs"),
         ({"baseline": torch.zeros(3, 2, 2)}, r"baseline of shape \(3, 2, 2\) must be that of the inputs"),
@@ -203,7 +201,8 @@ def test_edges_of_a_step():
     energy = np.zeros((10, 40))
     energy[:, 20:] = 1
     edge = attribution_scores.edges(energy)
-    assert (edge.argmax(1) // 2 * 2 == 18).all() or set(edge.argmax(1)) <= {19, 20}
+    np.testing.assert_array_equal(np.flatnonzero(edge[0]), [19, 20])
+    assert (edge == edge[0]).all()
     assert attribution_scores.claims(edge, energy)["edge_correlation"] == pytest.approx(1)
 
 
@@ -217,6 +216,8 @@ def test_known_answer():
     assert found["event_share_energy"] == pytest.approx(0.2 / (0.2 + 5 * 0.8))
     assert found["points_into_event_energy"] == 0
     assert found["event_share_chance"] < 0.3
+    against = attribution_scores.known_answer(-np.ones(mask.shape), np.ones_like(mask), energy)
+    assert against["event_share"] == against["points_into_event"] == against["points_into_event_chance"] == 0
 
 
 class Counter(torch.nn.Module):

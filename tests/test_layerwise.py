@@ -85,7 +85,7 @@ def test_groups_of_clips_do_not_matter_to_the_estimate():
 
 
 def test_intervals_contain_the_estimate():
-    for each in layerwise.compare(network(), network(seed=1), clips(12), groups=6, resamples=200):
+    for each in layerwise.compare(network(), network(seed=1), clips(12), groups=12, resamples=200):
         for name, (low, high) in each.intervals.items():
             assert 0 <= low <= each.measures[name].similarity <= high <= 1, (each.layer, name)
 

@@ -92,3 +92,9 @@ def test_mask_of_another_shape():
         ParameterError, match=r"used of shape \(64, 100\) must be a mask over features of shape \(128, 100\)"
     ):
         listen.split(tones(), np.zeros((64, 100)), settings())
+
+
+def test_silence_is_written_as_silence(tmp_path):
+    for path in listen.write(tmp_path, "quiet", np.zeros(SR, np.float32), np.ones((128, 100)), settings()):
+        y, _ = soundfile.read(path)
+        assert not y.any()

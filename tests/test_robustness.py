@@ -50,7 +50,7 @@ def test_bad_input_is_one_line(seeds_store, tmp_path, capsys):
         (["--ckpt", *paths, *clips, "--corruption"], "corruption='' must be among"),
         (["--ckpt", *paths], "was trained on other clips than synth"),
         (["--ckpt", paths[0], *clips], "an ensemble takes at least 2"),
-        (["--ckpt", *clips], "ckpt must name at least two run files"),
+        (["--ckpt", *clips], "ckpt must name at least 1 run, not 0"),
     ):
         assert robustness.main([*argv, "--figures", str(tmp_path / "new")]) == 2
         (line,) = capsys.readouterr().err.splitlines()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from transferlens import explanations, saliency
+from transferlens import backbones, explanations, saliency, saliency_tables, stats
 from transferlens.datasets import DataOptions
 from transferlens.plan import TransferPlan
 from transferlens.runs import load_run
@@ -110,9 +111,61 @@ def test_baselines(store):
     np.testing.assert_allclose(held_out.silent, np.log(1e-6), atol=1e-4)
     np.testing.assert_allclose(silence, run.inputs(held_out.silent[None])[0])
     assert not explanations.baseline_of(run, held_out, "zeros").any()
-    np.testing.assert_allclose(
-        explanations.baseline_of(run, held_out, "mean"), run.inputs(held_out.S).mean(0), atol=1e-4
+    for clips in (held_out, held_out.pick([1]), held_out.pick([1, 2]).pick([0])):
+        mean = explanations.baseline_of(run, clips, "mean")
+        np.testing.assert_allclose(mean, run.inputs(held_out.S).mean(0), atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["ig", "gradcam"])
+def test_randomised_networks_are_asked_the_same(store, method, monkeypatch):
+    run, clips, folder = store[0]["tuned"], store[1], store[2]
+    held_out = explanations.heldout_clips(run, DataOptions(clips=clips), folder / "cache").pick([0, 3])
+    options = explanations.ExplanationOptions(target="predicted", method=method, baseline="mean", max_steps=8)
+    found = explanations.explain("it", run, run.model(), held_out, options, torch.device("cpu"))
+    asked = []
+    attribute = explanations.attribute
+    monkeypatch.setattr(
+        explanations, "attribute", lambda net, x, **how: asked.append((net, x, how)) or attribute(net, x, **how)
     )
+    stages = list(explanations.randomised(found, options))
+    assert [stage for stage, _ in stages] == ["head", *(f"block {block}" for block in range(4, -1, -1))]
+    assert all(cells.shape == found.cells.shape for _, cells in stages)
+    for _, x, how in asked:
+        assert x is found.x
+        assert how["baseline"] is found.baseline
+        assert how["targets"] == found.predicted
+
+
+def test_randomised_networks_are_no_run_s_own_start(store):
+    run, clips, folder = store[0]["scratch"], store[1], store[2]
+    held_out = explanations.heldout_clips(run, DataOptions(clips=clips), folder / "cache").pick([0])
+    options = explanations.ExplanationOptions(max_steps=8)
+    for seed in (0, 1):
+        start = backbones.skeleton("test_resnet", n_classes=len(run.label_names), plan=run.config.plan, seed=seed)
+        config = dataclasses.replace(run.config, seed=seed)
+        mine = dataclasses.replace(run, config=config)
+        found = explanations.explain("it", mine, start, held_out, options, torch.device("cpu"))
+        *_, (_, last) = explanations.randomised(found, options)
+        assert not np.allclose(last, found.cells)
+
+
+def test_sounds_of_clips_of_one_name_are_apart(tmp_path):
+    used: set[str] = set()
+    names = ["a/1.wav-net", "b/1.wav-net", "a 1.wav-net", "A/1.wav-net"]
+    assert [saliency._stem(name, used) for name in names] == [
+        "a_1.wav-net",
+        "b_1.wav-net",
+        "a_1.wav-net-2",
+        "A_1.wav-net-3",
+    ]
+
+
+def test_shares_of_clips_have_the_interval_of_a_share(tmp_path):
+    row = saliency_tables.Row(*["x"] * 6, 0.5, "x", "ig", "silence", 8, 1.0, 0.0, {"points_into_event": 1.0})
+    (found,) = saliency_tables.summary([dataclasses.replace(row, subset="all")] * 20)
+    expected = stats.wilson_interval(20, 20)
+    assert (found.mean, found.low, found.high) == (1.0, expected.low, expected.high)
+    assert found.low < 0.9
 
 
 def test_clips_chosen_are_wrong_and_right_ones_of_several_classes(store):
@@ -136,7 +189,7 @@ def test_without_audio_there_is_still_a_picture(store, tmp_path):
         ({"clip": "nowhere.wav"}, [], "clip=nowhere.wav is not among the"),
         ({"target": "unicorn"}, [], "target='unicorn' must be true, predicted, or a label of the run: "),
         ({"tolerance": 0}, [], "tolerance=0.0 must lie between 0 and 1"),
-        ({"max-steps": 0}, [], "max_steps=0 must be at least 1"),
+        ({"max-steps": 0}, [], "max_steps=0 must be at least 8"),
         ({"rows": 0}, [], "rows=0 must be at least 1"),
         ({"block": 2}, [], "block=2 goes with --method gradcam alone"),
         ({"block": 7}, ["--method", "gradcam"], "block=7 must be from 0 to 4"),
@@ -152,7 +205,7 @@ def test_bad_options_are_one_line_and_exit_code_2(store, tmp_path, options, flag
 
 def test_no_run_at_all(capsys):
     assert saliency.main(["--ckpt"]) == 2
-    assert "ckpt must name at least one run file" in capsys.readouterr().err
+    assert "ckpt must name at least 1 run, not 0" in capsys.readouterr().err
 
 
 @pytest.mark.slow

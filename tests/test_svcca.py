@@ -51,7 +51,7 @@ def store(tmp_path_factory, weights_file):
 def command(store, *names, **options):
     arms, folder = store
     paths = [str(run.path) for name in names for run in arms[name]]
-    given = {"cache": folder / "cache", "resamples": 100, "groups": 4, "device": "cpu"} | options
+    given = {"cache": folder / "cache", "resamples": 100, "groups": 10, "device": "cpu"} | options
     return ["--ckpt", *paths, *(f"--{name}={value}" for name, value in given.items())]
 
 
@@ -184,7 +184,7 @@ def test_another_backbone(store):
         ({"variance": 1.5}, "variance=1.5 must be greater than 0 and at most 1"),
         ({"positions": "none"}, "positions='none' must be all, mean, or a number of at least 1"),
         ({"positions": "0"}, "positions='0' must be"),
-        ({"groups": 1}, "groups=1 must be at least 2"),
+        ({"groups": 9}, "groups=9 must be at least 10: intervals from fewer are too narrow"),
         ({"resamples": 5}, "resamples=5 must be 0, for no intervals, or at least 100"),
         ({"cache": "nowhere"}, "was trained on other clips than synth"),
     ],
@@ -199,7 +199,7 @@ def test_bad_options_are_one_line_and_exit_code_2(store, tmp_path, options, mess
 
 def test_no_run_at_all(capsys):
     assert svcca.main(["--ckpt"]) == 2
-    assert "ckpt must name at least one run file" in capsys.readouterr().err
+    assert "ckpt must name at least 1 run, not 0" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -31,14 +31,15 @@ psutil = lazy.load("psutil")
 torch = lazy.load("torch")
 tqdm = lazy.load("tqdm")
 
-__all__ = ["METHODS", "Attribution", "attribute"]
+__all__ = ["METHODS", "Attribution", "attribute", "check_options"]
 
 # Inputs in one pass: more are no faster on a CPU, and are on a GPU.
 MOST_CPU, MOST_GPU = 8, 64
 # Bytes in use at the worst moment, over those of all modules' outputs.
 OVERHEAD = 3
-# The path of Integrated Gradients: parts at the start, and gradients in a part.
+# The path of Integrated Gradients: parts at the start, and gradients in a part; no path has fewer than both.
 PARTS, NODES = 4, 2
+FEWEST = PARTS * NODES
 # SmoothGrad: noisy copies, and their noise's deviation over the input's range.
 COPIES, NOISE = 25, 0.15
 # Occlusion: height and width of the window, which moves by half of it.
@@ -86,6 +87,11 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
         for registered, before in hooks:
             for key in registered.keys() - before.keys():
                 del registered[key]
+
+
+def _cuda(x: torch.Tensor) -> list[torch.device]:
+    """Devices besides the CPU whose random state the work touches."""
+    return [x.device] if x.device.type == "cuda" else []
 
 
 def _pass_size(model: torch.nn.Module, x: torch.Tensor) -> int:
@@ -244,7 +250,7 @@ def attribute(
     method : "ig", "smoothgrad", "gradcam" or "occlusion"
     tolerance : float in (0, 1)
         For "ig": completeness error up to which steps are added.
-    max_steps : int > 0
+    max_steps : int >= 8
         For "ig": gradients of one input after which no more are taken. Networks trained from scratch are so rough
         along the path that some inputs need thousands; `Attribution.error` tells what was reached.
     block : int, optional
@@ -273,10 +279,11 @@ def attribute(
     True
     """
     inputs, targets, baseline = _checked(inputs, targets, baseline)
-    _check_options(model, method, tolerance, max_steps, block)
+    check_options(tolerance=tolerance, max_steps=max_steps)
+    _check_method(model, method, block)
     last = len(model.blocks) - 1 if method == "gradcam" else None
     values, steps = [], []
-    with _evaluating(model), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+    with _evaluating(model), torch.enable_grad(), torch.random.fork_rng(_cuda(inputs)):
         size = _pass_size(model, inputs)
         with torch.no_grad():
             logits = [torch.cat([model(part) for part in each.split(size)]) for each in (inputs, baseline)]
@@ -335,13 +342,17 @@ def _check_targets(targets: Sequence[int], n_classes: int) -> None:
         raise ParameterError(f"targets={wrong} must be from 0 to {n_classes - 1}: the network has {n_classes} classes")
 
 
-def _check_options(model: Any, method: str, tolerance: float, max_steps: int, block: int | None) -> None:
+def check_options(*, tolerance: float, max_steps: int) -> None:
+    """Refuse what Integrated Gradients cannot keep to."""
+    if not 0 < tolerance < 1:
+        raise ParameterError(f"tolerance={tolerance!r} must lie between 0 and 1: the completeness error allowed")
+    if max_steps < FEWEST:
+        raise ParameterError(f"max_steps={max_steps!r} must be at least {FEWEST}: the gradients of the coarsest path")
+
+
+def _check_method(model: Any, method: str, block: int | None) -> None:
     if method not in METHODS:
         raise ParameterError(f"method={method!r} must be one of {', '.join(METHODS)}")
-    if not 0 < tolerance < 1:
-        raise ParameterError(f"tolerance={tolerance!r} must lie between 0 and 1: the error of completeness allowed")
-    if max_steps < 1:
-        raise ParameterError(f"max_steps={max_steps!r} must be at least 1")
     if method != "gradcam":
         if block is not None:
             raise ParameterError(f"block={block!r} goes with method='gradcam' alone, not with {method!r}")

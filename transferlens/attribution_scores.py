@@ -119,12 +119,13 @@ def known_answer(attribution: np.ndarray, mask: np.ndarray, energy: np.ndarray) 
     -------
     scores : dict
         event_share: share of the positive attribution inside the mask. points_into_event: 1 where the strongest cell
-        lies inside (pointing game, Zhang et al. 2016), else 0. Each again as "<name>_chance" and "<name>_energy".
+        lies inside (pointing game, Zhang et al. 2016), else 0. Both are 0 where no attribution is positive. Each again
+        as "<name>_chance" and "<name>_energy".
     """
     found: dict[str, float] = {}
     scores = {
         "event_share": lambda values: _share(values, mask),
-        "points_into_event": lambda values: float(mask.flat[int(np.argmax(values))]),
+        "points_into_event": lambda values: float(values.any() and mask.flat[int(np.argmax(values))]),
     }
     for name, score in scores.items():
         found |= _with_chance(name, score, np.maximum(attribution, 0))

@@ -19,8 +19,6 @@ EPS = np.finfo(np.float64).eps
 FLOOR = 1e-7
 # Directions whose variance is this share of the largest are exact from a plain covariance; fainter ones are not.
 FAINT = 1e-6
-# Up to this power of two, up or down, no square of a square leaves the range of numbers.
-ORDINARY = 100
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Similarity:
     Attributes
     ----------
     similarity : float in [0, 1]
-        0 where one of them is constant: it has no direction to compare.
+        0 where one of them is constant: it has no direction to compare. (Deviations below 1e-60 count as none.)
     correlations : ndarray [shape=(min(dims),)]
         Canonical correlations, falling; empty for CKA, which has none.
     dims : tuple of 2 int
@@ -46,21 +44,17 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Frame:
-    """Coordinates Z of one side: ``(X - shift) * unit = Z @ (scale[:, None] * directions)``.
+    """Coordinates Z of one side: ``X - shift = Z @ (scale[:, None] * directions)``.
 
     Attributes
     ----------
     shift : ndarray [shape=(n_neurons,)]
-    unit : float
-        1, or where samples are very large or small the power of two that brings them near 1, so that no square leaves
-        the range of numbers. No measure depends on it.
     scale : ndarray [shape=(n_coordinates,)]
     directions : ndarray [shape=(n_coordinates, n_neurons)], or None
         Orthonormal rows; None for the neurons themselves.
     """
 
     shift: np.ndarray
-    unit: float
     scale: np.ndarray
     directions: np.ndarray | None = None
 
@@ -75,12 +69,9 @@ class Frame:
         plain : bool
         """
         shift = X[0] + (X - X[0]).mean(0)  # constant columns become exactly zero
-        largest = np.abs(X - shift).max()
-        extreme = largest > 0 and abs(np.log2(largest)) > ORDINARY
-        unit = 2.0 ** -np.clip(np.round(np.log2(largest)), -1000, 1000) if extreme else 1.0
         if plain:
-            return cls(shift, unit, np.ones(len(shift)))
-        centred = (X - shift) * unit
+            return cls(shift, np.ones(len(shift)))
+        centred = X - shift
         if len(X) < X.shape[1]:
             _, deviations, directions = np.linalg.svd(centred, full_matrices=False)
         else:
@@ -88,12 +79,12 @@ class Frame:
             deviations, directions = np.sqrt(np.maximum(squares, 0)), vectors.T
         scale = np.maximum(deviations, FLOOR * deviations.max(initial=0.0)) / np.sqrt(len(X))
         scale[scale == 0] = 1.0
-        return cls(shift, unit, scale, directions)
+        return cls(shift, scale, directions)
 
     @cached_property
     def to(self) -> np.ndarray:
         """The way there: ``Z = (X - shift) @ to``."""
-        return self.directions.T * (self.unit / self.scale)
+        return self.directions.T / self.scale
 
     def move(self, X: np.ndarray, out: np.ndarray) -> None:
         """Write Z to `out`."""
@@ -101,8 +92,6 @@ class Frame:
             np.matmul(X - self.shift, self.to, out=out)
         else:
             np.subtract(X, self.shift, out=out)
-            if self.unit != 1:
-                out *= self.unit
 
     def neurons(self, values: np.ndarray) -> np.ndarray:
         """Rows in these coordinates, less their scale, as neurons [shape=(n, n_neurons)]."""
@@ -238,7 +227,7 @@ class Solved:
         second = np.block([[a.T @ own_a @ a, cross], [cross.T, b.T @ own_b @ b]])
         whole = Sums(self.sums.n, np.zeros(len(second)), second)
         frames = [
-            Frame(frame.shift, frame.unit, side.deviations, frame.neurons(side.right))
+            Frame(frame.shift, side.deviations, frame.neurons(side.right))
             for side, frame in zip(self.sides, self.frames, strict=True)
         ]
         options = {"variance": self.variance, "plain": self.plain, "dims": self.dims}
@@ -272,7 +261,7 @@ class Directions:
         return self.deviations[: self.kept, None] * self.right[: self.kept]
 
 
-def _from_covariance(moments: np.ndarray, scale: np.ndarray, n: int, variance: float, asked: int | None) -> Directions:
+def _from_covariance(moments: np.ndarray, scale: np.ndarray, _: int, variance: float, asked: int | None) -> Directions:
     """Principal directions of X = Z S D, Z centred, S diagonal, D orthonormal: eigenvectors of S Z'Z S.
 
     Exact where they are not faint.

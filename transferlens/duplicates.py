@@ -25,7 +25,7 @@ from transferlens.datasets import DataOptions
 from transferlens.errors import ParameterError
 from transferlens.features import FeatureCache, FeatureOptions
 from transferlens.files import check_writable, write_csv
-from transferlens.runs import Run, load_run
+from transferlens.runs import Run, load_runs
 
 if TYPE_CHECKING:
     from transferlens.datasets import DataSet
@@ -205,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.threshold is not None and not 0 < options.threshold <= 1:
         raise ParameterError(f"threshold={options.threshold} must be greater than 0 and at most 1")
     check_writable("figures", options.figures)
-    runs = [load_run(path) for path in options.ckpt]
+    runs = load_runs(options.ckpt, least=0)
     dataset = options.open()
     if strangers := [run for run in runs if not set(run.clip_ids) <= {clip.id for clip in dataset.clips}]:
         raise ParameterError(f"ckpt={strangers[0].path} was trained on other clips than {dataset.name}")

@@ -19,7 +19,7 @@ from transferlens import cli, display, predictions, stats
 from transferlens.errors import ParameterError
 from transferlens.files import check_writable, write_csv
 from transferlens.plan import PlanOptions
-from transferlens.runs import Run, arm_names, check_alike, load_run
+from transferlens.runs import Run, arm_names, check_alike, load_runs
 from transferlens.sweep import Study, SweepOptions
 
 if TYPE_CHECKING:
@@ -367,7 +367,7 @@ def _runs(options: Options) -> list[Run]:
         study = Study(options)
         return list(study.gather(study.points(options.plan())).values())
     check_writable("figures", options.figures)
-    return list({run.config.id: run for run in map(load_run, options.ckpt)}.values())
+    return load_runs(options.ckpt)
 
 
 @cli.command

@@ -18,6 +18,7 @@ from transferlens.attribution import Attribution, attribute
 from transferlens.attribution_scores import cascade
 from transferlens.datasets import BUILT_IN, DataOptions
 from transferlens.inputs import heldout_features
+from transferlens.predictions import softmax
 from transferlens.runs import Run, arm_names
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ torch = lazy.load("torch")
 __all__ = [
     "Clips",
     "Explained",
-    "Question",
+    "ExplanationOptions",
     "baseline_of",
     "choose",
     "explain",
@@ -38,13 +39,11 @@ __all__ = [
 ]
 
 BEFORE = "before training"
-# Seed of the weights that randomised blocks get.
-SEED = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """What is asked of a network: the options of an explanation."""
+class ExplanationOptions:
+    """How attributions are made."""
 
     target: str = "true"
     """The class whose logit is explained: true, predicted, or a label."""
@@ -58,7 +57,8 @@ class Question:
     tolerance: float = 0.01
     """Completeness error up to which Integrated Gradients add steps."""
     max_steps: int = 256
-    """Gradients of a clip after which they stop all the same; what was reached is in the figure and the table."""
+    """Gradients of a clip, at least 8, after which they stop all the same; what was reached is in the figure and the
+    table."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Clips:
     ids, labels : tuple of str [shape=(n,)]
     S : ndarray [shape=(n, channels, n_mels, width), float32]
         Log-mel features.
-    silent : ndarray [shape=(channels, n_mels, width), float32]
-        Those of a silent clip.
+    silent, mean : ndarray [shape=(channels, n_mels, width), float32]
+        Those of a silent clip, and the mean of all clips that the run held out.
     masks : ndarray of bool [shape as S], or None
         Where the event is, which is known of the built-in set alone.
     """
@@ -80,6 +80,7 @@ class Clips:
     labels: tuple[str, ...]
     S: np.ndarray
     silent: np.ndarray
+    mean: np.ndarray
     masks: np.ndarray | None
 
     @property
@@ -91,7 +92,7 @@ class Clips:
         """Some of them."""
         masks = None if self.masks is None else self.masks[places]
         ids, labels = (tuple(each[i] for i in places) for each in (self.ids, self.labels))
-        return Clips(ids, labels, self.S[places], self.silent, masks)
+        return replace(self, ids=ids, labels=labels, S=self.S[places], masks=masks)
 
 
 def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
@@ -102,10 +103,12 @@ def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
         keep = ("sr", "n_fft", "windows", "hops", "n_mels", "width")
         chosen = {name: getattr(settings, name) for name in keep}
         masks = np.stack([synth.event_mask(clip, **chosen) for clip in run.clip_ids])
+    S = heldout_features(run, options, cache)
     return Clips(
         ids=run.clip_ids,
         labels=tuple(run.label_names[label] for label in run.labels),
-        S=heldout_features(run, options, cache),
+        S=S,
+        mean=S.mean(0),
         silent=settings.compute(np.zeros(settings.n_fft, np.float32)),
         masks=masks,
     )
@@ -122,7 +125,7 @@ def baseline_of(run: Run, clips: Clips, name: str = "silence") -> torch.Tensor:
     """
     if name == "zeros":
         return torch.zeros(clips.silent.shape)
-    return run.inputs((clips.silent if name == "silence" else clips.S.mean(0))[None])[0]
+    return run.inputs({"silence": clips.silent, "mean": clips.mean}[name][None])[0]
 
 
 def choose(run: Run, rows: int) -> list[int]:
@@ -134,8 +137,7 @@ def choose(run: Run, rows: int) -> list[int]:
     places : list of int
         Among the run's held-out clips.
     """
-    logits = run.logits - run.logits.max(1, keepdims=True)
-    sure = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).max(1)
+    sure = softmax(run.logits).max(1)
     right = run.logits.argmax(1) == run.labels
     wrong = sorted(np.flatnonzero(~right), key=lambda i: -sure[i])[: rows // 2]
     chosen = [int(i) for i in wrong]
@@ -212,17 +214,33 @@ def networks(runs: Sequence[Run]) -> list[tuple[str, Run, Network]]:
     return [*found, (f"{names[0]}, {BEFORE}" if len(runs) > 1 else BEFORE, runs[0], start)]
 
 
-def explain(name: str, run: Run, network: Network, clips: Clips, question: Question, device: Any) -> Explained:
+def _attributed(
+    network: Network, x: torch.Tensor, targets: list[int], baseline: torch.Tensor, options: ExplanationOptions
+) -> Attribution:
+    return attribute(
+        network,
+        x,
+        targets=targets,
+        baseline=baseline,
+        method=options.method,
+        tolerance=options.tolerance,
+        max_steps=options.max_steps,
+        block=options.block,
+        progress=True,
+    )
+
+
+def explain(name: str, run: Run, network: Network, clips: Clips, options: ExplanationOptions, device: Any) -> Explained:
     """Attributions of one network for clips."""
     network.to(device).eval()
-    x, baseline = run.inputs(clips.S).to(device), baseline_of(run, clips, question.baseline).to(device)
+    x, baseline = run.inputs(clips.S).to(device), baseline_of(run, clips, options.baseline).to(device)
     with torch.no_grad():
         logits = torch.cat([network(part) for part in x.split(8)]).double().cpu()
     predicted = logits.argmax(1).tolist()
     targets = {
         "true": [run.label_names.index(label) for label in clips.labels],
         "predicted": predicted,
-    }.get(question.target) or [run.label_names.index(question.target)] * len(x)
+    }.get(options.target) or [run.label_names.index(options.target)] * len(x)
     return Explained(
         name=name,
         run=run,
@@ -233,23 +251,26 @@ def explain(name: str, run: Run, network: Network, clips: Clips, question: Quest
         targets=targets,
         predicted=predicted,
         probabilities=logits.softmax(1)[range(len(x)), targets].numpy(),
-        attribution=attribute(
-            network,
-            x,
-            targets=targets,
-            baseline=baseline,
-            method=question.method,
-            tolerance=question.tolerance,
-            max_steps=question.max_steps,
-            block=question.block,
-            progress=True,
-        ),
+        attribution=_attributed(network, x, targets, baseline, options),
     )
 
 
-def randomised(found: Explained, question: Question, device: Any) -> Iterator[tuple[str, Explained]]:
-    """The same clips explained as more and more of the network is randomised, from the top (Adebayo et al. 2018)."""
-    config = found.run.config
-    fresh = backbones.skeleton(config.backbone, n_classes=len(found.run.label_names), plan=config.plan, seed=SEED)
-    for through, network in cascade(found.network, fresh.to(device)):
-        yield through, explain(found.name, found.run, network, found.clips, question, device)
+def randomised(found: Explained, options: ExplanationOptions) -> Iterator[tuple[str, np.ndarray]]:
+    """As more and more of the network is randomised, from the top, attributions of the same clips and classes.
+
+    Yields
+    ------
+    through : str
+        How deep, as `attribution_scores.cascade` says it.
+    cells : ndarray [shape=(n, n_mels, width)]
+        Summed over channels.
+
+    References
+    ----------
+    Adebayo et al. 2018, section 3.1.
+    """
+    config, n_classes = found.run.config, len(found.run.label_names)
+    # Another seed than the run's: its own start would be no stranger to it.
+    fresh = backbones.skeleton(config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed + 1)
+    for through, network in cascade(found.network, fresh.to(found.x.device)):
+        yield through, _attributed(network, found.x, found.targets, found.baseline, options).values.sum(1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from transferlens import display, lazy, listen, predictions
 from transferlens.datasets import DataOptions
 from transferlens.errors import TransferLensError
-from transferlens.explanations import Explained, Question, choose, explain, heldout_clips
+from transferlens.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips
 from transferlens.inputs import heldout_audio
 from transferlens.runs import Run, arm_names, check_alike
 
@@ -103,7 +104,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def entries(
-    runs: Sequence[Run], options: DataOptions, cache: Path, *, n_clips: int, question: Question, device: Any
+    runs: Sequence[Run], options: DataOptions, cache: Path, *, n_clips: int, how: ExplanationOptions, device: Any
 ) -> list[Entry]:
     """Explain clips that all these runs held out.
 
@@ -117,7 +118,7 @@ def entries(
         Folder of the feature caches.
     n_clips : int > 0
         At most.
-    question : Question
+    how : ExplanationOptions
     device : torch.device
     """
     check_alike(runs, "labels", "held-out clips (fold)", "features")
@@ -127,9 +128,7 @@ def entries(
         audio: list[np.ndarray | None] = list(heldout_audio(runs[0], options, clips.ids))
     except TransferLensError:
         audio = [None] * len(places)
-    found = [
-        explain(name, run, run.model(), clips, question, device) for name, run in zip(_names(runs), runs, strict=True)
-    ]
+    found = [explain(name, run, run.model(), clips, how, device) for name, run in zip(_names(runs), runs, strict=True)]
     bar = tqdm.tqdm(enumerate(audio), total=len(audio), unit="clip", desc="explorer", delay=2, disable=None)
     return [_entry(i, y, places[i], found) for i, y in bar]
 
@@ -140,8 +139,7 @@ def _entry(i: int, y: np.ndarray | None, place: int, found: Sequence[Explained])
     known = None if y is None else len(y) / settings.sr
     parts = [None if y is None else listen.split(y, listen.mask(each.cells[i]), settings) for each in found]
     # One gain for all of a clip's sounds, so that they can be compared.
-    loudest = max((float(np.abs(part).max()) for pair in parts if pair for part in (y, *pair)), default=1.0)
-    gain = min(1.0, 0.99 / max(loudest, 1e-9))
+    gain = 1.0 if y is None else listen.gain(y, *itertools.chain(*parts))
     return Entry(
         clip=first.clips.ids[i],
         label=first.clips.labels[i],

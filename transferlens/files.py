@@ -95,9 +95,16 @@ def write_text(text: str, path: Path) -> None:
 
 
 def write_csv(rows: Sequence[Any], path: Path) -> None:
-    """Write dataclass instances of one type, a line each under their fields' names; complete or absent."""
-    names = [field.name for field in dataclasses.fields(rows[0])]
+    """Write dataclass instances of one type, or dicts of the same keys, a line each under their names.
+
+    Complete or absent.
+    """
+    tables = [row if isinstance(row, dict) else dict(_fields(row)) for row in rows]
     with complete_or_absent(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([getattr(row, name) for name in names] for row in rows)
+        writer.writerow(tables[0])
+        writer.writerows(table.values() for table in tables)
+
+
+def _fields(row: Any) -> Iterator[tuple[str, Any]]:
+    return ((field.name, getattr(row, field.name)) for field in dataclasses.fields(row))

@@ -184,6 +184,7 @@ def compare(
     if found != layers(after, x[:1]):
         raise ParameterError("before and after must be networks of one backbone, cut after the same block")
     moments = {layer.module: Moments(variance=variance, groups=max(1, min(groups, len(x)))) for layer in found}
+    # Neighbours, which are often cut from one recording, in one group.
     groups_of_clips = np.array_split(np.arange(len(x)), min(groups, len(x)))
     batches = [(rows[i : i + BATCH], g) for g, rows in enumerate(groups_of_clips) for i in range(0, len(rows), BATCH)]
     bar = functools.partial(tqdm.tqdm, disable=None if progress else True, delay=2, leave=False)
@@ -247,9 +248,9 @@ def weight_change(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
     ParameterError
         Where the shapes differ.
     """
-    a, b = a.double().flatten(), b.double().flatten()
     if a.shape != b.shape:
-        raise ParameterError(f"a and b must be of one shape: they have {len(a)} and {len(b)} elements")
+        raise ParameterError(f"a of shape {tuple(a.shape)} and b of shape {tuple(b.shape)} must be of one shape")
+    a, b = a.double().flatten(), b.double().flatten()
     if largest := max(a.abs().max().item(), b.abs().max().item()):
         a, b = a / largest, b / largest
     size, distance = a.norm().item(), (b - a).norm().item()

@@ -18,7 +18,7 @@ from transferlens.files import complete_or_absent
 librosa = lazy.load("librosa")
 soundfile = lazy.load("soundfile")
 
-__all__ = ["mask", "split", "write"]
+__all__ = ["gain", "mask", "split", "write"]
 
 # Window of the transform [s]: the middle one of the paper's three.
 WINDOW = 0.05
@@ -77,6 +77,12 @@ def split(y: np.ndarray, used: np.ndarray, settings: FeatureSettings) -> tuple[n
     return part, y - part
 
 
+def gain(*signals: np.ndarray) -> float:
+    """What to multiply signals with, all alike, so that none is clipped: at most 1."""
+    loudest = max(np.abs(y).max(initial=0.0) for y in signals)
+    return LOUDEST / loudest if loudest > LOUDEST else 1.0
+
+
 def _bins(settings: FeatureSettings, n_fft: int) -> np.ndarray:
     """From mel bands to bins, each the weighted mean of its bands [shape=(n_bins, n_mels)]."""
     filters = mel_filters(settings.sr, n_fft, settings.n_mels).astype(float)
@@ -111,11 +117,11 @@ def write(folder: Path, stem: str, y: np.ndarray, used: np.ndarray, settings: Fe
         As for `split`.
     """
     part, rest = split(y, used, settings)
-    gain = min(1.0, LOUDEST / max(np.abs(each).max() for each in (y, part, rest)))
+    level = gain(y, part, rest)
     paths = []
     for name, each in (("clip", y), ("used", part), ("ignored", rest)):
         path = folder / f"{stem}_{name}.wav"
         with complete_or_absent(path) as beside:
-            soundfile.write(beside, gain * each, settings.sr, subtype="PCM_16", format="WAV")
+            soundfile.write(beside, level * each, settings.sr, subtype="PCM_16", format="WAV")
         paths.append(path)
     return paths

@@ -30,8 +30,10 @@ __all__ = ["MEASURES", "Moments", "Similarity", "check_variance"]
 BLOCK = 2048
 # The first samples, this many times the neurons, are kept as they are; then they decide the coordinates.
 FIRST = 4
-# Values beyond have sums that leave the range of numbers.
-LARGEST = 1e250
+# Squares of squares of values beyond leave the range of numbers.
+LARGEST = 1e60
+# Groups that intervals need: those from 5 cover 91 where they should cover 95, those from 3 cover 83.
+FEWEST_GROUPS = 10
 # Mean square in white coordinates (1 in the first samples) from which on a coordinate is scaled down.
 LOUD = 2.0**16
 
@@ -195,7 +197,7 @@ class Moments:
         Raises
         ------
         ParameterError
-            Where shapes do not fit, or a value is NaN or infinite.
+            Where shapes do not fit, or a value is NaN, infinite, or beyond 1e60.
         """
         X, Y = _checked("X", X), _checked("Y", Y)
         if len(X) != len(Y):
@@ -260,7 +262,7 @@ class Moments:
         Returns
         -------
         intervals : dict of measure to (low, high)
-            NaN where fewer than 2 groups have samples.
+            NaN where fewer than 10 groups have samples: intervals from fewer are too narrow.
 
         Raises
         ------
@@ -288,7 +290,7 @@ class Moments:
         if not isinstance(level, numbers.Real) or not 0 < level < 1:
             raise ParameterError(f"level={level!r} must lie between 0 and 1")
         solved, groups = self._solved
-        if len(groups) < 2:
+        if len(groups) < FEWEST_GROUPS:
             return dict.fromkeys(MEASURES, (float("nan"), float("nan")))
         rng, n = np.random.default_rng(seed), len(groups)
         found, without = self.measure(), solved.without(group.sums(solved.mean, solved.bases) for group in groups)

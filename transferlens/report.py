@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from transferlens import __version__, cli, lazy, tables
+from transferlens.attribution import check_options
 from transferlens.datasets import DataOptions
 from transferlens.errors import CheckpointError, ParameterError
-from transferlens.explanations import Question
+from transferlens.explanations import ExplanationOptions
 from transferlens.explorer import Entry, entries
 from transferlens.files import check_writable, write_text
 from transferlens.plan import TransferPlan
-from transferlens.runs import Run, RunSummary, load_run, scan
+from transferlens.runs import Run, RunSummary, load_runs, scan
 from transferlens.trainer import keep_freed_memory, pick_device
 
 jinja2 = lazy.load("jinja2")
@@ -188,7 +189,7 @@ def _default_runs(summaries: Sequence[RunSummary]) -> list[Run]:
     if not by_place:
         return []
     most = max(by_place.values(), key=lambda arms: (len(arms), sum(map(len, arms.values()))))
-    return [load_run(min(most[plan], key=lambda s: s.config.seed).path) for plan in plans if plan in most]
+    return load_runs([min(most[plan], key=lambda s: s.config.seed).path for plan in plans if plan in most], least=0)
 
 
 def page(
@@ -247,9 +248,9 @@ def page(
 
 
 def _check(options: Options) -> None:
-    for name, least in (("explore", 0), ("max_steps", 1)):
-        if getattr(options, name) < least:
-            raise ParameterError(f"{name}={getattr(options, name)} must be at least {least}")
+    check_options(tolerance=ExplanationOptions.tolerance, max_steps=options.max_steps)
+    if options.explore < 0:
+        raise ParameterError(f"explore={options.explore} must be at least 0")
     if not 0 < options.budget < float("inf"):
         raise ParameterError(f"budget={options.budget} must be greater than 0 MB")
     check_writable("figures", options.figures)
@@ -267,10 +268,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise CheckpointError(f"runs={str(options.runs)!r} has no finished run: train some first")
     clips: list[Entry] = []
     if options.explore:
-        runs = [load_run(path) for path in options.ckpt] or _default_runs([s for s in summaries if s.is_complete])
-        question = Question(max_steps=options.max_steps)
+        runs = load_runs(options.ckpt, least=0) or _default_runs([s for s in summaries if s.is_complete])
+        how = ExplanationOptions(max_steps=options.max_steps)
         if runs:
-            clips = entries(runs, options, options.cache, n_clips=options.explore, question=question, device=device)
+            clips = entries(runs, options, options.cache, n_clips=options.explore, how=how, device=device)
     text = page(summaries, problems, options.figures, clips, store=options.runs.name, budget=options.budget)
     path = options.figures / "report.html"
     write_text(text, path)

@@ -22,7 +22,7 @@ from transferlens.datasets import DataOptions
 from transferlens.errors import ParameterError
 from transferlens.files import check_writable, write_csv
 from transferlens.inputs import PASS_SIZE, heldout_audio
-from transferlens.runs import Run, check_alike, load_run
+from transferlens.runs import Run, load_runs
 from transferlens.trainer import keep_freed_memory, pick_device
 
 if TYPE_CHECKING:
@@ -179,16 +179,13 @@ def text(rows: Sequence[Row]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, read the runs, corrupt and classify, write numbers, draw."""
     options = cli.parse(Options, argv, prog="robustness")
-    if not options.ckpt:
-        raise ParameterError("ckpt must name at least two run files, as `python -m transferlens.runs` lists them")
     unknown = [kind for kind in options.corruption if kind not in CORRUPTIONS]
     if unknown or not options.corruption:
         raise ParameterError(f"corruption={' '.join(unknown)!r} must be among {', '.join(CORRUPTIONS)}")
     check_writable("figures", options.figures)
     device = pick_device(options.device)
     keep_freed_memory()
-    runs = list({run.config.id: run for run in map(load_run, options.ckpt)}.values())
-    check_alike(runs, "dataset", "feature settings")
+    runs = load_runs(options.ckpt, "dataset", "feature settings")
     ensemble.gather(runs)  # refuses what cannot be averaged before anything is computed
     kinds = list(dict.fromkeys(options.corruption))
     rows = [row for found in corrupted(runs, options, kinds, device) for row in rows_of(*found)]

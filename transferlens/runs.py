@@ -28,7 +28,18 @@ if TYPE_CHECKING:
 h5py = lazy.load("h5py")
 torch = lazy.load("torch")
 
-__all__ = ["Run", "RunConfig", "RunSummary", "Training", "arm_names", "check_alike", "list_runs", "load_run", "scan"]
+__all__ = [
+    "Run",
+    "RunConfig",
+    "RunSummary",
+    "Training",
+    "arm_names",
+    "check_alike",
+    "list_runs",
+    "load_run",
+    "load_runs",
+    "scan",
+]
 
 SCHEMA = 1
 HISTORY = ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
@@ -293,6 +304,7 @@ _COMPARED: dict[str, Callable[[Run], Any]] = {
     "held-out clips (fold)": lambda run: run.clip_ids,
     "feature settings": lambda run: run.config.features,
     "features": lambda run: run.provenance["features_key"],
+    "normalisation": lambda run: (run.config.training.normalise, run.config.inner_fold),
 }
 
 
@@ -304,8 +316,8 @@ def check_alike(runs: Sequence[Run], *what: str) -> None:
     ParameterError
         Naming two of the runs, and what they differ in.
     """
-    first = runs[0]
     for run, name in itertools.product(runs[1:], what):
+        first = runs[0]
         mine, theirs = (_COMPARED[name](each) for each in (run, first))
         if mine != theirs:
             values = f" ({mine} and {theirs})" if isinstance(mine, (str, int)) and name != "features" else ""
@@ -364,6 +376,46 @@ def load_run(path: Path | str, *, expected: RunConfig | None = None) -> Run:
             logits_best=file["logits_best"][:],
             normalisation=file["normalisation"][:],
         )
+
+
+def load_runs(paths: Sequence[Path | str], *alike: str, least: int = 1) -> list[Run]:
+    """Open finished runs that an analysis compares.
+
+    Parameters
+    ----------
+    paths : sequence of Path or str
+        One run under two paths is still one.
+    *alike : str
+        What they must share, as for `check_alike`.
+    least : int > 0
+        How many there must be.
+
+    Raises
+    ------
+    CheckpointError
+        As for `load_run`; all such files are named at once.
+    ParameterError
+        Where they are too few, or differ.
+    """
+    found: dict[str, Run] = {}
+    problems = []
+    for path in paths:
+        try:
+            run = load_run(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+        else:
+            found.setdefault(run.config.id, run)
+    if problems:
+        raise CheckpointError("; ".join(dict.fromkeys(problems)))
+    if len(found) < least:
+        raise ParameterError(
+            f"ckpt must name at least {least} run{'s' * (least > 1)}, not {len(found)}: "
+            "`python -m transferlens.runs` lists them"
+        )
+    runs = list(found.values())
+    check_alike(runs, *alike)
+    return runs
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,24 @@ of blocks, tell whether attributions follow the network; on the built-in set, wh
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from transferlens import cli, display, lazy, listen, saliency_figures
-from transferlens.attribution import attribute
+from transferlens.attribution import attribute, check_options
 from transferlens.datasets import DataOptions
 from transferlens.errors import ParameterError, TransferLensError
-from transferlens.explanations import Explained, Question, choose, explain, heldout_clips, networks
+from transferlens.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips, networks
 from transferlens.files import check_writable, write_csv
 from transferlens.inputs import heldout_audio
-from transferlens.runs import Run, check_alike, load_run
-from transferlens.saliency_tables import CascadeRow, cascade_rows, rows_of, summary
+from transferlens.runs import Run, load_runs
+from transferlens.saliency_tables import CascadeRow, Row, cascade_rows, clip_rows, summary
 from transferlens.trainer import keep_freed_memory, pick_device
 
 tqdm = lazy.load("tqdm")
@@ -35,7 +36,7 @@ STEM = "saliency"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Question, DataOptions):
+class Options(ExplanationOptions, DataOptions):
     """What trained networks look at: attributions over held-out clips, with their scores and checks."""
 
     ckpt: tuple[Path, ...]
@@ -61,7 +62,6 @@ class Options(Question, DataOptions):
 
 def _check(options: Options, runs: Sequence[Run]) -> list[int]:
     """Refuse what cannot be done; the places of the clips to draw."""
-    check_alike(runs, "labels", "held-out clips (fold)", "features")
     run = runs[0]
     if unknown := [clip for clip in options.clip if clip not in run.clip_ids]:
         raise ParameterError(
@@ -78,20 +78,18 @@ def _check(options: Options, runs: Sequence[Run]) -> list[int]:
 
 
 def _check_options(options: Options) -> None:
-    if not options.ckpt:
-        raise ParameterError("ckpt must name at least one run file, as `python -m transferlens.runs` lists them")
-    if not 0 < options.tolerance < 1:
-        raise ParameterError(f"tolerance={options.tolerance} must lie between 0 and 1: the completeness error allowed")
-    for name in ("max_steps", "rows"):
-        if getattr(options, name) < 1:
-            raise ParameterError(f"{name}={getattr(options, name)} must be at least 1")
+    check_options(tolerance=options.tolerance, max_steps=options.max_steps)
+    if options.rows < 1:
+        raise ParameterError(f"rows={options.rows} must be at least 1")
     if options.block is not None and options.method != "gradcam":
         raise ParameterError(f"block={options.block} goes with --method gradcam alone")
     check_writable("figures", options.figures)
 
 
 def _waveforms(run: Run, options: Options, ids: Sequence[str]) -> list[np.ndarray | None]:
-    """The clips' audio at the features' rate; None, where it is not to be had and only their lengths are asked for."""
+    """The clips' audio at the features' rate; None, where nobody needs it, or only lengths, and it is not to be had."""
+    if not options.listen and run.config.features.seconds is not None:
+        return [None] * len(ids)
     try:
         return heldout_audio(run, options, ids)
     except TransferLensError as error:
@@ -101,13 +99,22 @@ def _waveforms(run: Run, options: Options, ids: Sequence[str]) -> list[np.ndarra
 
 
 def _write_audio(explained: Sequence[Explained], waveforms: Sequence[np.ndarray], folder: Path) -> int:
-    n = 0
+    n, used = 0, set()
     for found in explained:
         settings = found.run.config.features
         for clip, y, cells in zip(found.clips.ids, waveforms, found.cells, strict=True):
-            stem = "".join(c if c.isalnum() or c in "-." else "_" for c in f"{Path(clip).stem}-{found.name}")
+            stem = _stem(f"{Path(clip).with_suffix('')}-{found.name}", used)
             n += len(listen.write(folder, stem, y, listen.mask(cells), settings))
     return n
+
+
+def _stem(words: str, used: set[str]) -> str:
+    """A file name of its own, folders of the clip's id and all; added to those used, for which case does not count."""
+    plain = "".join(c if c.isalnum() or c in "-." else "_" for c in words)
+    names = itertools.chain([plain], (f"{plain}-{i}" for i in itertools.count(2)))
+    stem = next(name for name in names if name.lower() not in used)
+    used.add(stem.lower())
+    return stem
 
 
 @cli.command
@@ -117,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_options(options)
     device = pick_device(options.device)
     keep_freed_memory()
-    runs = list({run.config.id: run for run in map(load_run, options.ckpt)}.values())
+    runs = load_runs(options.ckpt, "labels", "held-out clips (fold)", "features")
     places = _check(options, runs)
     clips = heldout_clips(runs[0], options, options.cache)
     waveforms = _waveforms(runs[0], options, clips.pick(places).ids)
@@ -127,10 +134,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     bar = tqdm.tqdm(total=(1 + len(runs)) * len(clips.ids), unit="clip", desc="scores", disable=None)
     for name, run, network in networks(runs):
         found = explain(name, run, network, clips, options, device)
-        rows += rows_of(found, options, bar.update)
+        rows += clip_rows(found, options, bar.update)
         explained.append(found.pick(places))
     bar.close()
-    checks = cascade_rows(explained[0], options, device)
+    checks = cascade_rows(explained[0], options)
     _write(options, runs[0], rows, checks, explained, waveforms)
     return cli.DONE
 
@@ -138,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _write(
     options: Options,
     run: Run,
-    rows: Sequence[Any],
+    rows: Sequence[Row],
     checks: Sequence[CascadeRow],
     explained: Sequence[Explained],
     waveforms: Sequence[np.ndarray | None],
@@ -148,7 +155,7 @@ def _write(
     lengths = [None if y is None else len(y) / config.features.sr for y in waveforms]
     seconds = [config.features.seconds or length for length in lengths]
     table = summary(rows)
-    write_csv(rows, stem.with_suffix(".csv"))
+    write_csv([row.flat for row in rows], stem.with_suffix(".csv"))
     write_csv(table, options.figures / f"{STEM}_summary.csv")
     write_csv(checks, options.figures / f"{STEM}_cascade.csv")
     about = f"{title}: {options.method} from {options.baseline}"

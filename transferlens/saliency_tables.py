@@ -6,22 +6,24 @@ What `transferlens.saliency` writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, make_dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from transferlens import stats, synth
-from transferlens.attribution_scores import area, claims, curve, known_answer, rank_correlation, shifted
+from transferlens.attribution_scores import area, claims, curve, known_answer, ranks, shifted
 from transferlens.datasets import BUILT_IN
-from transferlens.explanations import Explained, Question, randomised
+from transferlens.explanations import Explained, ExplanationOptions, randomised
 from transferlens.runs import Run
 
-__all__ = ["CascadeRow", "Row", "SummaryRow", "cascade_rows", "rows_of", "scores", "summary"]
+__all__ = ["CascadeRow", "Row", "SummaryRow", "cascade_rows", "clip_rows", "scores", "summary"]
 
 # Seed of the random order of cells.
 SEED = 0
-# What a score can be at least and at most.
+# Scores that are 1 or 0 a clip.
+HITS = ("points_into_event", "points_into_event_energy")
+# What the others can be at least and at most.
 BOUNDS = {"energy_correlation": (-1.0, 1.0), "edge_correlation": (-1.0, 1.0)}
 
 
@@ -57,7 +59,10 @@ def scores(found: Explained, i: int) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Row:
-    """One network and one clip in the CSV; all scores follow, those with "_chance" of attributions shifted in time."""
+    """One network and one clip.
+
+    In the CSV a column a score follows, those with "_chance" of attributions shifted in time.
+    """
 
     network: str
     run: str
@@ -72,11 +77,18 @@ class Row:
     steps: int
     change: float
     completeness_error: float
+    scores: dict[str, float]
+
+    @property
+    def flat(self) -> dict[str, Any]:
+        """By name of the column."""
+        values = asdict(self)
+        return values | values.pop("scores")
 
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """Mean of one score over clips, with a 95 % interval (Student's t over clips)."""
+    """Mean of one score over clips, with a 95 % interval: Student's t over clips, Wilson's for shares of clips."""
 
     network: str
     subset: str
@@ -109,63 +121,71 @@ def subset_of(clip: str, run: Run) -> str:
     return "with distractor" if synth.spec(clip).has_distractor else "without distractor"
 
 
-def rows_of(found: Explained, question: Question, bar: Callable[[int], Any]) -> list[Any]:
-    """A row a clip: the fields of `Row`, and a field a score."""
+def clip_rows(found: Explained, options: ExplanationOptions, bar: Callable[[int], Any]) -> list[Row]:
+    """A row a clip."""
     labels = found.run.label_names
     rows = []
     for i, clip in enumerate(found.clips.ids):
-        row = Row(
-            network=found.name,
-            run=found.run.config.id,
-            clip=clip,
-            label=found.clips.labels[i],
-            subset=subset_of(clip, found.run),
-            target=labels[found.targets[i]],
-            target_probability=float(found.probabilities[i]),
-            predicted=labels[found.predicted[i]],
-            method=question.method,
-            baseline=question.baseline,
-            steps=int(found.attribution.steps[i]),
-            change=float(found.attribution.change[i]),
-            completeness_error=float(found.attribution.error[i]),
+        rows.append(
+            Row(
+                network=found.name,
+                run=found.run.config.id,
+                clip=clip,
+                label=found.clips.labels[i],
+                subset=subset_of(clip, found.run),
+                target=labels[found.targets[i]],
+                target_probability=float(found.probabilities[i]),
+                predicted=labels[found.predicted[i]],
+                method=options.method,
+                baseline=options.baseline,
+                steps=int(found.attribution.steps[i]),
+                change=float(found.attribution.change[i]),
+                completeness_error=float(found.attribution.error[i]),
+                scores=scores(found, i),
+            )
         )
-        values = scores(found, i)
-        whole = make_dataclass("ScoredRow", [*((f.name, f.type) for f in fields(Row)), *((n, float) for n in values)])
-        rows.append(whole(**asdict(row), **values))
         bar(1)
     return rows
 
 
-def summary(rows: Sequence[Any]) -> list[SummaryRow]:
+def summary(rows: Sequence[Row]) -> list[SummaryRow]:
     """Means over clips of every score, of all clips and of each subset."""
     found = []
-    names = [field.name for field in fields(rows[0])][len(fields(Row)) :]
     for network in dict.fromkeys(row.network for row in rows):
         mine = [row for row in rows if row.network == network]
         subsets = {"all": mine} | {kind: [row for row in mine if row.subset == kind] for kind in _subsets(mine)}
         for kind, group in subsets.items():
-            for name in names:
-                bounds = BOUNDS.get(name.removesuffix("_chance"), (0.0, 1.0))
-                interval = stats.mean_interval([getattr(row, name) for row in group], bounds=bounds)
+            for name in rows[0].scores:
+                interval = _interval(name, [row.scores[name] for row in group])
                 found.append(SummaryRow(network, kind, name, interval.mean, interval.low, interval.high, interval.n))
     return found
+
+
+def _interval(name: str, values: Sequence[float]) -> stats.Interval:
+    if name in HITS:
+        return stats.wilson_interval(int(sum(values)), len(values))
+    return stats.mean_interval(values, bounds=BOUNDS.get(name.removesuffix("_chance"), (0.0, 1.0)))
 
 
 def _subsets(rows: Iterable[Row]) -> list[str]:
     return sorted({row.subset for row in rows} - {"all"})
 
 
-def cascade_rows(found: Explained, question: Question, device: Any) -> list[CascadeRow]:
+def cascade_rows(found: Explained, options: ExplanationOptions) -> list[CascadeRow]:
     """How alike the attributions of one network are to its own, as it is randomised."""
-    return [
-        CascadeRow(
-            network=found.name,
-            clip=clip,
-            randomised_through=through,
-            magnitude=rank_correlation(np.abs(other), np.abs(cells)),
-            signed=rank_correlation(other, cells),
-            chance=shifted(lambda values, cells=cells: rank_correlation(values, np.abs(cells)), np.abs(other)),
-        )
-        for through, others in randomised(found, question, device)
-        for clip, cells, other in zip(found.clips.ids, found.cells, others.cells, strict=True)
-    ]
+    own = [(ranks(cells), ranks(np.abs(cells))) for cells in found.cells]
+    rows = []
+    for through, others in randomised(found, options):
+        for clip, (signed, magnitude), other in zip(found.clips.ids, own, others, strict=True):
+            other_magnitude = ranks(np.abs(other))
+            rows.append(
+                CascadeRow(
+                    network=found.name,
+                    clip=clip,
+                    randomised_through=through,
+                    magnitude=float(np.mean(other_magnitude * magnitude)),
+                    signed=float(np.mean(ranks(other) * signed)),
+                    chance=shifted(lambda each, mine=magnitude: float(np.mean(each * mine)), other_magnitude),
+                )
+            )
+    return rows

@@ -18,7 +18,7 @@ import numpy as np
 from transferlens import cli, display, stats
 from transferlens.errors import CheckpointError
 from transferlens.files import check_writable, write_csv
-from transferlens.runs import Run, arm_names, list_runs, load_run
+from transferlens.runs import Run, arm_names, list_runs, load_runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = options.ckpt or [summary.path for summary in list_runs(options.runs) if summary.is_complete]
     if not paths:
         raise CheckpointError(f"runs={str(options.runs)!r} has no finished run: train some first")
-    rows = rows_of(list({run.config.id: run for run in map(load_run, paths)}.values()))
+    rows = rows_of(load_runs(paths))
     write_csv(rows, options.figures / f"{STEM}.csv")
     display.save_figure(draw(rows), options.figures / STEM)
     print(text(rows))

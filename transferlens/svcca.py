@@ -24,7 +24,8 @@ from transferlens.errors import ParameterError
 from transferlens.files import check_writable, write_csv
 from transferlens.inputs import heldout_features
 from transferlens.layerwise import LayerSimilarity, block_matrix, check_positions, compare, weight_change
-from transferlens.runs import Run, arm_names, check_alike, load_run
+from transferlens.moments import FEWEST_GROUPS, check_variance
+from transferlens.runs import Run, arm_names, check_alike, load_runs
 from transferlens.similarity import MEASURES, chance
 from transferlens.trainer import keep_freed_memory, pick_device
 
@@ -59,9 +60,9 @@ class Options(DataOptions):
     variance: float = 0.99
     """Share of the variance of each side that is kept."""
     groups: int = 20
-    """Groups of clips for the bootstrap."""
+    """Groups of clips for the bootstrap, at least 10."""
     resamples: int = 1000
-    """Resamples of the bootstrap; 0 for no intervals."""
+    """Resamples of the bootstrap; 0 for no intervals. Fewer than 10 held-out clips have none."""
     matrix: bool = False
     """Draw the similarity (CKA of pooled outputs) of every block with every other, too."""
     cache: Path = Path("cache")
@@ -113,6 +114,7 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
         if replace(a.config, seed=b.config.seed) == b.config:
             found.append(Comparison("seeds", arm, a, b))
         elif len(runs) == 2:
+            check_alike(runs, "normalisation")
             found.append(Comparison("runs", f"{arm} and {other}", a, b))
     return found
 
@@ -338,13 +340,12 @@ def _draw_blocks(rows: Sequence[Row], ax: Axes, *, names: bool) -> None:
 
 
 def _check(options: Options) -> None:
-    if not options.ckpt:
-        raise ParameterError("ckpt must name at least one run file, as `python -m transferlens.runs` lists them")
     check_positions(options.positions)
-    if not 0 < options.variance <= 1:
-        raise ParameterError(f"variance={options.variance} must be greater than 0 and at most 1")
-    if options.groups < 2:
-        raise ParameterError(f"groups={options.groups} must be at least 2: the bootstrap draws from them")
+    check_variance(options.variance)
+    if options.groups < FEWEST_GROUPS:
+        raise ParameterError(
+            f"groups={options.groups} must be at least {FEWEST_GROUPS}: intervals from fewer are too narrow"
+        )
     if options.resamples and options.resamples < FEWEST:
         raise ParameterError(f"resamples={options.resamples} must be 0, for no intervals, or at least {FEWEST}")
     check_writable("figures", options.figures)
@@ -357,12 +358,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(options)
     device = pick_device(options.device)
     keep_freed_memory()
-    # One run under two paths is still one.
-    runs = list({run.config.id: run for run in map(load_run, options.ckpt)}.values())
-    check_alike(runs, "backbone", "truncate_after", "held-out clips (fold)", "features")
-    x = runs[0].inputs(heldout_features(runs[0], options, options.cache))
+    runs = load_runs(options.ckpt, "backbone", "truncate_after", "held-out clips (fold)", "features")
+    S = heldout_features(runs[0], options, options.cache)
     rows, weights, matrices = [], [], {}
     for comparison in comparisons(runs):
+        x = comparison.first.inputs(S).to(device)
         networks = [comparison.first.model(), comparison.second.model()]
         for network, state in zip(networks, comparison.states(), strict=True):
             network.load_state_dict(state)
@@ -370,7 +370,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         changed = _weight_rows(comparison, networks[0])
         found = compare(
             *networks,
-            x.to(device),
+            x,
             positions=options.positions,
             variance=options.variance,
             groups=options.groups,
@@ -381,11 +381,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows += [_row(comparison, each, by_tensor.get(f"{each.layer.module}.weight")) for each in found]
         weights += changed
         if options.matrix:
-            matrices[comparison] = block_matrix(*networks, x.to(device))
+            matrices[comparison] = block_matrix(*networks, x)
     write_csv(rows, options.figures / f"{STEM}.csv")
     write_csv(weights, options.figures / f"{STEM}_weights.csv")
     config = runs[0].config
-    title = f"{config.backbone}, {config.dataset}, fold {config.fold} ({len(x)} clips)"
+    title = f"{config.backbone}, {config.dataset}, fold {config.fold} ({len(S)} clips)"
     display.save_figure(draw(rows, title), options.figures / STEM)
     print(f"written: {options.figures / STEM}.png, .pdf, .csv, {options.figures / STEM}_weights.csv")
     if matrices:

@@ -23,7 +23,7 @@ from transferlens.errors import CheckpointError
 from transferlens.files import check_writable, write_csv, write_text
 from transferlens.manifest import manifest
 from transferlens.plan import TransferPlan
-from transferlens.runs import Run, RunSummary, list_runs, load_run
+from transferlens.runs import Run, RunSummary, list_runs, load_runs
 
 __all__ = ["Cell", "Options", "cells", "latex", "lines", "main", "markdown", "published"]
 
@@ -129,7 +129,7 @@ def _filled(dataset: str, backbone: str, column: str, summaries: Sequence[RunSum
     known = manifest().get(dataset)
     n_folds = known.folds if known else len({s.config.fold for s in summaries})
     whole, missing = _complete_seeds(summaries, n_folds)
-    runs = [load_run(s.path) for s in whole]
+    runs = load_runs([s.path for s in whole], least=0)
     values = _accuracies(runs)
     n_clips = sum(len(run.labels) for run in runs) // max(1, len(values))
     common = {"n_folds": len({s.config.fold for s in summaries}), "n_clips": n_clips}
