@@ -172,6 +172,16 @@ def differences(rows: Sequence[Row], *, test_to_train: float) -> dict[str, stats
     }
 
 
+def _stretch_intervals(rows: Sequence[StretchRow], fit: str, rate: float) -> tuple[stats.Interval, stats.Interval]:
+    """Of the features' change, over runs, and of the share of clips whose prediction changes."""
+    mine = [row for row in rows if (row.fit, row.rate) == (fit, rate)]
+    moved = round(sum(row.changed * row.n_clips for row in mine))
+    return (
+        stats.mean_interval([row.difference for row in mine], bounds=(0, np.inf)),
+        stats.wilson_interval(moved, sum(row.n_clips for row in mine)),
+    )
+
+
 # ----------------------------------------------------------------------------------------------- figure
 
 
@@ -193,14 +203,19 @@ def draw(rows: Sequence[Row], stretches: Sequence[StretchRow], *, test_to_train:
     axes["changes"].set_xlim(-0.5, len(arms) - 0.5)
     axes["changes"].set_title("less the first, paired by fold (Nadeau and Bengio)", fontsize="small", loc="left")
     palette = display.colours(list(dict.fromkeys(row.fit for row in stretches)))
-    for fit, colour in palette.items():
-        for ax, field in ((axes["features"], "difference"), (axes["accuracy"], "changed")):
-            means = [
-                100 * np.mean([getattr(r, field) for r in stretches if (r.fit, r.rate) == (fit, x)]) for x in RATES
-            ]
-            ax.plot(RATES, means, "o-", color=colour)
+    for side, (fit, colour) in zip((-0.003, 0.003), palette.items(), strict=True):
+        found = [_stretch_intervals(stretches, fit, rate) for rate in RATES]
+        for name, intervals in zip(("features", "accuracy"), zip(*found, strict=True), strict=True):
+            mean, low, high = 100 * np.array([(each.mean, each.low, each.high) for each in intervals]).T
+            place = np.add(RATES, side)
+            axes[name].errorbar(place, mean, (mean - low, high - mean), fmt="o-", color=colour, capsize=3)
     axes["features"].set_ylabel("change of features, share of that\nbetween clips of one class [%]")
-    axes["features"].set_title("held-out clips played at another rate", fontsize="small", loc="left")
+    n_runs, n_clips = (
+        len({row.fold for row in stretches}),
+        sum(row.n_clips for row in stretches) // len(RATES) // len(FITS),
+    )
+    about = f"{n_clips} held-out clips played at another rate, {n_runs} folds; bars: 95 % intervals"
+    axes["features"].set_title(about, fontsize="small", loc="left")
     axes["accuracy"].set_ylabel("predictions that change [%]")
     for ax in (axes["features"], axes["accuracy"]):
         ax.set_ylim(bottom=0)
