@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from claims import Claim, report
+
 from transferlens import cli
 from transferlens.datasets import DataOptions
 from transferlens.errors import CheckpointError
@@ -25,6 +27,9 @@ from transferlens.plan import TransferPlan
 from transferlens.runs import RunConfig, write_state
 from transferlens.sweep import Study, SweepOptions
 from transferlens.trainer import Trainer
+
+# Block, and the gain that is aimed at.
+GOALS = {3: 2, 4: 5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,8 @@ class Options(DataOptions):
     """timm's names of the networks."""
     block: tuple[int, ...] = (1, 2, 3, 4)
     """Last frozen blocks."""
+    folds: tuple[str, ...] = ()
+    """Folds: the first is held out."""
     epochs: int = 12
     """Epochs of a run."""
     plain_epochs: int = 12
@@ -69,17 +76,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = cli.parse(Options, argv, prog="benchmarks/frozen_prefix.py")
     logging.getLogger("transferlens").setLevel(logging.ERROR)
     data = {field.name: getattr(options, field.name) for field in dataclasses.fields(DataOptions)}
-    rows = [("backbone", "frozen through", "every epoch [s]", "once [s]", "ratio")]
     for backbone in options.backbone:
-        study = Study(SweepOptions(**data, backbone=(backbone,), epochs=options.epochs, cache=options.cache))
+        study = Study(
+            SweepOptions(**data, backbone=(backbone,), epochs=options.epochs, folds=options.folds, cache=options.cache)
+        )
         for block in options.block:
             point = frozen(study, block)
             plain = seconds(study, point, options.plain_epochs, run_frozen_once=False)
             plain *= options.epochs / options.plain_epochs
             once = seconds(study, point, options.epochs, run_frozen_once=True)
-            rows.append((backbone, block, f"{plain:.1f}", f"{once:.1f}", f"{plain / once:.1f}"))
-            print(*rows[-1], sep="\t", file=sys.stderr, flush=True)
-    print(cli.table(rows))
+            work = f"run of {options.epochs} epochs, {backbone}, frozen through Block {block}"
+            report(Claim(work, "frozen blocks run in every epoch", once, plain, "s", GOALS.get(block, 1)))
     return cli.DONE
 
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from claims import Claim, report
 
 from transferlens import cli
 from transferlens.similarity import Moments
@@ -145,8 +146,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         (name, f"{s:.10f}", f"{t:.2f}", f"{m:.1f}") for name, (s, t, m) in (("streamed", ours), ("textbook", theirs))
     ]
     print(cli.table(rows))
-    print(f"{theirs[1] / ours[1]:.1f} times as fast, 1/{theirs[2] / ours[2]:.0f} of the memory, ", end="")
-    print(f"difference {abs(ours[0] - theirs[0]):.1e}")
+    work, other = f"SVCCA, {options.channels} channels, {options.positions} positions", "SVD of stored activations, CCA"
+    report(
+        Claim(f"{work}: time", other, ours[1], theirs[1], "s", 20, f"difference {abs(ours[0] - theirs[0]):.1e}"),
+        Claim(f"{work}: memory", other, ours[2], theirs[2], "MB", 20),
+    )
     return cli.DONE
 
 

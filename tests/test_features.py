@@ -187,7 +187,7 @@ def test_second_use_reads(small, tmp_path, monkeypatch):
     dataset, settings = small
     cache = FeatureCache(dataset, settings, tmp_path)
     cache.fill()
-    monkeypatch.setattr(FeatureCache, "_computed", lambda self: pytest.fail("computed again"))
+    monkeypatch.setattr(FeatureCache, "compute", lambda *args: pytest.fail("computed again"))
     FeatureCache(dataset, settings, tmp_path).fill()
 
 

@@ -17,8 +17,9 @@ PACKAGE = Path(transferlens.__file__).parent
 LAYERS = [
     ["errors", "lazy"],
     ["cli", "files"],
+    ["index"],
     ["stats", "predictions", "corruptions", "canonical", "shapes", "manifest", "features"],
-    ["moments", "display", "synth", "layouts"],
+    ["moments", "display", "synth", "layouts", "augment"],
     ["similarity", "audit"],
     ["listen"],
     ["datasets"],

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "attribution",
         "attribution_scores",
         "audit",
+        "augment",
         "backbones",
         "by_block",
         "canonical",

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from transferlens.augment import KINDS, Augmentation
 from transferlens.errors import ParameterError
 from transferlens.features import FeatureSettings
 from transferlens.files import content_hash
@@ -35,6 +36,12 @@ class Training:
     normalise : "none" (the paper), "channel" (zero mean, unit deviation of each channel over the training folds) or
         "imagenet" (the training folds' range made 0 to 1, then ImageNet's mean and deviation of each colour)
     precision : "auto" (bf16 autocast where the processor or GPU has it), "bf16" or "fp32"
+    augment : "none", "spectrum", "waveform" or "released": how training clips are pitch shifted and stretched; see
+        `transferlens.augment`
+    variants : int >= 0, renderings of a clip, of which training draws one an epoch. 0 stands for 8, and is all there
+        is without augmentation
+    masks : int >= 0, of SpecAugment along either axis
+    mixup : float >= 0, parameter of its beta distribution; 0: no mixup
     """
 
     epochs: int = 12
@@ -46,17 +53,25 @@ class Training:
     milestones: tuple[int, ...] = ()
     normalise: Literal["none", "channel", "imagenet"] = "channel"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    augment: Literal["none", "spectrum", "waveform", "released"] = "none"
+    variants: int = 0
+    masks: int = 0
+    mixup: float = 0.0
 
     def __post_init__(self) -> None:
         # 1 and 1.0 are one setting, and have one id.
-        for name, kind in (("lr", float), ("weight_decay", float), ("milestones", tuple)):
+        for name, kind in (("lr", float), ("weight_decay", float), ("milestones", tuple), ("mixup", float)):
             object.__setattr__(self, name, kind(getattr(self, name)))
+        object.__setattr__(self, "variants", 0 if self.augment == "none" else self.variants or Augmentation.variants)
         rules = {
             "epochs": (1 <= self.epochs <= 2**20, "at least 1"),
             "batch_size": (2 <= self.batch_size <= 2**20, "2 to 1048576: BatchNorm needs more than one clip"),
             "lr": (0 < self.lr < float("inf"), "greater than 0"),
             "milestones": (all(epoch >= 1 for epoch in self.milestones), "epochs of at least 1"),
             "weight_decay": (0 <= self.weight_decay < float("inf"), "0 or more"),
+            "variants": (self.augment == "none" or 1 <= self.variants <= 1000, "1 to 1000"),
+            "masks": (0 <= self.masks <= 100, "0 to 100"),
+            "mixup": (0 <= self.mixup < float("inf"), "0 or more"),
         }
         for name, (holds, rule) in rules.items():
             if not holds:
@@ -65,6 +80,16 @@ class Training:
             allowed = _CHOICES.get(field.name)
             if allowed and getattr(self, field.name) not in allowed:
                 raise ParameterError(f"{field.name}={getattr(self, field.name)!r} must be one of {', '.join(allowed)}")
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """How training clips are rendered; None as they are."""
+        return None if self.augment == "none" else Augmentation(self.augment, self.variants)
+
+    @property
+    def changes_inputs(self) -> bool:
+        """Whether a clip is fed to the network otherwise from epoch to epoch."""
+        return self.augment != "none" or self.masks > 0 or self.mixup > 0
 
     def lr_at(self, progress: float) -> float:
         """Learning rate after `progress` epochs (a fraction within one)."""
@@ -80,7 +105,10 @@ _CHOICES = {
     "schedule": ("cosine", "step", "constant"),
     "normalise": ("none", "channel", "imagenet"),
     "precision": ("auto", "bf16", "fp32"),
+    "augment": KINDS,
 }
+# Settings that older runs do not have: at these values they are as if not there, and the ids stay.
+_LATER = {"augment": "none", "variants": 0, "masks": 0, "mixup": 0.0}
 
 
 _PARTS = {"features": FeatureSettings, "plan": TransferPlan, "training": Training}
@@ -130,6 +158,9 @@ class RunConfig:
         content = dataclasses.asdict(self)
         if not self.inner_fold:
             del content["inner_fold"]
+        for name, value in _LATER.items():
+            if content["training"][name] == value:
+                del content["training"][name]
         return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', words)[:150]}-{content_hash(content)[:8]}"
 
     def path(self, folder: Path) -> Path:
@@ -148,5 +179,6 @@ class RunConfig:
         """The inverse of `flat`."""
         flat = dict(flat)
         for name, part in _PARTS.items():
-            flat[name] = part(**{f.name: flat.pop(f.name) for f in dataclasses.fields(part)})
+            names = [field.name for field in dataclasses.fields(part)]
+            flat[name] = part(**{each: flat.pop(each) for each in names if each in flat or each not in _LATER})
         return cls(**flat)

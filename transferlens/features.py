@@ -13,6 +13,7 @@ import json
 import math
 import numbers
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ __all__ = ["FeatureCache", "FeatureOptions", "FeatureSettings", "log_mel"]
 RECIPE = 1
 FLOOR = 1e-6
 LONGEST = 10.0  # window or hop [s]
+PART = 512  # rows that are written at once
 WINDOWS = (0.025, 0.05, 0.1)
 HOPS = (0.01, 0.025, 0.05)
 
@@ -64,17 +66,16 @@ def _frames(y: np.ndarray, *, n_fft: int, win_length: int, hop_length: int) -> n
     return np.lib.stride_tricks.sliding_window_view(padded, win_length)[: n_frames * hop_length : hop_length]
 
 
-def _mel_power(y: np.ndarray, *, sr: int, n_fft: int, win_length: int, hop_length: int, n_mels: int) -> np.ndarray:
-    """Mel power spectrogram [shape=(n_mels, t)] of centred, reflect-padded, periodic-Hann frames."""
+def power_spectrum(y: np.ndarray, *, n_fft: int, win_length: int, hop_length: int) -> np.ndarray:
+    """Power [shape=(t, n_fft // 2 + 1), float32] of centred, reflect-padded, periodic-Hann frames."""
     frames = _frames(y, n_fft=n_fft, win_length=win_length, hop_length=hop_length) * _hann(win_length)
     # The power spectrum does not depend on where in the frame the window lies, so zeros may follow it. In single
     # precision the rounding of a loud tone would drown its quiet bands.
     D = scipy.fft.rfft(frames, n=n_fft, axis=1)
-    power = (D.real**2 + D.imag**2).astype(np.float32)
-    return (power @ mel_filters(sr, n_fft, n_mels)).T
+    return (D.real**2 + D.imag**2).astype(np.float32)
 
 
-def _resize(S: np.ndarray, width: int) -> np.ndarray:
+def resize(S: np.ndarray, width: int) -> np.ndarray:
     """Resize the time axis to `width` frames, bilinearly and with antialiasing, as the paper's code does."""
     from PIL import Image
 
@@ -97,7 +98,7 @@ def _check_waveform(y: np.ndarray) -> np.ndarray:
     return y
 
 
-def _samples(seconds: float, sr: int) -> int:
+def samples(seconds: float, sr: int) -> int:
     # Halves go to the even number, as in the paper's code: 25 ms at 44100 Hz are 1102 samples.
     return round(seconds * sr)
 
@@ -158,15 +159,9 @@ def log_mel(
     y = np.pad(y.astype(np.float32), (0, max(0, settings.n_fft - len(y))))
     channels: dict[tuple[float, float], np.ndarray] = {}
     for window, hop in dict.fromkeys(zip(settings.windows, settings.hops, strict=True)):
-        M = _mel_power(
-            y,
-            sr=sr,
-            n_fft=settings.n_fft,
-            win_length=_samples(window, sr),
-            hop_length=_samples(hop, sr),
-            n_mels=n_mels,
-        )
-        channels[window, hop] = _resize(np.log(M + np.float32(FLOOR)), width)
+        lengths = {"win_length": samples(window, sr), "hop_length": samples(hop, sr)}
+        M = (power_spectrum(y, n_fft=settings.n_fft, **lengths) @ mel_filters(sr, settings.n_fft, n_mels)).T
+        channels[window, hop] = resize(np.log(M + np.float32(FLOOR)), width)
     return np.stack([channels[key] for key in zip(settings.windows, settings.hops, strict=True)])
 
 
@@ -214,7 +209,7 @@ class FeatureSettings:
                 )
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise ParameterError(f"seconds={self.seconds!r} must be greater than 0")
-        longest = _samples(max(self.windows), self.sr)
+        longest = samples(max(self.windows), self.sr)
         if self.n_fft is None:
             object.__setattr__(self, "n_fft", longest)
         if self.n_fft < longest:
@@ -223,7 +218,7 @@ class FeatureSettings:
     def compute(self, y: np.ndarray) -> np.ndarray:
         """Features of one waveform at the rate `sr`: [shape=(len(windows), n_mels, width), float32]."""
         if self.seconds is not None:
-            y = librosa.util.fix_length(y, size=max(1, _samples(self.seconds, self.sr)))
+            y = librosa.util.fix_length(y, size=max(1, samples(self.seconds, self.sr)))
         keep = ("sr", "n_fft", "windows", "hops", "n_mels", "width")
         return log_mel(y, **{name: getattr(self, name) for name in keep})
 
@@ -272,10 +267,10 @@ def _workers() -> int:
     return os.cpu_count() or 1
 
 
-def _or_error(compute: Callable[[Clip], Any]) -> Callable[[Clip], Any]:
+def _or_error(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Make what raises a DataError return it, so that all clips can be looked at before the first is complained of."""
 
-    def attempt(clip: Clip) -> Any:
+    def attempt(clip: Any) -> Any:
         try:
             return compute(clip)
         except DataError as error:
@@ -348,13 +343,23 @@ class FeatureCache:
         (n_clips, channels, n_mels, width)
     """
 
+    dtype = "f4"
+    per_clip = 1
+
     def __init__(self, dataset: DataSet, settings: FeatureSettings, folder: Path) -> None:
         self.dataset, self.settings = dataset, settings
-        digests = self._digests()
-        ids = [clip.id for clip in dataset.clips]
-        self.key = content_hash([RECIPE, dataclasses.asdict(settings), ids, digests])
+        self.key = content_hash(self.content)
         self.path = folder / f"{dataset.name}-{self.key[:8]}.h5"
-        self.shape = (len(ids), *settings.shape)
+        self.shape = (len(dataset.clips) * self.per_clip, *settings.shape)
+
+    @property
+    def content(self) -> list:
+        """What the key is made of."""
+        return [RECIPE, dataclasses.asdict(self.settings), [clip.id for clip in self.dataset.clips], self._digests()]
+
+    def compute(self, number: int, clip: Clip) -> np.ndarray:
+        """The rows of one clip, by its number in the data set [shape=(per_clip, channels, n_mels, width)]."""
+        return self.settings.compute(self.dataset.load(clip))[None]
 
     def _digests(self) -> list[str]:
         """Hash of each clip's content; all that cannot be read are named at once."""
@@ -366,7 +371,7 @@ class FeatureCache:
     @property
     def nbytes(self) -> int:
         """Size of the features in memory [bytes]."""
-        return 4 * math.prod(self.shape)
+        return np.dtype(self.dtype).itemsize * math.prod(self.shape)
 
     def is_complete(self) -> bool:
         """Whether the file is there, opens, and holds these features."""
@@ -377,41 +382,80 @@ class FeatureCache:
             return False
 
     def load(self) -> np.ndarray:
-        """All features at once: [shape=(n_clips, channels, n_mels, width), float32]."""
+        """All features at once, of the cache's shape and type."""
         with h5py.File(self.path, "r") as file:
             return file["features"][:]
 
     def fill(self) -> None:
         """Compute the features, in parallel, and write them; return at once where that is done.
 
+        What a killed process had done in part, some hundred rows at a time, is not done again.
+
         Raises
         ------
         DataError
-            Naming every clip that cannot be read; nothing is written then.
+            Naming every clip that cannot be read; nothing is left then.
         """
         if self.is_complete():
             return
-        check_space(self.path, self.nbytes)
+        folder = self.path.with_suffix(".parts")
+        check_space(self.path, 2 * self.nbytes)
         problems: list[DataError] = []
+        n_clips = len(self.dataset.clips)
+        bar = tqdm.tqdm(total=n_clips, desc=f"features of {self.dataset.name}", unit="clip", delay=1, disable=None)
+        with bar:
+            for clips in self._parts():
+                path = folder / f"{clips[0]}.npy"
+                if _readable(path) is None:
+                    problems += self._fill_part(clips, path, bar)
+                bar.update(clips[-1] + 1 - bar.n)
+        if problems:
+            shutil.rmtree(folder, ignore_errors=True)
+            _refuse(problems, n_clips)
+        try:
+            self._join(folder)
+        except FileNotFoundError:  # another process was faster
+            if not self.is_complete():
+                raise
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _parts(self) -> Iterator[range]:
+        """The clips' numbers, some at a time."""
+        size = max(1, PART // self.per_clip)
+        for start in range(0, len(self.dataset.clips), size):
+            yield range(start, min(start + size, len(self.dataset.clips)))
+
+    def _fill_part(self, clips: range, path: Path, bar: Any) -> list[DataError]:
+        """Compute and write the rows of some clips; or say which cannot be read. FFT and products leave the GIL."""
+
+        def compute(number: int) -> np.ndarray:
+            return self.compute(number, self.dataset.clips[number]).astype(self.dtype)
+
+        rows = []
+        with threadpoolctl.threadpool_limits(1), ThreadPoolExecutor(_workers()) as pool:
+            for found in pool.map(_or_error(compute), clips):
+                rows.append(found)
+                bar.update()
+        problems = [each for each in rows if isinstance(each, DataError)]
+        if not problems:
+            with complete_or_absent(path) as beside, beside.open("wb") as file:
+                np.save(file, np.concatenate(rows))
+        return problems
+
+    def _join(self, folder: Path) -> None:
+        """Write the one file, of all parts."""
         with complete_or_absent(self.path) as path, h5py.File(path, "w") as file:
-            rows = file.create_dataset("features", self.shape, "f4", chunks=(1, *self.shape[1:]), fletcher32=True)
-            for i, features in enumerate(self._computed()):
-                if isinstance(features, DataError):
-                    problems.append(features)
-                else:
-                    rows[i] = features
-            _refuse(problems, self.shape[0])
+            rows = file.create_dataset("features", self.shape, self.dtype, chunks=(1, *self.shape[1:]), fletcher32=True)
+            for clips in self._parts():
+                start, stop = (self.per_clip * number for number in (clips[0], clips[-1] + 1))
+                rows[start:stop] = np.load(folder / f"{clips[0]}.npy", allow_pickle=False)
             file["clip_ids"] = [clip.id for clip in self.dataset.clips]
             file.attrs.update(key=self.key, recipe=RECIPE, settings=json.dumps(dataclasses.asdict(self.settings)))
 
-    def _computed(self) -> Iterator[np.ndarray | DataError]:
-        """Features of each clip in order, or why it has none. Decoding, FFT and products run outside the GIL."""
 
-        one = _or_error(lambda clip: self.settings.compute(self.dataset.load(clip)))
-        bar = tqdm.tqdm(
-            total=self.shape[0], desc=f"features of {self.dataset.name}", unit="clip", delay=1, disable=None
-        )
-        with threadpoolctl.threadpool_limits(1), ThreadPoolExecutor(_workers()) as pool, bar:
-            for features in pool.map(one, self.dataset.clips):
-                bar.update()
-                yield features
+def _readable(path: Path) -> np.ndarray | None:
+    """A part, where it is there and whole."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None

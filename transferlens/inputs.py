@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transferlens import lazy
+from transferlens.augment import Augmentation, VariantCache
 from transferlens.errors import CheckpointError
 from transferlens.features import FeatureCache, read_cached
 from transferlens.files import check_space
@@ -52,7 +53,7 @@ class _Rows:
         if self.opened_by != os.getpid():
             self.features, self.opened_by = h5py.File(self.path, "r")["features"], os.getpid()
         order = np.argsort(rows)
-        batch = np.empty((len(rows), *self.features.shape[1:]), np.float32)
+        batch = np.empty((len(rows), *self.features.shape[1:]), self.features.dtype)
         batch[order] = self.features[rows[order]]
         return torch.from_numpy(batch)
 
@@ -78,10 +79,29 @@ class Data:
         self.label_names = dataset.label_names
         self.labels = np.array([self.label_names.index(clip.label) for clip in dataset.clips])
         self.device, self.cache, self.memory = device, cache, memory
-        self.held = torch.from_numpy(cache.load()) if self._fits_in_memory(cache.nbytes) else None
-        if self.held is not None and self._fits_on_device(cache.nbytes):
-            self.held = self.held.to(device)
+        self._held: dict[str, torch.Tensor] = {}
+        self._hold(cache)
         self._outputs: tuple[str, torch.Tensor] | None = None
+
+    @property
+    def held(self) -> torch.Tensor | None:
+        """The features, where they are in memory."""
+        return self._held.get(self.cache.key)
+
+    def _hold(self, cache: FeatureCache) -> None:
+        """Load what a cache has, where there is room for it."""
+        if self._fits_in_memory(cache.nbytes):
+            held = torch.from_numpy(cache.load())
+            self._held[cache.key] = held.to(self.device) if self._fits_on_device(cache.nbytes) else held
+
+    def variants(self, augmentation: Augmentation) -> VariantCache:
+        """The cache of augmented clips, rendered where that has not been done; one is held at a time."""
+        cache = VariantCache(self.dataset, self.cache.settings, self.cache.path.parent, augmentation)
+        if cache.key not in self._held:
+            cache.fill()
+            self._held = {key: held for key, held in self._held.items() if key == self.cache.key}
+            self._hold(cache)
+        return cache
 
     def _fits_in_memory(self, nbytes: int) -> bool:
         return nbytes <= (psutil.virtual_memory().available / 2 if self.memory is None else self.memory)
@@ -89,19 +109,24 @@ class Data:
     def _fits_on_device(self, nbytes: int) -> bool:
         return self.device.type == "cuda" and nbytes < torch.cuda.mem_get_info(self.device)[0] / 2
 
-    def batches(self, rows: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
-        """Features [shape=(n, channels, n_mels, width)] on the device, a tensor for each array of row numbers."""
-        if self.held is not None:
-            source = (self.held[torch.from_numpy(each)] for each in rows)
+    def batches(self, rows: Iterable[np.ndarray], cache: FeatureCache | None = None) -> Iterator[torch.Tensor]:
+        """Features [shape=(n, channels, n_mels, width), float32] on the device, for each array of row numbers.
+
+        Of the clips as they are, or of another cache that `variants` gave.
+        """
+        cache = cache or self.cache
+        held = self._held.get(cache.key)
+        if held is not None:
+            source = (held[torch.from_numpy(each)] for each in rows)
         else:
             source = torch.utils.data.DataLoader(
-                _Rows(self.cache.path),
+                _Rows(cache.path),
                 sampler=list(rows),
                 batch_size=None,
                 num_workers=min(2, os.cpu_count() or 1),
                 generator=torch.Generator(),  # else it draws from the one that dropout draws from
             )
-        return (x.to(self.device, non_blocking=True) for x in source)
+        return (x.to(self.device, non_blocking=True).float() for x in source)
 
     def outputs(
         self, key: str, run: Callable[[torch.Tensor], torch.Tensor], rows: Iterable[np.ndarray]

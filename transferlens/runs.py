@@ -8,7 +8,9 @@ epoch and what resuming needs. ``python -m transferlens.runs`` lists a store.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens import backbones, cli, lazy
+from transferlens import backbones, cli, index, lazy
 from transferlens.config import RunConfig, Training
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.files import check_space, complete_or_absent
@@ -426,27 +428,34 @@ class RunSummary:
     ----------
     id : str
     path : Path
-    config : RunConfig
-    epochs_done : int
+    epochs, epochs_done : int
     accuracy_last, accuracy_best : float
         Fractions; held-out, after the last epoch and at the epoch best on these clips (optimistic).
     seconds : float [s]
     nbytes : int [bytes]
+    settings : str
+        The configuration, as JSON.
     """
 
     id: str
     path: Path
-    config: RunConfig
+    epochs: int
     epochs_done: int
     accuracy_last: float
     accuracy_best: float
     seconds: float
     nbytes: int
+    settings: str
+
+    @functools.cached_property
+    def config(self) -> RunConfig:
+        """What the run is."""
+        return RunConfig.from_flat(json.loads(self.settings))
 
     @property
     def is_complete(self) -> bool:
         """Whether every epoch is done."""
-        return self.epochs_done == self.config.training.epochs
+        return self.epochs_done == self.epochs
 
 
 def summarise(path: Path) -> RunSummary:
@@ -457,25 +466,47 @@ def summarise(path: Path) -> RunSummary:
         return RunSummary(
             id=config.id,
             path=Path(path),
-            config=config,
+            epochs=config.training.epochs,
             epochs_done=len(accuracy),
             accuracy_last=float(accuracy[-1]),
             accuracy_best=float(accuracy.max()),
             seconds=float(seconds.sum()),
             nbytes=Path(path).stat().st_size,
+            settings=json.dumps(config.flat()),
         )
+
+
+def _words(path: Path) -> list[str]:
+    """A summary as the index has it."""
+    summary = summarise(path)
+    return [str(getattr(summary, name)) for name in _COLUMNS]
+
+
+# What the index keeps of a summary, and how it is read back.
+_COLUMNS = {
+    "id": str,
+    "epochs": int,
+    "epochs_done": int,
+    "accuracy_last": float,
+    "accuracy_best": float,
+    "seconds": float,
+    "nbytes": int,
+    "settings": str,
+}
 
 
 def scan(folder: Path) -> tuple[list[RunSummary], list[str]]:
     """All runs below a folder, and what is wrong with the files that are none."""
     if not Path(folder).is_dir():
         raise CheckpointError(f"runs={str(folder)!r} is no folder: name a run store, or train a run first")
-    summaries, problems = [], []
-    for path in sorted(p for p in Path(folder).rglob("*") if p.suffix in (".h5", ".partial")):
-        try:
-            summaries.append(summarise(path))
-        except CheckpointError as error:
-            problems.append(str(error))
+    found, problems = index.read_through(
+        Path(folder), suffixes=(".h5", ".partial"), read=_words, n_columns=len(_COLUMNS)
+    )
+    kinds = _COLUMNS.items()
+    summaries = [
+        RunSummary(path=path, **{name: kind(word) for (name, kind), word in zip(kinds, words, strict=True)})
+        for path, words in found.items()
+    ]
     return summaries, problems
 
 
@@ -512,7 +543,7 @@ def _table(summaries: Sequence[RunSummary]) -> str:
             s.id,
             f"{100 * s.accuracy_last:.1f}",
             f"{100 * s.accuracy_best:.1f}",
-            f"{s.epochs_done}/{s.config.training.epochs}",
+            f"{s.epochs_done}/{s.epochs}",
             f"{s.seconds:.0f}",
             f"{s.nbytes / 1e6:.1f}",
         )

@@ -31,6 +31,7 @@ _PAPER = Training(
     milestones=(30, 60),
     normalise="none",
     precision="auto",
+    augment="waveform",
 )
 # Preset name -> (where something is pretrained, where nothing is).
 PRESETS = {
@@ -78,6 +79,16 @@ class SweepOptions(FeatureOptions, DataOptions):
     there; the accuracy after the last epoch stays the headline."""
     precision: Literal["auto", "bf16", "fp32"] | None = None
     """auto: bf16 autocast where the processor or GPU has it. bf16. fp32. Recorded in the run."""
+    augment: Literal["none", "spectrum", "waveform", "released"] | None = None
+    """Pitch shifts of -2 to 2 semitones and time stretches by 0.9 to 1.2 of training clips, rendered once. spectrum:
+    from one Fourier transform a clip. waveform: by librosa, slower (the paper). released: the same, but always 2
+    semitones up, as the paper's code was when it appeared. With --fit stretch, stretches leave almost no trace."""
+    variants: int | None = None
+    """Renderings of a clip, of which training draws one an epoch. Default: 8."""
+    masks: int | None = None
+    """SpecAugment: this many masks along time and along frequency. Default: 0."""
+    mixup: float | None = None
+    """mixup: parameter of its beta distribution, often 0.2. Default: 0, no mixup."""
     device: str = "auto"
     """auto (cuda, mps, cpu: the first there is), or torch's name of a device. Runs repeat bit by bit on cpu only."""
     memory: float | None = None
@@ -89,7 +100,10 @@ class SweepOptions(FeatureOptions, DataOptions):
         """The preset's settings for a plan, with the values given here in their place."""
         preset = PRESETS[self.preset][plan.pretrained_through is None]
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(Training)}
-        return dataclasses.replace(preset, **{name: value for name, value in given.items() if value is not None})
+        made = dataclasses.replace(preset, **{name: value for name, value in given.items() if value is not None})
+        if self.variants is not None and not made.variants:
+            raise ParameterError(f"variants={self.variants} goes with --augment spectrum, waveform or released")
+        return made
 
 
 class Study:

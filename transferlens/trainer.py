@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens import __version__, backbones, lazy
+from transferlens import __version__, augment, backbones, lazy
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.inputs import PASS_SIZE, Data, chunks
 from transferlens.runs import (
@@ -125,7 +125,10 @@ class Trainer:
         self.config, self.data = config, data
         plan = config.plan
         fixed = run_frozen_once and plan.frozen_through is not None and plan.bn == "fixed"
+        fixed = fixed and not config.training.changes_inputs
         self.start = plan.frozen_through + 1 if fixed else 0  # the block that batches are fed to
+        augmentation = config.training.augmentation
+        self.variants = None if augmentation is None else data.variants(augmentation)
         self.rows, self.held_out = data.dataset.split(config.fold, config.inner_fold)
         self.inner = data.dataset.split(config.inner_fold)[1] if config.inner_fold else np.empty(0, int)
         self.normalisation = _normalisation(data, self.rows, config.training.normalise)
@@ -237,14 +240,13 @@ class Trainer:
         order = np.random.default_rng([self.config.seed, epoch]).permutation(self.rows)
         parts = chunks(order, self.config.training.batch_size)
         losses = []
-        batches = self._batches(parts)
+        batches = self._batches(parts) if self.variants is None else self._drawn(parts, epoch)
         self.network.train()
         with _seeded([self.config.seed, epoch], self.data.device):
             for i, (rows, x) in enumerate(zip(parts, batches, strict=True)):
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.config.training.lr_at(epoch + i / len(parts))
-                target = torch.from_numpy(self.data.labels[rows]).to(x.device)
-                loss = torch.nn.functional.cross_entropy(self._forward(x), target)
+                loss = self._loss(x, torch.from_numpy(self.data.labels[rows]).to(x.device))
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 self.optimizer.step()
@@ -253,6 +255,23 @@ class Trainer:
         if not torch.isfinite(total):
             raise FloatingPointError(f"the training loss is {total.item()} in epoch {epoch + 1}: {DIVERGED}")
         return total.item() / len(order)
+
+    def _drawn(self, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
+        """Batches of the clips' variants, of each clip one that the seed and the epoch choose."""
+        rng, n = np.random.default_rng([self.config.seed, epoch, 1]), self.variants.per_clip
+        rows = [rows * n + rng.integers(n, size=len(rows)) for rows in parts]
+        return map(self._inputs, self.data.batches(rows, self.variants))
+
+    def _loss(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of a batch, with what the settings do to it."""
+        training, loss = self.config.training, torch.nn.functional.cross_entropy
+        if training.masks:
+            x = augment.mask(x, training.masks)
+        if not training.mixup:
+            return loss(self._forward(x), target)
+        x, others, share = augment.mix(x, training.mixup)
+        logits = self._forward(x)
+        return share * loss(logits, target) + (1 - share) * loss(logits, target[others.to(target.device)])
 
     def _logits(self, rows: np.ndarray) -> np.ndarray:
         self.network.eval()

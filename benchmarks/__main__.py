@@ -1,0 +1,109 @@
+"""Run every benchmark, one after the other, and write the table of their claims to benchmarks/README.md.
+
+    python -m benchmarks --clips path/to/esc10/clips.csv
+
+Each is a process of its own. Nothing else should run on the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transferlens import cli
+from transferlens.errors import SweepError
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from claims import COLLECT, HEAD, Claim  # noqa: E402
+
+TEXT = """# Benchmarks
+
+Each line is a script here that does the same work our way and the other side's way, in one run, on one machine;
+`python -m benchmarks --clips path/to/esc10/clips.csv` runs them all and writes this file. The other side is written in
+the script, as plainly as one would write it with torch and librosa. The gain is how many times as much it takes.
+
+{machine}
+
+{table}
+
+{growth}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Run the benchmarks and write their table."""
+
+    clips: Path
+    """Table of real clips, ESC-10's."""
+    only: tuple[str, ...] = ()
+    """Names of scripts to run. Default: all, and the table is written."""
+
+
+# Scripts, and their options for a run of all; {clips} stands for the table of clips.
+SCRIPTS = {
+    "features": ["--clips", "{clips}"],
+    "augmentation": ["--clips", "{clips}"],
+    "training": ["--clips", "{clips}"],
+    "frozen_prefix": ["--clips", "{clips}", "--folds", "1", "--backbone", "tf_efficientnet_lite0"]
+    + ["--block", "3", "4", "--plain-epochs", "2"],
+    "similarity": [],
+    "saliency": ["--clips", "{clips}", "--n-clips", "6"],
+    "streaming": [],
+    "listing": [],
+    "start": [],
+    "growth": ["--clips", "{clips}"],
+}
+
+
+def processor() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def run(name: str, options: Sequence[str], clips: Path) -> list[Claim]:
+    """Run one script; what it claims."""
+    with tempfile.TemporaryDirectory() as folder:
+        collected = Path(folder) / "claims"
+        argv = [sys.executable, str(HERE / f"{name}.py"), *(each.format(clips=clips) for each in options)]
+        start = time.perf_counter()
+        done = subprocess.run(argv, env=os.environ | {COLLECT: str(collected)}, check=False)
+        print(f"# {name}: {time.perf_counter() - start:.0f} s", flush=True)
+        if done.returncode:
+            raise SweepError(f"benchmarks/{name}.py ended with exit code {done.returncode}")
+        lines = collected.read_text().splitlines() if collected.exists() else []
+        return [Claim(**json.loads(line)) for line in lines]
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run, print, write."""
+    options = cli.parse(Options, argv, prog="benchmarks")
+    started = time.perf_counter()
+    found = [claim for name in options.only or SCRIPTS for claim in run(name, SCRIPTS[name], options.clips)]
+    rows = [HEAD, ("---",) * len(HEAD), *(claim.row for claim in found)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    print(table)
+    if not options.only:
+        import torch
+
+        minutes = (time.perf_counter() - started) / 60
+        machine = f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}; {minutes:.0f} minutes in all."
+        growth = (HERE / "growth.md").read_text() if (HERE / "growth.md").exists() else ""
+        (HERE / "README.md").write_text(TEXT.format(machine=machine, table=table, growth=growth).rstrip() + "\n")
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

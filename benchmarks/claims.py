@@ -1,0 +1,72 @@
+"""What a benchmark claims, and the table of all: ``python -m benchmarks`` runs every script and writes README.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Names the file that a script adds its claims to, where `python -m benchmarks` runs it.
+COLLECT = "TRANSFERLENS_CLAIMS"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One line of the table: the same work done by us and by the other side, in one run.
+
+    `gain` says how many times less ours takes, and `goal` how many times it should be; `beside` what else was seen.
+    """
+
+    work: str
+    other_side: str
+    ours: float
+    theirs: float
+    unit: str
+    goal: float
+    beside: str = ""
+
+    @property
+    def gain(self) -> float:
+        """How many times as much the other side takes."""
+        return self.theirs / self.ours
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """As the table has it."""
+        met = "" if self.gain >= self.goal else ", **missed**"
+        return (
+            self.work,
+            self.other_side,
+            f"{self.ours:.3g} {self.unit}",
+            f"{self.theirs:.3g} {self.unit}",
+            f"{self.gain:.1f}x",
+            f"{self.goal:g}x{met}",
+            self.beside,
+        )
+
+
+HEAD = ("work", "other side", "ours", "theirs", "gain", "goal", "beside")
+
+
+def report(*claims: Claim) -> None:
+    """Print claims, and hand them to who collects them."""
+    for claim in claims:
+        print(" | ".join(claim.row), flush=True)
+    if os.environ.get(COLLECT):
+        with Path(os.environ[COLLECT]).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(dataclasses.asdict(claim)) + "\n" for claim in claims)
+
+
+def seconds(work: Callable[[], Any], repeats: int = 1) -> float:
+    """The least time that some work takes [s]."""
+    found = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return min(found)

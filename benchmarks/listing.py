@@ -1,0 +1,87 @@
+"""Ten thousand runs listed, against opening each file.
+
+python benchmarks/listing.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from claims import Claim, report, seconds
+
+from transferlens import cli, runs
+from transferlens.config import RunConfig, Training
+from transferlens.features import FeatureSettings
+from transferlens.plan import TransferPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """List a store of made-up runs."""
+
+    n_runs: int = 10_000
+    """Runs in the store."""
+
+
+def write_store(folder: Path, n_runs: int) -> None:
+    """Small runs that differ by the seed: one is written, the others are copies with other attributes."""
+    config = RunConfig(
+        dataset="made-up",
+        data_key="0" * 64,
+        features=FeatureSettings(22_050),
+        fold="1",
+        backbone="tf_efficientnet_lite0",
+        plan=TransferPlan(),
+        weights_sha256="0" * 64,
+        seed=0,
+        training=Training(epochs=12),
+    )
+    state = runs.RunState(
+        config=config,
+        provenance={"transferlens": "made up"},
+        label_names=["a", "b"],
+        clip_ids=["1", "2"],
+        labels=np.arange(2),
+        normalisation=np.ones((2, 3)),
+        history={name: [0.5] * 12 for name in runs.history_names(config)},
+        logits_last=np.eye(2, dtype=np.float32),
+        logits_best=np.eye(2, dtype=np.float32),
+        weights={"head.weight": np.zeros(1, np.float32)},
+        fresh={"head.weight": np.zeros(1, np.float32)},
+        optimizer={},
+    )
+    first = config.path(folder)
+    runs.write_state(first, state)
+    for seed in range(1, n_runs):
+        path = dataclasses.replace(config, seed=seed).path(folder)
+        shutil.copyfile(first, path)
+        with h5py.File(path, "r+") as file:
+            file["config"].attrs["seed"] = seed
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """List twice: the first time opens every file."""
+    options = cli.parse(Options, argv, prog="benchmarks/listing.py")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_store(folder, options.n_runs)
+        paths = list(folder.rglob("*.h5"))
+        each = seconds(lambda: [runs.summarise(path) for path in paths])
+        first = seconds(lambda: runs.list_runs(folder))
+        again = seconds(lambda: runs.list_runs(folder))
+    beside = f"goal: under 2 s; the first time, which writes the index, {first:.1f} s"
+    report(Claim(f"{options.n_runs} runs listed", "opening each file", again, each, "s", each / 2, beside))
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

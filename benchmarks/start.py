@@ -1,0 +1,44 @@
+"""What ``--help`` of every command takes, against importing torch alone.
+
+python benchmarks/start.py
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from claims import Claim, report, seconds
+
+from transferlens import cli
+from transferlens.__main__ import COMMANDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Start every command once to see its help."""
+
+    repeats: int = 2
+    """Times that each is timed; the least counts."""
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Time each command in a process of its own."""
+    options = cli.parse(Options, argv, prog="benchmarks/start.py")
+
+    def start(*arguments: str) -> float:
+        argv = [sys.executable, *arguments]
+        return seconds(lambda: subprocess.run(argv, check=True, stdout=subprocess.DEVNULL), options.repeats)
+
+    times = {name: start("-m", "transferlens", name, "--help") for name in COMMANDS}
+    slowest, torch = max(times, key=times.get), start("-c", "import torch")
+    beside = f"goal: under 0.5 s; the slowest of {len(times)} commands, {slowest}"
+    report(Claim("--help of any command", "importing torch", times[slowest], torch, "s", torch / 0.5, beside))
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

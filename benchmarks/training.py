@@ -1,0 +1,178 @@
+"""Training steps, and an augmented epoch, against the loop one writes first: fp32, contiguous, augmented by workers.
+
+    python benchmarks/training.py --clips path/to/esc10/clips.csv
+
+Steps: features are in memory either way; ours is the trainer's step, with its precision and memory order. Epoch: the
+other side's loader workers shift, stretch and transform waveforms by librosa, as the paper's released code does; ours
+draws from what was rendered before, whose time, once for all runs, is printed beside. Networks start at random weights:
+the work is the same.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import librosa
+import numpy as np
+import timm
+import torch
+from claims import Claim, report
+
+from transferlens import cli
+from transferlens.datasets import DataOptions
+from transferlens.plan import TransferPlan
+from transferlens.sweep import Study, SweepOptions
+from transferlens.trainer import Trainer, pick_device
+
+# Network and the gain that is aimed at on a CPU and on a GPU, in a step.
+GOALS = {"tf_efficientnet_lite0": (1.8, 2), "densenet201": (2.5, 2), "resnet50": (3, 2)}
+EPOCH_GOAL = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(DataOptions):
+    """Steps and an augmented epoch, both ways."""
+
+    backbone: tuple[str, ...] = tuple(GOALS)
+    """timm's names of the networks whose steps are timed."""
+    epoch: str = "resnet50"
+    """The network whose augmented epoch is timed."""
+    batch_size: int = 32
+    """Clips in a batch."""
+    steps: int = 3
+    """Steps that are timed, after one that is not."""
+    n_clips: int = 64
+    """Clips of the augmented epoch."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Loop:
+    """The loop one writes first."""
+
+    def __init__(self, name: str, n_classes: int, device: torch.device) -> None:
+        self.network, self.device = timm.create_model(name, num_classes=n_classes).to(device).train(), device
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-4)
+
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> float:
+        self.optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(self.network(x.to(self.device)), y.to(self.device))
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+class Waveforms(torch.utils.data.Dataset):
+    """Clips that are augmented as they are asked for."""
+
+    def __init__(self, clips: list[np.ndarray], labels: np.ndarray, settings: object) -> None:
+        self.clips, self.labels, self.settings = clips, labels, settings
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        rng = np.random.default_rng()
+        y = librosa.effects.pitch_shift(self.clips[i], sr=self.settings.sr, n_steps=int(rng.integers(-2, 3)))
+        y = librosa.effects.time_stretch(y, rate=rng.uniform(0.9, 1.2))
+        return torch.from_numpy(self.settings.compute(y)), int(self.labels[i])
+
+
+def step_claim(study: Study, name: str, options: Options) -> Claim:
+    """The median of some steps, the two sides in turn."""
+    (point,) = study.points(TransferPlan.scratch())
+    trainer, data = Trainer(point, study.data, "auto"), study.data
+    loop = Loop(name, len(data.label_names), data.device)
+    rows = [trainer.rows[: options.batch_size]]
+    x, y = data.held[torch.from_numpy(rows[0])], torch.from_numpy(data.labels[rows[0]])
+
+    def ours() -> None:
+        (batch,) = trainer._batches(rows)
+        loss = trainer._loss(batch, y.to(batch.device))
+        trainer.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        trainer.optimizer.step()
+
+    trainer.network.train()
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(options.steps + 1):
+        for side, work in (("ours", ours), ("theirs", lambda: loop.step(x, y))):
+            _wait(data.device)
+            start = time.perf_counter()
+            work()
+            _wait(data.device)
+            times[side].append(time.perf_counter() - start)
+    own, other = (float(np.median(times[side][1:])) for side in ("ours", "theirs"))
+    goal = GOALS.get(name, (1, 1))[data.device.type == "cuda"]
+    rate = f"{options.batch_size / own:.0f} clips a second in {trainer.provenance['precision']}"
+    return Claim(f"training step, {name}, batch {options.batch_size}", "plain fp32", own, other, "s", goal, rate)
+
+
+def epoch_claim(study: Study, rendered: float, options: Options) -> Claim:
+    """One epoch over some clips, after one that is not timed (it starts the other side's workers)."""
+    data, name = study.data, options.epoch
+    (point,) = study.points(TransferPlan.scratch())
+    trainer = Trainer(point, data, "auto")
+    trainer.rows = trainer.rows[: options.n_clips]
+    waveforms = [data.dataset.load(data.dataset.clips[i]) for i in trainer.rows]
+    loader = torch.utils.data.DataLoader(
+        Waveforms(waveforms, data.labels[trainer.rows], study.settings),
+        batch_size=options.batch_size,
+        shuffle=True,
+        num_workers=2,
+        persistent_workers=True,
+    )
+    loop = Loop(name, len(data.label_names), data.device)
+    times = []
+    for work in (
+        lambda: trainer._train(0),
+        lambda: trainer._train(1),
+        lambda: [loop.step(*batch) for batch in loader],
+        lambda: [loop.step(*batch) for batch in loader],
+    ):
+        _wait(data.device)
+        start = time.perf_counter()
+        work()
+        _wait(data.device)
+        times.append(time.perf_counter() - start)
+    beside = f"rendering 8 variants of {len(data.dataset.clips)} clips, once for all runs: {rendered:.0f} s"
+    work = f"training epoch, augmented, {name}, {options.n_clips} clips"
+    return Claim(work, "plain fp32, librosa in 2 loader workers", times[1], times[3], "s", EPOCH_GOAL, beside)
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Time steps, then the epoch."""
+    options = cli.parse(Options, argv, prog="benchmarks/training.py")
+    data = {name: getattr(options, name) for name in DataOptions.__dataclass_fields__}
+    pick_device(options.device)
+    with tempfile.TemporaryDirectory() as folder:
+        common = {**data, "cache": Path(folder), "device": options.device, "batch_size": options.batch_size}
+        for name in options.backbone:
+            made = Study(SweepOptions(backbone=(name,), folds=made_fold(common), **common))
+            report(step_claim(made, name, options))
+        made = Study(SweepOptions(backbone=(options.epoch,), folds=made_fold(common), augment="spectrum", **common))
+        made.data.cache.fill()
+        start = time.perf_counter()
+        made.data.variants(made.options.training(TransferPlan.scratch()).augmentation)
+        report(epoch_claim(made, time.perf_counter() - start, options))
+    return cli.DONE
+
+
+def made_fold(common: dict) -> tuple[str, ...]:
+    """The first fold."""
+    return (Study(SweepOptions(**common)).folds[0],)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
