@@ -3,8 +3,8 @@
     python benchmarks/saliency.py --clips path/to/esc10/clips.csv [--ckpt RUN.h5]
 
 Without a run file one is trained first: EfficientNet-Lite0, on the first fold's others, for three epochs.
-The other side is one call of captum a clip. Ours is told a tolerance of its mean completeness error: the error of every
-clip is then at most that, and both mean and largest error are lower.
+The other side is one call of captum a clip. Ours is told a tolerance of one and a half times its mean completeness
+error, of which the mean that comes out is about half, and no clip's error is larger.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     keep_freed_memory()  # as the command does
     start = time.perf_counter()
-    found = attribute(model, x, targets=targets, baseline=baseline, tolerance=float(error.mean()), max_steps=4096)
+    found = attribute(model, x, targets=targets, baseline=baseline, tolerance=1.5 * float(error.mean()), max_steps=4096)
     ours = time.perf_counter() - start
     table = [("way", "gradients a clip", "mean error [%]", "largest error [%]", "time a clip [s]")]
     for name, steps, errors, seconds in (

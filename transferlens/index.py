@@ -8,6 +8,7 @@ machines.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -34,13 +35,19 @@ def _walk(folder: Path, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _known(path: Path, n_columns: int) -> dict[tuple[str, str], list[str]]:
-    """The lines of an index by relative path and stamp; none where it is not to be had, or of another kind."""
+    """The lines of an index by relative path and stamp; none where it is not to be had, or is not what was written."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        digest, _, text = path.read_text(encoding="utf-8").partition("\n")
     except (OSError, UnicodeDecodeError):
         return {}
-    rows = (line.split("\t") for line in lines)
+    if digest != _digest(text):
+        return {}
+    rows = (line.split("\t") for line in text.split("\n"))
     return {(row[0], row[1]): row[2:] for row in rows if len(row) == n_columns + 2}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_through(
@@ -80,7 +87,10 @@ def read_through(
                 continue
         found[Path(path)] = row
         lines.append("\t".join([path[start:], stamp, *row]))
-    if opened - len(problems) + len(known) - len(found) > STALE * len(found):
+    new = opened - len(problems)
+    gone = len(known) - (len(found) - new)
+    if new + gone > STALE * len(found):
         with contextlib.suppress(OSError), complete_or_absent(index) as beside:  # it is a help, no need
-            beside.write_text("\n".join(lines), encoding="utf-8")
+            text = "\n".join(lines)
+            beside.write_text(f"{_digest(text)}\n{text}", encoding="utf-8")
     return found, problems

@@ -11,14 +11,14 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from transferlens import cli, display, lazy, listen, saliency_figures
-from transferlens.attribution import attribute, check_options
+from transferlens.attribution import FEWEST, attribute, check_options
 from transferlens.datasets import DataOptions
 from transferlens.errors import ParameterError, TransferLensError
 from transferlens.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips, networks
@@ -47,6 +47,9 @@ class Options(ExplanationOptions, DataOptions):
     """How many clips to draw where none is named."""
     score: Literal["all", "drawn"] = "all"
     """Clips that the numbers are over: all that were held out, or those drawn."""
+    control_steps: int = 32
+    """Gradients of a clip, at most, where the network is a control: before training, or with randomised blocks. Their
+    paths are rough, and their means over clips hardly move with more."""
     listen: bool = False
     """Write what each network used of the drawn clips, and what it ignored, as wav files; needs the audio."""
     cache: Path = Path("cache")
@@ -79,6 +82,8 @@ def _check(options: Options, runs: Sequence[Run]) -> list[int]:
 
 def _check_options(options: Options) -> None:
     check_options(tolerance=options.tolerance, max_steps=options.max_steps)
+    if options.control_steps < FEWEST:
+        raise ParameterError(f"control_steps={options.control_steps} must be at least {FEWEST}")
     if options.rows < 1:
         raise ParameterError(f"rows={options.rows} must be at least 1")
     if options.block is not None and options.method != "gradcam":
@@ -132,12 +137,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         clips, places = clips.pick(places), list(range(len(places)))
     rows, explained = [], []
     bar = tqdm.tqdm(total=(1 + len(runs)) * len(clips.ids), unit="clip", desc="scores", disable=None)
+    control = replace(options, max_steps=min(options.max_steps, options.control_steps))
     for name, run, network in networks(runs):
-        found = explain(name, run, network, clips, options, device)
+        found = explain(name, run, network, clips, control if len(explained) == len(runs) else options, device)
         rows += clip_rows(found, options, bar.update)
         explained.append(found.pick(places))
     bar.close()
-    checks = cascade_rows(explained[0], options)
+    checks = cascade_rows(explained[0], control)
     _write(options, runs[0], rows, checks, explained, waveforms)
     return cli.DONE
 
