@@ -13,7 +13,7 @@ import numpy as np
 
 from transferlens.augment import KINDS, Augmentation
 from transferlens.errors import ParameterError
-from transferlens.features import FeatureSettings
+from transferlens.features import WINDOWS, FeatureSettings
 from transferlens.files import content_hash
 from transferlens.plan import TransferPlan
 
@@ -162,6 +162,26 @@ class RunConfig:
             if content["training"][name] == value:
                 del content["training"][name]
         return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', words)[:150]}-{content_hash(content)[:8]}"
+
+    @property
+    def setting(self) -> str:
+        """In words, what is the same for all folds and seeds: what is always said, and what differs from the defaults.
+
+        The data set, backbone and plan are left out.
+        """
+        training, features = self.training, self.features
+        words = [f"{training.epochs} epochs", f"lr {training.lr:g}", f"width {features.width}"]
+        for field in dataclasses.fields(Training):
+            value = getattr(training, field.name)
+            if field.name not in ("epochs", "lr") and value != getattr(Training(), field.name):
+                words.append(f"{field.name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
+        if features.windows != WINDOWS:
+            words.append(f"windows {' '.join(f'{window:g}' for window in features.windows)}")
+        if features.seconds is not None:
+            words.append(f"padded to {features.seconds:g} s")
+        if self.inner_fold:
+            words.append("an inner fold kept from training")
+        return ", ".join(words)
 
     def path(self, folder: Path) -> Path:
         """Where this run is, or will be, in the store `folder`."""

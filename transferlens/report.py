@@ -140,7 +140,7 @@ def groups(summaries: Sequence[RunSummary]) -> list[Group]:
                 dataset=config.dataset,
                 backbone=config.backbone,
                 arm=_plan_in_words(config.plan) + (", nested selection" if config.inner_fold else ""),
-                setting=f"{config.training.epochs} epochs, lr {config.training.lr:g}, {config.training.schedule}",
+                setting=config.setting,
                 folds=" ".join(sorted({s.config.fold for s in mine})),
                 seeds=" ".join(map(str, sorted({s.config.seed for s in mine}))),
                 n=len(mine),

@@ -101,7 +101,7 @@ def _number(mean: float, std: float, digits: int = 1) -> str:
 
 
 def _same_but_seed_and_fold(config: RunConfig) -> tuple:
-    return config.features, config.training, config.weights_sha256
+    return config.features, config.training, config.weights_sha256, bool(config.inner_fold)
 
 
 def _complete_seeds(summaries: Sequence[RunSummary], n_folds: int) -> tuple[list[RunSummary], str]:
@@ -199,15 +199,11 @@ def cells(summaries: Iterable[RunSummary]) -> list[Cell]:
         mine: list[Cell] = []
         for column in ARMS:
             for group in by_arm.get((dataset, backbone, column), {}).values():
-                mine += _filled(dataset, backbone, column, group, _setting(group[0].config))
+                mine += _filled(dataset, backbone, column, group, group[0].config.setting)
         there = {cell.column for cell in mine}
         mine += [_cell(dataset, backbone, column) for column in COLUMNS if column not in there]
         found += sorted(mine, key=lambda cell: COLUMNS.index(cell.column))
     return found
-
-
-def _setting(config: RunConfig) -> str:
-    return f"{config.training.epochs} epochs, lr {config.training.lr:g}, width {config.features.width}"
 
 
 # ------------------------------------------------------------------------------------------------ pages
