@@ -189,10 +189,14 @@ def test_in_a_browser_the_explorer_filters_and_plays(written, tmp_path, size):
     page = tmp_path / "report.html"
     page.write_text(written.read_text().replace("</body>", SCRIPT + "</body>"))
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += [f"--window-size={size}", "--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom"]
-    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[1]))
+    command += [f"--window-size={size}", "--enable-logging=stderr", "--dump-dom"]
+    for budget in (20_000, 100_000, 500_000):  # virtual time, which runs ahead of the decoders on a busy machine
+        argv = [*command, f"--virtual-time-budget={budget}", page.as_uri()]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True)
+        assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        if text := re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL):
+            break
+    found = json.loads(html.unescape(text[1]))
     clips = data_of(written.read_text())
     right = sum(clip["views"][0]["right"] for clip in clips)
     assert (found["all"], found["right"], found["wrong"]) == (len(clips), right, len(clips) - right)
