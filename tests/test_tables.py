@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 
@@ -83,3 +84,23 @@ def test_no_store_or_nothing_in_it(tmp_path, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
     assert not (tmp_path / "figures").exists()
+
+
+def test_runs_that_keep_an_inner_fold_have_a_cell_of_their_own(seeds_store, tmp_path):
+    arms, folder = seeds_store
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    for run in arms["tuned"]:
+        path = tmp_path / "runs" / run.path.relative_to(folder / "runs")
+        other = shutil.copyfile(path, path.with_name(f"nested-{path.name}"))
+        with h5py.File(other, "r+") as file:
+            file["config"].attrs["inner_fold"] = "3"
+            file["history"]["inner_accuracy"] = file["history"]["heldout_accuracy"][:]
+    mine = [
+        c for c in tables.cells(list_runs(tmp_path / "runs")) if (c.backbone, c.column) == ("test_resnet", "ensemble")
+    ]
+    settings = [cell.setting for cell in mine]
+    assert settings == [
+        "1 epochs, lr 0.001, width 32, batch_size 8",
+        "1 epochs, lr 0.001, width 32, batch_size 8, an inner fold kept from training",
+    ]
+    assert mine[0].accuracy == mine[1].accuracy
