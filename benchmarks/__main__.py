@@ -59,6 +59,7 @@ SCRIPTS = {
     "similarity": [],
     "saliency": ["--clips", "{clips}", "--n-clips", "6"],
     "streaming": [],
+    "processes": [],
     "listing": [],
     "start": [],
     "growth": ["--clips", "{clips}"],
