@@ -2,8 +2,8 @@
 
     python benchmarks/processes.py
 
-Training steps of EfficientNet-Lite0 as the trainer takes them on a CPU. The compiled side is timed after its first steps;
-what compiling took is printed beside.
+Training steps of EfficientNet-Lite0 as the trainer takes them on a CPU. The compiled side is timed after its first
+step; what compiling took is printed beside.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def test_command_writes_three_formats(seeds_store, tmp_path, capsys):
     assert any(line.startswith("| tones | test_resnet |") for line in lines)
     tex = (tmp_path / "tables.tex").read_text()
     body = tex.split("\\midrule", 1)[1].split("\\bottomrule")[0]
-    assert all(line.count("&") == 7 for line in body.splitlines() if "&" in line)
+    assert all(line.count("&") == 8 for line in body.splitlines() if "&" in line)
     assert "test\\_resnet" in tex
     assert r"$\pm$" in tex
     with (tmp_path / "tables.csv").open() as file:

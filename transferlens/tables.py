@@ -210,22 +210,22 @@ def cells(summaries: Iterable[RunSummary]) -> list[Cell]:
 
 
 def lines(found: Sequence[Cell]) -> list[list[str]]:
-    """Rows of the table: data set, backbone, and of each column ours and the paper's."""
+    """Rows of the table: data set, backbone, settings, and of each column ours and the paper's."""
     table = []
     for dataset, backbone in dict.fromkeys((cell.dataset, cell.backbone) for cell in found):
-        mine = [cell for cell in found if (cell.dataset, cell.backbone) == (dataset, backbone)]
-        line = [dataset, backbone]
-        for column in COLUMNS:
-            here = [cell for cell in mine if cell.column == column]
-            several = len({cell.setting for cell in here}) > 1
-            line.append("; ".join(f"{cell.text} ({cell.setting})" if several else cell.text for cell in here))
-            paper = here[0].paper
-            line.append(_number(paper, here[0].paper_std, digits=2) if np.isfinite(paper) else "")
-        table.append(line)
+        mine = {(c.setting, c.column): c for c in found if (c.dataset, c.backbone) == (dataset, backbone)}
+        settings = dict.fromkeys(setting for setting, _ in mine if setting)
+        for setting in sorted(settings, key=len) or [""]:  # the plainest first
+            line = [dataset, backbone, setting]
+            for column in COLUMNS:
+                cell = mine.get((setting, column)) or _cell(dataset, backbone, column)
+                line.append(cell.text)
+                line.append(_number(cell.paper, cell.paper_std, digits=2) if np.isfinite(cell.paper) else "")
+            table.append(line)
     return table
 
 
-HEAD = ["data set", "backbone", *(f"{column}{who}" for column in COLUMNS for who in ("", ", paper"))]
+HEAD = ["data set", "backbone", "settings", *(f"{column}{who}" for column in COLUMNS for who in ("", ", paper"))]
 CAPTION = (
     "Accuracy over all held-out clips [%]: mean ± standard deviation over seeds after the last epoch, and the ensemble "
     "of the seeds. The paper's (arXiv:2007.11154) are of the epoch best on the held-out fold."
@@ -234,7 +234,7 @@ CAPTION = (
 
 def markdown(found: Sequence[Cell]) -> str:
     """The table as Markdown."""
-    rows = [HEAD, ["---"] * 2 + ["---:"] * (len(HEAD) - 2), *lines(found)]
+    rows = [HEAD, ["---"] * 3 + ["---:"] * (len(HEAD) - 3), *lines(found)]
     return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + ["", CAPTION, ""])
 
 
@@ -243,7 +243,7 @@ _ESCAPES = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "\\
 
 def latex(found: Sequence[Cell]) -> str:
     """The table as LaTeX, for the package booktabs."""
-    text = [r"% \usepackage{booktabs}", r"\begin{tabular}{ll" + "r" * (len(HEAD) - 2) + "}", r"\toprule"]
+    text = [r"% \usepackage{booktabs}", r"\begin{tabular}{lll" + "r" * (len(HEAD) - 3) + "}", r"\toprule"]
     text += [" & ".join(name.translate(_ESCAPES) for name in HEAD) + r" \\", r"\midrule"]
     before = None
     for line in lines(found):
