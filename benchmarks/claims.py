@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import json
+import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -60,6 +62,12 @@ def report(*claims: Claim) -> None:
     if os.environ.get(COLLECT):
         with Path(os.environ[COLLECT]).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(dataclasses.asdict(claim)) + "\n" for claim in claims)
+
+
+def apart(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What some work gives in a process of its own: how one side sets up its process must not help the other."""
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 def seconds(work: Callable[[], Any], repeats: int = 1) -> float:

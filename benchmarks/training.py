@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import librosa
 import numpy as np
 import timm
 import torch
-from claims import Claim, report
+from claims import Claim, apart, report
 
 from transferlens import cli
 from transferlens.datasets import DataOptions
@@ -58,7 +58,7 @@ def _wait(device: torch.device) -> None:
 
 
 class Loop:
-    """The loop one writes first."""
+    """The loop one writes first; in a process of its own, which ours would else have tuned."""
 
     def __init__(self, name: str, n_classes: int, device: torch.device) -> None:
         self.network, self.device = timm.create_model(name, num_classes=n_classes).to(device).train(), device
@@ -88,66 +88,75 @@ class Waveforms(torch.utils.data.Dataset):
         return torch.from_numpy(self.settings.compute(y)), int(self.labels[i])
 
 
+def timed(work: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """The median time of some work [s], after once that is not timed."""
+    times = []
+    for _ in range(repeats + 1):
+        _wait(device)
+        start = time.perf_counter()
+        work()
+        _wait(device)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:]))
+
+
+def plain_steps(name: str, device: torch.device, x: np.ndarray, y: np.ndarray, n_classes: int, steps: int) -> float:
+    """Seconds of a plain step."""
+    loop = Loop(name, n_classes, device)
+    x, y = torch.from_numpy(x), torch.from_numpy(y)
+    return timed(lambda: loop.step(x, y), device, steps)
+
+
+def plain_epoch(
+    name: str, device: torch.device, clips: list[np.ndarray], labels: np.ndarray, settings: object, batch_size: int
+) -> float:
+    """Seconds of a plain epoch, its loader's workers started before."""
+    loader = torch.utils.data.DataLoader(
+        Waveforms(clips, labels, settings),
+        batch_size=batch_size,
+        shuffle=True,
+        num_workers=2,
+        persistent_workers=True,
+    )
+    loop = Loop(name, int(labels.max()) + 1, device)
+    return timed(lambda: [loop.step(*batch) for batch in loader], device, 1)
+
+
 def step_claim(study: Study, name: str, options: Options) -> Claim:
-    """The median of some steps, the two sides in turn."""
+    """The median of some steps."""
     (point,) = study.points(TransferPlan.scratch())
     trainer, data = Trainer(point, study.data, "auto"), study.data
-    loop = Loop(name, len(data.label_names), data.device)
-    rows = [trainer.rows[: options.batch_size]]
-    x, y = data.held[torch.from_numpy(rows[0])], torch.from_numpy(data.labels[rows[0]])
+    rows = trainer.rows[: options.batch_size]
+    x, y = data.cache.load()[rows], data.labels[rows]
+    other = apart(plain_steps, name, data.device, x, y, len(data.label_names), options.steps)
 
-    def ours() -> None:
-        (batch,) = trainer._batches(rows)
-        loss = trainer._loss(batch, y.to(batch.device))
+    def step() -> None:
+        (batch,) = trainer._batches([rows])
+        loss = trainer._loss(batch, torch.from_numpy(y).to(batch.device))
         trainer.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         trainer.optimizer.step()
 
     trainer.network.train()
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for _ in range(options.steps + 1):
-        for side, work in (("ours", ours), ("theirs", lambda: loop.step(x, y))):
-            _wait(data.device)
-            start = time.perf_counter()
-            work()
-            _wait(data.device)
-            times[side].append(time.perf_counter() - start)
-    own, other = (float(np.median(times[side][1:])) for side in ("ours", "theirs"))
+    own = timed(step, data.device, options.steps)
     goal = GOALS.get(name, (1, 1))[data.device.type == "cuda"]
     rate = f"{options.batch_size / own:.0f} clips a second in {trainer.provenance['precision']}"
     return Claim(f"training step, {name}, batch {options.batch_size}", "plain fp32", own, other, "s", goal, rate)
 
 
 def epoch_claim(study: Study, rendered: float, options: Options) -> Claim:
-    """One epoch over some clips, after one that is not timed (it starts the other side's workers)."""
+    """One epoch over some clips."""
     data, name = study.data, options.epoch
     (point,) = study.points(TransferPlan.scratch())
     trainer = Trainer(point, data, "auto")
     trainer.rows = trainer.rows[: options.n_clips]
     waveforms = [data.dataset.load(data.dataset.clips[i]) for i in trainer.rows]
-    loader = torch.utils.data.DataLoader(
-        Waveforms(waveforms, data.labels[trainer.rows], study.settings),
-        batch_size=options.batch_size,
-        shuffle=True,
-        num_workers=2,
-        persistent_workers=True,
-    )
-    loop = Loop(name, len(data.label_names), data.device)
-    times = []
-    for work in (
-        lambda: trainer._train(0),
-        lambda: trainer._train(1),
-        lambda: [loop.step(*batch) for batch in loader],
-        lambda: [loop.step(*batch) for batch in loader],
-    ):
-        _wait(data.device)
-        start = time.perf_counter()
-        work()
-        _wait(data.device)
-        times.append(time.perf_counter() - start)
+    labels = data.labels[trainer.rows]
+    theirs = apart(plain_epoch, name, data.device, waveforms, labels, study.settings, options.batch_size)
+    ours = timed(lambda: trainer._train(1), data.device, 1)
     beside = f"rendering 8 variants of {len(data.dataset.clips)} clips, once for all runs: {rendered:.0f} s"
     work = f"training epoch, augmented, {name}, {options.n_clips} clips"
-    return Claim(work, "plain fp32, librosa in 2 loader workers", times[1], times[3], "s", EPOCH_GOAL, beside)
+    return Claim(work, "plain fp32, librosa in 2 loader workers", ours, theirs, "s", EPOCH_GOAL, beside)
 
 
 @cli.command

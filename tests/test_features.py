@@ -13,7 +13,7 @@ import torch
 
 from transferlens import datasets
 from transferlens.errors import DataError, ParameterError
-from transferlens.features import FeatureCache, FeatureOptions, FeatureSettings, log_mel
+from transferlens.features import FeatureCache, FeatureOptions, FeatureSettings, log_mel, mel_filters
 
 
 def reference(y, *, sr, n_fft, width=250):
@@ -253,3 +253,14 @@ def test_cache_says_what_it_holds(small, tmp_path):
     with h5py.File(cache.path) as file:
         assert list(file["clip_ids"].asstr()) == [clip.id for clip in dataset.clips]
         assert '"width": 32' in file.attrs["settings"]
+
+
+@pytest.mark.parametrize(("sr", "n_fft", "n_mels"), [(44_100, 4410, 128), (22_050, 2205, 128), (8000, 512, 40)])
+def test_mel_bands_are_librosa_s(sr, n_fft, n_mels):
+    expected = librosa.filters.mel(sr=sr, n_fft=n_fft, n_mels=n_mels, htk=True, norm=None)
+    np.testing.assert_allclose(mel_filters(sr, n_fft, n_mels).toarray(), expected, atol=2e-6)
+
+
+def test_shifted_mel_bands_read_lower_frequencies():
+    plain, shifted = (mel_filters(16_000, 2048, 64, semitones).toarray() for semitones in (0, 12))
+    np.testing.assert_allclose(shifted[:, :512], plain[:, :1024:2], atol=1e-6)  # an octave: half the bin

@@ -16,8 +16,6 @@ H. Zhang et al.: mixup: beyond empirical risk minimization. ICLR 2018.
 
 from __future__ import annotations
 
-import functools
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +27,7 @@ from transferlens.features import (
     FLOOR,
     FeatureCache,
     FeatureSettings,
+    mel_filters,
     power_spectrum,
     resize,
     samples,
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from transferlens.datasets import Clip, DataSet
 
 librosa = lazy.load("librosa")
-scipy = lazy.load("scipy")
 torch = lazy.load("torch")
 
 __all__ = ["KINDS", "Augmentation", "VariantCache", "mask", "mix"]
@@ -132,35 +130,15 @@ def from_spectrum(y: np.ndarray, settings: FeatureSettings, draws: list[tuple[in
         hop_length = samples(hop, settings.sr)
         win_length = samples(window, settings.sr)
         power = power_spectrum(y, n_fft=settings.n_fft, win_length=win_length, hop_length=hop_length)
-        power = np.ascontiguousarray(power.T)
         n_frames = None if settings.seconds is None else 1 + samples(settings.seconds, settings.sr) // hop_length
         shifted: dict[int, np.ndarray] = {}
         for variant, (semitones, rate) in enumerate(draws):
             if semitones not in shifted:
-                shifted[semitones] = np.log(shifted_filters(settings, semitones) @ power + np.float32(FLOOR))
+                shifted[semitones] = np.log(
+                    mel_filters(settings.sr, settings.n_fft, settings.n_mels, semitones) @ power + np.float32(FLOOR)
+                )
             S[variant, channel] = _fit(shifted[semitones], rate, n_frames, settings.width)
     return S
-
-
-@functools.lru_cache(maxsize=16)
-def shifted_filters(settings: FeatureSettings, semitones: int) -> scipy.sparse.csr_array:
-    """Mel bands whose centre frequencies are divided by ``2 ** (semitones / 12)`` [shape=(n_mels, n_bins)].
-
-    Bands that would lie above half the sample rate are empty, as nothing was recorded there. Sparse, as each bin is in
-    two bands at most.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Empty filters")
-        # Bins that stand higher by the same ratio, which need not be that of a whole sample rate.
-        filters = librosa.filters.mel(
-            sr=settings.sr * 2 ** (semitones / 12),
-            n_fft=settings.n_fft,
-            n_mels=settings.n_mels,
-            fmax=settings.sr / 2,
-            htk=True,
-            norm=None,
-        )
-    return scipy.sparse.csr_array(filters)
 
 
 def _fit(S: np.ndarray, rate: float, n_frames: int | None, width: int) -> np.ndarray:

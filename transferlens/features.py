@@ -40,17 +40,26 @@ __all__ = ["FeatureCache", "FeatureOptions", "FeatureSettings", "log_mel"]
 # Raise it when the numbers that log_mel gives change: old caches are then made anew.
 RECIPE = 1
 FLOOR = 1e-6
+TOGETHER = 64  # frames that are transformed at once: what they need stays in the processor's cache
 LONGEST = 10.0  # window or hop [s]
 PART = 512  # rows that are written at once
 WINDOWS = (0.025, 0.05, 0.1)
 HOPS = (0.01, 0.025, 0.05)
 
 
-@functools.lru_cache(maxsize=8)
-def mel_filters(sr: int, n_fft: int, n_mels: int) -> np.ndarray:
-    """HTK mel bands from 0 Hz to Nyquist, peak 1, transposed to (n_fft // 2 + 1, n_mels)."""
-    filters = librosa.filters.mel(sr=sr, n_fft=n_fft, n_mels=n_mels, htk=True, norm=None)
-    return np.ascontiguousarray(filters.T)
+@functools.lru_cache(maxsize=32)
+def mel_filters(sr: int, n_fft: int, n_mels: int, semitones: int = 0) -> scipy.sparse.csr_array:
+    """HTK mel bands from 0 Hz to Nyquist, peak 1 [shape=(n_mels, n_fft // 2 + 1)]; each bin is in two bands at most.
+
+    With `semitones` their centre frequencies are divided by ``2 ** (semitones / 12)``: they give the mel bands of the
+    same sound that much higher. Bands that would lie above Nyquist are empty: nothing was recorded there.
+    """
+    edges = librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=sr / 2, htk=True)
+    bins = 2 ** (semitones / 12) * librosa.fft_frequencies(sr=sr, n_fft=n_fft)
+    rising, falling = bins - edges[:-2, None], edges[2:, None] - bins
+    widths = np.diff(edges)[:, None]
+    filters = np.maximum(np.minimum(rising / widths[:-1], falling / widths[1:]), 0)
+    return scipy.sparse.csr_array(filters.astype(np.float32))
 
 
 @functools.lru_cache(maxsize=8)
@@ -67,12 +76,16 @@ def _frames(y: np.ndarray, *, n_fft: int, win_length: int, hop_length: int) -> n
 
 
 def power_spectrum(y: np.ndarray, *, n_fft: int, win_length: int, hop_length: int) -> np.ndarray:
-    """Power [shape=(t, n_fft // 2 + 1), float32] of centred, reflect-padded, periodic-Hann frames."""
-    frames = _frames(y, n_fft=n_fft, win_length=win_length, hop_length=hop_length) * _hann(win_length)
-    # The power spectrum does not depend on where in the frame the window lies, so zeros may follow it. In single
-    # precision the rounding of a loud tone would drown its quiet bands.
-    D = scipy.fft.rfft(frames, n=n_fft, axis=1)
-    return (D.real**2 + D.imag**2).astype(np.float32)
+    """Power [shape=(n_fft // 2 + 1, t), float32] of centred, reflect-padded, periodic-Hann frames."""
+    frames = _frames(y, n_fft=n_fft, win_length=win_length, hop_length=hop_length)
+    power = np.empty((n_fft // 2 + 1, len(frames)), np.float32)
+    for start in range(0, len(frames), TOGETHER):
+        some = frames[start : start + TOGETHER] * _hann(win_length)
+        # The power spectrum does not depend on where in the frame the window lies, so zeros may follow it. In single
+        # precision the rounding of a loud tone would drown its quiet bands.
+        D = scipy.fft.rfft(some, n=n_fft, axis=1)
+        power[:, start : start + TOGETHER] = (D.real**2 + D.imag**2).T
+    return power
 
 
 def resize(S: np.ndarray, width: int) -> np.ndarray:
@@ -160,7 +173,7 @@ def log_mel(
     channels: dict[tuple[float, float], np.ndarray] = {}
     for window, hop in dict.fromkeys(zip(settings.windows, settings.hops, strict=True)):
         lengths = {"win_length": samples(window, sr), "hop_length": samples(hop, sr)}
-        M = (power_spectrum(y, n_fft=settings.n_fft, **lengths) @ mel_filters(sr, settings.n_fft, n_mels)).T
+        M = mel_filters(sr, settings.n_fft, n_mels) @ power_spectrum(y, n_fft=settings.n_fft, **lengths)
         channels[window, hop] = resize(np.log(M + np.float32(FLOOR)), width)
     return np.stack([channels[key] for key in zip(settings.windows, settings.hops, strict=True)])
 

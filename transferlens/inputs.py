@@ -7,10 +7,12 @@ in memory, or in a file.
 
 from __future__ import annotations
 
+import collections
 import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,8 @@ __all__ = ["Data", "PASS_SIZE", "chunks", "heldout_audio", "heldout_features"]
 
 # Clips in one batch where nothing is learned: evaluation, normalisation statistics, frozen blocks.
 PASS_SIZE = 64
+# Batches that are read from a file before they are asked for.
+AHEAD = 3
 
 
 def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
@@ -42,20 +46,24 @@ def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
     return np.array_split(rows, max(1, min(-(-len(rows) // size), len(rows) // 2)))
 
 
-class _Rows:
-    """Feature rows read from HDF5, a batch of row numbers an item; every worker process opens the file itself."""
+def _read_ahead(path: Path, rows: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
+    """Feature rows read from HDF5, a tensor for each array of row numbers, in a thread that is some batches ahead."""
+    with h5py.File(path, "r") as file, ThreadPoolExecutor(1) as pool:
+        features = file["features"]
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.opened_by: int | None = None
+        def read(places: np.ndarray) -> torch.Tensor:
+            order = np.argsort(places)
+            batch = np.empty((len(places), *features.shape[1:]), features.dtype)
+            batch[order] = features[places[order]]
+            return torch.from_numpy(batch)
 
-    def __getitem__(self, rows: np.ndarray) -> torch.Tensor:
-        if self.opened_by != os.getpid():
-            self.features, self.opened_by = h5py.File(self.path, "r")["features"], os.getpid()
-        order = np.argsort(rows)
-        batch = np.empty((len(rows), *self.features.shape[1:]), self.features.dtype)
-        batch[order] = self.features[rows[order]]
-        return torch.from_numpy(batch)
+        waiting: collections.deque[Future[torch.Tensor]] = collections.deque()
+        for places in rows:
+            waiting.append(pool.submit(read, places))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 class Data:
@@ -116,16 +124,8 @@ class Data:
         """
         cache = cache or self.cache
         held = self._held.get(cache.key)
-        if held is not None:
-            source = (held[torch.from_numpy(each)] for each in rows)
-        else:
-            source = torch.utils.data.DataLoader(
-                _Rows(cache.path),
-                sampler=list(rows),
-                batch_size=None,
-                num_workers=min(2, os.cpu_count() or 1),
-                generator=torch.Generator(),  # else it draws from the one that dropout draws from
-            )
+        from_memory = held is not None
+        source = (held[torch.from_numpy(each)] for each in rows) if from_memory else _read_ahead(cache.path, rows)
         return (x.to(self.device, non_blocking=True).float() for x in source)
 
     def outputs(

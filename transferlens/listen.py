@@ -85,7 +85,7 @@ def gain(*signals: np.ndarray) -> float:
 
 def _bins(settings: FeatureSettings, n_fft: int) -> np.ndarray:
     """From mel bands to bins, each the weighted mean of its bands [shape=(n_bins, n_mels)]."""
-    filters = mel_filters(settings.sr, n_fft, settings.n_mels).astype(float)
+    filters = mel_filters(settings.sr, n_fft, settings.n_mels).T.toarray().astype(float)
     total = filters.sum(1, keepdims=True)
     # Bins that no band reaches take the nearest one's.
     reached = np.flatnonzero(total[:, 0])
