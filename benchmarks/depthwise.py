@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 
 from transferlens import backbones, cli, precision
+from transferlens.memory import keep_freed_memory
 from transferlens.plan import TransferPlan
-from transferlens.trainer import keep_freed_memory
 
 CPU = torch.device("cpu")
 

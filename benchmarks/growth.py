@@ -53,10 +53,10 @@ def epoch(dataset: DataSet, n: int) -> None:
     """Train one epoch."""
     import torch
 
-    from transferlens import backbones, precision, trainer
+    from transferlens import backbones, memory, precision
     from transferlens.plan import TransferPlan
 
-    trainer.keep_freed_memory()
+    memory.keep_freed_memory()
     plan = TransferPlan.scratch()
     network = backbones.skeleton(NETWORK, n_classes=10, plan=plan).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(network.parameters(), fused=True)

@@ -36,11 +36,11 @@ def stepper(backbone: str, threads: int, *, compiled: bool = False) -> Callable[
     """One training step, to be called again and again."""
     import torch
 
-    from transferlens import backbones, precision, trainer
+    from transferlens import backbones, memory, precision
     from transferlens.plan import TransferPlan
 
     torch.set_num_threads(threads)
-    trainer.keep_freed_memory()
+    memory.keep_freed_memory()
     network = backbones.skeleton(backbone, n_classes=10, plan=TransferPlan.scratch())
     network = network.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(network.parameters(), fused=True)

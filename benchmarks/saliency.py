@@ -25,10 +25,10 @@ from transferlens import cli
 from transferlens.attribution import attribute
 from transferlens.datasets import DataOptions
 from transferlens.inputs import heldout_features
+from transferlens.memory import keep_freed_memory
 from transferlens.plan import TransferPlan
 from transferlens.runs import Run, load_run
 from transferlens.sweep import Study, SweepOptions
-from transferlens.trainer import keep_freed_memory
 
 FOLDER = tempfile.TemporaryDirectory()
 

@@ -104,10 +104,10 @@ def network_cost(options: Options, positions: str | None) -> tuple[float, float]
     """Seconds and largest resident set [MB] of a comparison; of its forward passes alone where `positions` is None."""
     import torch
 
-    from transferlens import backbones, layerwise, trainer
+    from transferlens import backbones, layerwise, memory
     from transferlens.plan import TransferPlan
 
-    trainer.keep_freed_memory()
+    memory.keep_freed_memory()
     plan = TransferPlan.scratch()
     nets = [backbones.skeleton(options.network, n_classes=10, plan=plan, seed=seed).eval() for seed in (0, 1)]
     x = torch.randn(options.clips, 3, 128, 250, generator=torch.Generator().manual_seed(0))

@@ -15,7 +15,7 @@ import transferlens
 PACKAGE = Path(transferlens.__file__).parent
 # Each module may import those of earlier lines only.
 LAYERS = [
-    ["errors", "lazy"],
+    ["errors", "lazy", "memory"],
     ["cli", "files"],
     ["index"],
     ["stats", "predictions", "corruptions", "canonical", "shapes", "manifest", "features"],

@@ -37,6 +37,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "layouts",
         "listen",
         "manifest",
+        "memory",
         "moments",
         "network",
         "plan",

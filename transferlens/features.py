@@ -25,6 +25,7 @@ import numpy as np
 from transferlens import lazy
 from transferlens.errors import DataError, ParameterError
 from transferlens.files import check_space, complete_or_absent, content_hash
+from transferlens.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from transferlens.datasets import Clip, DataSet
@@ -327,10 +328,10 @@ def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
             places = {clip: i for i, clip in enumerate(file["clip_ids"].asstr()[:])}
             if unknown := [clip for clip in clip_ids if clip not in places]:
                 raise DataError(f"{path} holds no features of {unknown[0]}: name the clips that they are to be made of")
-            rows = np.array([places[clip] for clip in clip_ids])
-            order = np.argsort(rows)
-            S = np.empty((len(rows), *file["features"].shape[1:]), np.float32)
-            S[order] = file["features"][rows[order]]
+            features = file["features"]
+            S = np.empty((len(clip_ids), *features.shape[1:]), np.float32)
+            for i, clip in enumerate(clip_ids):
+                S[i] = features[places[clip]]
             return S
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
@@ -411,6 +412,7 @@ class FeatureCache:
         """
         if self.is_complete():
             return
+        keep_freed_memory()
         folder = self.path.with_suffix(".parts")
         check_space(self.path, 2 * self.nbytes)
         problems: list[DataError] = []

@@ -24,9 +24,10 @@ from transferlens.errors import CheckpointError, ParameterError
 from transferlens.explanations import ExplanationOptions
 from transferlens.explorer import Entry, entries
 from transferlens.files import check_writable, write_text
+from transferlens.memory import keep_freed_memory
 from transferlens.plan import TransferPlan
 from transferlens.runs import Run, RunSummary, load_runs, scan
-from transferlens.trainer import keep_freed_memory, pick_device
+from transferlens.trainer import pick_device
 
 jinja2 = lazy.load("jinja2")
 

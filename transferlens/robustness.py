@@ -22,8 +22,9 @@ from transferlens.datasets import DataOptions
 from transferlens.errors import ParameterError
 from transferlens.files import check_writable, write_csv
 from transferlens.inputs import PASS_SIZE, heldout_audio
+from transferlens.memory import keep_freed_memory
 from transferlens.runs import Run, load_runs
-from transferlens.trainer import keep_freed_memory, pick_device
+from transferlens.trainer import pick_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

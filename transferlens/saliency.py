@@ -24,9 +24,10 @@ from transferlens.errors import ParameterError, TransferLensError
 from transferlens.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips, networks
 from transferlens.files import check_writable, write_csv
 from transferlens.inputs import heldout_audio
+from transferlens.memory import keep_freed_memory
 from transferlens.runs import Run, load_runs
 from transferlens.saliency_tables import CascadeRow, Row, cascade_rows, clip_rows, summary
-from transferlens.trainer import keep_freed_memory, pick_device
+from transferlens.trainer import pick_device
 
 tqdm = lazy.load("tqdm")
 

@@ -24,10 +24,11 @@ from transferlens.errors import ParameterError
 from transferlens.files import check_writable, write_csv
 from transferlens.inputs import heldout_features
 from transferlens.layerwise import LayerSimilarity, block_matrix, check_positions, compare, weight_change
+from transferlens.memory import keep_freed_memory
 from transferlens.moments import FEWEST_GROUPS, check_variance
 from transferlens.runs import Run, arm_names, check_alike, load_runs
 from transferlens.similarity import MEASURES, chance
-from transferlens.trainer import keep_freed_memory, pick_device
+from transferlens.trainer import pick_device
 
 if TYPE_CHECKING:
     import torch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import datetime
 import functools
 import hashlib
@@ -20,6 +19,7 @@ import numpy as np
 from transferlens import __version__, augment, backbones, lazy
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.inputs import PASS_SIZE, Data, chunks
+from transferlens.memory import keep_freed_memory
 from transferlens.runs import (
     Run,
     RunConfig,
@@ -44,8 +44,6 @@ log = logging.getLogger(__name__)
 # Mean and deviation of red, green and blue.
 IMAGENET = np.array([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)])
 DIVERGED = "training diverged, lower the learning rate"
-# Of glibc's mallopt.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -64,15 +62,6 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ParameterError(f"device={name!r} is not to be had here; use auto, cpu, cuda, cuda:N or mps") from error
     return device
-
-
-@functools.cache
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed, instead of giving activations back to the system and faulting them in again."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28)):
-            libc.mallopt(option, value)
 
 
 def _normalisation(data: Data, rows: np.ndarray, how: str) -> np.ndarray:
