@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import h5py
 import numpy as np
@@ -13,7 +14,7 @@ from transferlens import runs
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.features import FeatureSettings
 from transferlens.plan import TransferPlan
-from transferlens.runs import RunConfig, Training, list_runs, load_run
+from transferlens.runs import RunConfig, Training, arm_names, list_runs, load_run
 
 CONFIG = RunConfig(
     dataset="esc10",
@@ -270,3 +271,53 @@ def test_damaged_history(study, damage):
             file["history/seconds"] = {"shape": values[:, None], "nan": values * np.nan}[damage]
     with pytest.raises(CheckpointError, match=r"damaged"):
         load_run(run.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "what"),
+    [
+        ("labels", lambda values: values + 9, "labels"),
+        ("labels", lambda values: values - 9, "labels"),
+        ("labels", lambda values: values + 0.5, "labels"),
+        ("logits_last", lambda values: values * np.nan, "logits"),
+        ("clip_ids", lambda values: np.repeat(values[:1], len(values)), "clips"),
+        ("history/heldout_accuracy", lambda values: values + 7, "accuracies"),
+    ],
+)
+def test_what_cannot_be_is_refused(run, tmp_path, name, change, what):
+    path = shutil.copyfile(run.path, tmp_path / "altered.h5")
+    with h5py.File(path, "r+") as file:
+        values = change(file[name][:])
+        del file[name]
+        file[name] = values
+    with pytest.raises(CheckpointError, match=rf"altered\.h5 is damaged: its {what} cannot be"):
+        load_run(path)
+
+
+def test_a_flipped_bit_in_the_logits_is_seen(run, tmp_path):
+    with h5py.File(run.path) as file:
+        place = file["logits_last"].id.get_chunk_info(0).byte_offset
+    content = bytearray(run.path.read_bytes())
+    content[place] ^= 1
+    (tmp_path / "flipped.h5").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"flipped\.h5 is no readable run file: damaged"):
+        load_run(tmp_path / "flipped.h5")
+
+
+def test_arms_of_other_settings_are_told_apart_and_folds_and_seeds_are_not(run):
+    config = run.config
+
+    def like(**changes):
+        training = dataclasses.replace(config.training, **changes.pop("training", {}))
+        return dataclasses.replace(run, config=dataclasses.replace(config, training=training, **changes))
+
+    assert arm_names([like(), like(fold="2", seed=3)]) == ["pretrained"] * 2
+    assert arm_names([like(), like(training={"mixup": 0.2}), like(fold="2")]) == [
+        "pretrained",
+        "pretrained (mixup 0.2)",
+        "pretrained",
+    ]
+    assert arm_names([like(), like(training={"epochs": 7}, fold="2")])[1] == "pretrained (7 epochs)"
+    assert arm_names([like(), like(weights_sha256="ab" * 32)])[1] == "pretrained (weights abababab)"
+    assert arm_names([like(), like(weights_sha256="ab" * 32, backbone="resnet50")]) == ["pretrained"] * 2
+    assert arm_names([like(), like(data_key="cd" * 32)])[1] == "pretrained (data cdcdcdcd)"

@@ -62,6 +62,7 @@ def test_every_value_of_a_preset_can_be_replaced():
     given = {
         "epochs": 3, "batch_size": 8, "lr": 0.5, "weight_decay": 0.0, "optimizer": "adamw", "schedule": "step",
         "milestones": (1, 2), "normalise": "none", "precision": "fp32",
+        "augment": "spectrum", "variants": 3, "masks": 1, "mixup": 0.2,
     }  # fmt: skip
     assert dataclasses.asdict(SweepOptions(**given).training(TransferPlan())) == given
 

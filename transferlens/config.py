@@ -13,7 +13,7 @@ import numpy as np
 
 from transferlens.augment import KINDS, Augmentation
 from transferlens.errors import ParameterError
-from transferlens.features import WINDOWS, FeatureSettings
+from transferlens.features import HOPS, WINDOWS, FeatureSettings
 from transferlens.files import content_hash
 from transferlens.plan import TransferPlan
 
@@ -175,8 +175,9 @@ class RunConfig:
             value = getattr(training, field.name)
             if field.name not in ("epochs", "lr") and value != getattr(Training(), field.name):
                 words.append(f"{field.name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
-        if features.windows != WINDOWS:
-            words.append(f"windows {' '.join(f'{window:g}' for window in features.windows)}")
+        for name, value, usual in (("windows", features.windows, WINDOWS), ("hops", features.hops, HOPS)):
+            if value != usual:
+                words.append(f"{name} {' '.join(f'{each:g}' for each in value)}")
         if features.seconds is not None:
             words.append(f"padded to {features.seconds:g} s")
         if self.inner_fold:

@@ -227,10 +227,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         for p in pairs
     ]
     print(f"{len(pairs)} pairs of one class in different folds are as alike" + (":" if pairs else ""))
+    path = options.figures / "duplicates.csv"
     if pairs:
         print(cli.table([("class", "clip", "other clip", "similarity"), *rows]))
-        write_csv(pairs, options.figures / "duplicates.csv")
-        print(f"written: {options.figures / 'duplicates.csv'}")
+        write_csv(pairs, path)
+        print(f"written: {path}")
+    else:
+        path.unlink(missing_ok=True)  # those of another time
     if runs:
         print(_without(runs, pairs))
     return cli.FOUND if pairs else cli.DONE

@@ -142,7 +142,7 @@ def gather(runs: Sequence[Run]) -> list[Members]:
     """
     check_alike(runs, "dataset", "labels")
     arms: dict[str, dict[str, dict[tuple[str, str], Run]]] = {}
-    for arm, run in zip(_arms(runs), runs, strict=True):
+    for arm, run in zip(arm_names(runs), runs, strict=True):
         config = run.config
         member = f"{config.backbone} seed {config.seed}"
         arms.setdefault(arm, {}).setdefault(config.backbone, {})[config.fold, member] = run
@@ -157,18 +157,6 @@ def gather(runs: Sequence[Run]) -> list[Members]:
     if not found:
         raise ParameterError(f"ckpt names one member of each ensemble: an ensemble takes at least {FEWEST}, by seed")
     return found
-
-
-def _arms(runs: Sequence[Run]) -> list[str]:
-    """Names of the arms; folds and backbones do not tell arms apart."""
-    by_backbone: dict[str, list[int]] = {}
-    for i, run in enumerate(runs):
-        by_backbone.setdefault(f"{run.config.backbone} {run.config.fold}", []).append(i)
-    names = [""] * len(runs)
-    for places in by_backbone.values():
-        for i, name in zip(places, arm_names([runs[i] for i in places]), strict=True):
-            names[i] = name
-    return names
 
 
 # --------------------------------------------------------------------------------------------- numbers

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from transferlens.runs import Run, arm_names, check_alike
 librosa = lazy.load("librosa")
 soundfile = lazy.load("soundfile")
 tqdm = lazy.load("tqdm")
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Entry", "View", "entries", "sound"]
 
@@ -126,7 +129,8 @@ def entries(
     clips = heldout_clips(runs[0], options, cache).pick(places)
     try:
         audio: list[np.ndarray | None] = list(heldout_audio(runs[0], options, clips.ids))
-    except TransferLensError:
+    except TransferLensError as error:
+        log.warning("the explorer has no sound: %s", error)
         audio = [None] * len(places)
     found = [explain(name, run, run.model(), clips, how, device) for name, run in zip(_names(runs), runs, strict=True)]
     bar = tqdm.tqdm(enumerate(audio), total=len(audio), unit="clip", desc="explorer", delay=2, disable=None)

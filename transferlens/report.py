@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import datetime
 import importlib.resources
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +31,8 @@ from transferlens.runs import Run, RunSummary, load_runs, scan
 from transferlens.trainer import pick_device
 
 jinja2 = lazy.load("jinja2")
+
+log = logging.getLogger(__name__)
 
 __all__ = ["FIGURES", "Options", "main", "page"]
 
@@ -222,6 +225,8 @@ def page(
     found = tables.cells(done)
     room = budget * MB - sum(len(figure["image"]) for figure in figures) - 0.1 * MB
     sizes = np.cumsum([clip.nbytes for clip in clips])
+    if room < 0:
+        log.warning("the figures alone are larger than the budget of %g MB: no clip is in the explorer", budget)
     kept = [asdict(clip) for clip, size in zip(clips, sizes, strict=True) if size <= room]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = importlib.resources.files("transferlens").joinpath("templates/report.html").read_text(encoding="utf-8")

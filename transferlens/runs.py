@@ -13,7 +13,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +99,11 @@ def write_state(path: Path, state: RunState) -> None:
             group = file.create_group(name)
             group.attrs.update({key: _to_attribute(value) for key, value in attributes.items()})
         for name in _ARRAYS:
-            file[name] = getattr(state, name)
+            values = np.asarray(getattr(state, name))
+            if values.dtype.kind in "fiu":
+                file.create_dataset(name, data=values, fletcher32=True)
+            else:
+                file[name] = getattr(state, name)
         for name in ("history", *_TENSORS):
             group = file.create_group(name)
             for key, values in getattr(state, name).items():
@@ -285,17 +289,30 @@ class Run:
 def arm_names(runs: Sequence[Run]) -> list[str]:
     """What runs are called in figures: by their plans, "pretrained" and "from scratch" for the plainest.
 
-    By the end of the id too, where another run of the same plan differs in more than the seed.
+    Fold, seed and backbone tell no arms apart. Where runs of one plan differ in settings, what differs follows; where
+    in weights or data, the beginning of their hash.
     """
     words = {"p4-none-4": "pretrained", "pnone-none-4": "from scratch"}
     names = [words.get(run.config.plan.words, run.config.plan.words) for run in runs]
-    kinds: dict[str, dict[RunConfig, str]] = {}
-    for name, run in zip(names, runs, strict=True):
-        kinds.setdefault(name, {}).setdefault(replace(run.config, seed=0), run.config.id.rpartition("-")[2])
-    return [
-        f"{name} ({kinds[name][replace(run.config, seed=0)]})" if len(kinds[name]) > 1 else name
-        for name, run in zip(names, runs, strict=True)
+    configs = [run.config for run in runs]
+    # What may differ, and among which runs a difference counts.
+    kinds: list[tuple[list[tuple[str, ...]], list[tuple]]] = [
+        ([tuple(c.setting.split(", ")) for c in configs], [(name,) for name in names]),
+        (
+            [(f"weights {c.weights_sha256[:8]}",) for c in configs],
+            [(name, c.backbone) for name, c in zip(names, configs, strict=True)],
+        ),
+        (
+            [(f"data {c.data_key[:8]}",) for c in configs],
+            [(name, c.dataset, c.setting) for name, c in zip(names, configs, strict=True)],
+        ),
     ]
+    suffixes: list[list[str]] = [[] for _ in runs]
+    for described, group in kinds:
+        for i, mine in enumerate(described):
+            others = [each for each, where in zip(described, group, strict=True) if where == group[i]]
+            suffixes[i] += [word for word in mine if not all(word in other for other in others)]
+    return [f"{name} ({', '.join(extra)})" if extra else name for name, extra in zip(names, suffixes, strict=True)]
 
 
 _COMPARED: dict[str, Callable[[Run], Any]] = {
@@ -303,7 +320,7 @@ _COMPARED: dict[str, Callable[[Run], Any]] = {
     "dataset": lambda run: run.config.dataset,
     "truncate_after": lambda run: run.config.plan.truncate_after,
     "labels": lambda run: run.label_names,
-    "held-out clips (fold)": lambda run: run.clip_ids,
+    "held-out clips (fold)": lambda run: (run.clip_ids, run.labels.tolist()),
     "feature settings": lambda run: run.config.features,
     "features": lambda run: run.provenance["features_key"],
     "normalisation": lambda run: (run.config.training.normalise, run.config.inner_fold),
@@ -366,7 +383,7 @@ def load_run(path: Path | str, *, expected: RunConfig | None = None) -> Run:
         shapes = {"labels": (n_clips,), "logits_last": (n_clips, n_classes), "logits_best": (n_clips, n_classes)}
         if any(file[name].shape != shape for name, shape in shapes.items()) or file["normalisation"].shape[0] != 2:
             raise CheckpointError(f"{path} is damaged: its arrays do not fit each other")
-        return Run(
+        run = Run(
             path=path,
             config=config,
             provenance=_attributes(file["provenance"]),
@@ -378,6 +395,15 @@ def load_run(path: Path | str, *, expected: RunConfig | None = None) -> Run:
             logits_best=file["logits_best"][:],
             normalisation=file["normalisation"][:],
         )
+    rules = {
+        "clips": 0 < len(set(run.clip_ids)) == n_clips,
+        "labels": run.labels.dtype.kind in "iu" and bool(((run.labels >= 0) & (run.labels < n_classes)).all()),
+        "logits": bool(np.isfinite(run.logits).all() and np.isfinite(run.logits_best).all()),
+        "accuracies": 0 <= history["heldout_accuracy"].min() <= history["heldout_accuracy"].max() <= 1,
+    }
+    if wrong := [name for name, holds in rules.items() if not holds]:
+        raise CheckpointError(f"{path} is damaged: its {' and '.join(wrong)} cannot be; delete it, and train it again")
+    return run
 
 
 def load_runs(paths: Sequence[Path | str], *alike: str, least: int = 1) -> list[Run]:

@@ -71,24 +71,16 @@ def rows_of(runs: Sequence[Run]) -> list[Row]:
 
 
 def _arms(runs: Sequence[Run]) -> list[str]:
-    """Names of the arms; where runs of one plan, data set and fold differ otherwise, with the end of their ids."""
-    places: dict[tuple, list[int]] = {}
-    for i, run in enumerate(runs):
-        config = run.config
-        places.setdefault((config.dataset, config.backbone, config.fold, config.inner_fold), []).append(i)
-    names = [""] * len(runs)
-    for mine in places.values():
-        for i, name in zip(mine, arm_names([runs[i] for i in mine]), strict=True):
-            epochs = runs[i].config.training.epochs
-            names[i] = f"{name.partition(' (')[0]}, {epochs} epochs"
-    return names
+    """Names of the arms, with their epochs."""
+    names = zip(arm_names(runs), runs, strict=True)
+    return [name if "epochs" in name else f"{name}, {run.config.training.epochs} epochs" for name, run in names]
 
 
 def _row(run: Run, arm: str) -> Row:
     config, nan = run.config, float("nan")
     inner = run.history["inner_accuracy"].argmax() + 1 if config.inner_fold else nan
     return Row(
-        group=f"{config.dataset}, {config.backbone}\n{arm}" + (", nested" if config.inner_fold else ""),
+        group=f"{config.dataset}, {config.backbone}\n{arm}",
         dataset=config.dataset,
         backbone=config.backbone,
         arm=arm,

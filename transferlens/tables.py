@@ -235,10 +235,12 @@ CAPTION = (
 def markdown(found: Sequence[Cell]) -> str:
     """The table as Markdown."""
     rows = [HEAD, ["---"] * 3 + ["---:"] * (len(HEAD) - 3), *lines(found)]
-    return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + ["", CAPTION, ""])
+    text = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
+    return "\n".join([*text, "", CAPTION, ""])
 
 
-_ESCAPES = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "\\": r"\textbackslash{}"})
+_WORDS = {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$"}
+_ESCAPES = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | _WORDS)
 
 
 def latex(found: Sequence[Cell]) -> str:
