@@ -297,7 +297,10 @@ def arm_names(runs: Sequence[Run]) -> list[str]:
     configs = [run.config for run in runs]
     # What may differ, and among which runs a difference counts.
     kinds: list[tuple[list[tuple[str, ...]], list[tuple]]] = [
-        ([tuple(c.setting.split(", ")) for c in configs], [(name,) for name in names]),
+        (
+            [tuple(c.setting.split(", ")) for c in configs],
+            [(name, c.dataset) for name, c in zip(names, configs, strict=True)],
+        ),
         (
             [(f"weights {c.weights_sha256[:8]}",) for c in configs],
             [(name, c.backbone) for name, c in zip(names, configs, strict=True)],

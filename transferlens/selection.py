@@ -8,6 +8,7 @@ is then measured on, and is optimistic; how much, this tells for every run of a 
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Row", "draw", "main", "optimism", "rows_of"]
 
 STEM = "selection"
+# Letters in a line of a name.
+NARROW = 26
 WORDS = {
     "accuracy_last": "last epoch",
     "accuracy_best": "best epoch on the held-out fold (optimistic)",
@@ -144,7 +147,8 @@ def draw(rows: Sequence[Row]) -> Figure:
     named = {WORDS[field]: each for field, each in differences.items() if each}
     display.changes(named, palette=palette, ax=bottom[0])
     bottom[0].set_ylabel("optimism: best epoch\nless the others [points]")
-    bottom[0].set_xticks(range(len(groups)), list(groups), fontsize="x-small")
+    names = ["\n".join(textwrap.fill(part, NARROW) for part in group.split("\n")) for group in groups]
+    bottom[0].set_xticks(range(len(groups)), names, fontsize="x-small")
     used = [words for words in WORDS.values() if any(words in arms for arms in points.values())]
     fig.legend(
         display.handles({words: palette[words] for words in used}), used, loc="outside lower center", frameon=False
