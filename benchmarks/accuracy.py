@@ -1,0 +1,47 @@
+"""Whether what is faster is as accurate: the same runs in fp32, and with augmentation, paired by fold.
+
+    python benchmarks/accuracy.py --clips path/to/esc10/clips.csv
+
+EfficientNet-Lite0, preset quick, all folds; what the run store has is not trained again (about an hour from nothing on
+two cores).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from transferlens import cli, stats
+from transferlens.plan import TransferPlan
+from transferlens.sweep import Study, SweepOptions
+
+# What is compared with the runs as they are by default.
+ARMS = {"plain fp32": {"precision": "fp32"}, "with augmented variants": {"augment": "spectrum"}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(SweepOptions):
+    """Accuracy of the fast ways and of the plain one."""
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train what is missing, print accuracies and differences."""
+    options = cli.parse(Options, argv, prog="benchmarks/accuracy.py")
+    found, study = {}, Study(options)
+    for name, changes in ({"as by default": {}} | ARMS).items():
+        made = Study(replace(options, **changes))
+        points = made.points(TransferPlan.finetune())
+        runs = made.gather(points)
+        found[name] = [runs[point].accuracy_last for point in points]
+        print(f"{name}: {stats.mean_interval(found[name], test_to_train=study.test_to_train)}")
+    base = found["as by default"]
+    for name in ARMS:
+        difference = stats.paired_difference(found[name], base, test_to_train=study.test_to_train)
+        print(f"{name}, less as by default: {difference.interval.text('points')}, p = {difference.p_value:.2f}")
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
