@@ -47,7 +47,7 @@ class Claim:
             f"{self.ours:.3g} {self.unit}",
             f"{self.theirs:.3g} {self.unit}",
             f"{self.gain:.1f}x",
-            f"{self.goal:g}x{met}",
+            f"{self.goal:.3g}x{met}",
             self.beside,
         )
 

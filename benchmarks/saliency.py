@@ -3,8 +3,8 @@
     python benchmarks/saliency.py --clips path/to/esc10/clips.csv [--ckpt RUN.h5]
 
 Without a run file one is trained first: EfficientNet-Lite0, on the first fold's others, for three epochs.
-The other side is one call of captum a clip. Ours is told a tolerance of one and a half times its mean completeness
-error, of which the mean that comes out is about half, and no clip's error is larger.
+The other side is one call of captum a clip. Ours is told a tolerance of one and a quarter times its mean
+completeness error, which no clip's error then exceeds; both sides' means are printed.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     keep_freed_memory()  # as the command does
     start = time.perf_counter()
-    found = attribute(model, x, targets=targets, baseline=baseline, tolerance=1.5 * float(error.mean()), max_steps=4096)
+    found = attribute(
+        model, x, targets=targets, baseline=baseline, tolerance=1.25 * float(error.mean()), max_steps=4096
+    )
     ours = time.perf_counter() - start
     table = [("way", "gradients a clip", "mean error [%]", "largest error [%]", "time a clip [s]")]
     for name, steps, errors, seconds in (
@@ -95,8 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         mean, most = (f"{100 * each:.2f}" for each in (errors.mean(), errors.max()))
         table.append((name, f"{steps:.0f}", mean, most, f"{seconds / len(rows):.2f}"))
     print(cli.table(table))
+    errors = [f"{100 * each.mean():.2f} % (at most {100 * each.max():.2f} %)" for each in (found.error, error)]
+    beside = f"mean completeness error {' against '.join(errors)}"
     work, other = f"Integrated Gradients of a clip, {run.config.backbone}", f"captum, {options.steps} steps"
-    report(Claim(work, other, ours / len(rows), theirs / len(rows), "s", 3, "at equal mean completeness error"))
+    report(Claim(work, other, ours / len(rows), theirs / len(rows), "s", 3, beside))
     return cli.DONE
 
 

@@ -138,6 +138,10 @@ def from_spectrum(y: np.ndarray, settings: FeatureSettings, draws: list[tuple[in
                     mel_filters(settings.sr, settings.n_fft, settings.n_mels, semitones) @ power + np.float32(FLOOR)
                 )
             S[variant, channel] = _fit(shifted[semitones], rate, n_frames, settings.width)
+    if settings.seconds is not None:
+        # Waveforms are padded before their transform, which frames at the clip's end show.
+        for variant in [i for i, draw in enumerate(draws) if draw == (0, 1.0)]:
+            S[variant] = settings.compute(y)
     return S
 
 
