@@ -153,7 +153,10 @@ def gather(runs: Sequence[Run]) -> list[Members]:
         found += [_members(f"{name}{suffix}", mine) for name, mine in alone.items()]
         if len(backbones) > 1:
             together = {key: run for mine in backbones.values() for key, run in mine.items()}
-            found.append(_members(f"all {len(backbones)} backbones{suffix}", together))
+            members = _members(f"all {len(backbones)} backbones{suffix}", together)
+            # Where folds lack those of a backbone, another one may be all that is left.
+            if all(any(name.startswith(f"{each} ") for name in members.names) for each in backbones):
+                found.append(members)
     if not found:
         raise ParameterError(f"ckpt names one member of each ensemble: an ensemble takes at least {FEWEST}, by seed")
     return found

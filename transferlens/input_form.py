@@ -18,7 +18,7 @@ import numpy as np
 
 from transferlens import cli, display, lazy, stats
 from transferlens.errors import ParameterError
-from transferlens.features import FeatureSettings
+from transferlens.features import HOPS, WINDOWS, FeatureSettings
 from transferlens.files import write_csv
 from transferlens.inputs import PASS_SIZE, heldout_audio
 from transferlens.plan import TransferPlan
@@ -35,13 +35,14 @@ __all__ = ["ARMS", "Options", "Row", "StretchRow", "draw", "main", "stretch_rows
 
 STEM = "input_form"
 BASE = "three windows, stretched, normalised"
-# What each arm changes of the options.
+_PLAIN = {"windows": WINDOWS, "hops": HOPS, "fit": "stretch", "normalise": "channel"}
+# What each arm is, whatever the options and the preset say.
 ARMS: Mapping[str, Mapping[str, Any]] = {
-    BASE: {},
-    "one window": {"windows": (0.05,), "hops": (0.025,)},
-    "padded, not stretched": {"fit": "pad"},
-    "not normalised": {"normalise": "none"},
-    "ImageNet statistics": {"normalise": "imagenet"},
+    BASE: _PLAIN,
+    "one window": _PLAIN | {"windows": (0.05,), "hops": (0.025,)},
+    "padded, not stretched": _PLAIN | {"fit": "pad"},
+    "not normalised": _PLAIN | {"normalise": "none"},
+    "ImageNet statistics": _PLAIN | {"normalise": "imagenet"},
 }
 # The arms whose networks see stretched clips.
 FITS = {"resized to one width": BASE, "padded or cut": "padded, not stretched"}
@@ -98,6 +99,7 @@ def _arms(options: Options) -> dict[str, tuple[Study, list[Run]]]:
     found = {}
     for name, changes in ARMS.items():
         study = Study(replace(options, **changes))
+        study.check_one("backbone")
         points = study.points(TransferPlan.finetune())
         runs = study.gather(points)
         found[name] = study, [runs[point] for point in points]

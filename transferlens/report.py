@@ -65,6 +65,10 @@ FIGURES = {
         "Question 2: blocks against blocks",
         "Linear CKA of each block's pooled output with every other's, before and after training.",
     ),
+    "input_form": (
+        "Question 3: the form of the input",
+        "Accuracy with other windows, fit and normalisation, and what a resize to one width leaves of time stretching.",
+    ),
     "ensemble": (
         "Question 4: ensembles",
         "Accuracy of single networks and ensembles, accuracy against size, where the gain comes from, and calibration.",

@@ -103,6 +103,8 @@ def _row(run: Run, arm: str) -> Row:
 def optimism(rows: Iterable[Row], honest: str = "accuracy_last") -> stats.Interval:
     """By how much the best epoch on the held-out fold exceeds the honest choice: mean over folds, with its interval.
 
+    Corrected for folds that share training clips (Nadeau and Bengio), as many as the rows have.
+
     Parameters
     ----------
     rows : iterable of Row
@@ -111,7 +113,9 @@ def optimism(rows: Iterable[Row], honest: str = "accuracy_last") -> stats.Interv
     """
     rows = list(rows)
     gains = [row.accuracy_best - getattr(row, honest) for row in rows]
-    return stats.mean_interval(stats.fold_means(gains, [row.fold for row in rows]), bounds=(-1.0, 1.0))
+    means = stats.fold_means(gains, [row.fold for row in rows])
+    ratio = 1 / max(1, len(means) - 1 - bool(rows[0].inner_fold))
+    return stats.mean_interval(means, bounds=(-1.0, 1.0), test_to_train=ratio)
 
 
 def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:

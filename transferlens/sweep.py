@@ -101,6 +101,8 @@ class SweepOptions(FeatureOptions, DataOptions):
         preset = PRESETS[self.preset][plan.pretrained_through is None]
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(Training)}
         made = dataclasses.replace(preset, **{name: value for name, value in given.items() if value is not None})
+        if self.variants is not None and self.variants < 1:
+            raise ParameterError(f"variants={self.variants} must be 1 to 1000")
         if self.variants is not None and not made.variants:
             raise ParameterError(f"variants={self.variants} goes with --augment spectrum, waveform or released")
         return made
