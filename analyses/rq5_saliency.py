@@ -10,8 +10,8 @@ What it shows, on ESC-10 (80 clips, 95 % intervals) and on the built-in set (80 
   ESC-10), and means little: before training it is the same (0.49). On the built-in set it is 0.06 (0.03 to 0.09).
 - Cells in the order of attribution are inserted no better than in random order (0.23 and 0.21): single cells are not
   what the network goes by. The loudest first reach 0.64.
-- Known answer: the strongest cell lies in the event for 28 % (18 to 38) of the clips, by chance 6 %, before training
-  4 %; where a louder distractor stands beside the event 30 % (15 to 45), as often as the loudest cell does (30 %). The
+- Known answer: the strongest cell lies in the event for 28 % (19 to 38) of the clips, by chance 6 %, before training
+  4 %; where a louder distractor stands beside the event 30 % (18 to 45), as often as the loudest cell does (30 %). The
   share of the positive attribution inside the event is 0.078 (0.062 to 0.093), by chance and for energy 0.043.
 
     python analyses/rq5_saliency.py --clips path/to/esc10/clips.csv

@@ -13,7 +13,7 @@ from transferlens.runs import load_run
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, weights_file):
-    """The command's tables on clips of two lengths, and the folder."""
+    """The command's tables on clips of one length, and the folder."""
     from conftest import write_clips
 
     folder = tmp_path_factory.mktemp("input_form")
@@ -59,9 +59,17 @@ def test_resizing_undoes_stretching_and_padding_does_not(made):
     rows = read(made[0] / "figures" / "input_form_stretch.csv")
     assert len(rows) == 2 * len(input_form.RATES)
     assert {row["n_clips"] for row in rows} == {"6"}
-    for row in rows:
-        assert 0 <= float(row["changed"]) <= 1
-        assert float(row["difference"]) > 0
+    change = {(row["fit"], float(row["rate"])): float(row["difference"]) * float(row["between"]) for row in rows}
+    resized, padded = input_form.FITS
+    for rate in (1.1, 1.2):  # faster clips are shorter, and silence follows them
+        assert change[padded, rate] > 1.5 * change[resized, rate]
+
+
+def test_arms_do_not_follow_the_preset():
+    normalise = {arm: changes["normalise"] for arm, changes in input_form.ARMS.items()}
+    assert normalise[input_form.BASE] == "channel"
+    assert normalise["not normalised"] == "none"
+    assert all(changes.keys() == {"windows", "hops", "fit", "normalise"} for changes in input_form.ARMS.values())
 
 
 def test_a_clip_and_a_slower_one_give_nearly_the_same_picture():
