@@ -29,16 +29,16 @@ class Options(SweepOptions):
 def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, print accuracies and differences."""
     options = cli.parse(Options, argv, prog="benchmarks/accuracy.py")
-    found, study = {}, Study(options)
+    found = {}
     for name, changes in ({"as by default": {}} | ARMS).items():
         made = Study(replace(options, **changes))
         points = made.points(TransferPlan.finetune())
         runs = made.gather(points)
         found[name] = [runs[point].accuracy_last for point in points]
-        print(f"{name}: {stats.mean_interval(found[name], test_to_train=study.test_to_train)}")
+        print(f"{name}: {stats.fold_interval(found[name])}")
     base = found["as by default"]
     for name in ARMS:
-        difference = stats.paired_difference(found[name], base, test_to_train=study.test_to_train)
+        difference = stats.paired_difference(found[name], base)
         print(f"{name}, less as by default: {difference.interval.text('points')}, p = {difference.p_value:.2f}")
     return cli.DONE
 

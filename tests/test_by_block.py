@@ -137,7 +137,7 @@ def made(study):
         ((variant, plans),) = analysis.plans.items()
         arms = {(variant, block): runs(plans[block], values) for block, values in accuracies.items()}
         bands = {arm: runs(by_block.REFERENCES[arm], values) for arm, values in (references or {}).items()}
-        return by_block.compare(analysis, arms, bands, test_to_train=0.5)
+        return by_block.compare(analysis, arms, bands)
 
     return make
 

@@ -10,7 +10,8 @@ import soundfile
 
 from transferlens import duplicates
 from transferlens.corruptions import CORRUPTIONS
-from transferlens.features import log_mel
+from transferlens.datasets import DataOptions
+from transferlens.features import FeatureCache, FeatureOptions, log_mel
 
 SR = 8000
 
@@ -108,11 +109,45 @@ def test_accuracy_without_them(seeds_store, tmp_path, capsys):
     argv[argv.index("--figures") + 1] = str(tmp_path)
     argv[argv.index("--cache") + 1] = str(tmp_path / "cache")
     assert duplicates.main(argv) == 1  # at this threshold everything is alike
-    assert "every held-out clip has a near-duplicate" in capsys.readouterr().out
+    assert "every one of which has a near-duplicate" in capsys.readouterr().out
     argv[argv.index("--threshold") + 1] = "1"
     assert duplicates.main(argv) == 0
-    right = np.concatenate([run.logits.argmax(1) == run.labels for run in arms["tuned"]])
+    right = np.concatenate([run.right for run in arms["tuned"]])
     assert f"{100 * right.mean():.1f} % over the {len(right)} without" in capsys.readouterr().out
+
+
+def test_arms_are_told_apart_and_clips_with_a_copy_are_left_out(seeds_store):
+    arms, _ = seeds_store
+    both = [*arms["tuned"], *arms["scratch"]]
+    first = arms["tuned"][0]
+    pair = duplicates.Pair(first.clip_ids[0], "1", "another", "2", "a", 1.0)
+    lines = duplicates._without(both, [pair]).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["test_resnet, pretrained", "test_resnet, from scratch"]
+    for line, mine in zip(lines, (arms["tuned"], arms["scratch"]), strict=True):
+        keep = np.concatenate([[clip != pair.clip for clip in run.clip_ids] for run in mine])
+        right = np.concatenate([run.right for run in mine])
+        assert f"{100 * right[keep].mean():.1f} % over the {keep.sum()} without" in line
+        assert keep.sum() == len(right) - len({run.config.seed for run in mine})
+
+
+def test_pairs_of_one_recording_calibrate_nothing(tmp_path):
+    """Two classes of the same recording are the same sound: without leaving them out the threshold would be 1."""
+    table = [("path", "label", "fold", "group")]
+    for number in range(8):
+        for label in "ab":
+            soundfile.write(tmp_path / f"{number}{label}.wav", sound(number), SR, subtype="FLOAT")
+            table.append((f"{number}{label}.wav", label, 1 + number % 2, f"recording {number}"))
+    found = {}
+    for columns in (3, 4):
+        with (tmp_path / "clips.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([row[:columns] for row in table])
+        dataset = DataOptions(clips=tmp_path / "clips.csv", width=64).open()
+        cache = FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path / "cache")
+        cache.fill()
+        found[columns] = duplicates.calibrate(dataset, cache, duplicates.prints(cache.load()))
+    assert found[3].threshold == pytest.approx(1, abs=1e-3)
+    assert found[4].threshold < 0.9
+    assert (found[3].n_pairs, found[4].n_pairs) == (64, 56)  # each once
 
 
 @pytest.mark.parametrize("threshold", ["0", "1.5", "nan"])

@@ -141,7 +141,7 @@ def test_command_on_runs(seeds_store, tmp_path, capsys):
     stems = [("ensemble", ("csv", "pdf", "png")), ("ensemble_sizes", ("csv",)), ("ensemble_reliability", ("csv",))]
     assert {p.name for p in tmp_path.iterdir()} == {f"{stem}.{end}" for stem, ends in stems for end in ends}
     rows = read(tmp_path / "ensemble.csv")
-    assert [row["fold"] for row in rows] == ["all", "1", "2"]
+    assert [row["fold"] for row in rows] == ["", "1", "2"]
     assert float(rows[0]["accuracy"]) == pytest.approx(np.mean([float(row["accuracy"]) for row in rows[1:]]))
     assert "standard deviation over 3 members" in capsys.readouterr().out
 

@@ -33,7 +33,7 @@ def test_squared_error_of_a_member_is_that_of_the_ensemble_and_the_ambiguity():
 
 def test_an_ensemble_is_at_least_as_likely_as_its_members():
     each, labels = some()
-    assert (predictions.likelihood(each.mean(0), labels) <= predictions.likelihood(each, labels).mean(0) + 1e-12).all()
+    assert (predictions.nll(each.mean(0), labels) <= predictions.nll(each, labels).mean(0) + 1e-12).all()
 
 
 def test_known_scores():
@@ -41,9 +41,9 @@ def test_known_scores():
     np.testing.assert_array_equal(predictions.accuracy(sure, labels), [1, 1, 0])
     np.testing.assert_array_equal(predictions.brier(sure, labels), [0, 0, 2])
     half = np.full((3, 2), 0.5)
-    np.testing.assert_allclose(predictions.likelihood(half, labels), np.log(2))
+    np.testing.assert_allclose(predictions.nll(half, labels), np.log(2))
     np.testing.assert_allclose(predictions.brier(half, labels), 0.5)
-    assert np.isfinite(predictions.likelihood(sure, labels)).all()
+    assert np.isfinite(predictions.nll(sure, labels)).all()
 
 
 def test_disagreement():

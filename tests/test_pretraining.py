@@ -92,7 +92,7 @@ def test_paper_preset_keeps_its_450_epochs(study):
 
 
 def test_summary_pairs_by_fold():
-    text = pretraining.summary(RESULT, test_to_train=0.5)
+    text = pretraining.summary(RESULT)
     assert "ImageNet-pretrained (3 epochs): 85.0 %" in text
     assert "best epoch 95.0%" in text
     assert "pretrained - scratch, paired by fold: 25.0 points" in text

@@ -115,6 +115,33 @@ def test_budget_leaves_clips_out_and_says_so(seeds_store, tmp_path, written):
     assert "clips were left out to keep this file below" in text
 
 
+def test_clips_that_were_asked_for_and_are_others_are_an_error(seeds_store, tmp_path, capsys):
+    shutil.copytree(seeds_store[1] / "tones", tmp_path / "other")
+    table = tmp_path / "other" / "clips.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    assert report.main(arguments(seeds_store, tmp_path / "f", "--clips", str(table), "--explore", "2")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "was trained on other clips than" in line
+    assert not (tmp_path / "f" / "report.html").exists()
+
+
+def test_what_fits_is_spread_over_all_clips(written):
+    clips = [explorer.Entry(**clip) for clip in data_of(written.read_text())]
+    same = [dataclasses.replace(clips[0], clip=str(i), views=[]) for i in range(6)]
+    assert [c.clip for c in report._fitting(same, 3.5 * same[0].nbytes)] == ["0", "2", "5"]
+    assert report._fitting(same, 0) == []
+
+
+def test_explored_runs_are_of_the_commonest_settings(seeds_store):
+    done, _ = scan(seeds_store[1] / "runs")
+    one = [s for s in done if (s.config.plan.title, s.config.fold) == ("pretrained", "1")]
+    odd = dataclasses.replace(one[0].config, seed=0, training=dataclasses.replace(one[0].config.training, lr=0.5))
+    other = next(s for s in one if s.config.seed == 0)
+    other = dataclasses.replace(other)
+    other.__dict__["config"] = odd
+    assert report._commonest([other, *(s for s in one if s.config.seed)]).config.seed == 1
+
+
 def test_without_audio_figures_or_a_run_the_page_says_so(seeds_store, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(seeds_store[1] / "runs", runs)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from transferlens import robustness
+from transferlens import robustness, stats
 from transferlens.datasets import DataOptions
 
 
@@ -17,14 +18,43 @@ def options_of(folder):
 
 def test_clean_clips_give_the_stored_logits(seeds_store):
     arms, folder = seeds_store
-    conditions = robustness.corrupted(arms["tuned"], options_of(folder), ["gain"], "cpu")
-    kind, _, found = next(conditions)
-    assert kind == "clean"
-    for run, again in zip(arms["tuned"], found, strict=True):
-        np.testing.assert_allclose(again.logits, run.logits, atol=0.05)  # stored in the precision of training
-    kind, strength, softer = next(conditions)
-    assert (kind, strength) == ("gain", -6)
-    assert not np.allclose(softer[0].logits, found[0].logits, atol=1e-3)
+    found = robustness.corrupted(arms["tuned"], options_of(folder), ["gain"], "cpu")
+    assert list(found) == [("clean", 0), ("gain", -6), ("gain", -12), ("gain", -24)]
+    for run in arms["tuned"]:
+        clean, softer = (next(r for r in found[c] if r.path == run.path) for c in (("clean", 0), ("gain", -6)))
+        np.testing.assert_allclose(clean.logits, run.logits, atol=0.05)  # stored in the precision of training
+        assert not np.allclose(softer.logits, clean.logits, atol=1e-3)
+
+
+def test_noise_of_a_clip_is_its_own(seeds_store):
+    """Whatever its place in the fold is, and which other clips are there."""
+    run = seeds_store[0]["tuned"][0]
+    clips = DataOptions(clips=seeds_store[1] / "tones" / "clips.csv").open()
+    y = clips.load(clips.clips[0])
+    alone, behind = replace(run, clip_ids=("x",)), replace(run, clip_ids=("w", "x"))
+    first = robustness._features(alone, [y], "noise", 10)[0]
+    w, x = robustness._features(behind, [y, y], "noise", 10)
+    np.testing.assert_array_equal(first, x)
+    assert not np.array_equal(w, x)
+
+
+def test_what_is_gained_more_than_on_clean_clips(seeds_store):
+    """Known answer: on clean clips all members are right; corrupted, each of three is wrong on a third of its own."""
+    runs = [run for run in seeds_store[0]["tuned"] if run.config.fold == "1"]
+    labels, n_classes = runs[0].labels, len(runs[0].label_names)
+    clean = np.eye(n_classes, dtype=np.float32)[labels] * 5
+    worse = np.eye(n_classes, dtype=np.float32)[(labels + 1) % n_classes] * 5
+    mine = np.arange(len(labels)) % 3
+    corrupt = [np.where((mine == i)[:, None], worse, clean) for i in range(3)]
+    found = {
+        ("clean", 0.0): [replace(run, logits=clean) for run in runs],
+        ("noise", 10.0): [replace(run, logits=each) for run, each in zip(runs, corrupt, strict=True)],
+    }
+    before, after = robustness.rows_of(found)
+    assert (before.single, before.accuracy, before.gain, before.more_than_clean) == (1, 1, 0, 0)
+    assert before.low == stats.wilson_interval(len(labels), len(labels)).low < 1
+    assert after.accuracy == 1
+    assert after.more_than_clean == after.gain == pytest.approx(1 / 3)
 
 
 def test_command(seeds_store, tmp_path, capsys):

@@ -160,6 +160,15 @@ def test_pairs_without_spread_or_with_one_fold():
         stats.paired_difference([0.5, 0.6], [0.5], test_to_train=0)
 
 
+def test_folds_of_one_cross_validation():
+    values = [0.9, 0.95, 0.92, 0.97, 0.91]
+    assert stats.fold_interval(values) == mean_interval(values, test_to_train=1 / 4)
+    assert stats.fold_interval(values, kept=1) == mean_interval(values, test_to_train=1 / 3)
+    assert stats.paired_difference(values, [0.9] * 5) == stats.paired_difference(values, [0.9] * 5, test_to_train=1 / 4)
+    assert stats.fold_interval([0.9]).n == 1
+    assert stats.fold_interval([0.9, 0.8], kept=1).low == mean_interval([0.9, 0.8], test_to_train=1).low
+
+
 def covered(intervals, truth):
     return np.mean([each.low <= truth <= each.high for each in intervals])
 

@@ -5,7 +5,7 @@ one for each block, between two references on the same folds and seeds: the full
 from scratch. A plan that is a reference itself (fusion through Block 4 is fine-tuning) stands on the axis too.
 
 Whether a block matters is asked of neighbours on the axis: the difference in accuracy after the last epoch, paired by
-fold, with an interval that allows for folds sharing training clips (`stats.mean_interval`).
+fold, with an interval that allows for folds sharing training clips (`stats.fold_interval`).
 """
 
 from __future__ import annotations
@@ -215,8 +215,6 @@ def compare(
     analysis: Analysis,
     arms: Mapping[tuple[str, int | None], Sequence[Run]],
     references: Mapping[str, Sequence[Run]],
-    *,
-    test_to_train: float,
 ) -> Result:
     """Put the runs of each place side by side.
 
@@ -227,8 +225,6 @@ def compare(
         In the order of the axis.
     references : dict of "pretrained", "scratch" to sequence of Run
         May be empty.
-    test_to_train : float
-        As for `stats.mean_interval`.
     """
     table: dict[str, Row] = {}  # by run: a reference may stand on several axes
     changes: list[Change] = []
@@ -236,7 +232,7 @@ def compare(
         before, earlier = "", {}
         for place, runs in ((block_text(block), runs) for (each, block), runs in arms.items() if each == variant):
             rows = [run_row(run) for run in runs]
-            found = _changes(rows, earlier, variant, before, place, test_to_train) if earlier else {}
+            found = _changes(rows, earlier, variant, before, place) if earlier else {}
             changes += found.values()
             for row, run in zip(rows, runs, strict=True):
                 change, neighbour = found.get(row.backbone, NO_CHANGE), earlier.get(_pair(row), NAN)
@@ -258,14 +254,14 @@ def _pair(row: RunRow) -> tuple[str, str, int]:
 
 
 def _changes(
-    rows: Sequence[RunRow], earlier: Mapping[tuple, float], variant: str, before: str, after: str, test_to_train: float
+    rows: Sequence[RunRow], earlier: Mapping[tuple, float], variant: str, before: str, after: str
 ) -> dict[str, Change]:
     """Backbone to its change from the place before, whose accuracies are `earlier`."""
     changes = {}
     for backbone in dict.fromkeys(row.backbone for row in rows):
         mine = [row for row in rows if row.backbone == backbone]
         gains = stats.fold_means([row.accuracy_last - earlier[_pair(row)] for row in mine], [r.fold for r in mine])
-        interval = stats.mean_interval(gains, bounds=(-1, 1), test_to_train=test_to_train)
+        interval = stats.fold_interval(gains, bounds=(-1, 1))
         changes[backbone] = Change(backbone, variant, before, after, interval)
     return changes
 
@@ -370,12 +366,12 @@ def summary(result: Result) -> str:
     for backbone in result.backbones:
         for arm, words in WORDS.items():
             if values := result.by_fold("accuracy_last", backbone=backbone, arm=arm):
-                lines.append(f"{backbone}  {words}: {stats.mean_interval(values)}")
+                lines.append(f"{backbone}  {words}: {stats.fold_interval(values)}")
         for place in result.places:
             for variant in result.variants:
                 where = {"backbone": backbone, "arm": "block", "variant": variant, "block": place}
                 if values := result.by_fold("accuracy_last", **where):
-                    lines.append(f"{backbone}  {variant}, block {place}: {stats.mean_interval(values)}")
+                    lines.append(f"{backbone}  {variant}, block {place}: {stats.fold_interval(values)}")
         for change in (change for change in result.changes if change.backbone == backbone):
             name = f"{change.variant}, {change.before} -> {change.after}"
             lines.append(f"{backbone}  {name}, paired by fold: {change.interval.text('points')}")
@@ -389,12 +385,7 @@ def run(analysis: Analysis, options: Options) -> int:
     training = options.training(TransferPlan.finetune())  # all arms are trained alike
     references = REFERENCES if options.references else {}
     runs = study.gather_arms({arm: study.points(plan, training) for arm, plan in (references | plans).items()})
-    result = compare(
-        analysis,
-        {arm: runs[arm] for arm in plans},
-        {arm: runs[arm] for arm in references},
-        test_to_train=study.test_to_train,
-    )
+    result = compare(analysis, {arm: runs[arm] for arm in plans}, {arm: runs[arm] for arm in references})
     stem = options.figures / analysis.name
     write_csv(result.rows, stem.with_name(f"{stem.name}.csv"))
     display.save_figure(draw(result), stem)

@@ -184,6 +184,12 @@ class RunConfig:
             words.append("an inner fold kept from training")
         return ", ".join(words)
 
+    @property
+    def arm_key(self) -> tuple:
+        """What is the same for all folds and seeds of one arm."""
+        data = self.data_key, self.backbone, self.weights_sha256
+        return *data, self.plan, self.features, self.training, bool(self.inner_fold)
+
     def path(self, folder: Path) -> Path:
         """Where this run is, or will be, in the store `folder`."""
         return folder / self.dataset / f"{self.id}.h5"

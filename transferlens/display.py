@@ -13,7 +13,7 @@ import numpy as np
 
 from transferlens import lazy
 from transferlens.files import complete_or_absent
-from transferlens.stats import Interval, mean_interval
+from transferlens.stats import Interval, fold_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,7 +133,7 @@ def points_and_means(
 
 
 def _points(ax: Axes, x: float, values: Sequence[float], colour: tuple, step: float, label: str | None) -> None:
-    interval = mean_interval(values)
+    interval = fold_interval(values)
     ax.plot(x + _spread(values, step / 8), 100 * np.asarray(values), "o", color=colour, alpha=0.55, ms=4, mew=0)
     _errorbar(ax, x - step / 4, interval, fmt="D", color=colour, ms=6, capsize=4, lw=1.5, label=label)
 
@@ -147,7 +147,7 @@ def _errorbar(ax: Axes, x: float, interval: Interval, **style) -> None:
 def band(values: Sequence[float], *, colour: tuple, label: str, ax: Axes | None = None) -> Axes:
     """Mean of accuracies as a line across the Axes, and its 95% interval as a band."""
     ax = _axes(ax)
-    interval = mean_interval(values)
+    interval = fold_interval(values)
     ax.axhline(100 * interval.mean, color=colour, lw=1.2, zorder=1, label=label)
     if interval.n > 1:
         ax.axhspan(100 * interval.low, 100 * interval.high, color=colour, alpha=0.12, lw=0, zorder=0)
@@ -215,7 +215,7 @@ def accuracy_against(
     ax = _axes(ax)
     palette = palette or colours(list(points))
     for arm, named in points.items():
-        intervals = [(x, mean_interval(values)) for x, values in named.values()]
+        intervals = [(x, fold_interval(values)) for x, values in named.values()]
         ax.plot([x for x, _ in intervals], [100 * i.mean for _, i in intervals], color=palette[arm], lw=0.8)
         for name, (x, interval) in zip(named, intervals, strict=True):
             _errorbar(ax, x, interval, fmt="D", color=palette[arm], ms=5, capsize=3, lw=1.2)

@@ -4,15 +4,15 @@
 compressed again. Two clips are compared by the fine structure of their log-mel features (middle window): what lies up
 to 35 dB below the loudest cell, less the mean of neighbouring frames and the mean over bands, so that neither steady
 noise of one kind nor bursts of one length are alike; by the largest correlation over all shifts in time. The threshold
-is calibrated on the data set itself: the most alike of pairs of different classes, which cannot be of one event; and
-how many real copies it would find is measured on clips that are shifted, made noisy and softer on purpose. What it
-lists are candidates: listen to them.
+is calibrated on the data set itself: the most alike of pairs of different classes and recordings, which cannot be of
+one event; and how many real copies it would find is measured on clips that are shifted, made noisy and softer on
+purpose. What it lists are candidates: listen to them.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from transferlens.datasets import DataOptions
 from transferlens.errors import ParameterError
 from transferlens.features import FeatureCache, FeatureOptions
 from transferlens.files import check_writable, write_csv
-from transferlens.runs import Run, load_runs
+from transferlens.runs import Run, arm_names, load_runs
 
 if TYPE_CHECKING:
     from transferlens.datasets import DataSet
@@ -111,9 +111,9 @@ class Calibration:
     Attributes
     ----------
     threshold : float
-        The largest similarity among pairs of different classes.
+        The largest similarity among pairs of different classes and recordings.
     n_pairs : int
-        How many of these there were.
+        How many of these there were, each drawn once.
     found : float
         Share of clips copied on purpose (shifted by a tenth, 6 dB softer, noise at 20 dB) that it finds.
     n_copies : int
@@ -149,12 +149,17 @@ def calibrate(dataset: DataSet, cache: FeatureCache, marks: np.ndarray, *, seed:
     labels = np.array([clip.label for clip in dataset.clips])
     if len(set(labels.tolist())) < 2:
         raise ParameterError(f"{dataset.name} has one class: name a threshold, as it cannot be calibrated")
+    # A clip without a recording is one of its own.
+    groups = np.array([clip.group or clip.id for clip in dataset.clips], dtype=object)
     rng, n = np.random.default_rng(seed), len(labels)
-    each = max(1, PAIRS // n)
-    values = []
-    for i in range(n):
-        others = np.flatnonzero(labels != labels[i])
-        values += similarity(marks[i], marks[rng.choice(others, min(each, len(others)), replace=False)]).tolist()
+    strangers = [
+        i + 1 + np.flatnonzero((labels[i + 1 :] != labels[i]) & (groups[i + 1 :] != groups[i])) for i in range(n)
+    ]
+    share = PAIRS / max(PAIRS, sum(map(len, strangers)))
+    drawn = [others[rng.random(len(others)) < share] for others in strangers]
+    values = [float(value) for i, others in enumerate(drawn) for value in similarity(marks[i], marks[others])]
+    if not values:
+        raise ParameterError(f"{dataset.name} has no two clips of different recordings and classes: name a threshold")
     copied = rng.choice(n, min(COPIES, n), replace=False)
     alike = [float(similarity(marks[i], _copy(dataset, cache, int(i)))[0]) for i in copied]
     threshold = max(values)
@@ -173,11 +178,18 @@ def find(dataset: DataSet, marks: np.ndarray, threshold: float) -> list[Pair]:
     return sorted(_pairs(dataset, marks, threshold), key=lambda pair: -pair.similarity)
 
 
+def _across(dataset: DataSet) -> list[np.ndarray]:
+    """Of each clip, the later ones of its class in other folds."""
+    labels, folds = (np.array([getattr(c, name) for c in dataset.clips], dtype=object) for name in ("label", "fold"))
+    return [
+        i + 1 + np.flatnonzero((labels[i + 1 :] == labels[i]) & (folds[i + 1 :] != folds[i]))
+        for i in range(len(labels))
+    ]
+
+
 def _pairs(dataset: DataSet, marks: np.ndarray, threshold: float) -> Iterator[Pair]:
     clips = dataset.clips
-    labels, folds = (np.array([getattr(clip, name) for clip in clips], dtype=object) for name in ("label", "fold"))
-    for i, clip in enumerate(clips):
-        others = np.flatnonzero((labels == clip.label) & (folds != clip.fold) & (np.arange(len(clips)) > i))
+    for i, (clip, others) in enumerate(zip(clips, _across(dataset), strict=True)):
         if len(others):
             values = similarity(marks[i], marks[others])
             for j in np.flatnonzero(values >= threshold):
@@ -186,16 +198,33 @@ def _pairs(dataset: DataSet, marks: np.ndarray, threshold: float) -> Iterator[Pa
 
 
 def _without(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
-    """Accuracy of the runs, and without clips that have a near-duplicate among those trained on."""
+    """Accuracy of each arm, and without clips that have a near-duplicate in another fold."""
     twins = {clip for pair in pairs for clip in (pair.clip, pair.other_clip)}
-    right = np.concatenate([run.logits.argmax(1) == run.labels for run in runs])
+    arms: dict[str, list[Run]] = {}
+    for run, name in zip(runs, arm_names(runs), strict=True):
+        arms.setdefault(f"{run.config.backbone}, {name}", []).append(run)
+    return "\n".join(f"{name}: {_accuracies(mine, twins)}" for name, mine in arms.items())
+
+
+def _accuracies(runs: Sequence[Run], twins: Set[str]) -> str:
+    right = np.concatenate([run.right for run in runs])
     alone = np.array([clip not in twins for run in runs for clip in run.clip_ids])
+    text = f"accuracy of {len(runs)} runs {100 * right.mean():.1f} % over {len(right)} held-out clips, "
     if not alone.any():
-        return "every held-out clip has a near-duplicate in another fold"
-    return (
-        f"accuracy of {len(runs)} runs: {100 * right.mean():.1f} % over {len(right)} held-out clips, "
-        f"{100 * right[alone].mean():.1f} % over the {alone.sum()} without a near-duplicate in another fold"
-    )
+        return f"{text}every one of which has a near-duplicate in another fold"
+    return f"{text}{100 * right[alone].mean():.1f} % over the {alone.sum()} without a near-duplicate in another fold"
+
+
+def _check_runs(runs: Sequence[Run], dataset: DataSet) -> None:
+    """Refuse runs of other clips, labels or folds."""
+    there = {clip.id: (clip.label, clip.fold) for clip in dataset.clips}
+    for run in runs:
+        mine = {
+            clip: (run.label_names[label], run.config.fold)
+            for clip, label in zip(run.clip_ids, run.labels.tolist(), strict=True)
+        }
+        if not mine.items() <= there.items():
+            raise ParameterError(f"ckpt={run.path} was trained on other clips, labels or folds than {dataset.name}")
 
 
 @cli.command
@@ -207,8 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_writable("figures", options.figures)
     runs = load_runs(options.ckpt, least=0)
     dataset = options.open()
-    if strangers := [run for run in runs if not set(run.clip_ids) <= {clip.id for clip in dataset.clips}]:
-        raise ParameterError(f"ckpt={strangers[0].path} was trained on other clips than {dataset.name}")
+    _check_runs(runs, dataset)
     cache = FeatureCache(dataset, options.settings(dataset), options.cache)
     cache.fill()
     marks = prints(cache.load())
@@ -216,10 +244,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if threshold is None:
         found = calibrate(dataset, cache, marks)
         threshold = found.threshold
+        n_compared = sum(map(len, _across(dataset)))
         print(
-            f"threshold {threshold:.3f}: the most alike of {found.n_pairs} pairs of different classes; it finds "
-            f"{100 * found.found:.0f} % of {found.n_copies} clips shifted, made softer and noisy on purpose "
-            f"(these reach {found.lowest:.3f} at least)"
+            f"threshold {threshold:.3f}: the most alike of {found.n_pairs} pairs of different classes, so that "
+            f"{n_compared / (found.n_pairs + 1):.1f} of the {n_compared} pairs of one class in different folds are "
+            f"expected to reach it by chance, were they no more alike; it finds {100 * found.found:.0f} % of "
+            f"{found.n_copies} clips shifted, made softer and noisy on purpose (which reach {found.lowest:.3f} or more)"
         )
     pairs = find(dataset, marks, threshold)
     rows = [

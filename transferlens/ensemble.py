@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,10 +104,15 @@ class Members:
     folds: np.ndarray
     missing: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def probabilities(self) -> np.ndarray:
         """Of every member [shape=(n_members, n_clips, n_classes)]."""
         return predictions.softmax(self.logits)
+
+    @cached_property
+    def average(self) -> np.ndarray:
+        """The ensemble's [shape=(n_clips, n_classes)]."""
+        return average(self.logits)
 
 
 def _members(name: str, runs: Mapping[tuple[str, str], Run]) -> Members:
@@ -167,7 +173,7 @@ def gather(runs: Sequence[Run]) -> list[Members]:
 
 @dataclass(frozen=True)
 class Row:
-    """One ensemble in the CSV: of the clips of one fold, or of all. Accuracies and errors are fractions.
+    """One ensemble in the CSV: of the clips of one fold, or where `fold` is empty of all. Accuracies are fractions.
 
     `single` is the members' mean, `single_std` the standard deviation over members, as the paper reports it; `gain` is
     the ensemble less `single`, with a 95 % bootstrap interval over clips. Squared errors (Brier): `brier_single` is
@@ -195,11 +201,10 @@ class Row:
     missing: str
 
 
-def row_of(members: Members, fold: str = "all") -> Row:
+def row_of(members: Members, fold: str = "") -> Row:
     """Scores of one ensemble, over all clips or those of one fold."""
-    mine = np.full(len(members.labels), True) if fold == "all" else members.folds == fold
-    each, labels = members.probabilities[:, mine], members.labels[mine]
-    mean = each.mean(0)
+    mine = members.folds == fold if fold else slice(None)
+    each, mean, labels = members.probabilities[:, mine], members.average[mine], members.labels[mine]
     right, right_mean = predictions.accuracy(each, labels), predictions.accuracy(mean, labels)
     gain = stats.bootstrap_interval(right_mean - right.mean(0), bounds=(-1.0, 1.0))
     return Row(
@@ -217,8 +222,8 @@ def row_of(members: Members, fold: str = "all") -> Row:
         brier_single=float(predictions.brier(each, labels).mean()),
         brier=float(predictions.brier(mean, labels).mean()),
         ambiguity=float(predictions.ambiguity(each).mean()),
-        nll_single=float(predictions.likelihood(each, labels).mean()),
-        nll=float(predictions.likelihood(mean, labels).mean()),
+        nll_single=float(predictions.nll(each, labels).mean()),
+        nll=float(predictions.nll(mean, labels).mean()),
         ece_single=float(np.mean([predictions.calibration_error(one, labels) for one in each])),
         ece=predictions.calibration_error(mean, labels),
         missing="; ".join(members.missing),
@@ -265,7 +270,7 @@ def reliability_rows(members: Members) -> list[ReliabilityRow]:
     each, labels = members.probabilities, members.labels
     sides = {
         "single": (each.reshape(-1, each.shape[-1]), np.tile(labels, len(each))),
-        "ensemble": (each.mean(0), labels),
+        "ensemble": (members.average, labels),
     }
     return [
         ReliabilityRow(members.name, who, float(confidence), float(right), int(n))
@@ -281,11 +286,9 @@ def reliability_rows(members: Members) -> list[ReliabilityRow]:
 def draw(rows: Sequence[Row], by_size: Sequence[SizeRow], bins: Sequence[ReliabilityRow], title: str = "") -> Figure:
     """Accuracy by fold, accuracy against size, where the gain comes from, and calibration."""
     fig, axes = display.new_figure(2, 2, width=11.5, height=8.6)
-    whole = [row for row in rows if row.fold == "all"]
+    whole = [row for row in rows if not row.fold]
     palette = display.colours([row.ensemble for row in whole])
-    folds = {
-        row.ensemble: [r for r in rows if r.ensemble == row.ensemble and r.fold != "all"] or [row] for row in whole
-    }
+    folds = {row.ensemble: [r for r in rows if r.ensemble == row.ensemble and r.fold] or [row] for row in whole}
     points = {
         name: {"single (mean)": [row.single for row in mine], "ensemble": [row.accuracy for row in mine]}
         for name, mine in folds.items()
@@ -341,7 +344,7 @@ def _results(rows: Sequence[Row]) -> list[str]:
 def text(rows: Sequence[Row]) -> str:
     """The headline in words."""
     lines = []
-    for row in (row for row in rows if row.fold == "all"):
+    for row in (row for row in rows if not row.fold):
         lines.append(
             f"{row.ensemble}: single {100 * row.single:.1f} ± {100 * row.single_std:.1f} % (standard deviation over "
             f"{row.n_members} members), ensemble {100 * row.accuracy:.1f} %, gain {100 * row.gain:.1f} points (95 % "
@@ -367,7 +370,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = cli.parse(Options, argv, prog="ensemble")
     runs = _runs(options)
     found = gather(runs)
-    rows = [row_of(each, fold) for each in found for fold in ["all", *dict.fromkeys(each.folds.tolist())]]
+    rows = [row_of(each, fold) for each in found for fold in ["", *dict.fromkeys(each.folds.tolist())]]
     by_size = [row for each in found for row in sizes(each)]
     bins = [row for each in found for row in reliability_rows(each)]
     stem = options.figures / STEM

@@ -138,7 +138,7 @@ def choose(run: Run, rows: int) -> list[int]:
         Among the run's held-out clips.
     """
     sure = softmax(run.logits).max(1)
-    right = run.logits.argmax(1) == run.labels
+    right = run.right
     wrong = sorted(np.flatnonzero(~right), key=lambda i: -sure[i])[: rows // 2]
     chosen = [int(i) for i in wrong]
     missing = sorted(set(run.labels.tolist()), key=lambda label: label in run.labels[chosen])

@@ -116,7 +116,7 @@ def entries(
     runs : sequence of Run
         With the same held-out clips; the first one's right and wrong clips are chosen from.
     options : DataOptions
-        Where the audio is; without it the page is silent.
+        Where the audio is; where it names nothing and the built-in clips are others, the page is silent.
     cache : Path
         Folder of the feature caches.
     n_clips : int > 0
@@ -130,6 +130,8 @@ def entries(
     try:
         audio: list[np.ndarray | None] = list(heldout_audio(runs[0], options, clips.ids))
     except TransferLensError as error:
+        if options.clips or options.dataset:
+            raise  # these were asked for
         log.warning("the explorer has no sound: %s", error)
         audio = [None] * len(places)
     found = [explain(name, run, run.model(), clips, how, device) for name, run in zip(_names(runs), runs, strict=True)]

@@ -20,7 +20,7 @@ from transferlens import cli, display, lazy, stats
 from transferlens.errors import ParameterError
 from transferlens.features import HOPS, WINDOWS, FeatureSettings
 from transferlens.files import write_csv
-from transferlens.inputs import PASS_SIZE, heldout_audio
+from transferlens.inputs import classify, heldout_audio
 from transferlens.plan import TransferPlan
 from transferlens.runs import Run
 from transferlens.sweep import Study, SweepOptions
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 librosa = lazy.load("librosa")
-torch = lazy.load("torch")
 
 __all__ = ["ARMS", "Options", "Row", "StretchRow", "draw", "main", "stretch_rows"]
 
@@ -55,7 +54,7 @@ class Options(SweepOptions):
     """How the input is made: windows, fit and normalisation; and what is left of time stretching after the resize."""
 
     stretched: int = 40
-    """Held-out clips of each run that are stretched, the first ones."""
+    """Held-out clips of each run that are stretched, evenly over the fold."""
     figures: Path = Path("figures")
     """Folder for input_form.png, .pdf and .csv, and input_form_stretch.csv."""
 
@@ -121,7 +120,7 @@ def _between(S: np.ndarray, labels: np.ndarray) -> float:
     return _rms((S[order[1:]] - S[order[:-1]])[same]) if same.any() else float("nan")
 
 
-def stretch_rows(fit: str, run: Run, clips: Sequence[np.ndarray]) -> list[StretchRow]:
+def stretch_rows(fit: str, run: Run, clips: Sequence[np.ndarray], places: Sequence[int]) -> list[StretchRow]:
     """What playing held-out clips at other rates does to their features and predictions.
 
     Parameters
@@ -130,21 +129,18 @@ def stretch_rows(fit: str, run: Run, clips: Sequence[np.ndarray]) -> list[Stretc
         What the features of the run do with length, for the table.
     run : Run
     clips : sequence of ndarray [shape=(n_samples,)]
-        Its first held-out clips.
+        Of its held-out clips, those at `places`.
+    places : sequence of int [shape=(n_clips,)]
     """
-    settings, labels = run.config.features, run.labels[: len(clips)]
+    settings, labels = run.config.features, run.labels[places]
     network = run.model()
 
-    def predict(S: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return torch.cat([network(part).argmax(1) for part in run.inputs(S).split(PASS_SIZE)]).numpy()
-
     S = _features(settings, clips)
-    plain, between = predict(S), _between(S, labels)
+    plain, between = classify(run, network, S).argmax(1), _between(S, labels)
     rows = []
     for rate in RATES:
         stretched = _features(settings, [librosa.effects.time_stretch(y, rate=rate) for y in clips])
-        predicted = predict(stretched)
+        predicted = classify(run, network, stretched).argmax(1)
         rows.append(
             StretchRow(
                 fit=fit,
@@ -163,15 +159,11 @@ def stretch_rows(fit: str, run: Run, clips: Sequence[np.ndarray]) -> list[Stretc
     return rows
 
 
-def differences(rows: Sequence[Row], *, test_to_train: float) -> dict[str, stats.Difference]:
+def differences(rows: Sequence[Row]) -> dict[str, stats.Difference]:
     """Each arm less the first, paired by fold."""
     by_arm = {arm: stats.by_fold(rows, "accuracy_last", arm=arm) for arm in dict.fromkeys(row.arm for row in rows)}
     base = by_arm[BASE]
-    return {
-        arm: stats.paired_difference(values, base, test_to_train=test_to_train)
-        for arm, values in by_arm.items()
-        if arm != BASE
-    }
+    return {arm: stats.paired_difference(values, base) for arm, values in by_arm.items() if arm != BASE}
 
 
 def _stretch_intervals(rows: Sequence[StretchRow], fit: str, rate: float) -> tuple[stats.Interval, stats.Interval]:
@@ -187,7 +179,7 @@ def _stretch_intervals(rows: Sequence[StretchRow], fit: str, rate: float) -> tup
 # ----------------------------------------------------------------------------------------------- figure
 
 
-def draw(rows: Sequence[Row], stretches: Sequence[StretchRow], *, test_to_train: float, title: str = "") -> Figure:
+def draw(rows: Sequence[Row], stretches: Sequence[StretchRow], title: str = "") -> Figure:
     """Accuracy of each arm, its difference from the first, and what is left of time stretching."""
     fig, axes = display.new_mosaic([["arms", "features"], ["changes", "accuracy"]], width=12.5, height=7.6)
     arms = list(dict.fromkeys(row.arm for row in rows))
@@ -198,7 +190,7 @@ def draw(rows: Sequence[Row], stretches: Sequence[StretchRow], *, test_to_train:
     axes["arms"].set_ylim(max(0, 100 * lowest - 10), 101)
     axes["arms"].tick_params(axis="x", labelsize="x-small")
     axes["arms"].set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
-    found = differences(rows, test_to_train=test_to_train)
+    found = differences(rows)
     changes = [(arms.index(arm), each.interval) for arm, each in found.items()]
     display.changes({"": changes}, ax=axes["changes"])
     axes["changes"].set_xticks(range(len(arms)), short, fontsize="x-small")
@@ -231,15 +223,15 @@ def draw(rows: Sequence[Row], stretches: Sequence[StretchRow], *, test_to_train:
 # ---------------------------------------------------------------------------------------------- command
 
 
-def text(rows: Sequence[Row], stretches: Sequence[StretchRow], *, test_to_train: float) -> str:
+def text(rows: Sequence[Row], stretches: Sequence[StretchRow]) -> str:
     """The accuracies, the differences and the stretching in words."""
     lines = [
-        f"{arm}: {stats.mean_interval(stats.by_fold(rows, 'accuracy_last', arm=arm))}"
+        f"{arm}: {stats.fold_interval(stats.by_fold(rows, 'accuracy_last', arm=arm))}"
         for arm in dict.fromkeys(row.arm for row in rows)
     ]
     lines += [
         f"{arm}, less {BASE}: {each.interval.text('points')}, p = {each.p_value:.2f}"
-        for arm, each in differences(rows, test_to_train=test_to_train).items()
+        for arm, each in differences(rows).items()
     ]
     for fit in dict.fromkeys(row.fit for row in stretches):
         for rate in RATES:
@@ -265,11 +257,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [_row(name, run) for name, (_, runs) in arms.items() for run in runs]
     study = arms[BASE][0]
     stretches = [row for fit, name in FITS.items() for run in arms[name][1] for row in _stretched(fit, run, options)]
-    ratio = study.test_to_train
     write_csv(rows, options.figures / f"{STEM}.csv")
     write_csv(stretches, options.figures / f"{STEM}_stretch.csv")
-    display.save_figure(draw(rows, stretches, test_to_train=ratio, title=study.dataset.name), options.figures / STEM)
-    print(text(rows, stretches, test_to_train=ratio))
+    display.save_figure(draw(rows, stretches, title=study.dataset.name), options.figures / STEM)
+    print(text(rows, stretches))
     print(f"written: {options.figures / STEM}.png, .pdf, .csv, {options.figures / STEM}_stretch.csv")
     return cli.DONE
 
@@ -280,7 +271,9 @@ def _row(arm: str, run: Run) -> Row:
 
 
 def _stretched(fit: str, run: Run, options: Options) -> list[StretchRow]:
-    return stretch_rows(fit, run, heldout_audio(run, options, run.clip_ids[: options.stretched]))
+    n = len(run.clip_ids)
+    places = np.linspace(0, n - 1, min(n, options.stretched)).round().astype(int)
+    return stretch_rows(fit, run, heldout_audio(run, options, [run.clip_ids[i] for i in places]), places)
 
 
 if __name__ == "__main__":

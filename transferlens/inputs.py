@@ -33,7 +33,7 @@ psutil = lazy.load("psutil")
 torch = lazy.load("torch")
 tqdm = lazy.load("tqdm")
 
-__all__ = ["Data", "PASS_SIZE", "chunks", "heldout_audio", "heldout_features"]
+__all__ = ["Data", "PASS_SIZE", "chunks", "classify", "heldout_audio", "heldout_features"]
 
 # Clips in one batch where nothing is learned: evaluation, normalisation statistics, frozen blocks.
 PASS_SIZE = 64
@@ -184,6 +184,22 @@ class Data:
                 os.posix_fallocate(file.fileno(), 0, nbytes)  # a disk that fills up later would kill the process
             mapped = np.memmap(file, np.uint8, "w+", shape=(nbytes,))
         return torch.from_numpy(mapped).view(dtype).view(shape)
+
+
+def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
+    """Logits of features [shape=(n_clips, n_classes)], by the network of a run where it is.
+
+    Parameters
+    ----------
+    run : Run
+    network : torch.nn.Module
+        As `Run.model` gives it, on any device.
+    S : ndarray [shape=(n_clips, channels, n_mels, width)]
+        Log-mel features.
+    """
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        return torch.cat([network(part.to(device)).cpu() for part in run.inputs(S).split(PASS_SIZE)]).numpy()
 
 
 def _own_features(run: Run, options: DataOptions, cache: Path) -> FeatureCache:

@@ -103,6 +103,12 @@ class TransferPlan:
                 "are frozen at random weights (meant for a random-features control)"
             )
 
+    @property
+    def title(self) -> str:
+        """What figures call it: "pretrained" and "from scratch" the plainest two, `words` the others."""
+        plain = {TransferPlan.finetune(): "pretrained", TransferPlan.scratch(): "from scratch"}
+        return plain.get(self.canonical(), self.words)
+
     @classmethod
     def finetune(cls) -> TransferPlan:
         """Start all blocks from ImageNet and train them all."""

@@ -18,7 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from transferlens import lazy
 from transferlens.errors import ParameterError
+
+special = lazy.load("scipy.special")
 
 __all__ = [
     "Reliability",
@@ -27,7 +30,7 @@ __all__ = [
     "brier",
     "calibration_error",
     "disagreement",
-    "likelihood",
+    "nll",
     "reliability",
     "softmax",
     "subsets",
@@ -48,8 +51,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     logits = np.asarray(logits, dtype=float)
     if not np.isfinite(logits).all():
         raise ParameterError("logits must be finite: some are NaN or infinite")
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+    return special.softmax(logits, axis=-1)
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -57,7 +59,7 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (probabilities.argmax(-1) == labels).astype(float)
 
 
-def likelihood(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def nll(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Negative log-likelihood of each clip's label [nat, shape=(..., n_clips)]."""
     found = np.take_along_axis(probabilities, np.broadcast_to(labels, probabilities.shape[:-1])[..., None], -1)
     return -np.log(np.maximum(found[..., 0], np.finfo(float).tiny))
@@ -119,7 +121,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BI
         Of equal width, each with its upper end.
     """
     confidence, right = probabilities.max(-1), accuracy(probabilities, labels)
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    bin_of = np.digitize(confidence, np.arange(1, bins) / bins, right=True)
     counts = np.bincount(bin_of, minlength=bins)
     there = counts > 0
     sums = (np.bincount(bin_of, weights=each, minlength=bins)[there] for each in (confidence, right))

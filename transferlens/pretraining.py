@@ -162,18 +162,18 @@ def _caption(n: int) -> str:
     )
 
 
-def summary(result: Result, *, test_to_train: float) -> str:
+def summary(result: Result) -> str:
     """The headline in words: each arm's accuracy, and what pretraining is worth on the same folds."""
     lines = []
     for backbone in dict.fromkeys(row.backbone for row in result.rows):
         last = {arm: result.by_fold("accuracy_last", backbone=backbone, init=arm) for arm in _arms(result)}
         best = {arm: result.by_fold("accuracy_best", backbone=backbone, init=arm) for arm in last}
         for arm, name in _arms(result).items():
-            optimistic = stats.mean_interval(best[arm]).mean
-            lines.append(f"{backbone}  {name}: {stats.mean_interval(last[arm])}; best epoch {optimistic:.1%}")
+            optimistic = stats.fold_interval(best[arm]).mean
+            lines.append(f"{backbone}  {name}: {stats.fold_interval(last[arm])}; best epoch {optimistic:.1%}")
         for arm in list(last)[1:]:
             gains = [a - b for a, b in zip(last["pretrained"], last[arm], strict=True)]
-            gain = stats.mean_interval(gains, bounds=(-1, 1), test_to_train=test_to_train).text("points")
+            gain = stats.fold_interval(gains, bounds=(-1, 1)).text("points")
             lines.append(f"{backbone}  pretrained - {arm}, paired by fold: {gain}")
     return "\n".join(lines)
 
@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = compare(study.gather_arms(points(study)))
     write_csv(result.rows, options.figures / f"{STEM}.csv")
     display.save_figure(draw(result), options.figures / STEM)
-    print(summary(result, test_to_train=study.test_to_train))
+    print(summary(result))
     print(f"written: {options.figures / STEM}.png, .pdf, .csv")
     return cli.DONE
 

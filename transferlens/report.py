@@ -8,6 +8,7 @@ needs no network and opens from disk.
 from __future__ import annotations
 
 import base64
+import collections
 import datetime
 import importlib.resources
 import logging
@@ -135,9 +136,7 @@ def groups(summaries: Sequence[RunSummary]) -> list[Group]:
     """What was run, an entry for all that differ by fold and seed alone."""
     kinds: dict[tuple, list[RunSummary]] = {}
     for summary in summaries:
-        config = summary.config
-        key = (config.data_key, config.backbone, config.plan, config.features, config.training, bool(config.inner_fold))
-        kinds.setdefault(key, []).append(summary)
+        kinds.setdefault(summary.config.arm_key, []).append(summary)
     found = []
     for mine in kinds.values():
         config = mine[0].config
@@ -147,7 +146,7 @@ def groups(summaries: Sequence[RunSummary]) -> list[Group]:
             Group(
                 dataset=config.dataset,
                 backbone=config.backbone,
-                arm=_plan_in_words(config.plan) + (", nested selection" if config.inner_fold else ""),
+                arm=config.plan.title + (", nested selection" if config.inner_fold else ""),
                 setting=config.setting,
                 folds=" ".join(sorted({s.config.fold for s in mine})),
                 seeds=" ".join(map(str, sorted({s.config.seed for s in mine}))),
@@ -157,12 +156,6 @@ def groups(summaries: Sequence[RunSummary]) -> list[Group]:
             )
         )
     return sorted(found, key=lambda g: (g.dataset, g.backbone, g.arm, g.setting))
-
-
-def _plan_in_words(plan: TransferPlan) -> str:
-    if plan.truncate_after == 4 and plan.frozen_through is None and plan.pretrained_through in (None, 4):
-        return "from scratch" if plan.pretrained_through is None else "pretrained"
-    return str(plan)
 
 
 def _figures(folder: Path) -> tuple[list[dict[str, str]], list[str]]:
@@ -197,7 +190,22 @@ def _default_runs(summaries: Sequence[RunSummary]) -> list[Run]:
     if not by_place:
         return []
     most = max(by_place.values(), key=lambda arms: (len(arms), sum(map(len, arms.values()))))
-    return load_runs([min(most[plan], key=lambda s: s.config.seed).path for plan in plans if plan in most], least=0)
+    return load_runs([_commonest(most[plan]).path for plan in plans if plan in most], least=0)
+
+
+def _commonest(summaries: Sequence[RunSummary]) -> RunSummary:
+    """The first seed of the settings that most of these runs have."""
+    counts = collections.Counter(s.config.arm_key for s in summaries)
+    return min(summaries, key=lambda s: (-counts[s.config.arm_key], s.config.seed))
+
+
+def _fitting(clips: Sequence[Entry], room: float) -> list[Entry]:
+    """As many clips as there is room for [bytes], evenly over all: wrong and right ones, and every class."""
+    for n in range(len(clips), 0, -1):
+        some = [clips[i] for i in np.linspace(0, len(clips) - 1, n).round().astype(int)]
+        if sum(clip.nbytes for clip in some) <= room:
+            return some
+    return []
 
 
 def page(
@@ -219,7 +227,7 @@ def page(
     folder : Path
         Of the figures.
     clips : sequence of Entry
-        Of the explorer, in order of importance: those beyond the budget are left out.
+        Of the explorer: where they are beyond the budget, as many as fit, evenly.
     store : str
         What the store is called.
     budget : float [MB]
@@ -228,10 +236,9 @@ def page(
     figures, missing = _figures(folder)
     found = tables.cells(done)
     room = budget * MB - sum(len(figure["image"]) for figure in figures) - 0.1 * MB
-    sizes = np.cumsum([clip.nbytes for clip in clips])
     if room < 0:
         log.warning("the figures alone are larger than the budget of %g MB: no clip is in the explorer", budget)
-    kept = [asdict(clip) for clip, size in zip(clips, sizes, strict=True) if size <= room]
+    kept = [asdict(clip) for clip in _fitting(clips, room)]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = importlib.resources.files("transferlens").joinpath("templates/report.html").read_text(encoding="utf-8")
     names = sorted({s.config.dataset for s in done})

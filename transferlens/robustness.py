@@ -9,7 +9,8 @@ trained on corrupted clips.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +22,15 @@ from transferlens.corruptions import CORRUPTIONS
 from transferlens.datasets import DataOptions
 from transferlens.errors import ParameterError
 from transferlens.files import check_writable, write_csv
-from transferlens.inputs import PASS_SIZE, heldout_audio
+from transferlens.inputs import classify, heldout_audio
 from transferlens.memory import keep_freed_memory
 from transferlens.runs import Run, load_runs
 from transferlens.trainer import pick_device
 
 if TYPE_CHECKING:
+    import torch
     from matplotlib.figure import Figure
 
-torch = lazy.load("torch")
 tqdm = lazy.load("tqdm")
 
 __all__ = ["Options", "Row", "corrupted", "draw", "main", "rows_of"]
@@ -56,7 +57,9 @@ class Options(DataOptions):
 class Row:
     """One ensemble under one corruption in the CSV: accuracies are fractions over the clips of all folds.
 
-    `low` and `high` bound the ensemble's, `single_low` and `single_high` the members' mean: 95 % bootstrap over clips.
+    `single` is the members' mean, `gain` what the ensemble has more than it, `more_than_clean` what it gains more than
+    on clean clips: above 0 says that it is the more robust. 95 % intervals over clips: Wilson's of the ensemble's
+    accuracy, bootstrap of the others.
     """
 
     ensemble: str
@@ -73,61 +76,63 @@ class Row:
     gain: float
     gain_low: float
     gain_high: float
+    more_than_clean: float
+    more_than_clean_low: float
+    more_than_clean_high: float
 
 
 def corrupted(
     runs: Sequence[Run], options: DataOptions, kinds: Sequence[str], device: torch.device
-) -> Iterator[tuple[str, float, list[Run]]]:
-    """The runs as if they had held out corrupted clips, first clean ones.
+) -> dict[tuple[str, float], list[Run]]:
+    """The runs as if they had held out corrupted clips.
 
-    Yields
-    ------
-    kind : str
-    strength : float
-    runs : list of Run
-        With the logits of the corrupted clips in place of their own.
+    Returns
+    -------
+    found : dict of (kind, strength) to list of Run
+        With the logits of the corrupted clips in place of their own; clean ones first.
     """
     conditions = [(CLEAN, 0.0), *((kind, strength) for kind in kinds for strength in CORRUPTIONS[kind].strengths)]
-    audio = {run.config.fold: heldout_audio(run, options) for run in runs}
-    networks = [run.model().to(device) for run in runs]
-    bar = tqdm.tqdm(total=len(conditions) * len(runs), unit="run", delay=2, leave=False, disable=None)
-    for kind, strength in conditions:
-        features = {fold: _features(_first(runs, fold), clips, kind, strength) for fold, clips in audio.items()}
-        found = []
-        for run, network in zip(runs, networks, strict=True):
-            found.append(replace(run, logits=_logits(run, network, features[run.config.fold], device)))
-            bar.update()
-        yield kind, strength, found
-    bar.close()
-
-
-def _first(runs: Sequence[Run], fold: str) -> Run:
-    return next(run for run in runs if run.config.fold == fold)
+    found: dict[tuple[str, float], list[Run]] = {condition: [] for condition in conditions}
+    with tqdm.tqdm(total=len(conditions) * len(runs), unit="run", delay=2, leave=False, disable=None) as bar:
+        for fold in dict.fromkeys(run.config.fold for run in runs):
+            mine = [run for run in runs if run.config.fold == fold]
+            networks = [run.model().to(device) for run in mine]
+            clips = heldout_audio(mine[0], options)
+            for condition in conditions:
+                S = _features(mine[0], clips, *condition)
+                for run, network in zip(mine, networks, strict=True):
+                    found[condition].append(replace(run, logits=classify(run, network, S)))
+                    bar.update()
+    return found
 
 
 def _features(run: Run, clips: Sequence[np.ndarray], kind: str, strength: float) -> np.ndarray:
     """Log-mel features of corrupted clips; the noise of a clip is its own, and the same in every run."""
     settings = run.config.features
     if kind != CLEAN:
-        clips = [CORRUPTIONS[kind](y, strength, sr=settings.sr, seed=i) for i, y in enumerate(clips)]
+        seeds = [zlib.crc32(clip.encode()) for clip in run.clip_ids]
+        corruption = CORRUPTIONS[kind]
+        clips = [corruption(y, strength, sr=settings.sr, seed=seed) for y, seed in zip(clips, seeds, strict=True)]
     return np.stack([settings.compute(y) for y in clips])
 
 
-def _logits(run: Run, network: torch.nn.Module, S: np.ndarray, device: torch.device) -> np.ndarray:
-    with torch.inference_mode():
-        return torch.cat([network(part.to(device)).cpu() for part in run.inputs(S).split(PASS_SIZE)]).numpy()
-
-
-def rows_of(kind: str, strength: float, runs: Sequence[Run]) -> list[Row]:
-    """A row for each ensemble of these runs."""
-    rows = []
-    for members in ensemble.gather(runs):
-        each, labels = members.probabilities, members.labels
-        right, right_mean = predictions.accuracy(each, labels), predictions.accuracy(each.mean(0), labels)
-        single, whole = stats.bootstrap_interval(right.mean(0)), stats.bootstrap_interval(right_mean)
-        gain = stats.bootstrap_interval(right_mean - right.mean(0), bounds=(-1.0, 1.0))
-        bounds = [value for interval in (single, whole, gain) for value in (interval.mean, interval.low, interval.high)]
-        rows.append(Row(members.name, kind, strength, len(each), len(labels), *bounds))
+def rows_of(found: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row]:
+    """A row for each ensemble under each corruption, of what `corrupted` gives."""
+    rows, clean = [], {}
+    for (kind, strength), runs in found.items():
+        for members in ensemble.gather(runs):
+            right = predictions.accuracy(members.probabilities, members.labels).mean(0)
+            right_mean = predictions.accuracy(members.average, members.labels)
+            n, gains = len(right), right_mean - right
+            more = gains - clean.setdefault(members.name, gains)
+            intervals = (
+                stats.bootstrap_interval(right),
+                stats.wilson_interval(int(right_mean.sum()), n),
+                stats.bootstrap_interval(gains, bounds=(-1.0, 1.0)),
+                stats.bootstrap_interval(more, bounds=(-2.0, 2.0)),
+            )
+            bounds = [value for interval in intervals for value in (interval.mean, interval.low, interval.high)]
+            rows.append(Row(members.name, kind, strength, len(members.names), n, *bounds))
     return rows
 
 
@@ -150,17 +155,21 @@ def draw(rows: Sequence[Row], title: str = "") -> Figure:
         ax.set_xlabel(CORRUPTIONS[kind].title.replace(", ", "\n"))
     axes[0, 0].set_ylim(0, 102)
     axes[0, 0].set_ylabel("held-out accuracy [%]")
-    members = {row.ensemble: row.n_members for row in rows}
-    names = {f"{name} ({members[name]} networks)": colour for name, colour in palette.items()}
+    first = {row.ensemble: row for row in rows}
+    names = {f"{n} ({first[n].n_members} networks, {first[n].n_clips} clips)": each for n, each in palette.items()}
     fig.legend(display.handles(names), names, loc="outside lower center", ncols=min(3, len(names)), frameon=False)
-    words = f"full: ensemble, dashed: single networks; bands: 95 % bootstrap over {rows[0].n_clips} clips"
+    words = "full: ensemble, dashed: single networks; bands: 95 % intervals over clips"
     fig.suptitle(f"{title}: corrupted clips ({words})", x=0.01, ha="left")
     return fig
 
 
+def _points(mean: float, low: float, high: float) -> str:
+    return f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
 def text(rows: Sequence[Row]) -> str:
     """Single, ensemble and gain under each corruption, as a table."""
-    head = ("ensemble", "corruption", "strength", "single [%]", "ensemble [%]", "gain [points]", "95 % interval")
+    head = ("ensemble", "corruption", "strength", "single [%]", "ensemble [%]", "gain [points]", "more than clean")
     lines = [
         (
             row.ensemble,
@@ -168,8 +177,8 @@ def text(rows: Sequence[Row]) -> str:
             f"{row.strength:g}",
             f"{100 * row.single:.1f}",
             f"{100 * row.accuracy:.1f}",
-            f"{100 * row.gain:.1f}",
-            f"{100 * row.gain_low:.1f} to {100 * row.gain_high:.1f}",
+            _points(row.gain, row.gain_low, row.gain_high),
+            _points(row.more_than_clean, row.more_than_clean_low, row.more_than_clean_high),
         )
         for row in rows
     ]
@@ -189,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = load_runs(options.ckpt, "dataset", "feature settings")
     ensemble.gather(runs)  # refuses what cannot be averaged before anything is computed
     kinds = list(dict.fromkeys(options.corruption))
-    rows = [row for found in corrupted(runs, options, kinds, device) for row in rows_of(*found)]
+    rows = rows_of(corrupted(runs, options, kinds, device))
     write_csv(rows, options.figures / f"{STEM}.csv")
     display.save_figure(draw(rows, runs[0].config.dataset), options.figures / STEM)
     print(text(rows))

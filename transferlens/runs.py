@@ -219,6 +219,11 @@ class Run:
     normalisation: np.ndarray
 
     @property
+    def right(self) -> np.ndarray:
+        """Whether each held-out clip was classified rightly after the last epoch [shape=(n_clips,), bool]."""
+        return self.logits.argmax(1) == self.labels
+
+    @property
     def accuracy_last(self) -> float:
         """Held-out accuracy after the last epoch, a fraction."""
         return float(self.history["heldout_accuracy"][-1])
@@ -292,8 +297,7 @@ def arm_names(runs: Sequence[Run]) -> list[str]:
     Fold, seed and backbone tell no arms apart. Where runs of one plan differ in settings, what differs follows; where
     in weights or data, the beginning of their hash.
     """
-    words = {"p4-none-4": "pretrained", "pnone-none-4": "from scratch"}
-    names = [words.get(run.config.plan.words, run.config.plan.words) for run in runs]
+    names = [run.config.plan.title for run in runs]
     configs = [run.config for run in runs]
     # What may differ, and among which runs a difference counts.
     kinds: list[tuple[list[tuple[str, ...]], list[tuple]]] = [

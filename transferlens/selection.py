@@ -103,8 +103,6 @@ def _row(run: Run, arm: str) -> Row:
 def optimism(rows: Iterable[Row], honest: str = "accuracy_last") -> stats.Interval:
     """By how much the best epoch on the held-out fold exceeds the honest choice: mean over folds, with its interval.
 
-    Corrected for folds that share training clips (Nadeau and Bengio), as many as the rows have.
-
     Parameters
     ----------
     rows : iterable of Row
@@ -114,8 +112,7 @@ def optimism(rows: Iterable[Row], honest: str = "accuracy_last") -> stats.Interv
     rows = list(rows)
     gains = [row.accuracy_best - getattr(row, honest) for row in rows]
     means = stats.fold_means(gains, [row.fold for row in rows])
-    ratio = 1 / max(1, len(means) - 1 - bool(rows[0].inner_fold))
-    return stats.mean_interval(means, bounds=(-1.0, 1.0), test_to_train=ratio)
+    return stats.fold_interval(means, bounds=(-1.0, 1.0), kept=bool(rows[0].inner_fold))
 
 
 def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -168,7 +165,8 @@ def text(rows: Sequence[Row]) -> str:
         name = group.replace("\n", ", ")
         lines.append(f"{name}: best epoch less last {optimism(mine).text('points')}, {len(mine)} runs")
         if mine[0].inner_fold:
-            nested = stats.mean_interval(stats.fold_means([r.accuracy_nested for r in mine], [r.fold for r in mine]))
+            means = stats.fold_means([r.accuracy_nested for r in mine], [r.fold for r in mine])
+            nested = stats.fold_interval(means, kept=1)
             lines.append(
                 f"  nested: {nested}; best epoch less nested {optimism(mine, 'accuracy_nested').text('points')}"
             )

@@ -208,12 +208,6 @@ class Study:
             for seed in dict.fromkeys(self.options.seeds)
         ]
 
-    @property
-    def test_to_train(self) -> float:
-        """Clips held out over clips trained on, the mean over folds, as for `stats.mean_interval`."""
-        splits = [self.dataset.split(fold) for fold in self.folds]
-        return sum(len(held_out) / len(trained) for trained, held_out in splits) / len(splits)
-
     def gather_arms(self, arms: Mapping[Arm, Sequence[RunConfig]]) -> dict[Arm, list[Run]]:
         """The runs of each arm; errors as in `gather`."""
         runs = self.gather(point for points in arms.values() for point in points)

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from transferlens import cli, ensemble
-from transferlens.config import RunConfig
 from transferlens.errors import CheckpointError
 from transferlens.files import check_writable, write_csv, write_text
 from transferlens.manifest import manifest
@@ -100,10 +99,6 @@ def _number(mean: float, std: float, digits: int = 1) -> str:
     return f"{mean:.{digits}f} ± {std:.{digits}f}" if np.isfinite(std) else f"{mean:.{digits}f}"
 
 
-def _same_but_seed_and_fold(config: RunConfig) -> tuple:
-    return config.features, config.training, config.weights_sha256, bool(config.inner_fold)
-
-
 def _complete_seeds(summaries: Sequence[RunSummary], n_folds: int) -> tuple[list[RunSummary], str]:
     """The runs of those seeds that have every fold of the store, and in words what is missing."""
     folds = sorted({s.config.fold for s in summaries})
@@ -120,7 +115,7 @@ def _accuracies(runs: Sequence[Run]) -> list[float]:
     """Accuracy over the clips of all folds, of each seed."""
     by_seed: dict[int, list[np.ndarray]] = {}
     for run in runs:
-        by_seed.setdefault(run.config.seed, []).append(run.logits.argmax(1) == run.labels)
+        by_seed.setdefault(run.config.seed, []).append(run.right)
     return [float(np.concatenate(each).mean()) for each in by_seed.values()]
 
 
@@ -144,7 +139,8 @@ def _filled(dataset: str, backbone: str, column: str, summaries: Sequence[RunSum
                 _cell(dataset, backbone, "ensemble", setting, accuracy, np.nan, len(values), missing, **common)
             )
         else:
-            found.append(_cell(dataset, backbone, "ensemble", setting, np.nan, np.nan, 0, "one seed", **common))
+            why = "one seed" if values else missing
+            found.append(_cell(dataset, backbone, "ensemble", setting, np.nan, np.nan, 0, why, **common))
     return found
 
 
@@ -192,7 +188,7 @@ def cells(summaries: Iterable[RunSummary]) -> list[Cell]:
         for column, plan in ARMS.items():
             if summary.is_complete and config.plan == plan:
                 groups = by_arm.setdefault((config.dataset, config.backbone, column), {})
-                groups.setdefault((config.data_key, *_same_but_seed_and_fold(config)), []).append(summary)
+                groups.setdefault(config.arm_key, []).append(summary)
     found = []
     rows = dict.fromkeys([key[:2] for key in published()] + [key[:2] for key in sorted(by_arm)])
     for dataset, backbone in rows:

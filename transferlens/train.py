@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for backbone in dict.fromkeys(options.backbone):
         mine = [run for run in runs if run.config.backbone == backbone]
         folds = stats.fold_means([run.accuracy_last for run in mine], [run.config.fold for run in mine])
-        print(f"{backbone}: held-out accuracy after the last epoch {stats.mean_interval(folds)}")
+        print(f"{backbone}: held-out accuracy after the last epoch {stats.fold_interval(folds)}")
     return cli.DONE
 
 
