@@ -9,9 +9,9 @@ What it shows, on ESC-10 (changes paired by fold, 95 % intervals, n = 5):
 - No form of the input is told from another: against three windows, stretched and normalised (93.5 %), one window is
   1.3 points better (-1.6 to 4.1), padding 1.0 worse (-2.9 to 0.9), no normalisation 1.0 worse (-5.2 to 3.2), ImageNet's
   statistics 1.2 worse (-4.5 to 2.0).
-- Resizing to one width undoes time stretching: features of a clip played at 0.9 to 1.2 of its rate change by 18 to 20 %
-  of what clips of one class differ by, with padding by 85 to 112 %. What is left, the smear of the windows and of the
-  stretching itself, still changes as many predictions (6 to 8 % of 200 clips, with padding 4 to 7.5 %).
+- Resizing to one width undoes time stretching: features of a clip played at 0.9 to 1.2 of its rate change by 16 to 18 %
+  of what clips of one class differ by, with padding by 82 to 106 %. What is left, the smear of the windows and of the
+  stretching itself, still changes as many predictions (9 to 10.5 % of 200 clips, with padding 6.5 to 8 %).
 
     python analyses/rq3_input.py --clips path/to/esc10/clips.csv
 

@@ -16,7 +16,8 @@ PACKAGE = Path(transferlens.__file__).parent
 # Each module may import those of earlier lines only.
 LAYERS = [
     ["errors", "lazy", "memory"],
-    ["cli", "files"],
+    ["cli", "files", "engines"],
+    ["claims"],
     ["index"],
     ["stats", "predictions", "corruptions", "canonical", "shapes", "manifest", "features"],
     ["moments", "display", "synth", "layouts", "augment"],
@@ -29,7 +30,7 @@ LAYERS = [
     ["plan"],
     ["config"],
     ["runs", "inputs", "precision"],
-    ["trainer", "explanations"],
+    ["trainer", "explanations", "planning"],
     ["saliency_tables", "explorer"],
     ["saliency_figures"],
     ["sweep"],
@@ -50,6 +51,7 @@ LAYERS = [
     ],
     ["tables", "robustness", "demo"],
     ["report"],
+    ["study"],
     ["__main__", "__init__"],
 ]
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}

@@ -125,6 +125,16 @@ def test_clips_that_were_asked_for_and_are_others_are_an_error(seeds_store, tmp_
     assert not (tmp_path / "f" / "report.html").exists()
 
 
+def test_files_that_are_no_images_are_named_at_once(seeds_store, tmp_path, capsys):
+    (tmp_path / "folder.png").mkdir()  # is none of the figures
+    (tmp_path / "ensemble.png").write_text("no image")
+    (tmp_path / "freeze.png").touch()
+    assert report.main(arguments(seeds_store, tmp_path, "--explore", "0")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ensemble.png is no PNG image" in line
+    assert "freeze.png is no PNG image" in line
+
+
 def test_what_fits_is_spread_over_all_clips(written):
     clips = [explorer.Entry(**clip) for clip in data_of(written.read_text())]
     same = [dataclasses.replace(clips[0], clip=str(i), views=[]) for i in range(6)]

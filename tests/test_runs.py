@@ -282,6 +282,8 @@ def test_damaged_history(study, damage):
         ("logits_last", lambda values: values * np.nan, "logits"),
         ("clip_ids", lambda values: np.repeat(values[:1], len(values)), "clips"),
         ("history/heldout_accuracy", lambda values: values + 7, "accuracies"),
+        ("normalisation", lambda values: 0 * values, "normalisation"),
+        ("normalisation", lambda values: values * np.nan, "normalisation"),
     ],
 )
 def test_what_cannot_be_is_refused(run, tmp_path, name, change, what):
@@ -291,6 +293,23 @@ def test_what_cannot_be_is_refused(run, tmp_path, name, change, what):
         del file[name]
         file[name] = values
     with pytest.raises(CheckpointError, match=rf"altered\.h5 is damaged: its {what} cannot be"):
+        load_run(path)
+
+
+def test_weights_that_are_not_finite_are_refused(run, tmp_path):
+    path = shutil.copyfile(run.path, tmp_path / "altered.h5")
+    with h5py.File(path, "r+") as file:
+        file["weights/head.weight"][0, 0] = np.nan
+    with pytest.raises(CheckpointError, match=r"altered\.h5 is damaged: some of its weights are NaN"):
+        load_run(path).model()
+
+
+@pytest.mark.parametrize("name", ["../../etc", "/etc", "..", "a\\b", ""])
+def test_a_name_of_a_data_set_leads_out_of_no_folder(run, tmp_path, name):
+    path = shutil.copyfile(run.path, tmp_path / "altered.h5")
+    with h5py.File(path, "r+") as file:
+        file["config"].attrs["dataset"] = name
+    with pytest.raises(CheckpointError, match=r"altered\.h5 .*dataset=.* must be a name without slashes"):
         load_run(path)
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import os
+import re
+import signal
+import threading
 
+import numpy as np
 import pytest
+import torch
 
-from transferlens import trainer
-from transferlens.errors import CheckpointError, DataError, ParameterError, SweepError
+from transferlens import claims, runs, sweep, trainer
+from transferlens.errors import CheckpointError, DataError, DryRun, ParameterError, SweepError
 from transferlens.plan import TransferPlan
+from transferlens.runs import load_run, read_state
 from transferlens.sweep import PRESETS, SweepOptions
 
 
@@ -62,7 +71,7 @@ def test_every_value_of_a_preset_can_be_replaced():
     given = {
         "epochs": 3, "batch_size": 8, "lr": 0.5, "weight_decay": 0.0, "optimizer": "adamw", "schedule": "step",
         "milestones": (1, 2), "normalise": "none", "precision": "fp32",
-        "augment": "spectrum", "variants": 3, "masks": 1, "mixup": 0.2,
+        "augment": "spectrum", "variants": 3, "masks": 1, "mixup": 0.2, "threads": 2,
     }  # fmt: skip
     assert dataclasses.asdict(SweepOptions(**given).training(TransferPlan())) == given
 
@@ -165,3 +174,175 @@ def test_skipped_clips_are_recorded(study, clips, tmp_path):
     (run,) = made.gather(made.points(TransferPlan())).values()
     assert run.provenance["skipped_clips"].endswith("broken.wav")
     assert len(run.clip_ids) == 8
+
+
+def without_times(path):
+    """All that a run file holds, but how long it took and when."""
+    state = read_state(path)
+    state.provenance.pop("started")
+    state.history.pop("seconds")
+    return state
+
+
+def assert_same_bits(one, other):
+    one, other = without_times(one), without_times(other)
+    assert (one.config, one.provenance, one.history) == (other.config, other.provenance, other.history)
+    np.testing.assert_array_equal(one.logits_last, other.logits_last)
+    for name in ("weights", "fresh"):
+        mine, theirs = getattr(one, name), getattr(other, name)
+        assert mine.keys() == theirs.keys()
+        for key in mine:
+            np.testing.assert_array_equal(mine[key], theirs[key])
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_bits_of_one(study, tmp_path):
+    alone = study(threads=1)
+    points = alone.points(TransferPlan())
+    alone.gather(points)
+    shared = study(threads=1, workers=2, runs=tmp_path / "shared")
+    shared.gather(points)
+    for point in points:
+        assert_same_bits(point.path(alone.options.runs), point.path(shared.options.runs))
+    assert {path.suffix for path in (tmp_path / "shared").rglob("*") if path.is_file()} == {".h5"}
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_change_nothing(study, tmp_path):
+    """Whoever is in the store is killed, now and then; the sweep goes on to its end."""
+    alone = study(threads=1, epochs=6)
+    points = alone.points(TransferPlan())
+    alone.gather(points)
+    shared = study(threads=1, epochs=6, workers=2, runs=tmp_path / "shared")
+    done, killed = threading.Event(), []
+
+    def kill():
+        while not done.wait(1.0) and len(killed) < 4:
+            for claim in (tmp_path / "shared").rglob("*.claim"):
+                with contextlib.suppress(OSError, ValueError, KeyError):
+                    os.kill(json.loads(claim.read_text())["pid"], signal.SIGKILL)
+                    killed.append(claim.stem)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        shared.gather(points)
+    finally:
+        done.set()
+        killer.join()
+    assert killed
+    for point in points:
+        assert_same_bits(point.path(alone.options.runs), point.path(shared.options.runs))
+    assert {path.suffix for path in (tmp_path / "shared").rglob("*") if path.is_file()} == {".h5"}
+
+
+def test_threads_are_part_of_a_run_and_as_they_were_after_it(study):
+    before = torch.get_num_threads()
+    made = study(threads=before + 1, folds=("1",), epochs=1)
+    (point,) = made.points(TransferPlan())
+    run = made.gather([point])[point]
+    assert run.provenance["threads"] == before + 1
+    assert torch.get_num_threads() == before
+    (other,) = study(folds=("1",), epochs=1).points(TransferPlan())
+    assert other.id != point.id
+    assert "threads" in point.setting
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 2}, "workers=2 needs --threads"),
+        ({"engine": "ray"}, "engine='ray' needs --threads"),
+        ({"workers": 0}, "workers=0 must be 1 to 1024"),
+        ({"engine": "ray", "workers": 2, "threads": 1}, "workers=2 goes with --engine local"),
+        ({"address": "auto"}, "address='auto' goes with --engine ray"),
+        ({"gpus_per_run": 0.5}, "gpus_per_run=0.5 goes with --engine ray"),
+        ({"engine": "ray", "gpus_per_run": -1.0, "threads": 1}, "gpus_per_run=-1.0 must be 0 to 64"),
+    ],
+)
+def test_engines_and_what_goes_with_them(study, options, message):
+    with pytest.raises(ParameterError, match=re.escape(message)):
+        study(**options)
+
+
+def test_no_threads(study):
+    with pytest.raises(ParameterError, match="threads=0 must be 1 to 4096"):
+        study(threads=0).points(TransferPlan())
+
+
+def test_failures_are_kept_beside_the_store_until_mended(study, monkeypatch, capsys):
+    made = study(folds=("1",))
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer.Trainer, "epoch", lambda self: 1 / 0)
+        with pytest.raises(SweepError, match="ZeroDivisionError: division by zero, at test_sweep.py"):
+            made.gather(made.points(TransferPlan()))
+    (point,) = made.points(TransferPlan())
+    text = point.path(made.options.runs).with_suffix(".failed").read_text()
+    assert text.startswith("ZeroDivisionError: division by zero")
+    assert "Traceback" in text
+    assert runs.main(["--runs", str(made.options.runs)]) == 0
+    assert f"failed: {point.id} (ZeroDivisionError" in capsys.readouterr().out
+    made.gather([point])
+    assert runs.failed(made.options.runs) == {}
+    assert {path.suffix for path in made.options.runs.rglob("*") if path.is_file()} == {".h5"}
+
+
+def test_runs_that_others_train_are_awaited(study, monkeypatch):
+    """The first is held by someone else, who finishes it; the others are trained in the meantime."""
+    monkeypatch.setattr(sweep, "POLL", 0.05)
+    made = study(epochs=1)
+    points = made.points(TransferPlan())
+    first = points[0].path(made.options.runs)
+    order = []
+    train = trainer.train
+
+    def noted(config, *rest, **options):
+        order.append(config.fold)
+        if config.fold == points[-1].fold:
+            threading.Timer(0.3, finish).start()
+        return train(config, *rest, **options)
+
+    held = claims.claim(first)
+
+    def finish():
+        held.__exit__(None, None, None)
+
+    monkeypatch.setattr(trainer, "train", noted)
+    assert held.__enter__()
+    assert made.gather(points).keys() == set(points)
+    assert order == [*[point.fold for point in points[1:]], points[0].fold]
+
+
+def test_dry_run_trains_nothing_and_says_what_is_missing(study):
+    made = study(epochs=2)
+    points = made.points(TransferPlan())
+    made.gather(points[:1])
+    planned = study(epochs=2, dry_run=True)
+    with pytest.raises(DryRun) as found:
+        planned.gather([*points, *planned.points(TransferPlan.scratch())])
+    rows = {row.id: row for row in found.value.rows}
+    done, missing = rows[points[0].id], rows[points[1].id]
+    assert (done.seconds, done.nbytes, done.epochs_done) == (0, 0, 2)
+    run = load_run(points[0].path(made.options.runs))
+    assert missing.is_measured
+    assert missing.seconds == pytest.approx(run.history["seconds"].sum(), rel=1e-3)
+    assert missing.nbytes == run.path.stat().st_size
+    scratch = next(row for row in found.value.rows if "pnone" in row.id)
+    assert not scratch.is_measured
+    assert scratch.seconds > 0
+    network = run.model()
+    assert scratch.nbytes == 2 * sum(
+        t.numel() * t.element_size() for t in network.state_dict().values()
+    )  # and its start
+    assert "6 runs: 1 done, 5 to train, about" in str(found.value)
+    assert len(list(made.options.runs.rglob("*.h5"))) == 1
+
+
+def test_what_goes_on_in_a_store(study):
+    made = study(epochs=1)
+    points = made.points(TransferPlan())
+    made.gather(points[:1])
+    with claims.claim(points[1].path(made.options.runs)):
+        text = runs.progress(made.options.runs)
+    assert "1 runs done, 1 under way" in text
+    assert f"{points[1].id}  first epoch  process {os.getpid()} on " in text

@@ -24,6 +24,7 @@ COMMANDS = {
     "tables": "the paper's tables from a run store, beside its published values",
     "report": "one self-contained page of a run store and its figures",
     "train": "train networks under a transfer plan",
+    "study": "a whole study from one file",
     "runs": "list the runs of a store, or show single ones",
     "datasets": "the data sets that are known; --audit checks one",
     "duplicates": "clips of two folds that may be of one recording, and accuracy without them",

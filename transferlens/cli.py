@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import tyro
 
-from transferlens.errors import TransferLensError
+from transferlens.errors import DryRun, TransferLensError
 
 __all__ = ["DONE", "FOUND", "BAD_INPUT", "SOME_FAILED", "command", "parse", "table"]
 
@@ -72,6 +72,9 @@ def command(main: Main) -> Main:
             code = main(argv)
             sys.stdout.flush()
             return code
+        except DryRun as planned:
+            print(planned)
+            return DONE
         except TransferLensError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return error.exit_code
@@ -82,7 +85,7 @@ def command(main: Main) -> Main:
             print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
             return BAD_INPUT
         except KeyboardInterrupt:
-            print("interrupted: what is finished is kept, the same command goes on from there", file=sys.stderr)
+            print("interrupted: all finished epochs are kept, the same command goes on from there", file=sys.stderr)
             return 130
 
     return run

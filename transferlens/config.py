@@ -42,6 +42,8 @@ class Training:
         is without augmentation
     masks : int >= 0, of SpecAugment along either axis
     mixup : float >= 0, parameter of its beta distribution; 0: no mixup
+    threads : int > 0 that a processor computes with, as sums of another number of threads round otherwise; None: as
+        many as there are
     """
 
     epochs: int = 12
@@ -57,6 +59,7 @@ class Training:
     variants: int = 0
     masks: int = 0
     mixup: float = 0.0
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         # 1 and 1.0 are one setting, and have one id.
@@ -72,6 +75,7 @@ class Training:
             "variants": (self.augment == "none" or 1 <= self.variants <= 1000, "1 to 1000"),
             "masks": (0 <= self.masks <= 100, "0 to 100"),
             "mixup": (0 <= self.mixup < float("inf"), "0 or more"),
+            "threads": (self.threads is None or 1 <= self.threads <= 4096, "1 to 4096"),
         }
         for name, (holds, rule) in rules.items():
             if not holds:
@@ -108,7 +112,7 @@ _CHOICES = {
     "augment": KINDS,
 }
 # Settings that older runs do not have: at these values they are as if not there, and the ids stay.
-_LATER = {"augment": "none", "variants": 0, "masks": 0, "mixup": 0.0}
+_LATER = {"augment": "none", "variants": 0, "masks": 0, "mixup": 0.0, "threads": None}
 
 
 _PARTS = {"features": FeatureSettings, "plan": TransferPlan, "training": Training}
@@ -148,6 +152,11 @@ class RunConfig:
     seed: int
     training: Training
     inner_fold: str = ""
+
+    def __post_init__(self) -> None:
+        # It is the name of a folder, and may come from a file that someone else has made.
+        if not re.fullmatch(r"[^/\\\0]+", self.dataset) or self.dataset.strip(". ") == "":
+            raise ParameterError(f"dataset={self.dataset!r} must be a name without slashes, not only of dots")
 
     @property
     def id(self) -> str:

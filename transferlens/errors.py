@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "DataError", "ParameterError", "SweepError", "TransferLensError"]
+__all__ = ["CheckpointError", "DataError", "DryRun", "ParameterError", "SweepError", "TransferLensError"]
 
 
 class TransferLensError(Exception):
@@ -21,6 +21,19 @@ class DataError(TransferLensError):
 
 class CheckpointError(TransferLensError):
     """A run file or a weights file is missing, damaged, incomplete or of another network."""
+
+
+class DryRun(Exception):
+    """What would be trained, instead of training it: no error, but the end of a command.
+
+    Attributes
+    ----------
+    rows : list of planning.Planned
+    """
+
+    def __init__(self, text: str, rows: list) -> None:
+        super().__init__(text)
+        self.rows = rows
 
 
 class SweepError(TransferLensError):

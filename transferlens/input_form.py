@@ -23,7 +23,7 @@ from transferlens.files import write_csv
 from transferlens.inputs import classify, heldout_audio
 from transferlens.plan import TransferPlan
 from transferlens.runs import Run
-from transferlens.sweep import Study, SweepOptions
+from transferlens.sweep import Study, SweepOptions, gather
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,14 +95,11 @@ class StretchRow:
 
 def _arms(options: Options) -> dict[str, tuple[Study, list[Run]]]:
     """The runs of every arm, each with its own features."""
-    found = {}
-    for name, changes in ARMS.items():
-        study = Study(replace(options, **changes))
+    studies = {name: Study(replace(options, **changes)) for name, changes in ARMS.items()}
+    for study in studies.values():
         study.check_one("backbone")
-        points = study.points(TransferPlan.finetune())
-        runs = study.gather(points)
-        found[name] = study, [runs[point] for point in points]
-    return found
+    runs = gather([(study, study.points(TransferPlan.finetune())) for study in studies.values()])
+    return {name: (study, list(mine.values())) for (name, study), mine in zip(studies.items(), runs, strict=True)}
 
 
 def _rms(values: np.ndarray) -> float:

@@ -22,7 +22,7 @@ import numpy as np
 from transferlens import __version__, cli, lazy, tables
 from transferlens.attribution import check_options
 from transferlens.datasets import DataOptions
-from transferlens.errors import CheckpointError, ParameterError
+from transferlens.errors import CheckpointError, DataError, ParameterError
 from transferlens.explanations import ExplanationOptions
 from transferlens.explorer import Entry, entries
 from transferlens.files import check_writable, write_text
@@ -92,6 +92,8 @@ FIGURES = {
     ),
 }
 MB = 1e6
+# How a PNG image begins.
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +160,19 @@ def groups(summaries: Sequence[RunSummary]) -> list[Group]:
     return sorted(found, key=lambda g: (g.dataset, g.backbone, g.arm, g.setting))
 
 
+def _images(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.png")) if path.is_file()]
+
+
+def _no_images(folder: Path) -> list[str]:
+    """What is wrong with files that are called PNG images."""
+    wrong = [path for path in _images(folder) if not path.read_bytes().startswith(SIGNATURE)]
+    return [f"{path} is no PNG image: draw it again, or delete it" for path in wrong]
+
+
 def _figures(folder: Path) -> tuple[list[dict[str, str]], list[str]]:
     """The figures of a folder, known ones first in the order of the questions; and titles of those that are not."""
-    there = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    there = {path.stem: path for path in _images(folder)}
     stems = [stem for stem in FIGURES if stem in there] + [stem for stem in there if stem not in FIGURES]
     found = []
     for stem in stems:
@@ -280,6 +292,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(options)
     device = pick_device(options.device)
     keep_freed_memory()
+    if wrong := _no_images(options.figures):
+        raise DataError("; ".join(wrong))
     summaries, problems = scan(options.runs)
     if not any(summary.is_complete for summary in summaries):
         raise CheckpointError(f"runs={str(options.runs)!r} has no finished run: train some first")

@@ -12,6 +12,7 @@ import functools
 import itertools
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens import backbones, cli, index, lazy
+from transferlens import backbones, claims, cli, index, lazy
 from transferlens.config import RunConfig, Training
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.files import check_space, complete_or_absent
@@ -270,8 +271,11 @@ class Run:
         The stored logits were computed in the precision that the provenance names, and differ in its rounding.
         """
         network = backbones.skeleton(self.config.backbone, n_classes=len(self.label_names), plan=self.config.plan)
+        state = self.final_state()
+        if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+            raise CheckpointError(f"{self.path} is damaged: some of its weights are NaN or infinite")
         try:
-            network.load_state_dict(self.final_state())
+            network.load_state_dict(state)
         except RuntimeError as error:
             raise CheckpointError(f"{self.path} is damaged: its weights do not fit its backbone and plan") from error
         return network.eval()
@@ -406,6 +410,8 @@ def load_run(path: Path | str, *, expected: RunConfig | None = None) -> Run:
         "clips": 0 < len(set(run.clip_ids)) == n_clips,
         "labels": run.labels.dtype.kind in "iu" and bool(((run.labels >= 0) & (run.labels < n_classes)).all()),
         "logits": bool(np.isfinite(run.logits).all() and np.isfinite(run.logits_best).all()),
+        "normalisation": run.normalisation.ndim == 2
+        and bool(np.isfinite(run.normalisation).all() and (run.normalisation[1] > 0).all()),
         "accuracies": 0 <= history["heldout_accuracy"].min() <= history["heldout_accuracy"].max() <= 1,
     }
     if wrong := [name for name, holds in rules.items() if not holds]:
@@ -568,6 +574,10 @@ class Options:
     """Folder of the run store."""
     ckpt: tuple[Path, ...] = ()
     """Show all settings, provenance and history of these run files instead."""
+    watch: bool = False
+    """Show what is being trained, by whom, and what has failed, again and again until Ctrl-C."""
+    every: float = 5.0
+    """Seconds between two looks of --watch."""
 
 
 def _table(summaries: Sequence[RunSummary]) -> str:
@@ -598,15 +608,56 @@ def _details(run: Run) -> str:
     return "\n".join(lines)
 
 
+def failed(folder: Path) -> dict[str, str]:
+    """Ids of the runs of a store that have failed and were not trained since, with the reasons."""
+    found = {}
+    for path in sorted(folder.glob("*/*.failed")):
+        if not path.with_suffix(".h5").is_file():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            found[path.stem] = lines[0] if lines else "no reason given"
+    return found
+
+
+def progress(folder: Path) -> str:
+    """What goes on in a store: how many runs are done, which are under way and by whom, which have failed."""
+    summaries, problems = scan(folder)
+    done = [summary for summary in summaries if summary.is_complete]
+    holders = {path.stem: claims.holder(path.with_suffix(".h5")) for path in sorted(folder.glob("*/*.claim"))}
+    reached = {s.id: f"{s.epochs_done}/{s.epochs} epochs" for s in summaries if not s.is_complete}
+    lines = [
+        (name, reached.get(name, "first epoch"), holders.get(name) or "nobody") for name in sorted({*reached, *holders})
+    ]
+    parts = [f"{len(done)} runs done, {len(lines)} under way"]
+    if lines:
+        parts.append(cli.table([("run", "reached", "trained by"), *lines]))
+    parts += [f"failed: {name} ({reason})" for name, reason in failed(folder).items()]
+    return "\n".join([*parts, *(f"error: {problem}" for problem in problems)])
+
+
+def _watch(folder: Path, every: float) -> None:
+    clear = "\033[2J\033[H" if sys.stdout.isatty() else ""
+    with contextlib.suppress(KeyboardInterrupt):  # how a watch ends
+        while True:
+            print(f"{clear}{time.strftime('%H:%M:%S')}  {progress(folder)}", flush=True)
+            time.sleep(every)
+
+
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    """List a store, or show single runs."""
+    """List a store, show single runs, or watch what is trained."""
     options = cli.parse(Options, argv, prog="runs")
     if options.ckpt:
         print("\n\n".join([_details(load_run(path)) for path in options.ckpt]))
         return cli.DONE
+    if not 0 < options.every < float("inf"):
+        raise ParameterError(f"every={options.every} must be greater than 0 s")
+    if options.watch:
+        _watch(options.runs, options.every)
+        return cli.DONE
     summaries, problems = scan(options.runs)
     print(_table(summaries) if summaries else f"no runs in {options.runs}")
+    for name, reason in failed(options.runs).items():
+        print(f"failed: {name} ({reason})")
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     return cli.BAD_INPUT if problems else cli.DONE

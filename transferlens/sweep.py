@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
+import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from transferlens import backbones, lazy, trainer
+from transferlens import backbones, claims, engines, lazy, planning, trainer
 from transferlens.datasets import DataOptions, DataSet
-from transferlens.errors import CheckpointError, DataError, ParameterError, SweepError, TransferLensError
+from transferlens.errors import CheckpointError, DataError, DryRun, ParameterError, SweepError, TransferLensError
 from transferlens.features import FeatureCache, FeatureOptions
-from transferlens.files import check_writable, content_hash
+from transferlens.files import check_writable, content_hash, write_text
 from transferlens.plan import TransferPlan
 from transferlens.runs import Run, RunConfig, Training, load_run
 
 precision = lazy.load("transferlens.precision")
+psutil = lazy.load("psutil")
 tqdm = lazy.load("tqdm")
 
-__all__ = ["PRESETS", "Study", "SweepOptions"]
+log = logging.getLogger(__name__)
+
+__all__ = ["PRESETS", "Study", "SweepOptions", "gather"]
+
+# What `Study.attempt` says of a run that another process trains.
+HELD = "held"
+# Seconds between two looks at runs that are trained elsewhere.
+POLL = 1.0
 
 _PAPER = Training(
     epochs=70,
@@ -95,6 +106,19 @@ class SweepOptions(FeatureOptions, DataOptions):
     """Most memory [GB] that features, and outputs of frozen blocks, may each take, else files. Half of what is free."""
     runs: Path = Path("runs")
     """Folder of the run store: what is there is not trained again."""
+    threads: int | None = None
+    """Threads that a run is computed with on a processor, recorded in it, as another number rounds otherwise. Default:
+    all cores. To be said with --workers and with ray, and usually 1 there."""
+    engine: Literal["local", "ray"] = "local"
+    """local: this machine. ray: a Ray cluster, all of whose machines see the clips, --runs and --cache."""
+    workers: int = 1
+    """local: runs that are trained at once, each in a process with its share of the cores."""
+    address: str | None = None
+    """ray: address of the cluster's head, or auto. Default: start one on this machine."""
+    gpus_per_run: float | None = None
+    """ray: share of a GPU that a run takes; 0.25 puts four on one card. Default: none."""
+    dry_run: bool = False
+    """Say which runs are missing, how long they take and what disk they need, and train nothing."""
 
     def training(self, plan: TransferPlan) -> Training:
         """The preset's settings for a plan, with the values given here in their place."""
@@ -106,6 +130,27 @@ class SweepOptions(FeatureOptions, DataOptions):
         if self.variants is not None and not made.variants:
             raise ParameterError(f"variants={self.variants} goes with --augment spectrum, waveform or released")
         return made
+
+
+def _check_engine(options: SweepOptions) -> None:
+    if not 1 <= options.workers <= 1024:
+        raise ParameterError(f"workers={options.workers} must be 1 to 1024")
+    on_ray = options.engine == "ray"
+    if on_ray and options.workers > 1:
+        raise ParameterError(
+            f"workers={options.workers} goes with --engine local: Ray runs as many as there is room for"
+        )
+    for name in ("address", "gpus_per_run"):
+        if not on_ray and getattr(options, name) is not None:
+            raise ParameterError(f"{name}={getattr(options, name)!r} goes with --engine ray")
+    if options.gpus_per_run is not None and not 0 <= options.gpus_per_run <= 64:
+        raise ParameterError(f"gpus_per_run={options.gpus_per_run} must be 0 to 64")
+    if (on_ray or options.workers > 1) and options.threads is None:
+        what = "engine='ray'" if on_ray else f"workers={options.workers}"
+        raise ParameterError(
+            f"{what} needs --threads, most often 1: another number of threads gives a run other bits, so it must not "
+            "follow from the number of workers"
+        )
 
 
 class Study:
@@ -124,6 +169,7 @@ class Study:
             raise ParameterError(f"seeds={wrong[0]} must be from 0 to {2**32 - 1}")
         if options.memory is not None and not options.memory >= 0:
             raise ParameterError(f"memory={options.memory} must be 0 GB or more")
+        _check_engine(options)
         for name in ("runs", "cache", "figures"):
             if hasattr(options, name):
                 check_writable(name, getattr(options, name))
@@ -218,18 +264,24 @@ class Study:
 
         Raises
         ------
+        DryRun
+            Instead of all that, where the options ask for it.
         SweepError
             Where some runs failed, naming each with its reason, after the others have been trained.
         TransferLensError
             Where the input of a run, or a run file that is there, cannot be used.
         """
-        points = list(dict.fromkeys(points))
+        (runs,) = gather([(self, points)])
+        return runs
+
+    def _gather(self, points: Sequence[RunConfig]) -> dict[RunConfig, Run]:
         runs = self._read(points)
         missing = [point for point in points if point not in runs]
         for point in missing:
             precision.choose(point, self.device)  # refuses what would fail
         if missing:
-            runs |= self._train(missing)
+            self._train(missing)
+            runs |= self._read(missing)
         return {point: runs[point] for point in points}
 
     def _read(self, points: Sequence[RunConfig]) -> dict[RunConfig, Run]:
@@ -240,6 +292,7 @@ class Study:
             if path.is_file():
                 # Left where a run was killed between its last two steps.
                 path.with_suffix(".partial").unlink(missing_ok=True)
+                path.with_suffix(".failed").unlink(missing_ok=True)
                 try:
                     runs[point] = load_run(path, expected=point)
                 except CheckpointError as error:
@@ -248,26 +301,151 @@ class Study:
             raise CheckpointError("; ".join(problems))
         return runs
 
-    def _train(self, points: Sequence[RunConfig]) -> dict[RunConfig, Run]:
-        """Train runs one after the other; one that fails stops no other."""
-        runs, failures = {}, []
+    def _train(self, points: Sequence[RunConfig]) -> None:
+        """Train runs by the engine of the options; one that fails stops no other, and those held elsewhere are awaited.
+
+        Raises
+        ------
+        SweepError
+            Naming all that failed.
+        """
+        missing, failures = list(points), []
         with tqdm.tqdm(total=sum(point.training.epochs for point in points), unit="epoch", delay=1) as bar:
-            for point in points:
-                try:
-                    runs[point] = self._train_one(point, bar)
-                except (TransferLensError, OSError):
-                    raise
-                except Exception as error:
-                    where = traceback.extract_tb(error.__traceback__)[-1]
-                    at = f"{Path(where.filename).name}:{where.lineno}"
-                    failures.append(f"{point.id} ({type(error).__name__}: {error}, at {at})")
+            while missing:
+                held = []
+                for point, failure in self._outcomes(missing, bar):
+                    if failure == HELD:
+                        held.append(point)
+                    elif failure:
+                        failures.append(f"{point.id} ({failure})")
+                missing = held
+                if missing:
+                    self._await(missing)
         if failures:
             raise SweepError(
                 f"{len(failures)} of {len(points)} runs failed: {'; '.join(failures)}. "
                 "The same command tries just these again"
             )
-        return runs
 
-    def _train_one(self, point: RunConfig, bar: tqdm.tqdm) -> Run:
+    def _outcomes(self, points: Sequence[RunConfig], bar: tqdm.tqdm) -> Iterator[tuple[RunConfig, str]]:
+        """Each run as it is done, with what `attempt` says of it."""
         options = self.options
-        return trainer.train(point, self.data, folder=options.runs, weights=options.weights, progress=bar)
+        if options.engine == "local" and options.workers == 1:
+            for point in points:
+                yield point, self.attempt(point, bar)
+            return
+        self.cache.fill()  # once, not by every worker
+        task = _Task(self._for_workers())
+        if options.engine == "ray":
+            cpus, gpus = options.threads or 1, options.gpus_per_run or 0
+            outcomes = engines.on_ray(task, points, address=options.address, cpus=cpus, gpus=gpus)
+        else:
+            outcomes = engines.in_processes(
+                task, points, workers=options.workers, cores_each=options.threads or 1, reached=self._reached
+            )
+        for point, failure in outcomes:
+            if isinstance(failure, engines.Died):
+                failure = self._record(point, str(failure))
+            if failure != HELD:
+                bar.set_postfix_str(point.id, refresh=False)
+                bar.update(point.training.epochs)
+            yield point, failure
+
+    def _for_workers(self) -> SweepOptions:
+        """The options as another process takes them, wherever it was started."""
+        given = {field.name: getattr(self.options, field.name) for field in dataclasses.fields(SweepOptions)}
+        for name, value in given.items():
+            if isinstance(value, Path):
+                given[name] = value.absolute()
+        given["splits"] = tuple(path.absolute() for path in self.options.splits)
+        if self.options.weights != "auto":
+            given["weights"] = str(Path(self.options.weights).expanduser().absolute())
+        if self.options.engine == "local" and self.options.memory is None:
+            given["memory"] = psutil.virtual_memory().available / 2e9 / self.options.workers
+        return SweepOptions(**given | {"engine": "local", "workers": 1})
+
+    def _reached(self, point: RunConfig) -> float | None:
+        """When the last epoch of a run was saved [ns]."""
+        try:
+            return point.path(self.options.runs).with_suffix(".partial").stat().st_mtime_ns
+        except OSError:
+            return None
+
+    def _await(self, points: Sequence[RunConfig]) -> None:
+        """Return when one of these runs, which other processes train, is done or given up."""
+        paths = [point.path(self.options.runs) for point in points]
+        said = False
+        while all(not path.is_file() and (holder := claims.holder(path)) for path in paths):
+            if not said:
+                log.info(
+                    "waiting for runs that are trained elsewhere: %d, %s by %s", len(paths), paths[-1].stem, holder
+                )
+                said = True
+            time.sleep(POLL)
+
+    def attempt(self, point: RunConfig, bar: tqdm.tqdm | None = None) -> str:
+        """Train one run, if nobody else does.
+
+        Parameters
+        ----------
+        point : RunConfig
+        bar : tqdm, optional
+            Moved on by one an epoch.
+
+        Returns
+        -------
+        failure : str
+            Empty where the run is there now, `HELD` where another process trains it, else why it failed, which is
+            also in its .failed file.
+
+        Raises
+        ------
+        TransferLensError, OSError
+            What would stop other runs too: clips, weights or the store cannot be used.
+        """
+        options, path = self.options, point.path(self.options.runs)
+        if point.data_key != self.data_key:
+            raise DataError(f"the clips of {self.dataset.name} have changed since {point.id} was asked for")
+        with claims.claim(path) as mine:
+            if not mine:
+                return HELD
+            try:
+                trainer.train(point, self.data, folder=options.runs, weights=options.weights, progress=bar)
+            except (TransferLensError, OSError):
+                raise
+            except Exception as error:
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                reason = f"{type(error).__name__}: {error}, at {Path(where.filename).name}:{where.lineno}"
+                return self._record(point, reason, traceback.format_exc())
+            path.with_suffix(".failed").unlink(missing_ok=True)
+        return ""
+
+    def _record(self, point: RunConfig, reason: str, details: str = "") -> str:
+        """Keep why a run failed beside it."""
+        reason = " ".join(reason.split())
+        write_text(f"{reason}\n{details}", point.path(self.options.runs).with_suffix(".failed"))
+        return reason
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker does with a point."""
+
+    options: SweepOptions
+
+    def __call__(self, point: RunConfig) -> str:
+        return _study(self.options).attempt(point)
+
+
+@functools.lru_cache(maxsize=1)
+def _study(options: SweepOptions) -> Study:
+    return Study(options)
+
+
+def gather(wanted: Sequence[tuple[Study, Iterable[RunConfig]]]) -> list[dict[RunConfig, Run]]:
+    """The runs of several studies of one command; errors as in `Study.gather`."""
+    asked = [(study, list(dict.fromkeys(points))) for study, points in wanted]
+    if any(study.options.dry_run for study, _ in asked):
+        rows = [row for study, points in asked for row in planning.rows(study, points)]
+        raise DryRun(planning.text(rows), rows)
+    return [study._gather(points) for study, points in asked]

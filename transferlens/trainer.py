@@ -360,14 +360,26 @@ def train(config: RunConfig, data: Data, *, folder: Path, weights: str = "auto",
     partial = path.with_suffix(".partial")
     if path.is_file():
         return load_run(path, expected=config)
-    trainer = _resumed(config, data, weights, partial) if partial.is_file() else Trainer(config, data, weights)
-    _advance(progress, trainer, trainer.epochs_done)
-    while trainer.epochs_done < config.training.epochs:
-        trainer.epoch()
-        write_state(partial if trainer.epochs_done < config.training.epochs else path, trainer.state())
-        _advance(progress, trainer, 1)
+    with _threads(config.training.threads):
+        trainer = _resumed(config, data, weights, partial) if partial.is_file() else Trainer(config, data, weights)
+        _advance(progress, trainer, trainer.epochs_done)
+        while trainer.epochs_done < config.training.epochs:
+            trainer.epoch()
+            write_state(partial if trainer.epochs_done < config.training.epochs else path, trainer.state())
+            _advance(progress, trainer, 1)
     partial.unlink(missing_ok=True)
     return load_run(path)
+
+
+@contextlib.contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Compute with so many threads inside; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _advance(progress: tqdm | None, trainer: Trainer, epochs: int) -> None:

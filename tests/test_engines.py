@@ -1,0 +1,103 @@
+"""Engines: every item comes back once, processes that die are followed by others, errors end all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from transferlens import engines
+from transferlens.errors import DataError, ParameterError, SweepError
+
+
+@dataclass(frozen=True)
+class Task:
+    """Notes in a folder what it was given; "kill" dies the first times, "poison" always."""
+
+    folder: Path
+    times: int = 0
+
+    def __call__(self, item):
+        with (self.folder / str(item)).open("a") as file:
+            file.write(f"{os.getpid()} {sorted(os.sched_getaffinity(0))}\n")
+        tries = len((self.folder / str(item)).read_text().splitlines())
+        if item == "poison" or (item == "kill" and tries <= self.times):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item == "bad":
+            raise DataError("clips are gone")
+        if item == "long":
+            time.sleep(60)
+        return f"{item} done"
+
+
+def lines(folder, item):
+    return (folder / str(item)).read_text().splitlines()
+
+
+def run(task, items, **options):
+    return dict(engines.in_processes(task, items, **({"workers": 2} | options)))
+
+
+def test_every_item_once_on_cores_of_its_own(tmp_path):
+    items = [str(i) for i in range(6)]
+    assert run(Task(tmp_path), items) == {item: f"{item} done" for item in items}
+    seen = [line.split(" ", 1) for item in items for line in lines(tmp_path, item)]
+    assert len(seen) == 6
+    assert len({pid for pid, _ in seen}) <= 2  # processes are used again
+    there = len(os.sched_getaffinity(0))
+    assert all(cores.count(",") == 0 for _, cores in seen) or there == 1
+    assert str(os.getpid()) not in {pid for pid, _ in seen}
+
+
+def test_an_item_whose_process_dies_is_done_by_another(tmp_path):
+    found = run(Task(tmp_path, times=engines.DEATHS - 1), ["kill", "a", "b"])
+    assert found == {"kill": "kill done", "a": "a done", "b": "b done"}
+    assert len(lines(tmp_path, "kill")) == engines.DEATHS
+
+
+def test_an_item_that_always_kills_is_given_up_and_the_others_are_done(tmp_path):
+    found = run(Task(tmp_path), ["poison", "a", "b"])
+    assert (found["a"], found["b"]) == ("a done", "b done")
+    assert isinstance(found["poison"], engines.Died)
+    assert f"{engines.DEATHS} processes died on it" in str(found["poison"])
+
+
+def test_deaths_that_got_somewhere_do_not_count(tmp_path):
+    reached = iter(range(100))
+    times = 2 * engines.DEATHS
+    found = run(Task(tmp_path, times=times), ["kill"], reached=lambda item: next(reached))
+    assert found == {"kill": "kill done"}
+
+
+def test_errors_end_all_and_leave_no_process(tmp_path):
+    with pytest.raises(DataError, match="clips are gone"):
+        run(Task(tmp_path), ["long", "bad", "c"])
+    assert [
+        child for child in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(child.cmdline())
+    ] == []
+    assert not (tmp_path / "c").exists()
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Cannot be had by another process."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_processes_that_never_begin_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "FALSE_STARTS", 2)
+    with pytest.raises(SweepError, match="2 worker processes died before they began"):
+        run(Unreadable(), ["a"], workers=1)
+
+
+def test_without_ray_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(ParameterError, match="pip install"):
+        list(engines.on_ray(len, ["a"], address=None, cpus=1, gpus=0))

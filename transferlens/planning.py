@@ -1,0 +1,126 @@
+"""What a sweep has before it: which runs are done, what the others take in time and disk. Trains nothing."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from transferlens import backbones, cli, lazy
+from transferlens.runs import RunSummary, scan
+
+if TYPE_CHECKING:
+    from transferlens.runs import RunConfig
+    from transferlens.sweep import Study
+
+precision = lazy.load("transferlens.precision")
+torch = lazy.load("torch")
+
+__all__ = ["Planned", "rows", "text"]
+
+# Steps that are timed where the store has no run like it, after one that is not.
+STEPS = 2
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a sweep.
+
+    Attributes
+    ----------
+    id : str
+    epochs, epochs_done : int
+    seconds : float [s]
+        What is left of it, by runs that differ by fold and seed alone, else by a timed step; 0 where it is done.
+    nbytes : int [bytes]
+        Of its file, where that is not there yet.
+    is_measured : bool
+        Whether there were such runs.
+    """
+
+    id: str
+    epochs: int
+    epochs_done: int
+    seconds: float
+    nbytes: int
+    is_measured: bool
+
+
+def rows(study: Study, points: Iterable[RunConfig]) -> list[Planned]:
+    """What each point has before it."""
+    store = study.options.runs
+    summaries = scan(store)[0] if store.is_dir() else []
+    by_id = {summary.id: summary for summary in summaries if summary.epochs_done}
+    by_arm: dict[tuple, list[RunSummary]] = {}
+    for summary in by_id.values():
+        by_arm.setdefault(summary.config.arm_key, []).append(summary)
+    timed = functools.lru_cache(functools.partial(_by_a_step, study))
+    found = []
+    for point in points:
+        alike = by_arm.get(point.arm_key, [])
+        if alike:
+            epoch = statistics.median(summary.seconds / summary.epochs_done for summary in alike)
+            nbytes = max(summary.nbytes for summary in [s for s in alike if s.is_complete] or alike)
+        else:
+            epoch, nbytes = timed(point.backbone, point.plan, point.training, point.fold)
+        mine, epochs = by_id.get(point.id), point.training.epochs
+        done = mine.epochs_done if mine else 0
+        found.append(
+            Planned(point.id, epochs, done, (epochs - done) * epoch, 0 if done == epochs else nbytes, bool(alike))
+        )
+    return found
+
+
+def _by_a_step(study: Study, backbone: str, plan: object, training: object, fold: str) -> tuple[float, int]:
+    """Seconds an epoch, and bytes of a run file."""
+    config = next(p for p in study.points(plan, training) if (p.backbone, p.fold) == (backbone, fold))
+    device = study.device
+    network = backbones.skeleton(backbone, n_classes=len(study.dataset.label_names), plan=plan)
+    state = {name: tensor.numel() * tensor.element_size() for name, tensor in network.state_dict().items()}
+    blocks = {name: network.block_of(name) for name in state}
+    fresh = sum(size for name, size in state.items() if blocks[name] == "head" or not plan.is_pretrained(blocks[name]))
+    network.to(device, memory_format=torch.channels_last).train()
+    learned = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(learned, fused=True)
+    x = torch.zeros((training.batch_size, *study.cache.shape[1:]), device=device)
+    x = x.contiguous(memory_format=torch.channels_last)
+    times = []
+    for _ in range(1 + STEPS):
+        started = time.perf_counter()
+        with precision.autocast(device, precision.choose(config, device)):
+            loss = network(x).float().square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        times.append(time.perf_counter() - started)
+    trained, held_out = study.dataset.split(fold)
+    # A forward pass is a third of a step.
+    steps = (len(trained) + len(held_out) / 3) / training.batch_size
+    return statistics.median(times[1:]) * steps, sum(state.values()) + fresh
+
+
+def text(planned: Sequence[Planned]) -> str:
+    """A line a run, and the sums."""
+    planned = list({row.id: row for row in planned}.values())
+    lines = [
+        (row.id, f"{row.epochs_done}/{row.epochs}", _duration(row.seconds), f"{row.nbytes / 1e6:.1f}")
+        for row in planned
+    ]
+    missing = [row for row in planned if row.epochs_done < row.epochs]
+    seconds, nbytes = sum(row.seconds for row in missing), sum(row.nbytes for row in missing)
+    said = f"{len(planned)} runs: {len(planned) - len(missing)} done, {len(missing)} to train"
+    if missing:
+        measured = sum(row.is_measured for row in missing)
+        how = f"of {measured} by finished runs like them, of {len(missing) - measured} by a timed step"
+        said += f", about {_duration(seconds)} one after the other ({how}), {nbytes / 1e6:.0f} MB of disk"
+    return "\n".join([cli.table([("run", "epochs", "time left", "disk [MB]"), *lines]), said])
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
