@@ -7,6 +7,7 @@ the three colours of an image: short windows resolve time, long ones frequency.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -321,21 +322,28 @@ def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
     DataError
         Where the file is damaged, or holds other features.
     """
+    with opened(path) as file:
+        if file.attrs["key"] != key:
+            raise DataError(f"{path} holds other features than those with the key {key[:8]}: delete it")
+        places = {clip: i for i, clip in enumerate(file["clip_ids"].asstr()[:])}
+        if unknown := [clip for clip in clip_ids if clip not in places]:
+            raise DataError(f"{path} holds no features of {unknown[0]}: name the clips that they are to be made of")
+        features = file["features"]
+        S = np.empty((len(clip_ids), *features.shape[1:]), np.float32)
+        for i, clip in enumerate(clip_ids):
+            S[i] = features[places[clip]]
+        return S
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A feature cache for reading; whatever is wrong with it becomes one DataError."""
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs["key"] != key:
-                raise DataError(f"{path} holds other features than those with the key {key[:8]}: delete it")
-            places = {clip: i for i, clip in enumerate(file["clip_ids"].asstr()[:])}
-            if unknown := [clip for clip in clip_ids if clip not in places]:
-                raise DataError(f"{path} holds no features of {unknown[0]}: name the clips that they are to be made of")
-            features = file["features"]
-            S = np.empty((len(clip_ids), *features.shape[1:]), np.float32)
-            for i, clip in enumerate(clip_ids):
-                S[i] = features[places[clip]]
-            return S
+            yield file
+    except FileNotFoundError as error:
+        raise DataError(f"{path} has gone: the same command computes it again") from error
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path} is no readable feature cache: delete it, it is computed again") from error
 
 
@@ -397,7 +405,7 @@ class FeatureCache:
 
     def load(self) -> np.ndarray:
         """All features at once, of the cache's shape and type."""
-        with h5py.File(self.path, "r") as file:
+        with opened(self.path) as file:
             return file["features"][:]
 
     def fill(self) -> None:

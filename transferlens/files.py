@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import errno
 import glob
 import hashlib
 import json
@@ -36,6 +37,8 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
         if not psutil.pid_exists(int(left.name.split("-")[-1].removesuffix(".tmp"))):
             left.unlink(missing_ok=True)  # its writer was killed
     beside = path.with_name(f".{path.name}.{host}-{os.getpid()}.tmp")
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, and a file is to be written there", str(path))
     try:
         yield beside
         with beside.open("rb") as file:

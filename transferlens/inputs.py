@@ -21,14 +21,13 @@ import numpy as np
 from transferlens import lazy
 from transferlens.augment import Augmentation, VariantCache
 from transferlens.errors import CheckpointError
-from transferlens.features import FeatureCache, read_cached
+from transferlens.features import FeatureCache, opened, read_cached
 from transferlens.files import check_space
 
 if TYPE_CHECKING:
     from transferlens.datasets import DataOptions, DataSet
     from transferlens.runs import Run
 
-h5py = lazy.load("h5py")
 psutil = lazy.load("psutil")
 torch = lazy.load("torch")
 tqdm = lazy.load("tqdm")
@@ -48,7 +47,7 @@ def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 def _read_ahead(path: Path, rows: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
     """Feature rows read from HDF5, a tensor for each array of row numbers, in a thread that is some batches ahead."""
-    with h5py.File(path, "r") as file, ThreadPoolExecutor(1) as pool:
+    with opened(path) as file, ThreadPoolExecutor(1) as pool:
         features = file["features"]
 
         def read(places: np.ndarray) -> torch.Tensor:
