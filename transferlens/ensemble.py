@@ -285,8 +285,8 @@ def reliability_rows(members: Members) -> list[ReliabilityRow]:
 
 def draw(rows: Sequence[Row], by_size: Sequence[SizeRow], bins: Sequence[ReliabilityRow], title: str = "") -> Figure:
     """Accuracy by fold, accuracy against size, where the gain comes from, and calibration."""
-    fig, axes = display.new_figure(2, 2, width=11.5, height=8.6)
     whole = [row for row in rows if not row.fold]
+    fig, axes = display.new_figure(2, 2, width=max(11.5, 3 * len(whole)), height=8.6)
     palette = display.colours([row.ensemble for row in whole])
     folds = {row.ensemble: [r for r in rows if r.ensemble == row.ensemble and r.fold] or [row] for row in whole}
     points = {
@@ -317,7 +317,7 @@ def draw(rows: Sequence[Row], by_size: Sequence[SizeRow], bins: Sequence[Reliabi
         "dashed: single networks; bins of 5 clips or more, areas follow them", fontsize="small", loc="left"
     )
     for ax in (axes[0, 0], axes[1, 0]):
-        ax.set_xticks(range(len(palette)), [name.replace(", ", "\n") for name in palette], fontsize="small")
+        ax.set_xticks(range(len(palette)), [name.replace(", ", "\n") for name in palette], fontsize="x-small")
     labels = dict(zip(palette, _results(whole), strict=True))
     fig.legend(
         display.handles({labels[name]: colour for name, colour in palette.items()}),
