@@ -2,9 +2,10 @@
 
     python benchmarks/augmentation.py --clips path/to/esc10/clips.csv
 
-One thread either way. How near both come to a clip that sounds two semitones higher: where clips are resized to one
-width, the exact one is the waveform played faster, which a resampling gives. Printed are quartiles of the differences
-of log-mel features from it, of cells above its median, and those between two neighbouring semitones.
+One thread either way, the same semitones and rates, and clips padded to one length, so that both stretch. How near both
+come to a clip that sounds two semitones higher: where clips are resized to one width, the exact one is the waveform
+played faster, which a resampling gives. Printed are quartiles of the differences of log-mel features from it, of cells
+above its median, and those between two neighbouring semitones.
 """
 
 from __future__ import annotations
@@ -45,19 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Render both ways."""
     options = cli.parse(Options, argv, prog="benchmarks/augmentation.py")
     dataset = options.open()
-    settings = FeatureOptions().settings(dataset)
+    padded, settings = (FeatureOptions(fit=fit).settings(dataset) for fit in ("pad", "stretch"))
     places = np.linspace(0, len(dataset.clips) - 1, options.n_clips).astype(int)
     clips = [dataset.load(dataset.clips[i]) for i in places]
     # The clip as it is comes first, and costs librosa nothing: shifted and stretched ones alone are compared.
-    draws = [[(s or 1, r) for s, r in Augmentation("spectrum", options.variants + 1).draws(i)[1:]] for i in places]
+    draws = [Augmentation("spectrum", options.variants + 1).draws(i)[1:] for i in places]
     times = {}
     with threadpoolctl.threadpool_limits(1):
         for way in (from_spectrum, from_waveform):
-            way(clips[0], settings, draws[0][:1])
-            work = [(clip, each) for clip, each in zip(clips, draws, strict=True)]
-            some = work if way is from_spectrum else [(clip, each[:1]) for clip, each in work]
-            done = sum(len(each) for _, each in some)
-            times[way] = seconds(lambda way=way, some=some: [way(y, settings, each) for y, each in some]) / done
+            way(clips[0], padded, draws[0][:1])
+            work = seconds(lambda way=way: [way(y, padded, each) for y, each in zip(clips, draws, strict=True)])
+            times[way] = work / (len(clips) * options.variants)
     found: dict[str, list[np.ndarray]] = {}
     for y in clips:
         exact = faster(y, settings, 2)

@@ -7,6 +7,8 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +70,12 @@ def apart(work: Callable[..., Any], *arguments: Any) -> Any:
     """What some work gives in a process of its own: how one side sets up its process must not help the other."""
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
+
+
+def peak_memory() -> float:
+    """Largest resident set of this process so far [bytes]."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 def seconds(work: Callable[[], Any], repeats: int = 1) -> float:

@@ -3,8 +3,7 @@
     python benchmarks/depthwise.py
 
 torch computes the gradients of bf16 depthwise convolutions slowly where strides or kernels are large; we compute them
-in fp32, and all else in bf16. Printed: seconds a step (the median), the ratio to ours, and how far the first step's
-gradient is from fp32's.
+in fp32, and all else in bf16. Beside: how near both first gradients are to fp32's, and what that takes.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
+from claims import Claim, report
 
 from transferlens import backbones, cli, precision
 from transferlens.memory import keep_freed_memory
@@ -57,11 +57,11 @@ def step(network: torch.nn.Module, x: torch.Tensor, target: torch.Tensor, side: 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a line a side."""
+    """Time all sides."""
     options = cli.parse(Options, argv, prog="benchmarks/depthwise.py")
     keep_freed_memory()  # as in training
     torch.manual_seed(0)
-    network = backbones.build(options.backbone, n_classes=10, plan=TransferPlan())
+    network = backbones.skeleton(options.backbone, n_classes=10, plan=TransferPlan.scratch()).train()
     network.to(memory_format=torch.channels_last)
     x = torch.randn(options.batch_size, 3, 128, 250).contiguous(memory_format=torch.channels_last)
     target = torch.randint(0, 10, (options.batch_size,))
@@ -75,12 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             laps.append(time.perf_counter() - start)
         times[side] = statistics.median(laps)
     ours, exact = times["ours (bf16)"], gradients["torch fp32"]
-    rows = [("side", "step [s]", "ratio to ours", "cosine with fp32")]
-    for side, seconds in times.items():
-        cosine = torch.cosine_similarity(gradients[side], exact, dim=0)
-        rows.append((side, f"{seconds:.3f}", f"{seconds / ours:.2f}", f"{cosine:.4f}"))
-    print(f"{options.backbone}, {options.batch_size} clips a step, {torch.get_num_threads()} threads")
-    print(cli.table(rows))
+    near = {side: torch.cosine_similarity(each, exact, dim=0) for side, each in gradients.items()}
+    cosines = " and ".join(f"{near[side]:.4f}" for side in list(near)[:2])
+    work = f"gradient of a batch of {options.batch_size}, {options.backbone}"
+    beside = f"cosine with fp32's gradient {cosines}; fp32 takes {times['torch fp32']:.3g} s"
+    report(Claim(work, "torch's bf16 autocast", ours, times["torch bf16"], "s", 1, beside))
     return cli.DONE
 
 

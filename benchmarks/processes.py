@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from claims import Claim, report
+from claims import Claim, apart, report
 
 from transferlens import cli
 
@@ -98,8 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     work = f"two runs of {options.steps} steps, {options.backbone}"
     report(Claim(f"{work}, at once", "one after the other, 2 threads", times[2], 2 * times[1], "s", 1))
     if options.compiled:
-        with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            plain, fast, first = pool.submit(compiled, options.backbone, options.steps).result()
+        plain, fast, first = apart(compiled, options.backbone, options.steps)
         beside = f"compiling takes {first:.0f} s, as long as {first / (plain / options.steps):.0f} plain steps"
         report(Claim(f"{options.steps} steps, compiled", "not compiled", fast, plain, "s", 1, beside))
     return cli.DONE

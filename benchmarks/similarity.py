@@ -3,7 +3,7 @@
     python benchmarks/similarity.py
 
 The textbook way keeps all activations, takes the singular value decomposition of each side, and the canonical
-correlations of the leading directions by QR. Ours sees the same activations batch by batch. Memory is what numpy has
+correlations of the leading directions. Ours sees the same activations batch by batch. Memory is what numpy has
 allocated at the worst moment, without the batches that both are given.
 
 Then a whole network against another, at all convolutions and ends of blocks: what the two forward passes alone take,
@@ -12,9 +12,6 @@ and what the comparison takes in all, in processes of their own. Memory there is
 
 from __future__ import annotations
 
-import concurrent.futures
-import multiprocessing
-import resource
 import sys
 import time
 import tracemalloc
@@ -22,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from claims import Claim, report
+from claims import Claim, apart, peak_memory, report
 
 from transferlens import cli
 from transferlens.similarity import Moments
@@ -82,7 +79,7 @@ def textbook(batches: Batches, variance: float) -> float:
         X -= X.mean(0)
         U, s, _ = np.linalg.svd(X, full_matrices=False)
         k = int(np.searchsorted(np.cumsum(s**2) / (s**2).sum(), variance) + 1)
-        bases.append(np.linalg.qr(U[:, :k] * s[:k])[0])
+        bases.append(U[:, :k])
     return float(np.linalg.svd(bases[0].T @ bases[1], compute_uv=False).mean())
 
 
@@ -119,13 +116,12 @@ def network_cost(options: Options, positions: str | None) -> tuple[float, float]
                     net.features(part)
     else:
         layerwise.compare(*nets, x, positions=positions)
-    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return time.perf_counter() - start, peak_memory() / 1e6
 
 
 def alone(options: Options, positions: str | None) -> tuple[float, float]:
     """`network_cost` in a process of its own."""
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(network_cost, options, positions).result()
+    return apart(network_cost, options, positions)
 
 
 @cli.command

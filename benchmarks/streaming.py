@@ -8,9 +8,6 @@ process of its own each. Memory is the process's largest resident set.
 
 from __future__ import annotations
 
-import concurrent.futures
-import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -20,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from claims import Claim, report
+from claims import Claim, apart, peak_memory, report
 
 from transferlens import cli
 from transferlens.features import FeatureCache
@@ -74,7 +71,7 @@ def cost(folder: Path, options: Options, memory: float | None) -> tuple[float, f
     trainer.rows = trainer.rows[: 32 * options.batches]
     start = time.perf_counter()
     trainer._train(0)
-    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return time.perf_counter() - start, peak_memory() / 1e9
 
 
 @cli.command
@@ -86,10 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_clips(folder, options.n_clips)
         made = study(folder, options, None)
         FeatureCache(made.dataset, made.settings, folder / "cache").fill()
-        with concurrent.futures.ProcessPoolExecutor(
-            1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
-        ) as pool:
-            held, streamed = (pool.submit(cost, folder, options, memory).result() for memory in (None, 0.0))
+        held, streamed = (apart(cost, folder, options, memory) for memory in (None, 0.0))
     beside = f"peak memory {streamed[1]:.2f} GB from the file, {held[1]:.2f} GB from memory"
     work = f"training from a file, {options.n_clips} clips"
     report(Claim(work, "the same from memory", streamed[0], held[0], "s", 0.8, beside))

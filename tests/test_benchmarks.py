@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import subprocess
@@ -35,6 +36,16 @@ def test_a_claim_says_whether_it_is_met(tmp_path, monkeypatch, capsys):
     lines = (tmp_path / "claims").read_text().splitlines()
     assert [made.Claim(**json.loads(line)) for line in lines] == [fast, slow]
     assert "**missed**" in capsys.readouterr().out
+
+
+def test_every_script_is_run():
+    text = (BENCHMARKS / "__main__.py").read_text()
+    named = ast.parse(text).body
+    values = {node.targets[0].id: node.value for node in named if isinstance(node, ast.Assign)}
+    run = {key.value for key in values["SCRIPTS"].keys}
+    apart = set(ast.literal_eval(values["APART"]))
+    assert run | apart == set(SCRIPTS)
+    assert not run & apart
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import soundfile
 import torch
 
 from transferlens import datasets
+from transferlens.datasets import DataOptions
 from transferlens.errors import DataError, ParameterError
 from transferlens.features import FeatureCache, FeatureOptions, FeatureSettings, log_mel, mel_filters
 
@@ -264,3 +265,46 @@ def test_mel_bands_are_librosa_s(sr, n_fft, n_mels):
 def test_shifted_mel_bands_read_lower_frequencies():
     plain, shifted = (mel_filters(16_000, 2048, 64, semitones).toarray() for semitones in (0, 12))
     np.testing.assert_allclose(shifted[:, :512], plain[:, :1024:2], atol=1e-6)  # an octave: half the bin
+
+
+def test_two_that_fill_one_cache_both_end_with_it(clips, tmp_path, monkeypatch):
+    """The other one ends, and takes its parts away, while this one writes a part."""
+    dataset = DataOptions(clips=clips, width=32).open()
+    one, other = (FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path) for _ in range(2))
+    save, done = np.save, []
+
+    def slow(file, rows):
+        save(file, rows)
+        if not done:
+            done.append(True)
+            other.fill()
+
+    monkeypatch.setattr(np, "save", slow)
+    one.fill()
+    assert one.is_complete()
+    assert {path.name for path in tmp_path.iterdir()} == {one.path.name}
+
+
+def test_a_part_of_another_size_is_made_again(clips, tmp_path):
+    dataset = DataOptions(clips=clips, width=32).open()
+    cache = FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path)
+    parts = cache.path.with_suffix(".parts")
+    parts.mkdir()
+    np.save(parts / "0.npy", np.zeros((2, 3, 128, 32), np.float32))
+    cache.fill()
+    assert cache.load().std() > 0
+
+
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_a_cache_that_is_damaged_later_is_named(clips, tmp_path, damage):
+    dataset = DataOptions(clips=clips, width=32).open()
+    cache = FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path)
+    cache.fill()
+    with h5py.File(cache.path) as file:
+        place = file["features"].id.get_chunk_info(0).byte_offset
+    content = bytearray(cache.path.read_bytes())
+    content[place + 100] ^= 1
+    cache.path.unlink() if damage == "gone" else cache.path.write_bytes(content)
+    message = {"flipped": "is no readable feature cache: delete it", "gone": "has gone: the same command computes it"}
+    with pytest.raises(DataError, match=message[damage]):
+        cache.load()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from transferlens.errors import DataError, ParameterError
-from transferlens.files import check_space, check_writable, complete_or_absent, content_hash, write_csv
+from transferlens.files import check_space, check_writable, complete_or_absent, content_hash, write_csv, write_text
 
 
 def test_written_whole(tmp_path):
@@ -73,3 +73,20 @@ def test_csv(tmp_path):
 
     write_csv([Row("a, b", 0.1), Row("ü", 1 / 3)], tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text(encoding="utf-8") == 'name,value\n"a, b",0.1\nü,0.3333333333333333\n'
+
+
+def test_files_of_a_host_with_a_longer_name_are_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("platform.node", lambda: "gpu")
+    others = tmp_path / ".a.txt.gpu-2-999999999.tmp"
+    mine = tmp_path / ".a.txt.gpu-999999999.tmp"
+    for path in (others, mine):
+        path.touch()
+    write_text("new", tmp_path / "a.txt")
+    assert others.exists()
+    assert not mine.exists()
+
+
+def test_a_folder_in_the_way_is_named(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"is a folder.*a\.txt'"):
+        write_text("new", tmp_path / "a.txt")

@@ -21,13 +21,13 @@ class Reader:
         text = path.read_text()
         if text == "bad":
             raise CheckpointError(f"{path.name} is bad")
-        return [path.stem, text]
+        return f"{path.stem} {text}"
 
 
-def listed(folder):
-    read = Reader()
-    found, problems = index.read_through(folder, suffixes=(".h5", ".partial"), read=read, n_columns=2)
-    return {path.relative_to(folder).as_posix(): words for path, words in found.items()}, problems, read.opened
+def listed(folder, version="1", read=None):
+    read = read or Reader()
+    found, problems = index.read_through(folder, suffixes=(".h5", ".partial"), read=read, version=version)
+    return {path.relative_to(folder).as_posix(): text for path, text in found.items()}, problems, read.opened
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_second_time_opens_nothing_and_says_the_same(folder):
     first, again = listed(folder), listed(folder)
     assert first[2] == ["c.partial", "a.h5", "b.h5"]
     assert again[2] == []
-    assert first[0] == again[0] == {"c.partial": ["c", "cc"], "set/a.h5": ["a", "aaa"], "set/b.h5": ["b", "bbb"]}
+    assert first[0] == again[0] == {"c.partial": "c cc", "set/a.h5": "a aaa", "set/b.h5": "b bbb"}
 
 
 def test_changed_new_and_gone_files(folder):
@@ -56,7 +56,7 @@ def test_changed_new_and_gone_files(folder):
     (folder / "set" / "b.h5").unlink()
     (folder / "new.h5").write_text("n")
     found, _, opened = listed(folder)
-    assert found == {"c.partial": ["c", "dd"], "new.h5": ["new", "n"], "set/a.h5": ["a", "other length"]}
+    assert found == {"c.partial": "c dd", "new.h5": "new n", "set/a.h5": "a other length"}
     assert opened == ["c.partial", "new.h5", "a.h5"]
     assert listed(folder)[2] == []
     assert "b.h5" not in (folder / index.NAME).read_text()
@@ -76,6 +76,24 @@ def test_a_damaged_index_is_made_anew(folder, content):
     (folder / index.NAME).write_bytes(content)
     assert listed(folder)[0] == first
     assert listed(folder)[2] == []
+
+
+def test_an_index_of_another_version_is_not_used(folder):
+    listed(folder)
+    assert listed(folder, version="2")[2] == ["c.partial", "a.h5", "b.h5"]
+    assert listed(folder, version="2")[2] == []
+
+
+def test_files_that_go_while_they_are_listed_are_no_problem(folder):
+    class Slow(Reader):
+        def __call__(self, path):
+            if path.name == "a.h5":
+                path.unlink()
+                raise CheckpointError(f"{path} does not exist")
+            return super().__call__(path)
+
+    found, problems, _ = listed(folder, read=Slow())
+    assert (list(found), problems) == (["c.partial", "set/b.h5"], [])
 
 
 def test_an_index_that_cannot_be_written_is_done_without(folder):

@@ -69,8 +69,22 @@ def test_id_reads_like_the_point():
         ),
     ],
 )
-def test_every_setting_is_in_the_id(change):
+def test_settings_are_in_the_id(change):
     assert dataclasses.replace(CONFIG, **change).id != CONFIG.id
+
+
+def test_every_setting_is_in_the_id():
+    """Another value of each field, by its type, makes another run."""
+    others = {"optimizer": "adamw", "schedule": "step", "normalise": "none", "precision": "fp32", "augment": "spectrum"}
+    others |= {"milestones": (3,), "threads": 2}
+    for field in dataclasses.fields(CONFIG.training):
+        base = dataclasses.replace(CONFIG.training, augment="waveform")
+        value = others.get(field.name, getattr(base, field.name) + 1 if field.name not in others else None)
+        one, other = (
+            dataclasses.replace(CONFIG, training=t) for t in (base, dataclasses.replace(base, **{field.name: value}))
+        )
+        assert one.id != other.id, field.name
+    assert dataclasses.replace(CONFIG, inner_fold="2").id != CONFIG.id
 
 
 def test_id_is_a_file_name():

@@ -34,9 +34,7 @@ from transferlens.features import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from transferlens.datasets import Clip, DataSet
+    from transferlens.datasets import Clip
 
 librosa = lazy.load("librosa")
 torch = lazy.load("torch")
@@ -158,18 +156,24 @@ class VariantCache(FeatureCache):
     """Variants of every clip of a data set in one HDF5 file, those of one clip after another, in half precision.
 
     Half precision rounds log-mel features by 0.004 at most, less than a twentieth of a semitone's change.
+
+    Parameters
+    ----------
+    clips : FeatureCache
+        Of the clips as they are, beside which it lies.
+    augmentation : Augmentation
     """
 
     dtype = "f2"
 
-    def __init__(self, dataset: DataSet, settings: FeatureSettings, folder: Path, augmentation: Augmentation) -> None:
-        self.augmentation = augmentation
-        super().__init__(dataset, settings, folder)
+    def __init__(self, clips: FeatureCache, augmentation: Augmentation) -> None:
+        self.clips, self.augmentation = clips, augmentation
+        super().__init__(clips.dataset, clips.settings, clips.path.parent)
 
     @property
     def content(self) -> list:
         """What the key is made of."""
-        return [*super().content, RECIPE, self.augmentation.kind, self.augmentation.variants]
+        return [self.clips.key, RECIPE, self.augmentation.kind, self.augmentation.variants]
 
     @property
     def per_clip(self) -> int:

@@ -279,7 +279,8 @@ class FeatureOptions:
 
 
 def _workers() -> int:
-    return os.cpu_count() or 1
+    """A thread for each core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _or_error(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -426,20 +427,21 @@ class FeatureCache:
         problems: list[DataError] = []
         n_clips = len(self.dataset.clips)
         bar = tqdm.tqdm(total=n_clips, desc=f"features of {self.dataset.name}", unit="clip", delay=1, disable=None)
-        with bar:
-            for clips in self._parts():
-                path = folder / f"{clips[0]}.npy"
-                if _readable(path) is None:
-                    problems += self._fill_part(clips, path, bar)
-                bar.update(clips[-1] + 1 - bar.n)
-        if problems:
-            shutil.rmtree(folder, ignore_errors=True)
-            _refuse(problems, n_clips)
         try:
-            self._join(folder)
+            with bar:
+                for clips in self._parts():
+                    path = folder / f"{clips[0]}.npy"
+                    if not _is_part(path, (len(clips) * self.per_clip, *self.shape[1:])):
+                        problems += self._fill_part(clips, path, bar)
+                    bar.update(clips[-1] + 1 - bar.n)
+            if not problems:
+                self._join(folder)
         except FileNotFoundError:  # another process was faster
             if not self.is_complete():
                 raise
+        if problems:
+            shutil.rmtree(folder, ignore_errors=True)
+            _refuse(problems, n_clips)
         shutil.rmtree(folder, ignore_errors=True)
 
     def _parts(self) -> Iterator[range]:
@@ -476,9 +478,9 @@ class FeatureCache:
             file.attrs.update(key=self.key, recipe=RECIPE, settings=json.dumps(dataclasses.asdict(self.settings)))
 
 
-def _readable(path: Path) -> np.ndarray | None:
-    """A part, where it is there and whole."""
+def _is_part(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a part is there and whole."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False).shape == shape
     except (OSError, ValueError, EOFError):
-        return None
+        return False

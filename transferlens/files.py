@@ -33,8 +33,10 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Host and process keep two writers of one file apart; the last one to finish wins, whole.
     host = platform.node()
-    for left in path.parent.glob(glob.escape(f".{path.name}.{host}-") + "*.tmp"):
-        if not psutil.pid_exists(int(left.name.split("-")[-1].removesuffix(".tmp"))):
+    start = f".{path.name}.{host}-"
+    for left in path.parent.glob(f"{glob.escape(start)}*.tmp"):
+        process = left.name.removeprefix(start).removesuffix(".tmp")
+        if process.isdecimal() and not psutil.pid_exists(int(process)):  # else of a host with a longer name
             left.unlink(missing_ok=True)  # its writer was killed
     beside = path.with_name(f".{path.name}.{host}-{os.getpid()}.tmp")
     if path.is_dir():

@@ -30,29 +30,30 @@ def _walk(folder: Path, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
             if entry.is_dir():
                 yield from _walk(Path(entry.path), suffixes)
             elif entry.name.endswith(tuple(suffixes)):
-                status = entry.stat()
-                yield entry.path, f"{status.st_size}-{status.st_mtime_ns}"
+                with contextlib.suppress(FileNotFoundError):  # gone since
+                    status = entry.stat()
+                    yield entry.path, f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _known(path: Path, n_columns: int) -> dict[tuple[str, str], list[str]]:
+def _known(path: Path, version: str) -> dict[tuple[str, str], str]:
     """The lines of an index by relative path and stamp; none where it is not to be had, or is not what was written."""
     try:
         digest, _, text = path.read_text(encoding="utf-8").partition("\n")
     except (OSError, UnicodeDecodeError):
         return {}
-    if digest != _digest(text):
+    if digest != _digest(text, version):
         return {}
     rows = (line.split("\t") for line in text.split("\n"))
-    return {(row[0], row[1]): row[2:] for row in rows if len(row) == n_columns + 2}
+    return {(row[0], row[1]): row[2] for row in rows if len(row) == 3}
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(text: str, version: str) -> str:
+    return hashlib.sha256(f"{version}\n{text}".encode()).hexdigest()
 
 
 def read_through(
-    folder: Path, *, suffixes: Sequence[str], read: Callable[[Path], Sequence[str]], n_columns: int
-) -> tuple[dict[Path, Sequence[str]], list[str]]:
+    folder: Path, *, suffixes: Sequence[str], read: Callable[[Path], str], version: str
+) -> tuple[dict[Path, str], list[str]]:
     """What `read` gives for every file below a folder; files whose lines in the index are current are not opened.
 
     Parameters
@@ -61,36 +62,37 @@ def read_through(
     suffixes : sequence of str
         How the files' names end.
     read : callable
-        Takes a path, gives `n_columns` words without tabs or line ends; raises CheckpointError for files that cannot
-        be read, which are not remembered.
-    n_columns : int > 0
+        Takes a path, gives a text without tabs and line ends; raises CheckpointError for files that cannot be read,
+        which are not remembered.
+    version : str
+        Of what `read` gives: an index of another one is not used.
 
     Returns
     -------
-    found : dict of Path to sequence of str
+    found : dict of Path to str
         In the order of the paths.
     problems : list of str
         The errors' messages.
     """
     index = folder / NAME
-    known, found, problems, opened = _known(index, n_columns), {}, [], 0
+    known, found, problems, new = _known(index, version), {}, [], 0
     lines = []
     start = len(str(folder)) + 1
     for path, stamp in sorted(_walk(folder, suffixes)):
-        row = known.get((path[start:], stamp))
-        if row is None:
-            opened += 1
+        text = known.get((path[start:], stamp))
+        if text is None:
             try:
-                row = read(Path(path))
+                text = read(Path(path))
             except CheckpointError as error:
-                problems.append(str(error))
+                if Path(path).exists():  # else gone since
+                    problems.append(str(error))
                 continue
-        found[Path(path)] = row
-        lines.append("\t".join([path[start:], stamp, *row]))
-    new = opened - len(problems)
+            new += 1
+        found[Path(path)] = text
+        lines.append(f"{path[start:]}\t{stamp}\t{text}")
     gone = len(known) - (len(found) - new)
     if new + gone > STALE * len(found):
         with contextlib.suppress(OSError), complete_or_absent(index) as beside:  # it is a help, no need
             text = "\n".join(lines)
-            beside.write_text(f"{_digest(text)}\n{text}", encoding="utf-8")
+            beside.write_text(f"{_digest(text, version)}\n{text}", encoding="utf-8")
     return found, problems

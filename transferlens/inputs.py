@@ -103,7 +103,7 @@ class Data:
 
     def variants(self, augmentation: Augmentation) -> VariantCache:
         """The cache of augmented clips, rendered where that has not been done; one is held at a time."""
-        cache = VariantCache(self.dataset, self.cache.settings, self.cache.path.parent, augmentation)
+        cache = VariantCache(self.cache, augmentation)
         if cache.key not in self._held:
             cache.fill()
             self._held = {key: held for key, held in self._held.items() if key == self.cache.key}

@@ -8,6 +8,7 @@ epoch and what resuming needs. ``python -m transferlens.runs`` lists a store.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import json
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens import backbones, claims, cli, index, lazy
+from transferlens import __version__, backbones, claims, cli, index, lazy
 from transferlens.config import RunConfig, Training
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.files import check_space, complete_or_absent
@@ -515,38 +516,20 @@ def summarise(path: Path) -> RunSummary:
         )
 
 
-def _words(path: Path) -> list[str]:
+def _line(path: Path) -> str:
     """A summary as the index has it."""
-    summary = summarise(path)
-    return [str(getattr(summary, name)) for name in _COLUMNS]
-
-
-# What the index keeps of a summary, and how it is read back.
-_COLUMNS = {
-    "id": str,
-    "epochs": int,
-    "epochs_done": int,
-    "accuracy_last": float,
-    "accuracy_best": float,
-    "seconds": float,
-    "nbytes": int,
-    "settings": str,
-}
+    summary = vars(summarise(path))
+    return json.dumps({name: value for name, value in summary.items() if name != "path"}, separators=(",", ":"))
 
 
 def scan(folder: Path) -> tuple[list[RunSummary], list[str]]:
     """All runs below a folder, and what is wrong with the files that are none."""
     if not Path(folder).is_dir():
         raise CheckpointError(f"runs={str(folder)!r} is no folder: name a run store, or train a run first")
-    found, problems = index.read_through(
-        Path(folder), suffixes=(".h5", ".partial"), read=_words, n_columns=len(_COLUMNS)
-    )
-    kinds = _COLUMNS.items()
-    summaries = [
-        RunSummary(path=path, **{name: kind(word) for (name, kind), word in zip(kinds, words, strict=True)})
-        for path, words in found.items()
-    ]
-    return summaries, problems
+    columns = [field.name for field in dataclasses.fields(RunSummary)]
+    version = f"{__version__} {SCHEMA} {columns}"
+    found, problems = index.read_through(Path(folder), suffixes=(".h5", ".partial"), read=_line, version=version)
+    return [RunSummary(path=path, **json.loads(line)) for path, line in found.items()], problems
 
 
 def list_runs(folder: Path | str) -> list[RunSummary]:

@@ -93,7 +93,8 @@ class SweepOptions(FeatureOptions, DataOptions):
     augment: Literal["none", "spectrum", "waveform", "released"] | None = None
     """Pitch shifts of -2 to 2 semitones and time stretches by 0.9 to 1.2 of training clips, rendered once. spectrum:
     from one Fourier transform a clip. waveform: by librosa, slower (the paper). released: the same, but always 2
-    semitones up, as the paper's code was when it appeared. With --fit stretch, stretches leave almost no trace."""
+    semitones up, as the paper's code was when it appeared. With --fit stretch, stretches leave almost no trace, none in
+    spectrum, whose renderings are then five at most."""
     variants: int | None = None
     """Renderings of a clip, of which training draws one an epoch. Default: 8."""
     masks: int | None = None

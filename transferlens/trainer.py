@@ -75,8 +75,8 @@ def _normalisation(data: Data, rows: np.ndarray, how: str) -> np.ndarray:
         lowest, highest = min(lowest, x.min().item()), max(highest, x.max().item())
         moments += len(x) / len(rows) * np.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
     if how == "imagenet":
-        colours = np.resize(IMAGENET, (2, channels)) if channels == 3 else np.repeat(IMAGENET.mean(1), channels)
-        return np.array([[lowest], [0]]) + (highest - lowest or 1) * colours.reshape(2, channels)
+        colours = IMAGENET if channels == 3 else np.repeat(IMAGENET.mean(1, keepdims=True), channels, axis=1)
+        return np.array([[lowest], [0]]) + (highest - lowest or 1) * colours
     mean, square = moments
     return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 1e-12))])
 
@@ -213,9 +213,10 @@ class Trainer:
         if accuracy > max(self.history["heldout_accuracy"], default=-1):
             self.logits_best = self.logits_last
         held_out_loss = torch.nn.functional.cross_entropy(logits, target).item()
-        row = [loss, held_out_loss, accuracy, lr, time.perf_counter() - started]
-        if len(self.inner):
-            row.append(float((self._logits(self.inner).argmax(1) == self.data.labels[self.inner]).mean()))
+        inner = [
+            float((self._logits(rows).argmax(1) == self.data.labels[rows]).mean()) for rows in [self.inner] if len(rows)
+        ]
+        row = [loss, held_out_loss, accuracy, lr, time.perf_counter() - started, *inner]
         for name, value in zip(self.history, row, strict=True):
             self.history[name].append(value)
 
