@@ -20,7 +20,7 @@ LAYERS = [
     ["claims"],
     ["index"],
     ["stats", "predictions", "corruptions", "canonical", "shapes", "manifest", "features"],
-    ["moments", "display", "synth", "layouts", "augment"],
+    ["moments", "display", "synth", "layouts", "augment", "downloads"],
     ["similarity", "audit"],
     ["listen"],
     ["datasets"],

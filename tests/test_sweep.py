@@ -7,7 +7,10 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -208,32 +211,43 @@ def test_two_workers_give_the_bits_of_one(study, tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_that_are_killed_change_nothing(study, tmp_path):
-    """Whoever is in the store is killed, now and then; the sweep goes on to its end."""
-    alone = study(threads=1, epochs=6)
+def test_kills_change_nothing(study, tmp_path):
+    """Workers and whole sweeps are killed at random; the same command goes on until all is done, to the same bits.
+
+    ``TRANSFERLENS_KILLS`` says how often, on so many seeds more.
+    """
+    kills = int(os.environ.get("TRANSFERLENS_KILLS", "6"))
+    seeds = tuple(range(2 + kills // 8))
+    alone = study(threads=1, epochs=4, seeds=seeds)
     points = alone.points(TransferPlan())
     alone.gather(points)
-    shared = study(threads=1, epochs=6, workers=2, runs=tmp_path / "shared")
-    done, killed = threading.Event(), []
-
-    def kill():
-        while not done.wait(1.0) and len(killed) < 4:
-            for claim in (tmp_path / "shared").rglob("*.claim"):
+    store, options = tmp_path / "killed", alone.options
+    argv = [sys.executable, "-m", "transferlens.train", "--threads", "1", "--workers", "2", "--epochs", "4"]
+    argv += ["--clips", options.clips, "--backbone", *options.backbone, "--weights", options.weights, "--width", "32"]
+    argv += ["--batch-size", "4", "--device", "cpu", "--cache", options.cache, "--runs", store, "--seeds", *seeds]
+    rng, killed = np.random.default_rng(0), {"worker": 0, "sweep": 0}
+    while True:
+        sweep = subprocess.Popen([*map(str, argv)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while sweep.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                sweep.wait(rng.uniform(0, 3))
+            if sum(killed.values()) == kills or not (claimed := sorted(store.rglob("*.claim"))):
+                continue
+            if rng.random() < 0.2:
+                sweep.kill()
+                killed["sweep"] += 1
+            else:
                 with contextlib.suppress(OSError, ValueError, KeyError):
-                    os.kill(json.loads(claim.read_text())["pid"], signal.SIGKILL)
-                    killed.append(claim.stem)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        shared.gather(points)
-    finally:
-        done.set()
-        killer.join()
-    assert killed
+                    os.kill(json.loads(rng.choice(claimed).read_text())["pid"], signal.SIGKILL)
+                    killed["worker"] += 1
+        if sweep.returncode != -signal.SIGKILL:
+            break
+    assert sweep.returncode == 0, sweep.stderr.read().decode()
+    print(killed)
+    assert sum(killed.values()) == kills or len(seeds) < 4  # a short sweep may be over before
     for point in points:
-        assert_same_bits(point.path(alone.options.runs), point.path(shared.options.runs))
-    assert {path.suffix for path in (tmp_path / "shared").rglob("*") if path.is_file()} == {".h5"}
+        assert_same_bits(point.path(options.runs), point.path(store))
+    assert {path.suffix for path in store.rglob("*") if path.is_file()} == {".h5"}
 
 
 def test_threads_are_part_of_a_run_and_as_they_were_after_it(study):
@@ -346,3 +360,42 @@ def test_what_goes_on_in_a_store(study):
         text = runs.progress(made.options.runs)
     assert "1 runs done, 1 under way" in text
     assert f"{points[1].id}  first epoch  process {os.getpid()} on " in text
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 8 MB, and a way to mount it again with other options."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", f"size=8m,{options}", "tmpfs", str(disk)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    if not shutil.which("mount") or not mount("rw"):
+        pytest.skip("a file system cannot be mounted here")
+    yield disk, mount
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_and_one_that_cannot_be_written_to(study, small_disk):
+    disk, mount = small_disk
+    made = study(runs=disk, epochs=1)
+    points = made.points(TransferPlan())
+    (disk / "other").write_bytes(bytes(3_500_000))
+    with pytest.raises(DataError, match=r"needs \d MB and .* has \d MB free: make room, or name another folder"):
+        made.gather(points)
+    done = [point.path(disk) for point in points if point.path(disk).is_file()]
+    assert len(done) == 1  # 2.7 MB each
+    before = done[0].read_bytes()
+    assert {path.suffix for path in disk.rglob("*") if path.is_file()} <= {".h5", ""}  # nothing half-written
+    assert mount("remount,ro")
+    with pytest.raises(ParameterError, match=r"runs='.*disk' must be a folder that can be written to"):
+        study(runs=disk, epochs=1)
+    assert mount("remount,rw")
+    (disk / "other").unlink()
+    with pytest.raises(DataError, match="make room"):
+        made.gather(points)  # room for two
+    assert done[0].read_bytes() == before
+    assert load_run(done[0]).config == points[0]

@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "datasets",
         "demo",
         "display",
+        "downloads",
         "duplicates",
         "engines",
         "ensemble",

@@ -20,9 +20,10 @@ import numpy as np
 import soundfile
 import soxr
 
-from transferlens import cli, layouts, synth
+from transferlens import cli, downloads, layouts, synth
 from transferlens.audit import Audit, audit, unreadable
-from transferlens.errors import DataError, ParameterError
+from transferlens.errors import DataError, ParameterError, TransferLensError
+from transferlens.files import check_writable
 from transferlens.layouts import Clip, natural, some
 from transferlens.manifest import ManifestRow, manifest
 
@@ -407,8 +408,12 @@ def _readable(dataset: DataSet) -> DataSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(DataOptions):
-    """List the data sets known by name; or describe one; or audit it for what would spoil an experiment."""
+    """List the data sets known by name; or describe one; or audit it for what would spoil an experiment; or get one."""
 
+    download: str | None = None
+    """Data set known by name to download and unpack: esc50, esc10, urbansound8k or gtzan."""
+    to: Path = Path("data")
+    """Folder that it goes to."""
     audit: bool = False
     """Decode every clip; exit code 1 where one cannot be read or a recording is in two folds."""
 
@@ -449,10 +454,33 @@ def _report(found: Audit) -> str:
     return f"{found.dataset}: {found.n_clips} clips\n\n{cli.table([['finding', 'folds', 'clips', 'why'], *rows])}"
 
 
+def _download(name: str, folder: Path) -> str:
+    """Get a data set; say how it is used."""
+    known = {name: row for name, row in manifest().items() if row.archive}
+    if name not in known:
+        raise ParameterError(f"download={name!r} must be one of {', '.join(known)}")
+    check_writable("to", folder)
+    target = downloads.fetch(known[name], folder)
+    # Archives hold the data set's folder, or what is in it.
+    roots = [target, *sorted(path for path in target.iterdir() if path.is_dir())]
+    problems = []
+    for root in roots:
+        try:
+            dataset = open_dataset(name, root=root)
+        except TransferLensError as error:
+            problems.append(str(error))
+        else:
+            return f"{len(dataset.clips)} clips: use them with --dataset {name} --root {root}"
+    raise DataError(f"{target} is no complete {name}, delete it and try again: {problems[0]}")
+
+
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
-    """List the known data sets, describe one, or audit it."""
+    """List the known data sets, describe one, audit it, or get it."""
     options = cli.parse(Options, argv, prog="datasets")
+    if options.download is not None:
+        print(_download(options.download, options.to))
+        return cli.DONE
     if options.audit:
         found = audit(options.open())
         print(_report(found))

@@ -76,10 +76,12 @@ class Step:
     def argv(self) -> list[str]:
         """As on the command line."""
         words: list[str] = []
+        usual = {field.name: field.default for field in fields(_module(self.command).Options)}
         for name, value in self.options.items():
             flag = name.replace("_", "-")
             if isinstance(value, bool):
-                words.append(f"--{flag}" if value else f"--no-{flag}")
+                # A flag says what is not so by default.
+                words += [] if value is usual[name] else [f"--{flag}" if value else f"--no-{flag}"]
             else:
                 words += [f"--{flag}", *(str(each) for each in (value if isinstance(value, list) else [value]))]
         return words
@@ -118,8 +120,8 @@ def read(path: Path) -> list[Step]:
             raise ParameterError(f"config={str(path)!r}: {command} of [[run]] {number} has no option {unknown[0]!r}")
         usual = {name.replace("-", "_"): value for name, value in shared.items()}
         found.append(Step(command, {name: value for name, value in (usual | own).items() if name in known}))
-    known = {name for step in found for name in step.options}
-    if unknown := sorted(name for name in shared if name.replace("-", "_") not in known):
+    everywhere = {field.name for step in found for field in fields(_module(step.command).Options)}
+    if unknown := sorted(name for name in shared if name.replace("-", "_") not in everywhere):
         raise ParameterError(f"config={str(path)!r}: no command of it has the option {unknown[0]!r} of [all]")
     return found
 

@@ -1,0 +1,207 @@
+"""Files from others are data: whatever is in them, readers give the project's own errors, or what is there.
+
+``TRANSFERLENS_FUZZ=10000 python -m pytest tests/test_fuzz.py`` tries so many cases a reader; a few by default.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from transferlens import study as study_file
+from transferlens import weights
+from transferlens.audit import unreadable
+from transferlens.datasets import DataOptions
+from transferlens.errors import TransferLensError
+from transferlens.features import FeatureCache, FeatureOptions
+from transferlens.plan import TransferPlan
+from transferlens.runs import load_run, progress, read_state, scan, summarise
+
+CASES = int(os.environ.get("TRANSFERLENS_FUZZ", "40"))
+# Seconds that a case may take, on a busy machine.
+MOST = 20
+
+fuzz = settings(
+    max_examples=CASES,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+def changed(content: bytes) -> st.SearchStrategy[bytes]:
+    """A file with some bytes altered, cut short, or with something put in."""
+    places = st.integers(0, len(content) - 1)
+
+    def flip(edits):
+        made = bytearray(content)
+        for place, value in edits:
+            made[place] ^= value
+        return bytes(made)
+
+    flipped = st.lists(st.tuples(places, st.integers(1, 255)), min_size=1, max_size=8).map(flip)
+    cut = places.map(lambda n: content[:n])
+    put = st.tuples(places, st.binary(max_size=64)).map(lambda p: content[: p[0]] + p[1] + content[p[0] :])
+    return st.one_of(flipped, cut, put)
+
+
+def own_errors_only(*readers):
+    """Each reader gives something, or an error of the project, soon."""
+    for reader in readers:
+        started = time.monotonic()
+        try:
+            reader()
+        except TransferLensError as error:
+            assert str(error).strip()
+        assert time.monotonic() - started < MOST
+
+
+CELLS = st.one_of(
+    st.sampled_from(
+        ["a.wav", "low-1-0.wav", "../a.wav", "/etc/passwd", "", " ", "1", "train", "low", "\0", "é", '"', "\n"]
+    ),
+    st.text(max_size=12),
+)
+
+
+@fuzz
+@given(rows=st.lists(st.lists(CELLS, max_size=5), max_size=6), joined=st.sampled_from([",", ";", "\t", '","']))
+def test_clip_lists_of_odd_cells(clips, rows, joined):
+    path = clips.with_name("odd.csv")
+    head = "path,label,fold\n"
+    path.write_text(head + "\n".join(joined.join(row) for row in rows), encoding="utf-8", newline="")
+    own_errors_only(lambda: unreadable(DataOptions(clips=path).open()))
+
+
+@fuzz
+@given(data=st.data())
+def test_clip_lists_of_odd_bytes(clips, data):
+    path = clips.with_name("odd.csv")
+    path.write_bytes(data.draw(st.one_of(st.binary(max_size=200), changed(clips.read_bytes()))))
+    own_errors_only(lambda: DataOptions(clips=path).open())
+
+
+def sounds() -> dict[str, bytes]:
+    y = np.random.default_rng(0).normal(size=4000) * 0.1
+    made = {}
+    for kind in ("WAV", "FLAC", "OGG", "AIFF", "AU"):
+        file = io.BytesIO()
+        soundfile.write(file, y, 8000, format=kind)
+        made[kind.lower()] = file.getvalue()
+    return made
+
+
+SOUNDS = sounds()
+
+
+@fuzz
+@given(data=st.data(), kind=st.sampled_from(sorted(SOUNDS)))
+def test_sounds(tmp_path, data, kind):
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(data.draw(changed(SOUNDS[kind])))
+    (tmp_path / "clips.csv").write_text(f"path,label,fold\n{path.name},a,1\n")
+
+    def read():
+        dataset = DataOptions(clips=tmp_path / "clips.csv", sr=8000).open()
+        y = dataset.load(dataset.clips[0])
+        assert np.isfinite(y).all()
+
+    own_errors_only(read)
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory, clips, weights_file):
+    """A run file, a snapshot and a feature cache, small ones."""
+    from transferlens.sweep import Study, SweepOptions
+
+    folder = tmp_path_factory.mktemp("fuzz")
+    options = SweepOptions(
+        clips=clips, backbone=("test_resnet",), weights=str(weights_file), width=32, epochs=1, batch_size=8,
+        folds=("1",), device="cpu", runs=folder / "runs", cache=folder / "cache",
+    )  # fmt: skip
+    made = Study(options)
+    (run,) = made.gather(made.points(TransferPlan.truncate(1))).values()
+    return made, run
+
+
+@fuzz
+@given(data=st.data())
+def test_run_files(small_run, tmp_path, data):
+    _, run = small_run
+    store = tmp_path / "store"
+    path = store / "set" / run.path.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.draw(changed(run.path.read_bytes())))
+
+    def whole():
+        found = load_run(path)
+        found.model()
+        found.initial_state()
+
+    own_errors_only(whole, lambda: summarise(path), lambda: scan(store), lambda: progress(store))
+
+
+@fuzz
+@given(data=st.data())
+def test_snapshots_cost_their_epochs_at_most(small_run, tmp_path, data):
+    """`trainer` starts over whatever `read_state` raises; it must come to an end."""
+    path = tmp_path / "run.partial"
+    path.write_bytes(data.draw(changed(small_run[1].path.read_bytes())))
+    started = time.monotonic()
+    try:
+        read_state(path)
+    except Exception as error:  # noqa: BLE001
+        assert not isinstance(error, MemoryError)
+    assert time.monotonic() - started < MOST
+
+
+@fuzz
+@given(data=st.data())
+def test_feature_caches(small_run, tmp_path, data):
+    made, _ = small_run
+    cache = FeatureCache(made.dataset, FeatureOptions().settings(made.dataset), tmp_path)
+    cache.path.parent.mkdir(exist_ok=True)
+    cache.path.write_bytes(data.draw(changed(made.cache.path.read_bytes())))
+    own_errors_only(cache.is_complete, cache.load)
+
+
+@fuzz
+@given(data=st.data())
+def test_weights(weights_file, tmp_path, data):
+    path = tmp_path / f"odd{weights_file.suffix}"
+    path.write_bytes(data.draw(changed(weights_file.read_bytes())))
+    weights.imagenet_state.cache_clear()
+    own_errors_only(lambda: weights.imagenet_state("test_resnet", str(path)))
+
+
+@fuzz
+@given(data=st.data())
+def test_study_files(tmp_path, data):
+    text = b'[all]\nfolds = ["1"]\n[[run]]\ncommand = "train"\nepochs = 1\n'
+    path = tmp_path / "study.toml"
+    path.write_bytes(data.draw(st.one_of(st.binary(max_size=60), changed(text))))
+    own_errors_only(lambda: [step.argv() for step in study_file.read(path)])
+
+
+@pytest.mark.slow
+def test_a_run_file_cut_at_every_4_kib_is_no_run(small_run, tmp_path):
+    """A power cut in the middle of a write: no beginning of a run file is taken for one."""
+    _, run = small_run
+    content, path = run.path.read_bytes(), tmp_path / "cut.h5"
+    for n in range(0, len(content), 4096):
+        path.write_bytes(content[:n])
+        with pytest.raises(TransferLensError):
+            load_run(path)
+        path.write_bytes(content[:n] + bytes(len(content) - n))  # or its blocks were never written
+        if content[n:].strip(b"\0"):
+            own_errors_only(lambda: load_run(path).model())
+    shutil.copy(run.path, path)
+    assert load_run(path).config == run.config

@@ -1,0 +1,101 @@
+"""Studies: what a file says becomes commands, runs that several ask for are trained once, wrong files are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from transferlens import study
+from transferlens.errors import ParameterError
+from transferlens.study import Step
+
+PAPER = Path(__file__).parents[1] / "analyses" / "paper.toml"
+
+
+def written(folder, text):
+    path = folder / "study.toml"
+    path.write_text(text)
+    return path
+
+
+def test_options_are_as_on_the_command_line(tmp_path):
+    path = written(
+        tmp_path,
+        """
+        [all]
+        backbone = ["resnet50", "densenet201"]
+        seeds = [0, 1]
+        [[run]]
+        command = "pretraining"
+        seeds = [2]
+        weight_decay = 0.5
+        long = false
+        dry-run = false
+        [[run]]
+        command = "tables"
+        """,
+    )
+    first, second = study.read(path)
+    assert first.argv() == [
+        *("--backbone", "resnet50", "densenet201", "--seeds", "2", "--weight-decay", "0.5", "--no-long")
+    ]
+    assert (second.command, second.argv()) == ("tables", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("= 1", "is no TOML"),
+        ("", r"must hold one \[all\] at most and \[\[run\]\] at least once"),
+        ("[all]\nseeds = [1]", "at least once"),
+        ('[run]\ncommand = "train"', "at least once"),
+        ('[[run]]\ncommand = "train"\n[other]\na = 1', "nothing else"),
+        ('[[run]]\ncommand = "rm"', r"command='rm' of \[\[run\]\] 1 must be one of pretraining, freeze"),
+        ("[[run]]\nseeds = [1]", "command=None of"),
+        ('[[run]]\ncommand = "train"\nsedes = [1]', r"train of \[\[run\]\] 1 has no option 'sedes'"),
+        ('[all]\nsedes = [1]\n[[run]]\ncommand = "train"', r"has the option 'sedes' of \[all\]"),
+    ],
+)
+def test_files_against_the_rules_are_named(tmp_path, text, message):
+    with pytest.raises(ParameterError, match=rf"study\.toml.*{message}"):
+        study.read(written(tmp_path, text))
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(ParameterError, match="none.toml' cannot be read: No such file"):
+        study.read(tmp_path / "none.toml")
+
+
+def test_dry_run_counts_shared_runs_once_and_the_study_trains_them_once(options, tmp_path, capsys):
+    texts = dict(option.removeprefix("--").split("=", 1) for option in options)
+    lines = [f"{name} = {value if value.isdecimal() else repr(value)}" for name, value in texts.items()]
+    lines += ['folds = ["1"]']
+    text = "\n".join(["[all]", *lines, "[[run]]", 'command = "pretraining"', "long = false", "[[run]]"])
+    path = written(tmp_path, f'{text}\ncommand = "truncate"\nblock = [3]\n[[run]]\ncommand = "tables"\n')
+    assert study.main(["--config", str(path), "--dry-run"]) == 0
+    assert "3 runs: 0 done, 3 to train" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+    assert study.main(["--config", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "== pretraining" in out
+    assert {f.name for f in (tmp_path / "figures").glob("*.png")} == {"pretrained_vs_scratch.png", "truncate.png"}
+    assert len(list((tmp_path / "runs").rglob("*.h5"))) == 3
+    assert study.main(["--config", str(path), "--dry-run"]) == 0
+    assert "3 runs: 3 done, 0 to train" in capsys.readouterr().out
+
+
+def test_the_paper_is_a_study():
+    steps = study.read(PAPER)
+    assert {step.options["dataset"] for step in steps if "dataset" in step.options} == {
+        "esc50",
+        "urbansound8k",
+        "gtzan",
+    }
+    assert {"pretraining", "freeze", "fuse", "truncate", "ensemble", "tables"} == {step.command for step in steps}
+    assert all(step.argv() for step in steps if step.command != "tables")
+    assert study.tomllib.loads(PAPER.read_text())["all"]["preset"] == "paper"
+
+
+def test_steps_keep_flags_that_are_as_usual_to_themselves():
+    assert Step("pretraining", {"long": True, "skip_unreadable": True}).argv() == ["--skip-unreadable"]
