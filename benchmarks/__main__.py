@@ -58,7 +58,7 @@ SCRIPTS = {
     "frozen_prefix": ["--clips", "{clips}", "--folds", "1", "--backbone", "tf_efficientnet_lite0"]
     + ["--block", "3", "4", "--plain-epochs", "2"],
     "similarity": [],
-    "saliency": ["--clips", "{clips}", "--n-clips", "6"],
+    "saliency": ["--clips", "{clips}", "--n-clips", "14"],
     "streaming": [],
     "processes": [],
     "depthwise": [],

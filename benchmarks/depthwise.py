@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = cli.parse(Options, argv, prog="benchmarks/depthwise.py")
     keep_freed_memory()  # as in training
     torch.manual_seed(0)
-    network = backbones.skeleton(options.backbone, n_classes=10, plan=TransferPlan.scratch()).train()
+    network = backbones.build(options.backbone, n_classes=10, plan=TransferPlan()).train()
     network.to(memory_format=torch.channels_last)
     x = torch.randn(options.batch_size, 3, 128, 250).contiguous(memory_format=torch.channels_last)
     target = torch.randint(0, 10, (options.batch_size,))

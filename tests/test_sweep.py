@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -399,3 +400,34 @@ def test_a_disk_that_fills_up_and_one_that_cannot_be_written_to(study, small_dis
         made.gather(points)  # room for two
     assert done[0].read_bytes() == before
     assert load_run(done[0]).config == points[0]
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_machine(study, tmp_path):
+    """Two nodes of Ray on this machine, of which one is killed when the first run is done."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    alone = study(threads=1, seeds=(0, 1))
+    points = alone.points(TransferPlan())
+    alone.gather(points)
+    store = tmp_path / "cluster"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        node = cluster.add_node(num_cpus=1)
+
+        def kill():
+            while not list(store.rglob("*.h5")):
+                time.sleep(0.1)
+            cluster.remove_node(node, allow_graceful=False)
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        study(threads=1, seeds=(0, 1), engine="ray", address=cluster.address, runs=store).gather(points)
+        killer.join(30)
+        assert not killer.is_alive()
+    finally:
+        cluster.shutdown()
+    for point in points:
+        assert_same_bits(point.path(alone.options.runs), point.path(store))
+    assert {path.suffix for path in store.rglob("*") if path.is_file()} == {".h5"}
