@@ -178,7 +178,6 @@ def test_feature_caches(small_run, tmp_path, data):
 def test_weights(weights_file, tmp_path, data):
     path = tmp_path / f"odd{weights_file.suffix}"
     path.write_bytes(data.draw(changed(weights_file.read_bytes())))
-    weights.imagenet_state.cache_clear()
     own_errors_only(lambda: weights.imagenet_state("test_resnet", str(path)))
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from transferlens import lazy
 from transferlens.errors import DataError, ParameterError
-from transferlens.files import check_space, complete_or_absent, content_hash
+from transferlens.files import UNREADABLE, array, check_space, complete_or_absent, content_hash
 from transferlens.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -330,6 +330,8 @@ def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
         if unknown := [clip for clip in clip_ids if clip not in places]:
             raise DataError(f"{path} holds no features of {unknown[0]}: name the clips that they are to be made of")
         features = file["features"]
+        if features.nbytes > file.id.get_filesize():
+            raise ValueError("it claims more than its file has")
         S = np.empty((len(clip_ids), *features.shape[1:]), np.float32)
         for i, clip in enumerate(clip_ids):
             S[i] = features[places[clip]]
@@ -344,7 +346,7 @@ def opened(path: Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError as error:
         raise DataError(f"{path} has gone: the same command computes it again") from error
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} is no readable feature cache: delete it, it is computed again") from error
 
 
@@ -401,13 +403,13 @@ class FeatureCache:
         try:
             with h5py.File(self.path, "r") as file:
                 return file.attrs["key"] == self.key and file["features"].shape == self.shape
-        except (OSError, KeyError, AttributeError, TypeError, ValueError):
+        except UNREADABLE:
             return False
 
     def load(self) -> np.ndarray:
         """All features at once, of the cache's shape and type."""
         with opened(self.path) as file:
-            return file["features"][:]
+            return array(file["features"])
 
     def fill(self) -> None:
         """Compute the features, in parallel, and write them; return at once where that is done.

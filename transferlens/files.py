@@ -21,7 +21,19 @@ from transferlens.errors import DataError, ParameterError
 
 psutil = lazy.load("psutil")
 
-__all__ = ["check_space", "check_writable", "complete_or_absent", "content_hash", "write_csv", "write_text"]
+# What h5py raises where a file is damaged.
+UNREADABLE = (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
+
+__all__ = [
+    "UNREADABLE",
+    "array",
+    "check_space",
+    "check_writable",
+    "complete_or_absent",
+    "content_hash",
+    "write_csv",
+    "write_text",
+]
 
 
 @contextlib.contextmanager
@@ -63,6 +75,16 @@ def check_writable(name: str, folder: Path) -> None:
         raise ParameterError(f"{name}={str(folder)!r} must be a folder: {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ParameterError(f"{name}={str(folder)!r} must be a folder that can be written to: {existing} cannot")
+
+
+def array(dataset: Any) -> Any:
+    """What an HDF5 data set holds; refused, before memory is taken, where it claims to be larger than its file.
+
+    Nothing here is compressed.
+    """
+    if dataset.nbytes > dataset.file.id.get_filesize():
+        raise ValueError(f"{dataset.name} claims {dataset.nbytes} bytes, more than its file has")
+    return dataset[()]
 
 
 def check_space(path: Path, nbytes: int) -> None:

@@ -121,6 +121,8 @@ def _checked(
             f"{path} must have {len(names)} cells in every row, and has not in row {some(uneven)}: "
             "put double quotes around a cell that holds a comma"
         )
+    if odd := [line for line, cells in numbered if any("\0" in cell for cell in cells)]:
+        raise DataError(f"{path} holds the character NUL in row {some(odd)}: write it as plain UTF-8 text")
     rows = [dict(zip(names, cells, strict=True)) for _, cells in numbered]
     empty = [line for (line, _), row in zip(numbered, rows, strict=True) if not all(row[name] for name in needed)]
     if empty:
@@ -128,8 +130,15 @@ def _checked(
     return rows
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long, or a folder may not be looked into
+        return False
+
+
 def _check_files(clips: Sequence[Clip], where: Path, remedy: str) -> None:
-    if missing := [clip.id for clip in clips if not clip.path.is_file()]:
+    if missing := [clip.id for clip in clips if not _is_file(clip.path)]:
         raise DataError(f"{len(missing)} of {len(clips)} audio files are not under {where}: {some(missing)}; {remedy}")
 
 

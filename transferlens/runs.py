@@ -24,7 +24,7 @@ import numpy as np
 from transferlens import __version__, backbones, claims, cli, index, lazy
 from transferlens.config import RunConfig, Training
 from transferlens.errors import CheckpointError, ParameterError
-from transferlens.files import check_space, complete_or_absent
+from transferlens.files import UNREADABLE, array, check_space, complete_or_absent
 
 if TYPE_CHECKING:
     from transferlens.network import Network
@@ -115,11 +115,11 @@ def write_state(path: Path, state: RunState) -> None:
 def read_state(path: Path) -> RunState:
     """Read a whole run file; see `load_run` for its errors."""
     with _open(path) as file:
-        parts: dict[str, Any] = {name: file[name][:] for name in _ARRAYS}
+        parts: dict[str, Any] = {name: array(file[name]) for name in _ARRAYS}
         for name in ("clip_ids", "label_names"):
             parts[name] = [text.decode() for text in parts[name]]
         parts |= {name: _read_tensors(file[name]) for name in _TENSORS}
-        history = {key: file["history"][key][:].tolist() for key in file["history"]}
+        history = {key: array(file["history"][key]).tolist() for key in file["history"]}
         return RunState(config=_config(file), provenance=_attributes(file["provenance"]), history=history, **parts)
 
 
@@ -156,7 +156,7 @@ def _tensors(group: Any) -> dict[str, Any]:
 
 
 def _read_tensors(group: Any) -> dict[str, np.ndarray]:
-    return {name: item[()] for name, item in _tensors(group).items()}
+    return {name: array(item) for name, item in _tensors(group).items()}
 
 
 def _to_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -177,7 +177,7 @@ def _open(path: Path | str) -> Iterator[Any]:
             yield file
     except PermissionError as error:
         raise CheckpointError(f"{path} cannot be read: permission denied") from error
-    except (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         if isinstance(error, ParameterError):
             raise
         raise CheckpointError(
@@ -388,7 +388,7 @@ def load_run(path: Path | str, *, expected: RunConfig | None = None) -> Run:
             raise CheckpointError(
                 f"{path} has finished {done} of {config.training.epochs} epochs: ask for the run again to finish it"
             )
-        history = {key: file["history"][key][:] for key in history_names(config)}
+        history = {key: array(file["history"][key]) for key in history_names(config)}
         if any(values.shape != (done,) or not np.isfinite(values).all() for values in history.values()):
             raise CheckpointError(f"{path} has a damaged history: delete it, and the run is trained again")
         n_clips, n_classes = len(file["clip_ids"]), len(file["label_names"])
@@ -400,12 +400,12 @@ def load_run(path: Path | str, *, expected: RunConfig | None = None) -> Run:
             config=config,
             provenance=_attributes(file["provenance"]),
             history=history,
-            label_names=tuple(file["label_names"].asstr()[:]),
-            clip_ids=tuple(file["clip_ids"].asstr()[:]),
-            labels=file["labels"][:],
-            logits=file["logits_last"][:],
-            logits_best=file["logits_best"][:],
-            normalisation=file["normalisation"][:],
+            label_names=tuple(text.decode() for text in array(file["label_names"])),
+            clip_ids=tuple(text.decode() for text in array(file["clip_ids"])),
+            labels=array(file["labels"]),
+            logits=array(file["logits_last"]),
+            logits_best=array(file["logits_best"]),
+            normalisation=array(file["normalisation"]),
         )
     rules = {
         "clips": 0 < len(set(run.clip_ids)) == n_clips,
@@ -501,7 +501,7 @@ class RunSummary:
 def summarise(path: Path) -> RunSummary:
     """Summary of one run file, finished (.h5) or under way (.partial); errors as in `load_run`."""
     with _open(path) as file:
-        accuracy, seconds = file["history"]["heldout_accuracy"][:], file["history"]["seconds"][:]
+        accuracy, seconds = (array(file["history"][name]) for name in ("heldout_accuracy", "seconds"))
         config = _config(file)
         return RunSummary(
             id=config.id,

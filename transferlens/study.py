@@ -102,7 +102,7 @@ def read(path: Path) -> list[Step]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ParameterError(f"config={str(path)!r} is no TOML: {error}") from error
     shared, steps = content.get("all", {}), content.get("run", [])
-    tables = [shared, *steps] if isinstance(shared, dict) and isinstance(steps, list) else []
+    tables = [shared, *steps] if isinstance(steps, list) else [None]
     if content.keys() - {"all", "run"} or not steps or not all(isinstance(table, dict) for table in tables):
         raise ParameterError(
             f"config={str(path)!r} must hold one [all] at most and [[run]] at least once, nothing else"
