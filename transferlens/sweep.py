@@ -363,7 +363,7 @@ class Study:
             given["weights"] = str(Path(self.options.weights).expanduser().absolute())
         if self.options.engine == "local" and self.options.memory is None:
             given["memory"] = psutil.virtual_memory().available / 2e9 / self.options.workers
-        return SweepOptions(**given | {"engine": "local", "workers": 1})
+        return SweepOptions(**given | {"engine": "local", "workers": 1, "address": None, "gpus_per_run": None})
 
     def _reached(self, point: RunConfig) -> float | None:
         """When the last epoch of a run was saved [ns]."""
