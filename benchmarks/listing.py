@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = cli.parse(Options, argv, prog="benchmarks/listing.py")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_store(folder, options.n_runs)
+        write_store(folder, max(1, options.n_runs))
         paths = list(folder.rglob("*.h5"))
         each = seconds(lambda: [runs.summarise(path) for path in paths])
         first = seconds(lambda: runs.list_runs(folder))

@@ -58,6 +58,12 @@ def test_released_code_shifts_by_two_semitones_always():
     assert len({rate for _, rate in draws}) == 50
 
 
+def test_a_small_parameter_mixes_almost_nothing():
+    torch.manual_seed(0)
+    shares = [augment.mix(torch.zeros(2, 1, 1, 1), 0.01)[2] for _ in range(500)]
+    assert np.mean([0.01 < share < 0.99 for share in shares]) < 0.15
+
+
 def test_both_ways_draw_the_same():
     assert Augmentation("spectrum", 4).draws(7) == Augmentation("waveform", 4).draws(7)
 

@@ -271,28 +271,52 @@ def test_two_that_fill_one_cache_both_end_with_it(clips, tmp_path, monkeypatch):
     """The other one ends, and takes its parts away, while this one writes a part."""
     dataset = DataOptions(clips=clips, width=32).open()
     one, other = (FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path) for _ in range(2))
-    save, done = np.save, []
+    fill_part, done = FeatureCache._fill_part, []
 
-    def slow(file, rows):
-        save(file, rows)
+    def slow(self, *given):
+        found = fill_part(self, *given)
         if not done:
             done.append(True)
             other.fill()
+        return found
 
-    monkeypatch.setattr(np, "save", slow)
+    monkeypatch.setattr(FeatureCache, "_fill_part", slow)
     one.fill()
     assert one.is_complete()
     assert {path.name for path in tmp_path.iterdir()} == {one.path.name}
 
 
-def test_a_part_of_another_size_is_made_again(clips, tmp_path):
+@pytest.mark.parametrize("damage", ["flipped", "short", "long", "text", "empty"])
+def test_a_part_that_is_damaged_is_made_again(clips, tmp_path, monkeypatch, damage):
     dataset = DataOptions(clips=clips, width=32).open()
-    cache = FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path)
-    parts = cache.path.with_suffix(".parts")
-    parts.mkdir()
-    np.save(parts / "0.npy", np.zeros((2, 3, 128, 32), np.float32))
+    cache, again = (FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path / name) for name in ("a", "b"))
+    monkeypatch.setattr("transferlens.features.shutil.rmtree", lambda folder, **_: None)  # keeps the parts
     cache.fill()
-    assert cache.load().std() > 0
+    (part,) = cache.path.with_suffix(".parts").iterdir()
+    content = part.read_bytes()
+    flipped = bytearray(content)
+    flipped[5000] ^= 1
+    made = {"flipped": flipped, "short": content[:-4], "long": content + b"0000", "text": b"hello", "empty": b""}
+    left = again.path.with_suffix(".parts") / part.name
+    left.parent.mkdir(parents=True)
+    left.write_bytes(made[damage])
+    again.fill()
+    np.testing.assert_array_equal(again.load(), cache.load())
+
+
+def test_whole_parts_are_used_and_count_as_room(clips, tmp_path, monkeypatch):
+    dataset = DataOptions(clips=clips, width=32).open()
+    cache, again = (FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path / name) for name in ("a", "b"))
+    monkeypatch.setattr("transferlens.features.shutil.rmtree", lambda folder, **_: None)
+    cache.fill()
+    parts = cache.path.with_suffix(".parts")
+    again.path.parent.mkdir()
+    parts.rename(again.path.with_suffix(".parts"))
+    monkeypatch.setattr(FeatureCache, "compute", lambda *_: pytest.fail("computed again"))
+    asked = []
+    monkeypatch.setattr("transferlens.features.check_space", lambda path, nbytes: asked.append(nbytes))
+    again.fill()
+    assert asked == [again.nbytes]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "gone"])

@@ -86,6 +86,14 @@ def test_files_of_a_host_with_a_longer_name_are_left(tmp_path, monkeypatch):
     assert not mine.exists()
 
 
+def test_errors_name_the_file_that_was_asked_for(tmp_path):
+    for error in (OSError("write failed"), OSError(28, "No space left on device")):
+        with pytest.raises(OSError, match=r"a\.txt") as found, complete_or_absent(tmp_path / "a.txt"):
+            raise error
+        assert found.value.errno
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_in_the_way_is_named(tmp_path):
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(IsADirectoryError, match=r"is a folder.*a\.txt'"):

@@ -96,6 +96,17 @@ def test_files_that_go_while_they_are_listed_are_no_problem(folder):
     assert (list(found), problems) == (["c.partial", "set/b.h5"], [])
 
 
+def test_links_that_lead_up_or_nowhere_and_names_in_no_encoding(folder):
+    (folder / "loop").symlink_to(".")
+    (folder / "set" / "up").symlink_to("..")
+    (folder / "gone.h5").symlink_to("nothing")
+    (folder / "set" / os.fsdecode(b"\xff.h5")).write_text("odd")
+    first, again = listed(folder), listed(folder)
+    assert len(first[0]) == 4
+    assert first[0] == again[0]
+    assert (first[1], again[2]) == ([], [])
+
+
 def test_an_index_that_cannot_be_written_is_done_without(folder):
     (folder / index.NAME).mkdir()
     assert listed(folder)[0] == listed(folder)[0]

@@ -363,6 +363,52 @@ def test_what_goes_on_in_a_store(study):
     assert f"{points[1].id}  first epoch  process {os.getpid()} on " in text
 
 
+def test_a_snapshot_is_kept_beside_a_damaged_run(study):
+    made = study(folds=("1",), epochs=1)
+    (point,) = made.points(TransferPlan())
+    path = point.path(made.options.runs)
+    made.gather([point])
+    path.with_suffix(".partial").write_bytes(path.read_bytes())
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(CheckpointError, match="no readable run file"):
+        made.gather([point])
+    assert path.with_suffix(".partial").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sizes of files are not limited there")
+def test_a_write_that_is_refused_half_way_is_one_line(study, tmp_path):
+    """A quota: the free space does not tell, and the write breaks off."""
+    options = study(epochs=2).options
+    argv = [sys.executable, "-m", "transferlens.train", "--clips", options.clips, "--backbone", *options.backbone]
+    argv += ["--weights", options.weights, "--width", "32", "--epochs", "2", "--folds", "1", "--device", "cpu"]
+    argv += ["--cache", options.cache, "--runs", options.runs]
+    words = " ".join(map(str, argv))
+    done = subprocess.run(["bash", "-c", f"ulimit -f 3000; trap '' XFSZ; {words}"], capture_output=True, text=True)
+    (line,) = [each for each in done.stderr.splitlines() if each.startswith("error")]
+    assert done.returncode == 2
+    assert re.search(r"error: .*\.(partial|h5): File too large", line)
+    assert not [path for path in options.runs.rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_once_leaves_cleanly(study, workers):
+    options = study(threads=1, epochs=200).options
+    argv = [sys.executable, "-m", "transferlens.train", "--clips", options.clips, "--backbone", *options.backbone]
+    argv += ["--weights", options.weights, "--width", "32", "--epochs", "200", "--device", "cpu", "--threads", "1"]
+    argv += ["--cache", options.cache, "--runs", options.runs, "--workers", workers]
+    sweep = subprocess.Popen([*map(str, argv)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not list(options.runs.rglob("*.partial")) and sweep.poll() is None:
+        time.sleep(0.05)
+    sweep.send_signal(signal.SIGINT)
+    errors = sweep.communicate(timeout=60)[1]
+    assert sweep.returncode == 130
+    assert "interrupted: all finished epochs are kept, the same command goes on from there" in errors
+    assert "Traceback" not in errors
+    assert {path.suffix for path in options.runs.rglob("*") if path.is_file()} <= {".partial", ".h5"}
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 8 MB, and a way to mount it again with other options."""

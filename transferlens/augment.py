@@ -232,6 +232,7 @@ def mix(x: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor, floa
     ----------
     Zhang et al. 2018, equation 1 and section 2.
     """
-    share = torch.distributions.Beta(alpha, alpha).sample().item()
+    exact = torch.tensor(alpha, dtype=torch.float64)  # in single precision small ones give one half
+    share = torch.distributions.Beta(exact, exact).sample().item()
     others = torch.randperm(len(x))
     return share * x + (1 - share) * x[others.to(x.device)], others, share

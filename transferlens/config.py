@@ -74,7 +74,7 @@ class Training:
             "weight_decay": (0 <= self.weight_decay < float("inf"), "0 or more"),
             "variants": (self.augment == "none" or 1 <= self.variants <= 1000, "1 to 1000"),
             "masks": (0 <= self.masks <= 100, "0 to 100"),
-            "mixup": (self.mixup == 0 or 1e-3 <= self.mixup <= 1e3, "0, or 0.001 to 1000"),
+            "mixup": (self.mixup == 0 or 0.01 <= self.mixup <= 100, "0, or 0.01 to 100"),
             "threads": (self.threads is None or 1 <= self.threads <= 4096, "1 to 4096"),
         }
         for name, (holds, rule) in rules.items():

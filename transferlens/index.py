@@ -23,12 +23,14 @@ NAME = ".index.tsv"
 STALE = 0.01
 
 
-def _walk(folder: Path, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Path and stamp of each file: its size and time of change."""
+def _walk(folder: Path, suffixes: Sequence[str], above: Sequence[Path] = ()) -> Iterator[tuple[str, str]]:
+    """Path and stamp of each file: its size and time of change. Links that lead back up are not followed."""
+    above = [*above, folder.resolve()]
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                yield from _walk(Path(entry.path), suffixes)
+                if not (entry.is_symlink() and Path(entry.path).resolve() in above):
+                    yield from _walk(Path(entry.path), suffixes, above)
             elif entry.name.endswith(tuple(suffixes)):
                 with contextlib.suppress(FileNotFoundError):  # gone since
                     status = entry.stat()
@@ -38,8 +40,8 @@ def _walk(folder: Path, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
 def _known(path: Path, version: str) -> dict[tuple[str, str], str]:
     """The lines of an index by relative path and stamp; none where it is not to be had, or is not what was written."""
     try:
-        digest, _, text = path.read_text(encoding="utf-8").partition("\n")
-    except (OSError, UnicodeDecodeError):
+        digest, _, text = path.read_text(encoding="utf-8", errors="surrogateescape").partition("\n")
+    except OSError:
         return {}
     if digest != _digest(text, version):
         return {}
@@ -48,7 +50,7 @@ def _known(path: Path, version: str) -> dict[tuple[str, str], str]:
 
 
 def _digest(text: str, version: str) -> str:
-    return hashlib.sha256(f"{version}\n{text}".encode()).hexdigest()
+    return hashlib.sha256(f"{version}\n{text}".encode(errors="surrogateescape")).hexdigest()
 
 
 def read_through(
@@ -94,5 +96,5 @@ def read_through(
     if new + gone > STALE * len(found):
         with contextlib.suppress(OSError), complete_or_absent(index) as beside:  # it is a help, no need
             text = "\n".join(lines)
-            beside.write_text(f"{_digest(text, version)}\n{text}", encoding="utf-8")
+            beside.write_text(f"{_digest(text, version)}\n{text}", encoding="utf-8", errors="surrogateescape")
     return found, problems

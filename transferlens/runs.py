@@ -95,21 +95,30 @@ _TENSORS = ("weights", "fresh", "optimizer")
 def write_state(path: Path, state: RunState) -> None:
     """Write a run file, complete or absent."""
     check_space(path, sum(array.nbytes for name in _TENSORS for array in getattr(state, name).values()))
-    with complete_or_absent(path) as beside, h5py.File(beside, "w") as file:
-        file.attrs["schema"] = SCHEMA
-        for name, attributes in (("config", state.config.flat()), ("provenance", state.provenance)):
-            group = file.create_group(name)
-            group.attrs.update({key: _to_attribute(value) for key, value in attributes.items()})
-        for name in _ARRAYS:
-            values = np.asarray(getattr(state, name))
-            if values.dtype.kind in "fiu":
-                file.create_dataset(name, data=values, fletcher32=True)
-            else:
-                file[name] = getattr(state, name)
-        for name in ("history", *_TENSORS):
-            group = file.create_group(name)
-            for key, values in getattr(state, name).items():
-                group.create_dataset(key, data=values, fletcher32=np.ndim(values) > 0 or None)
+    with complete_or_absent(path) as beside:
+        # In memory first: where a disk or quota ends, HDF5 crashes, and a plain write says so.
+        with h5py.File(beside.name, "w", driver="core", backing_store=False) as file:
+            _fill(file, state)
+            file.flush()
+            image = file.id.get_file_image()
+        beside.write_bytes(image)
+
+
+def _fill(file: Any, state: RunState) -> None:
+    file.attrs["schema"] = SCHEMA
+    for name, attributes in (("config", state.config.flat()), ("provenance", state.provenance)):
+        group = file.create_group(name)
+        group.attrs.update({key: _to_attribute(value) for key, value in attributes.items()})
+    for name in _ARRAYS:
+        values = np.asarray(getattr(state, name))
+        if values.dtype.kind in "fiu":
+            file.create_dataset(name, data=values, fletcher32=True)
+        else:
+            file[name] = getattr(state, name)
+    for name in ("history", *_TENSORS):
+        group = file.create_group(name)
+        for key, values in getattr(state, name).items():
+            group.create_dataset(key, data=values, fletcher32=np.ndim(values) > 0 or None)
 
 
 def read_state(path: Path) -> RunState:

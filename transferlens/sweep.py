@@ -291,13 +291,14 @@ class Study:
         for point in points:
             path = point.path(self.options.runs)
             if path.is_file():
-                # Left where a run was killed between its last two steps.
-                path.with_suffix(".partial").unlink(missing_ok=True)
-                path.with_suffix(".failed").unlink(missing_ok=True)
                 try:
                     runs[point] = load_run(path, expected=point)
                 except CheckpointError as error:
                     problems.append(str(error))
+                    continue
+                # Left where a run was killed between its last two steps.
+                path.with_suffix(".partial").unlink(missing_ok=True)
+                path.with_suffix(".failed").unlink(missing_ok=True)
         if problems:
             raise CheckpointError("; ".join(problems))
         return runs
