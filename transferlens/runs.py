@@ -165,7 +165,10 @@ def _tensors(group: Any) -> dict[str, Any]:
 
 
 def _read_tensors(group: Any) -> dict[str, np.ndarray]:
-    return {name: array(item) for name, item in _tensors(group).items()}
+    found = _tensors(group)
+    if not all(isinstance(name, str) for name in found):
+        raise ValueError("a tensor's name is no text")
+    return {name: array(item) for name, item in found.items()}
 
 
 def _to_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -286,7 +289,7 @@ class Run:
             raise CheckpointError(f"{self.path} is damaged: some of its weights are NaN or infinite")
         try:
             network.load_state_dict(state)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise CheckpointError(f"{self.path} is damaged: its weights do not fit its backbone and plan") from error
         return network.eval()
 
