@@ -220,6 +220,7 @@ def test_files_that_are_no_runs(run, tmp_path):
 
 def test_file_of_another_version(run):
     with h5py.File(run.path, "r+") as file:
+        file.attrs["sealed"] = False
         file["config"].attrs["new_option"] = 1
     with pytest.raises(CheckpointError, match="written by another version of transferlens.*new_option"):
         load_run(run.path)
@@ -279,6 +280,7 @@ def test_damaged_history(study, damage):
     made = study(folds=("1",))
     (run,) = made.gather(made.points(TransferPlan())).values()
     with h5py.File(run.path, "r+") as file:
+        file.attrs["sealed"] = False
         values = file["history/seconds"][:]
         del file["history/seconds"]
         if damage != "missing":
@@ -303,6 +305,7 @@ def test_damaged_history(study, damage):
 def test_what_cannot_be_is_refused(run, tmp_path, name, change, what):
     path = shutil.copyfile(run.path, tmp_path / "altered.h5")
     with h5py.File(path, "r+") as file:
+        file.attrs["sealed"] = False
         values = change(file[name][:])
         del file[name]
         file[name] = values
@@ -313,6 +316,7 @@ def test_what_cannot_be_is_refused(run, tmp_path, name, change, what):
 def test_weights_that_are_not_finite_are_refused(run, tmp_path):
     path = shutil.copyfile(run.path, tmp_path / "altered.h5")
     with h5py.File(path, "r+") as file:
+        file.attrs["sealed"] = False
         file["weights/head.weight"][0, 0] = np.nan
     with pytest.raises(CheckpointError, match=r"altered\.h5 is damaged: some of its weights are NaN"):
         load_run(path).model()
@@ -322,9 +326,31 @@ def test_weights_that_are_not_finite_are_refused(run, tmp_path):
 def test_a_name_of_a_data_set_leads_out_of_no_folder(run, tmp_path, name):
     path = shutil.copyfile(run.path, tmp_path / "altered.h5")
     with h5py.File(path, "r+") as file:
+        file.attrs["sealed"] = False
         file["config"].attrs["dataset"] = name
     with pytest.raises(CheckpointError, match=r"altered\.h5 .*dataset=.* must be a name without slashes"):
         load_run(path)
+
+
+@pytest.mark.parametrize("place", [9, 100, -1, -100, 0.3, 0.7])
+def test_a_flipped_bit_anywhere_is_seen_before_hdf5_looks(run, tmp_path, place):
+    content = bytearray(run.path.read_bytes())
+    content[int(place * len(content)) if isinstance(place, float) else place] ^= 1
+    (tmp_path / "flipped.h5").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"flipped\.h5 is no readable run file: damaged"):
+        load_run(tmp_path / "flipped.h5")
+
+
+def test_a_file_whose_seal_is_gone_is_refused_and_one_that_never_had_one_is_not(run, tmp_path):
+    content = run.path.read_bytes()
+    path = tmp_path / "cut.h5"
+    path.write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match=r"cut\.h5 is no readable run file"):
+        load_run(path)
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        file.attrs["sealed"] = False
+    assert load_run(path).config == run.config
 
 
 def test_a_flipped_bit_in_the_logits_is_seen(run, tmp_path):

@@ -93,6 +93,7 @@ def test_runs_that_keep_an_inner_fold_have_a_cell_of_their_own(seeds_store, tmp_
         path = tmp_path / "runs" / run.path.relative_to(folder / "runs")
         other = shutil.copyfile(path, path.with_name(f"nested-{path.name}"))
         with h5py.File(other, "r+") as file:
+            file.attrs["sealed"] = False
             file["config"].attrs["inner_fold"] = "3"
             file["history"]["inner_accuracy"] = file["history"]["heldout_accuracy"][:]
     found = tables.cells(list_runs(tmp_path / "runs"))

@@ -128,7 +128,10 @@ def from_spectrum(y: np.ndarray, settings: FeatureSettings, draws: list[tuple[in
         hop_length = samples(hop, settings.sr)
         win_length = samples(window, settings.sr)
         power = power_spectrum(y, n_fft=settings.n_fft, win_length=win_length, hop_length=hop_length)
-        n_frames = None if settings.seconds is None else 1 + samples(settings.seconds, settings.sr) // hop_length
+        n_frames = None
+        if settings.seconds is not None:
+            length = max(samples(settings.seconds, settings.sr), settings.n_fft)  # as shorter ones are padded to
+            n_frames = 1 + (length - settings.n_fft % 2) // hop_length
         shifted: dict[int, np.ndarray] = {}
         for variant, (semitones, rate) in enumerate(draws):
             if semitones not in shifted:

@@ -163,6 +163,8 @@ def calibrate(dataset: DataSet, cache: FeatureCache, marks: np.ndarray, *, seed:
     copied = rng.choice(n, min(COPIES, n), replace=False)
     alike = [float(similarity(marks[i], _copy(dataset, cache, int(i)))[0]) for i in copied]
     threshold = max(values)
+    if threshold <= 0:
+        raise ParameterError(f"{dataset.name} is too silent to be calibrated: its clips have nothing to compare")
     return Calibration(threshold, len(values), float(np.mean(np.array(alike) >= threshold)), len(copied), min(alike))
 
 

@@ -7,6 +7,7 @@ clips of all folds are scored together. Headline is the accuracy after the last 
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from transferlens.sweep import Study, SweepOptions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Members", "Options", "Row", "average", "draw", "gather", "main", "row_of", "sizes"]
 
@@ -95,6 +98,8 @@ class Members:
     folds : ndarray of str [shape=(n_clips,)]
     missing : tuple of str
         Members that some fold lacks, and which are left out.
+    arm : str
+        What `arm_names` calls the runs.
     """
 
     name: str
@@ -103,6 +108,7 @@ class Members:
     labels: np.ndarray
     folds: np.ndarray
     missing: tuple[str, ...] = ()
+    arm: str = ""
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -115,7 +121,7 @@ class Members:
         return average(self.logits)
 
 
-def _members(name: str, runs: Mapping[tuple[str, str], Run]) -> Members:
+def _members(arm: str, name: str, runs: Mapping[tuple[str, str], Run]) -> Members:
     """Of runs by (fold, member): those members that every fold has."""
     folds = list(dict.fromkeys(fold for fold, _ in runs))
     everyone = list(dict.fromkeys(member for _, member in runs))
@@ -135,6 +141,7 @@ def _members(name: str, runs: Mapping[tuple[str, str], Run]) -> Members:
         labels=np.concatenate([run.labels for run in first]),
         folds=np.concatenate([np.full(len(run.labels), run.config.fold) for run in first]),
         missing=tuple(member for member in everyone if member not in names),
+        arm=arm,
     )
 
 
@@ -148,7 +155,8 @@ def gather(runs: Sequence[Run]) -> list[Members]:
     """
     check_alike(runs, "dataset", "labels")
     arms: dict[str, dict[str, dict[tuple[str, str], Run]]] = {}
-    for arm, run in zip(arm_names(runs), runs, strict=True):
+    names = arm_names(runs)
+    for arm, run in zip(names, runs, strict=True):
         config = run.config
         member = f"{config.backbone} seed {config.seed}"
         arms.setdefault(arm, {}).setdefault(config.backbone, {})[config.fold, member] = run
@@ -156,15 +164,23 @@ def gather(runs: Sequence[Run]) -> list[Members]:
     for arm, backbones in arms.items():
         suffix = "" if len(arms) == 1 else f", {arm}"
         alone = {name: mine for name, mine in backbones.items() if len({member for _, member in mine}) >= FEWEST}
-        found += [_members(f"{name}{suffix}", mine) for name, mine in alone.items()]
+        found += [_members(arm, f"{name}{suffix}", mine) for name, mine in alone.items()]
         if len(backbones) > 1:
             together = {key: run for mine in backbones.values() for key, run in mine.items()}
-            members = _members(f"all {len(backbones)} backbones{suffix}", together)
+            members = _members(arm, f"all {len(backbones)} backbones{suffix}", together)
             # Where folds lack those of a backbone, another one may be all that is left.
             if all(any(name.startswith(f"{each} ") for name in members.names) for each in backbones):
                 found.append(members)
     if not found:
         raise ParameterError(f"ckpt names one member of each ensemble: an ensemble takes at least {FEWEST}, by seed")
+    used = {(members.arm, name) for members in found for name in members.names}
+    alone = {
+        f"{run.config.backbone} seed {run.config.seed}, {arm}"
+        for arm, run in zip(names, runs, strict=True)
+        if (arm, f"{run.config.backbone} seed {run.config.seed}") not in used
+    }
+    if alone:
+        log.warning("left out, as no other is like them: %s", "; ".join(sorted(alone)))
     return found
 
 

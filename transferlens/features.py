@@ -425,6 +425,8 @@ class FeatureCache:
         """
         if self.is_complete():
             return
+        if self.path.is_dir():
+            raise DataError(f"{self.path} is a folder, and features are to be written there: move it away")
         keep_freed_memory()
         folder = self.path.with_suffix(".parts")
         there = sum(part.stat().st_size for part in folder.iterdir()) if folder.is_dir() else 0

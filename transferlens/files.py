@@ -122,7 +122,7 @@ def content_hash(value: Any) -> str:
 def write_text(text: str, path: Path) -> None:
     """Write text in UTF-8; complete or absent."""
     with complete_or_absent(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be in no encoding
 
 
 def write_csv(rows: Sequence[Any], path: Path) -> None:

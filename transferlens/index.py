@@ -23,14 +23,14 @@ NAME = ".index.tsv"
 STALE = 0.01
 
 
-def _walk(folder: Path, suffixes: Sequence[str], above: Sequence[Path] = ()) -> Iterator[tuple[str, str]]:
+def _walk(folder: str, suffixes: Sequence[str], above: Sequence[Path] = ()) -> Iterator[tuple[str, str]]:
     """Path and stamp of each file: its size and time of change. Links that lead back up are not followed."""
-    above = [*above, folder.resolve()]
+    above = [*above, Path(folder).resolve()]
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
                 if not (entry.is_symlink() and Path(entry.path).resolve() in above):
-                    yield from _walk(Path(entry.path), suffixes, above)
+                    yield from _walk(entry.path, suffixes, above)
             elif entry.name.endswith(tuple(suffixes)):
                 with contextlib.suppress(FileNotFoundError):  # gone since
                     status = entry.stat()
@@ -80,7 +80,7 @@ def read_through(
     known, found, problems, new = _known(index, version), {}, [], 0
     lines = []
     start = len(str(folder)) + 1
-    for path, stamp in sorted(_walk(folder, suffixes)):
+    for path, stamp in sorted(_walk(str(folder), suffixes)):
         text = known.get((path[start:], stamp))
         if text is None:
             try:

@@ -28,7 +28,7 @@ from transferlens.explorer import Entry, entries
 from transferlens.files import check_writable, write_text
 from transferlens.memory import keep_freed_memory
 from transferlens.plan import TransferPlan
-from transferlens.runs import Run, RunSummary, load_runs, scan
+from transferlens.runs import Run, RunSummary, damaged, load_runs, scan
 from transferlens.trainer import pick_device
 
 jinja2 = lazy.load("jinja2")
@@ -249,7 +249,7 @@ def page(
     found = tables.cells(done)
     room = budget * MB - sum(len(figure["image"]) for figure in figures) - 0.1 * MB
     if room < 0:
-        log.warning("the figures alone are larger than the budget of %g MB: no clip is in the explorer", budget)
+        log.warning("the budget of %g MB has no room for a clip beside the figures", budget)
     kept = [asdict(clip) for clip in _fitting(clips, room)]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = importlib.resources.files("transferlens").joinpath("templates/report.html").read_text(encoding="utf-8")
@@ -295,15 +295,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong := _no_images(options.figures):
         raise DataError("; ".join(wrong))
     summaries, problems = scan(options.runs)
+    summaries = list({summary.id: summary for summary in summaries}.values())  # a copy is no other run
+    bad = damaged(summary for summary in summaries if summary.is_complete)
+    problems = [*problems, *bad.values()]
+    summaries = [summary for summary in summaries if summary.id not in bad]
+    named = load_runs(options.ckpt, least=0)
     if not any(summary.is_complete for summary in summaries):
         raise CheckpointError(f"runs={str(options.runs)!r} has no finished run: train some first")
     clips: list[Entry] = []
     if options.explore:
-        runs = load_runs(options.ckpt, least=0) or _default_runs([s for s in summaries if s.is_complete])
+        runs = named or _default_runs([s for s in summaries if s.is_complete])
         how = ExplanationOptions(max_steps=options.max_steps)
         if runs:
             clips = entries(runs, options, options.cache, n_clips=options.explore, how=how, device=device)
-    text = page(summaries, problems, options.figures, clips, store=options.runs.name, budget=options.budget)
+    text = page(summaries, problems, options.figures, clips, store=options.runs.resolve().name, budget=options.budget)
     path = options.figures / "report.html"
     write_text(text, path)
     print(f"written: {path} ({len(text.encode()) / MB:.1f} MB)")

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,9 @@ import numpy as np
 from transferlens import __version__, backbones, claims, cli, index, lazy
 from transferlens.config import RunConfig, Training
 from transferlens.errors import CheckpointError, ParameterError
+from transferlens.features import FeatureSettings
 from transferlens.files import UNREADABLE, array, check_space, complete_or_absent
+from transferlens.plan import TransferPlan
 
 if TYPE_CHECKING:
     from transferlens.network import Network
@@ -46,6 +49,8 @@ __all__ = [
 ]
 
 SCHEMA = 1
+# What follows the HDF5 file, before its sha256: HDF5 does not look there, and goes astray in damaged files.
+SEAL = b"transferlens sha256\n"
 HISTORY = ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
 
 
@@ -101,11 +106,11 @@ def write_state(path: Path, state: RunState) -> None:
             _fill(file, state)
             file.flush()
             image = file.id.get_file_image()
-        beside.write_bytes(image)
+        beside.write_bytes(image + SEAL + hashlib.sha256(image).digest())
 
 
 def _fill(file: Any, state: RunState) -> None:
-    file.attrs["schema"] = SCHEMA
+    file.attrs.update(schema=SCHEMA, sealed=True)
     for name, attributes in (("config", state.config.flat()), ("provenance", state.provenance)):
         group = file.create_group(name)
         group.attrs.update({key: _to_attribute(value) for key, value in attributes.items()})
@@ -175,15 +180,32 @@ def _to_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
 
 
+def _is_whole(path: Path) -> bool | None:
+    """Whether a file is what was written; None where it has no seal, as those of earlier versions."""
+    content = memoryview(path.read_bytes())
+    end = len(content) - len(SEAL) - hashlib.sha256().digest_size
+    if end < 0 or content[end:][: len(SEAL)] != SEAL:
+        return None
+    return hashlib.sha256(content[:end]).digest() == content[end:][len(SEAL) :]
+
+
 @contextlib.contextmanager
-def _open(path: Path | str) -> Iterator[Any]:
-    """Open a run file for reading; whatever is wrong with it becomes one CheckpointError."""
+def _open(path: Path | str, *, check: bool = True) -> Iterator[Any]:
+    """Open a run file for reading; whatever is wrong with it becomes one CheckpointError.
+
+    `check` says whether the whole file is read and compared with its sha256 before.
+    """
     path = Path(path)
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"{path} {found}: name a run file, as `python -m transferlens.runs` lists them")
     try:
+        whole = _is_whole(path) if check else True
+        if whole is False:
+            raise ValueError("it is not what was written")
         with h5py.File(path, "r") as file:
+            if whole is None and file.attrs.get("sealed"):
+                raise ValueError("its end is missing")
             if file.attrs.get("schema") != SCHEMA:
                 raise CheckpointError(f"{path} is an HDF5 file but no run of this version of transferlens")
             yield file
@@ -512,7 +534,7 @@ class RunSummary:
 
 def summarise(path: Path) -> RunSummary:
     """Summary of one run file, finished (.h5) or under way (.partial); errors as in `load_run`."""
-    with _open(path) as file:
+    with _open(path, check=False) as file:  # a listing does not read whole stores
         accuracy, seconds = (array(file["history"][name]) for name in ("heldout_accuracy", "seconds"))
         config = _config(file)
         return RunSummary(
@@ -538,10 +560,21 @@ def scan(folder: Path) -> tuple[list[RunSummary], list[str]]:
     """All runs below a folder, and what is wrong with the files that are none."""
     if not Path(folder).is_dir():
         raise CheckpointError(f"runs={str(folder)!r} is no folder: name a run store, or train a run first")
-    columns = [field.name for field in dataclasses.fields(RunSummary)]
-    version = f"{__version__} {SCHEMA} {columns}"
+    kinds = (RunSummary, RunConfig, Training, FeatureSettings, TransferPlan)
+    version = f"{__version__} {SCHEMA} {[field.name for kind in kinds for field in dataclasses.fields(kind)]}"
     found, problems = index.read_through(Path(folder), suffixes=(".h5", ".partial"), read=_line, version=version)
     return [RunSummary(path=path, **json.loads(line)) for path, line in found.items()], problems
+
+
+def damaged(summaries: Iterable[RunSummary]) -> dict[str, str]:
+    """Ids of finished runs whose files cannot be used, with the reasons: what a summary does not show."""
+    found = {}
+    for summary in summaries:
+        try:
+            load_run(summary.path)
+        except CheckpointError as error:
+            found[summary.id] = str(error)
+    return found
 
 
 def list_runs(folder: Path | str) -> list[RunSummary]:

@@ -22,7 +22,7 @@ from transferlens.errors import CheckpointError
 from transferlens.files import check_writable, write_csv, write_text
 from transferlens.manifest import manifest
 from transferlens.plan import TransferPlan
-from transferlens.runs import Run, RunSummary, list_runs, load_runs
+from transferlens.runs import Run, RunSummary, damaged, load_runs, scan
 
 __all__ = ["Cell", "Options", "cells", "latex", "lines", "main", "markdown", "published"]
 
@@ -257,7 +257,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, read the store, write, print."""
     options = cli.parse(Options, argv, prog="tables")
     check_writable("figures", options.figures)
-    found = cells(list_runs(options.runs))
+    summaries, problems = scan(options.runs)
+    if problems := [*problems, *damaged(s for s in summaries if s.is_complete).values()]:
+        raise CheckpointError("; ".join(problems))
+    found = cells(summaries)
     if not any(cell.n_folds for cell in found):
         raise CheckpointError(f"runs={str(options.runs)!r} has no finished run of a whole network: train some first")
     stem = options.figures / STEM

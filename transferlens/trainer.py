@@ -59,7 +59,7 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise ParameterError(f"device={name!r} is not to be had here; use auto, cpu, cuda, cuda:N or mps") from error
     return device
 
@@ -361,6 +361,8 @@ def train(config: RunConfig, data: Data, *, folder: Path, weights: str = "auto",
     partial = path.with_suffix(".partial")
     if path.is_file():
         return load_run(path, expected=config)
+    if folders := [each for each in (path, partial) if each.is_dir()]:
+        raise CheckpointError(f"{folders[0]} is a folder, and the run is to be written there: move it away")
     with _threads(config.training.threads):
         trainer = _resumed(config, data, weights, partial) if partial.is_file() else Trainer(config, data, weights)
         _advance(progress, trainer, trainer.epochs_done)
