@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,7 @@ class Reader:
 def listed(folder, version="1", read=None):
     read = read or Reader()
     found, problems = index.read_through(folder, suffixes=(".h5", ".partial"), read=read, version=version)
-    return {path.relative_to(folder).as_posix(): text for path, text in found.items()}, problems, read.opened
+    return {Path(path).relative_to(folder).as_posix(): text for path, text in found.items()}, problems, read.opened
 
 
 @pytest.fixture

@@ -157,6 +157,8 @@ class RunConfig:
         # It is the name of a folder, and may come from a file that someone else has made.
         if not re.fullmatch(r"[^/\\\0]+", self.dataset) or self.dataset.strip(". ") == "":
             raise ParameterError(f"dataset={self.dataset!r} must be a name without slashes, not only of dots")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ParameterError(f"seed={self.seed!r} must be a whole number of 0 or more")
 
     @property
     def id(self) -> str:

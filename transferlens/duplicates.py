@@ -41,6 +41,8 @@ DEPTH = 8.0
 NEIGHBOURS = 9
 # Deviation [log power] below which a clip counts as silence: only rounding moves there.
 STEADY = 1e-3
+# By which the similarity of equal clips may fall short of 1.
+ROUNDING = 1e-6
 # Pairs of different classes that the threshold is taken from, and clips that are copied on purpose.
 PAIRS, COPIES = 20_000, 40
 
@@ -194,7 +196,7 @@ def _pairs(dataset: DataSet, marks: np.ndarray, threshold: float) -> Iterator[Pa
     for i, (clip, others) in enumerate(zip(clips, _across(dataset), strict=True)):
         if len(others):
             values = similarity(marks[i], marks[others])
-            for j in np.flatnonzero(values >= threshold):
+            for j in np.flatnonzero(values >= threshold - ROUNDING):
                 other = clips[others[j]]
                 yield Pair(clip.id, clip.fold, other.id, other.fold, clip.label, float(min(1.0, values[j])))
 
@@ -253,6 +255,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"expected to reach it by chance, were they no more alike; it finds {100 * found.found:.0f} % of "
             f"{found.n_copies} clips shifted, made softer and noisy on purpose (which reach {found.lowest:.3f} or more)"
         )
+    if not any(map(len, _across(dataset))):
+        raise ParameterError(f"{dataset.name} has no two clips of one class in different folds: nothing to compare")
     pairs = find(dataset, marks, threshold)
     rows = [
         (p.label, f"{p.clip} (fold {p.fold})", f"{p.other_clip} (fold {p.other_fold})", f"{p.similarity:.3f}")

@@ -55,7 +55,7 @@ def _digest(text: str, version: str) -> str:
 
 def read_through(
     folder: Path, *, suffixes: Sequence[str], read: Callable[[Path], str], version: str
-) -> tuple[dict[Path, str], list[str]]:
+) -> tuple[dict[str, str], list[str]]:
     """What `read` gives for every file below a folder; files whose lines in the index are current are not opened.
 
     Parameters
@@ -71,8 +71,8 @@ def read_through(
 
     Returns
     -------
-    found : dict of Path to str
-        In the order of the paths.
+    found : dict of str to str
+        By path, in their order.
     problems : list of str
         The errors' messages.
     """
@@ -90,7 +90,7 @@ def read_through(
                     problems.append(str(error))
                 continue
             new += 1
-        found[Path(path)] = text
+        found[path] = text
         lines.append(f"{path[start:]}\t{stamp}\t{text}")
     gone = len(known) - (len(found) - new)
     if new + gone > STALE * len(found):

@@ -24,7 +24,7 @@ from transferlens.errors import ParameterError
 from transferlens.files import check_writable, write_csv
 from transferlens.inputs import classify, heldout_audio
 from transferlens.memory import keep_freed_memory
-from transferlens.runs import Run, load_runs
+from transferlens.runs import Run, check_alike, load_runs
 from transferlens.trainer import pick_device
 
 if TYPE_CHECKING:
@@ -197,6 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     runs = load_runs(options.ckpt, "dataset", "feature settings")
     ensemble.gather(runs)  # refuses what cannot be averaged before anything is computed
+    for fold in dict.fromkeys(run.config.fold for run in runs):
+        check_alike([run for run in runs if run.config.fold == fold], "held-out clips (fold)", "features")
     kinds = list(dict.fromkeys(options.corruption))
     rows = rows_of(corrupted(runs, options, kinds, device))
     write_csv(rows, options.figures / f"{STEM}.csv")

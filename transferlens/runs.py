@@ -500,8 +500,7 @@ class RunSummary:
 
     Attributes
     ----------
-    id : str
-    path : Path
+    id, file : str
     epochs, epochs_done : int
     accuracy_last, accuracy_best : float
         Fractions; held-out, after the last epoch and at the epoch best on these clips (optimistic).
@@ -512,7 +511,7 @@ class RunSummary:
     """
 
     id: str
-    path: Path
+    file: str
     epochs: int
     epochs_done: int
     accuracy_last: float
@@ -520,6 +519,11 @@ class RunSummary:
     seconds: float
     nbytes: int
     settings: str
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return Path(self.file)
 
     @functools.cached_property
     def config(self) -> RunConfig:
@@ -539,7 +543,7 @@ def summarise(path: Path) -> RunSummary:
         config = _config(file)
         return RunSummary(
             id=config.id,
-            path=Path(path),
+            file=str(path),
             epochs=config.training.epochs,
             epochs_done=len(accuracy),
             accuracy_last=float(accuracy[-1]),
@@ -553,7 +557,7 @@ def summarise(path: Path) -> RunSummary:
 def _line(path: Path) -> str:
     """A summary as the index has it."""
     summary = vars(summarise(path))
-    return json.dumps({name: value for name, value in summary.items() if name != "path"}, separators=(",", ":"))
+    return json.dumps({name: value for name, value in summary.items() if name != "file"}, separators=(",", ":"))
 
 
 def scan(folder: Path) -> tuple[list[RunSummary], list[str]]:
@@ -563,7 +567,8 @@ def scan(folder: Path) -> tuple[list[RunSummary], list[str]]:
     kinds = (RunSummary, RunConfig, Training, FeatureSettings, TransferPlan)
     version = f"{__version__} {SCHEMA} {[field.name for kind in kinds for field in dataclasses.fields(kind)]}"
     found, problems = index.read_through(Path(folder), suffixes=(".h5", ".partial"), read=_line, version=version)
-    return [RunSummary(path=path, **json.loads(line)) for path, line in found.items()], problems
+    values = json.loads(f"[{','.join(found.values())}]")
+    return [RunSummary(file=path, **each) for path, each in zip(found, values, strict=True)], problems
 
 
 def damaged(summaries: Iterable[RunSummary]) -> dict[str, str]:

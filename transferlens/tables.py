@@ -68,7 +68,7 @@ def published() -> dict[tuple[str, str, str], Published]:
 class Cell:
     """One cell in the CSV. Accuracies are per cent; NaN where there are no runs, or one seed has no deviation.
 
-    `setting` tells settings apart where a store has several for one arm (epochs, and the end of the run ids).
+    `setting` tells settings apart where a store has several for one arm, and where they do not, data and weights.
     `missing` says which folds or seeds the store lacks; the numbers are over the seeds that have all folds there are.
     """
 
@@ -194,8 +194,14 @@ def cells(summaries: Iterable[RunSummary]) -> list[Cell]:
     for dataset, backbone in rows:
         mine: list[Cell] = []
         for column in ARMS:
-            for group in by_arm.get((dataset, backbone, column), {}).values():
-                mine += _filled(dataset, backbone, column, group, group[0].config.setting)
+            arms = list(by_arm.get((dataset, backbone, column), {}).values())
+            settings = [group[0].config.setting for group in arms]
+            for group, setting in zip(arms, settings, strict=True):
+                config = group[0].config
+                if settings.count(setting) > 1:  # they differ in what has no words
+                    setting += f", data {config.data_key[:8]}"
+                    setting += f", weights {config.weights_sha256[:8]}" if config.weights_sha256 else ""
+                mine += _filled(dataset, backbone, column, group, setting)
         there = {cell.column for cell in mine}
         mine += [_cell(dataset, backbone, column) for column in COLUMNS if column not in there]
         found += sorted(mine, key=lambda cell: COLUMNS.index(cell.column))
