@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -398,7 +399,10 @@ def test_ctrl_c_once_leaves_cleanly(study, workers):
     argv = [sys.executable, "-m", "transferlens.train", "--clips", options.clips, "--backbone", *options.backbone]
     argv += ["--weights", options.weights, "--width", "32", "--epochs", "200", "--device", "cpu", "--threads", "1"]
     argv += ["--cache", options.cache, "--runs", options.runs, "--workers", workers]
-    sweep = subprocess.Popen([*map(str, argv)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # Shells start jobs in the background with SIGINT ignored, which processes inherit.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    sweep = subprocess.Popen([*map(str, argv)], preexec_fn=heard, **quiet)  # noqa: PLW1509
     while not list(options.runs.rglob("*.partial")) and sweep.poll() is None:
         time.sleep(0.05)
     sweep.send_signal(signal.SIGINT)
