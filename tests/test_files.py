@@ -11,7 +11,15 @@ from dataclasses import dataclass
 import pytest
 
 from transferlens.errors import DataError, ParameterError
-from transferlens.files import check_space, check_writable, complete_or_absent, content_hash, write_csv, write_text
+from transferlens.files import (
+    check_space,
+    check_writable,
+    clear_left,
+    complete_or_absent,
+    content_hash,
+    write_csv,
+    write_text,
+)
 
 
 def test_written_whole(tmp_path):
@@ -44,6 +52,13 @@ def test_what_a_killed_writer_left_goes_and_a_living_one_s_stays(tmp_path):
     with complete_or_absent(tmp_path / "x.txt") as beside:
         beside.write_text("new")
     assert sorted(tmp_path.iterdir()) == sorted([living, elsewhere, tmp_path / "x.txt"])
+
+
+def test_what_any_writer_left_goes_where_nobody_writes(tmp_path):
+    for name in (".a.h5.other-1.tmp", ".a.partial.here-2.tmp", ".ab.h5.other-1.tmp", "a.h5", ".a.claim"):
+        (tmp_path / name).write_text("")
+    clear_left(tmp_path / "a.h5")
+    assert {path.name for path in tmp_path.iterdir()} == {".ab.h5.other-1.tmp", "a.h5", ".a.claim"}
 
 
 def test_folder_that_is_a_file(tmp_path):

@@ -16,6 +16,7 @@ PACKAGE = Path(transferlens.__file__).parent
 # Each module may import those of earlier lines only.
 LAYERS = [
     ["errors", "lazy", "memory"],
+    ["processes"],
     ["cli", "files", "engines"],
     ["claims"],
     ["index"],

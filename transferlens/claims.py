@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transferlens import lazy
+from transferlens import lazy, processes
 
 psutil = lazy.load("psutil")
 
@@ -45,17 +45,6 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-def _started(pid: int) -> float | None:
-    """When a process of this machine was started [s]; None where there is none."""
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.NoSuchProcess:
-        return None
-    except psutil.AccessDenied:
-        return 0.0
-
-
 def _read(path: Path) -> tuple[dict[str, Any], tuple[str, int]]:
     """A claim, and what tells whether it is the same one and has been touched since."""
     text, changed = path.read_text(encoding="utf-8", errors="replace"), path.stat().st_mtime_ns
@@ -68,7 +57,7 @@ def _read(path: Path) -> tuple[dict[str, Any], tuple[str, int]]:
 
 def _is_dead(path: Path, content: dict[str, Any], stamp: tuple[str, int]) -> bool:
     if content.get("machine") == _machine() and isinstance(content.get("pid"), int):
-        started = _started(content["pid"])
+        started = processes.started(content["pid"])
         return started is None or (started > 0 and abs(started - content.get("started", started)) > 1)
     before, since = _seen.get(path, (None, 0.0))
     if before != stamp:
@@ -122,7 +111,12 @@ def claim(run: Path) -> Iterator[bool]:
     path = _path(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(
-        {"machine": _machine(), "pid": os.getpid(), "started": _started(os.getpid()), "token": uuid.uuid4().hex}
+        {
+            "machine": _machine(),
+            "pid": os.getpid(),
+            "started": processes.started(os.getpid()),
+            "token": uuid.uuid4().hex,
+        }
     )
     if holder(run) is not None:
         yield False

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import tyro
 
+from transferlens import processes
 from transferlens.errors import DryRun, TransferLensError
 
 __all__ = ["DONE", "FOUND", "BAD_INPUT", "SOME_FAILED", "command", "parse", "table"]
@@ -69,7 +70,8 @@ def command(main: Main) -> Main:
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # labels in any script, terminals in any encoding
         try:
-            code = main(argv)
+            with processes.insisting():
+                code = main(argv)
             sys.stdout.flush()
             return code
         except DryRun as planned:

@@ -18,10 +18,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from transferlens import lazy
+from transferlens import processes
 from transferlens.errors import ParameterError, SweepError
-
-psutil = lazy.load("psutil")
 
 log = logging.getLogger(__name__)
 
@@ -78,17 +76,18 @@ def _serve(connection: Any, task: Callable, cores: Sequence[int]) -> None:
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    while True:
-        try:
-            item = connection.recv()
-        except EOFError:
-            return
-        connection.send(("begun", None))
-        try:
-            answer = "done", task(item)
-        except Exception as error:
-            answer = "raised", error
-        connection.send(answer)
+    with processes.insisting():
+        while True:
+            try:
+                item = connection.recv()
+            except EOFError:
+                return
+            connection.send(("begun", None))
+            try:
+                answer = "done", task(item)
+            except Exception as error:
+                answer = "raised", error
+            connection.send(answer)
 
 
 def _follow_parent() -> None:

@@ -16,10 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from transferlens import lazy
+from transferlens import processes
 from transferlens.errors import DataError, ParameterError
-
-psutil = lazy.load("psutil")
 
 # What h5py raises where a file is damaged.
 UNREADABLE = (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
@@ -29,6 +27,7 @@ __all__ = [
     "array",
     "check_space",
     "check_writable",
+    "clear_left",
     "complete_or_absent",
     "content_hash",
     "write_csv",
@@ -48,7 +47,7 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
     start = f".{path.name}.{host}-"
     for left in path.parent.glob(f"{glob.escape(start)}*.tmp"):
         process = left.name.removeprefix(start).removesuffix(".tmp")
-        if process.isdecimal() and not psutil.pid_exists(int(process)):  # else of a host with a longer name
+        if process.isdecimal() and not processes.is_alive(int(process)):  # else of a host with a longer name
             left.unlink(missing_ok=True)  # its writer was killed
     beside = path.with_name(f".{path.name}.{host}-{os.getpid()}.tmp")
     if path.is_dir():
@@ -64,6 +63,15 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def clear_left(path: Path) -> None:
+    """Remove what killed writers of a file have left, on whatever machine: for who knows that nobody writes it now.
+
+    Of a run that is its snapshot's too.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def check_writable(name: str, folder: Path) -> None:

@@ -17,7 +17,7 @@ from transferlens import backbones, claims, engines, lazy, planning, trainer
 from transferlens.datasets import DataOptions, DataSet
 from transferlens.errors import CheckpointError, DataError, DryRun, ParameterError, SweepError, TransferLensError
 from transferlens.features import FeatureCache, FeatureOptions
-from transferlens.files import check_writable, content_hash, write_text
+from transferlens.files import check_writable, clear_left, content_hash, write_text
 from transferlens.plan import TransferPlan
 from transferlens.runs import Run, RunConfig, Training, load_run
 
@@ -420,6 +420,7 @@ class Study:
                 reason = f"{type(error).__name__}: {error}, at {Path(where.filename).name}:{where.lineno}"
                 return self._record(point, reason, traceback.format_exc())
             path.with_suffix(".failed").unlink(missing_ok=True)
+            clear_left(path)
         return ""
 
     def _record(self, point: RunConfig, reason: str, details: str = "") -> str:
