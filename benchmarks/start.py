@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from claims import Claim, report, seconds
 
 from transferlens import cli
-from transferlens.__main__ import COMMANDS
+from transferlens.cli import COMMANDS
 
 
 @dataclass(frozen=True, kw_only=True)

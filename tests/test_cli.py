@@ -49,7 +49,7 @@ def refused(argv, capsys):
     return lines[0]
 
 
-@pytest.mark.parametrize("command", __main__.COMMANDS)
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_explains_every_option(command, capsys):
     module = importlib.import_module(f"transferlens.{command}")
     with pytest.raises(SystemExit) as exit_code:
@@ -91,7 +91,7 @@ def test_usage(capsys):
     assert __main__.main([]) == 2
     assert __main__.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in __main__.COMMANDS)
+    assert all(name in shown for name in cli.COMMANDS)
     assert __main__.main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__
     assert __main__.main(["trian"]) == 2

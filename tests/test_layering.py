@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 import transferlens
+from transferlens import cli
 
 PACKAGE = Path(transferlens.__file__).parent
+# Siblings: what no line below names.
+ANALYSES: list[str] = []
 # Each module may import those of earlier lines only.
 LAYERS = [
     ["errors", "lazy", "memory"],
@@ -36,25 +39,13 @@ LAYERS = [
     ["saliency_figures"],
     ["sweep"],
     ["by_block"],
-    [
-        "pretraining",
-        "selection",
-        "input_form",
-        "duplicates",
-        "freeze",
-        "fuse",
-        "truncate",
-        "plan_grid",
-        "ensemble",
-        "saliency",
-        "svcca",
-        "train",
-    ],
+    ANALYSES,
     ["tables", "robustness", "demo"],
     ["report"],
     ["study"],
     ["__main__", "__init__"],
 ]
+ANALYSES += sorted({path.stem for path in PACKAGE.glob("*.py")} - {module for layer in LAYERS for module in layer})
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 HEAVY = ("torch", "timm", "matplotlib", "seaborn", "scipy", "librosa", "h5py", "captum")
 
@@ -90,8 +81,14 @@ def drawing_libraries(path: Path) -> set[str]:
     return {name.split(".")[0] for name in names} & {"matplotlib", "seaborn"}
 
 
-def test_every_module_has_its_layer():
+def test_every_layer_is_of_modules_and_every_analysis_a_command():
     assert {path.stem for path in PACKAGE.glob("*.py")} == RANK.keys()
+    assert set(ANALYSES) <= cli.COMMANDS.keys()
+
+
+def test_the_stub_of_the_package_names_every_module():
+    named = re.findall(r"^from \. import (\w+) as \1$", (PACKAGE / "__init__.pyi").read_text(), re.MULTILINE)
+    assert named == sorted(RANK.keys() - {"__init__", "__main__"})
 
 
 @pytest.mark.parametrize("module", sorted(RANK))

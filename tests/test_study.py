@@ -51,7 +51,7 @@ def test_options_are_as_on_the_command_line(tmp_path):
         ("[all]\nseeds = [1]", "at least once"),
         ('[run]\ncommand = "train"', "at least once"),
         ('[[run]]\ncommand = "train"\n[other]\na = 1', "nothing else"),
-        ('[[run]]\ncommand = "rm"', r"command='rm' of \[\[run\]\] 1 must be one of pretraining, freeze"),
+        ('[[run]]\ncommand = "rm"', r"command='rm' of \[\[run\]\] 1 must be one of demo, pretraining"),
         ("[[run]]\nseeds = [1]", "command=None of"),
         ('[[run]]\ncommand = "train"\nsedes = [1]', r"train of \[\[run\]\] 1 has no option 'sedes'"),
         ('[all]\nsedes = [1]\n[[run]]\ncommand = "train"', r"has the option 'sedes' of \[all\]"),

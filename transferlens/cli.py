@@ -13,10 +13,35 @@ import tyro
 from transferlens import processes
 from transferlens.errors import DryRun, TransferLensError
 
-__all__ = ["DONE", "FOUND", "BAD_INPUT", "SOME_FAILED", "command", "parse", "table"]
+__all__ = ["COMMANDS", "DONE", "FOUND", "BAD_INPUT", "SOME_FAILED", "command", "parse", "table"]
 
 # What a command exits with.
 DONE, FOUND, BAD_INPUT, SOME_FAILED = 0, 1, 2, 3
+
+# Every command, a module each, and what it answers.
+COMMANDS = {
+    "demo": "the main job on the built-in data: pretrained against scratch, with figures",
+    "pretraining": "question 1: pretrained against random initialisation",
+    "freeze": "question 2: accuracy with the blocks 0 to K held fixed",
+    "fuse": "question 2: accuracy with only the blocks 0 to K pretrained",
+    "truncate": "question 2: accuracy of the network cut after Block K",
+    "plan_grid": "question 2: accuracy over the whole plan space, as heat maps",
+    "svcca": "question 2: how far each layer of trained networks has moved",
+    "saliency": "question 5: what a network looks at, scored and to listen to",
+    "input_form": "question 3: how the input is made, and what is left of time stretching",
+    "ensemble": "question 4: averaged outputs of several networks, what they gain and why",
+    "robustness": "question 4: single networks and ensembles as clips are corrupted",
+    "selection": "which epoch is reported, and how much that flatters",
+    "tables": "the paper's tables from a run store, beside its published values",
+    "report": "one self-contained page of a run store and its figures",
+    "train": "train networks under a transfer plan",
+    "study": "a whole study from one file",
+    "runs": "list the runs of a store, or show single ones",
+    "datasets": "the data sets that are known; --audit checks one",
+    "duplicates": "clips of two folds that may be of one recording, and accuracy without them",
+    "synth": "write the built-in data set as sound files",
+    "backbones": "show the blocks of a network",
+}
 
 Options = TypeVar("Options")
 Main = Callable[[Sequence[str] | None], int]

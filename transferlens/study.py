@@ -21,15 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["COMMANDS", "Options", "Step", "main", "read"]
-
-# What a study may consist of.
-COMMANDS = (
-    *("pretraining", "freeze", "fuse", "truncate", "plan_grid", "input_form", "ensemble", "train"),
-    *("selection", "tables", "report"),
-)
-# Of these, those that train nothing.
-READERS = ("selection", "tables", "report")
+__all__ = ["Options", "Step", "main", "read"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +102,10 @@ def read(path: Path) -> list[Step]:
     found = []
     for number, step in enumerate(steps, start=1):
         command = step.get("command")
-        if command not in COMMANDS:
+        if command not in cli.COMMANDS or command == "study":
             raise ParameterError(
-                f"config={str(path)!r}: command={command!r} of [[run]] {number} must be one of {', '.join(COMMANDS)}"
+                f"config={str(path)!r}: command={command!r} of [[run]] {number} must be one of "
+                f"{', '.join(name for name in cli.COMMANDS if name != 'study')}"
             )
         known = {field.name for field in fields(_module(command).Options)}
         own = {name.replace("-", "_"): value for name, value in step.items() if name != "command"}
@@ -142,10 +135,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     planned: list[planning.Planned] = []
     failures: list[str] = []
     for step in read(options.config):
-        if options.dry_run and step.command in READERS:
-            continue
         module = _module(step.command)
         known = {field.name for field in fields(module.Options)}
+        if options.dry_run and "dry_run" not in known:
+            continue  # it trains nothing
         extra = given | ({"dry_run": True} if options.dry_run else {})
         mine = Step(step.command, step.options | {name: value for name, value in extra.items() if name in known})
         if not options.dry_run:
