@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from types import SimpleNamespace
 
 from transferlens import pretraining
 from transferlens.plan import TransferPlan
@@ -52,10 +53,21 @@ def test_command_writes_one_stem_and_trains_nothing_twice(options, tmp_path, cap
 
 
 def test_without_the_long_arm(options, tmp_path, capsys):
-    assert pretraining.main([*options, "--no-long", "--folds", "1"]) == 0
+    assert pretraining.main([*options, "--long", "none", "--folds", "1"]) == 0
     table = list(csv.DictReader((tmp_path / "figures" / "pretrained_vs_scratch.csv").open()))
     assert [row["init"] for row in table] == ["pretrained", "scratch"]
     assert "n = 1" in capsys.readouterr().out
+
+
+def test_the_long_arm_of_the_first_network_alone(study, monkeypatch):
+    monkeypatch.setattr("transferlens.backbones.imagenet_state", lambda *_: SimpleNamespace(sha256="0" * 64))
+    networks = ("test_resnet", "resnet18")
+    arms = pretraining.points(study_with_long(study, long="first", backbone=networks))
+    assert {arm: {point.backbone for point in points} for arm, points in arms.items()} == {
+        "pretrained": {*networks},
+        "scratch": {*networks},
+        "scratch_long": {"test_resnet"},
+    }
 
 
 def test_arms(study):
@@ -67,12 +79,12 @@ def test_arms(study):
     assert epochs == [2, 2, 12]
 
 
-def study_with_long(study, **options):
+def study_with_long(study, long="all", **options):
     from transferlens.sweep import Study
 
     base = study(**options).options
     names = base.__dataclass_fields__
-    return Study(pretraining.Options(**{name: getattr(base, name) for name in names}))
+    return Study(pretraining.Options(long=long, **{name: getattr(base, name) for name in names}))
 
 
 def test_longer_arm_drops_its_rate_later_too(study):

@@ -27,10 +27,10 @@ def test_options_are_as_on_the_command_line(tmp_path):
         backbone = ["resnet50", "densenet201"]
         seeds = [0, 1]
         [[run]]
-        command = "pretraining"
+        command = "truncate"
         seeds = [2]
         weight_decay = 0.5
-        long = false
+        references = false
         dry-run = false
         [[run]]
         command = "tables"
@@ -38,7 +38,7 @@ def test_options_are_as_on_the_command_line(tmp_path):
     )
     first, second = study.read(path)
     assert first.argv() == [
-        *("--backbone", "resnet50", "densenet201", "--seeds", "2", "--weight-decay", "0.5", "--no-long")
+        *("--backbone", "resnet50", "densenet201", "--seeds", "2", "--weight-decay", "0.5", "--no-references")
     ]
     assert (second.command, second.argv()) == ("tables", [])
 
@@ -71,7 +71,7 @@ def test_dry_run_counts_shared_runs_once_and_the_study_trains_them_once(options,
     texts = dict(option.removeprefix("--").split("=", 1) for option in options)
     lines = [f"{name} = {value if value.isdecimal() else repr(value)}" for name, value in texts.items()]
     lines += ['folds = ["1"]']
-    text = "\n".join(["[all]", *lines, "[[run]]", 'command = "pretraining"', "long = false", "[[run]]"])
+    text = "\n".join(["[all]", *lines, "[[run]]", 'command = "pretraining"', 'long = "none"', "[[run]]"])
     path = written(tmp_path, f'{text}\ncommand = "truncate"\nblock = [3]\n[[run]]\ncommand = "tables"\n')
     assert study.main(["--config", str(path), "--dry-run"]) == 0
     assert "3 runs: 0 done, 3 to train" in capsys.readouterr().out
@@ -92,10 +92,12 @@ def test_the_paper_is_a_study():
         "urbansound8k",
         "gtzan",
     }
-    assert {"pretraining", "freeze", "fuse", "truncate", "ensemble", "tables"} == {step.command for step in steps}
+    assert {"pretraining", "freeze", "fuse", "truncate", "probe", "ensemble", "tables"} == {
+        step.command for step in steps
+    }
     assert all(step.argv() for step in steps if step.command != "tables")
     assert study.tomllib.loads(PAPER.read_text())["all"]["preset"] == "paper"
 
 
 def test_steps_keep_flags_that_are_as_usual_to_themselves():
-    assert Step("pretraining", {"long": True, "skip_unreadable": True}).argv() == ["--skip-unreadable"]
+    assert Step("truncate", {"references": True, "skip_unreadable": True}).argv() == ["--skip-unreadable"]

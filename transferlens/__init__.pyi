@@ -40,6 +40,7 @@ from . import planning as planning
 from . import precision as precision
 from . import predictions as predictions
 from . import pretraining as pretraining
+from . import probe as probe
 from . import processes as processes
 from . import report as report
 from . import robustness as robustness

@@ -25,6 +25,7 @@ COMMANDS = {
     "freeze": "question 2: accuracy with the blocks 0 to K held fixed",
     "fuse": "question 2: accuracy with only the blocks 0 to K pretrained",
     "truncate": "question 2: accuracy of the network cut after Block K",
+    "probe": "question 2: accuracy of a linear head on each block, held fixed",
     "plan_grid": "question 2: accuracy over the whole plan space, as heat maps",
     "svcca": "question 2: how far each layer of trained networks has moved",
     "saliency": "question 5: what a network looks at, scored and to listen to",

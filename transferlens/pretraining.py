@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from transferlens import cli, display, stats
 from transferlens.files import write_csv
@@ -38,8 +38,8 @@ class Options(SweepOptions):
 
     figures: Path = Path("figures")
     """Folder for pretrained_vs_scratch.png, .pdf and .csv."""
-    long: bool = True
-    """Whether to train from scratch a second time, for six times as many epochs (the paper's: 450)."""
+    long: Literal["all", "first", "none"] = "all"
+    """Networks to train from scratch a second time, for six times as many epochs (the paper's: 450): all, the first."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ def points(study: Study) -> dict[str, list[RunConfig]]:
         "scratch": study.points(scratch, training),
         "scratch_long": study.points(scratch, longer),
     }
-    return arms if study.options.long else {arm: arms[arm] for arm in ARMS[:2]}
+    twice = {"all": study.options.backbone, "first": study.options.backbone[:1], "none": ()}[study.options.long]
+    arms["scratch_long"] = [point for point in arms["scratch_long"] if point.backbone in twice]
+    return {arm: mine for arm, mine in arms.items() if mine}
 
 
 def compare(runs: Mapping[str, Sequence[Run]]) -> Result:
@@ -138,7 +140,7 @@ def draw(result: Result) -> Figure:
         width_ratios=[1 + 0.35 * (len(backbones) - 1), *[1] * len(backbones)],
     )
     table = {
-        field: {b: {names[a]: result.by_fold(field, backbone=b, init=a) for a in names} for b in backbones}
+        field: {b: {names[a]: v for a in names if (v := result.by_fold(field, backbone=b, init=a))} for b in backbones}
         for field in ("accuracy_last", "accuracy_best")
     }
     display.points_and_means(table["accuracy_last"], beside=table["accuracy_best"], ax=axes[0, 0])
@@ -146,6 +148,7 @@ def draw(result: Result) -> Figure:
     axes[0, 0].set_title(_caption(n), fontsize="small", loc="left")
     for ax, backbone in zip(axes[0, 1:], backbones, strict=True):
         curves = {names[a]: [result.curves[i] for i in result.select(backbone=backbone, init=a)] for a in names}
+        curves = {name: runs for name, runs in curves.items() if runs}
         display.learning_curves(curves, ax=ax)
         ax.set_title(f"{backbone}: each run, and the mean", fontsize="small", loc="left")
         ax.set_ylabel("")
@@ -169,9 +172,11 @@ def summary(result: Result) -> str:
         last = {arm: result.by_fold("accuracy_last", backbone=backbone, init=arm) for arm in _arms(result)}
         best = {arm: result.by_fold("accuracy_best", backbone=backbone, init=arm) for arm in last}
         for arm, name in _arms(result).items():
+            if not last[arm]:
+                continue
             optimistic = stats.fold_interval(best[arm]).mean
             lines.append(f"{backbone}  {name}: {stats.fold_interval(last[arm])}; best epoch {optimistic:.1%}")
-        for arm in list(last)[1:]:
+        for arm in [arm for arm in list(last)[1:] if last[arm]]:
             gains = [a - b for a, b in zip(last["pretrained"], last[arm], strict=True)]
             gain = stats.fold_interval(gains, bounds=(-1, 1)).text("points")
             lines.append(f"{backbone}  pretrained - {arm}, paired by fold: {gain}")
