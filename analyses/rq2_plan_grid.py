@@ -1,21 +1,22 @@
-"""Question 2, seen whole: accuracy over what is pretrained x what is cut, and over what is pretrained x what is frozen.
+"""Question 2, seen whole: accuracy over what is pretrained x where the network is cut.
 
-Asked of ESC-10 (folds 1 and 2) with EfficientNet-Lite0, preset quick, one seed. Draws ``plan_grid`` (.png, .pdf, .csv).
-What is in the run store, from freezing, fusion and truncation too, is not trained again. The committed figure has the
-first map alone:
+Asked of ESC-10 (folds 1 and 2) with one network, preset quick, one seed. Draws ``plan_grid`` (.png, .pdf, .csv). Down a
+column is what more pretrained blocks are worth, along a row what more blocks are worth: it tells what fusion loses for
+want of pretraining from what it loses to the fresh blocks behind. What is in the run store, from freezing, fusion and
+truncation too, is not trained again.
 
-    python analyses/rq2_plan_grid.py --maps truncate --clips path/to/esc10/clips.csv
+    python -m analyses.rq2_plan_grid --clips path/to/esc10/clips.csv
 
-What it shows: at every depth what is pretrained decides (down a column), and a fresh block at the end costs more than
-it brings: pretrained through Block 2, the network cut after a fresh Block 3 reaches 88.1 %, and with a fresh Block 4
-behind it 78.8 %. From scratch, too, the network cut after Block 3 (80.0 %) is no worse than the whole one (76.2 %).
-
-Options given are handed to ``python -m transferlens.plan_grid``; all folds are ``--folds 1 2 3 4 5``.
+Options given are handed to ``python -m transferlens.plan_grid``; all folds are ``--folds 1 2 3 4 5``, and ``--maps
+truncate freeze`` adds what is pretrained x what is frozen.
 """
 
 import sys
 
-from transferlens import plan_grid
+from analyses import BACKBONES
+from transferlens.study import Step, perform
+
+STEPS = [Step("plan_grid", {"backbone": BACKBONES[:1], "folds": ["1", "2"], "maps": ["truncate"]})]
 
 if __name__ == "__main__":
-    sys.exit(plan_grid.main(["--backbone", "tf_efficientnet_lite0", "--folds", "1", "2", *sys.argv[1:]]))
+    sys.exit(perform(STEPS, sys.argv[1:]))

@@ -1,11 +1,11 @@
 """Linear probes: what of the classes can be read, linearly, off the features of each block?
 
-A head is trained on the pooled output of Block K while everything before it stands still (Alain and Bengio 2016): once
-with ImageNet's weights, and once with random ones, without which no probe says what pretraining brought. Fine-tuning may
-use what no linear head can read; how far it goes with the same blocks is what `truncate` asks.
+A head is trained on the pooled output of Block K while everything before it stands still (Alain and Bengio 2016):
+once with ImageNet's weights, and once with random ones, without which no probe says what pretraining brought.
+Fine-tuning may use what no linear head can read; how far it goes with the same blocks is what `truncate` asks.
 
-A head alone learns slowly and costs little, as the blocks before it run once: by default it has 100 epochs from a rate of
-1e-2, whatever the preset. After the 12 at 1e-3 that fine-tuning is given it is far from done.
+A head alone learns slowly and costs little, as the blocks before it run once: by default it has 100 epochs from a rate
+of 1e-2, whatever the preset. After the 12 at 1e-3 that fine-tuning is given it is far from done.
 
 References
 ----------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Options", "Step", "main", "read"]
+__all__ = ["Options", "Step", "main", "perform", "plan", "read"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +59,31 @@ class Step:
     Attributes
     ----------
     command : str
+        Of `cli.COMMANDS`, or a module with `Options` and `main`, by its full name.
     options : mapping of str to bool, number, str or list
     """
 
     command: str
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def module(self) -> Any:
+        """What does it."""
+        return importlib.import_module(self.command if "." in self.command else f"transferlens.{self.command}")
+
+    @property
+    def known(self) -> set[str]:
+        """The options that it has."""
+        return {each.name for each in fields(self.module.Options)}
+
+    def given(self, options: Mapping[str, Any]) -> Step:
+        """With those of these options that the command has, instead of its own."""
+        return Step(self.command, {**self.options, **{n: value for n, value in options.items() if n in self.known}})
 
     def argv(self) -> list[str]:
         """As on the command line."""
         words: list[str] = []
-        usual = {field.name: field.default for field in fields(_module(self.command).Options)}
+        usual = {each.name: each.default for each in fields(self.module.Options)}
         for name, value in self.options.items():
             flag = name.replace("_", "-")
             if isinstance(value, bool):
@@ -107,20 +122,40 @@ def read(path: Path) -> list[Step]:
                 f"config={str(path)!r}: command={command!r} of [[run]] {number} must be one of "
                 f"{', '.join(name for name in cli.COMMANDS if name != 'study')}"
             )
-        known = {field.name for field in fields(_module(command).Options)}
+        named = Step(command)
         own = {name.replace("-", "_"): value for name, value in step.items() if name != "command"}
-        if unknown := sorted(own.keys() - known):
+        if unknown := sorted(own.keys() - named.known):
             raise ParameterError(f"config={str(path)!r}: {command} of [[run]] {number} has no option {unknown[0]!r}")
         usual = {name.replace("-", "_"): value for name, value in shared.items()}
-        found.append(Step(command, {name: value for name, value in (usual | own).items() if name in known}))
-    everywhere = {field.name for step in found for field in fields(_module(step.command).Options)}
+        found.append(named.given(usual | own))
+    everywhere = set().union(*(step.known for step in found))
     if unknown := sorted(name for name in shared if name.replace("-", "_") not in everywhere):
         raise ParameterError(f"config={str(path)!r}: no command of it has the option {unknown[0]!r} of [all]")
     return found
 
 
-def _module(command: str) -> Any:
-    return importlib.import_module(f"transferlens.{command}")
+def perform(steps: Sequence[Step], argv: Sequence[str] = ()) -> int:
+    """Do steps one after the other, each with these words behind its own, and return the largest exit code.
+
+    A run that fails stops no other step; bad input and Ctrl-C do.
+    """
+    worst = cli.DONE
+    for step in steps:
+        print(f"== {step.command} {' '.join([*step.argv(), *argv])}", flush=True)
+        worst = max(worst, code := step.module.main([*step.argv(), *argv]))
+        if code not in (cli.DONE, cli.FOUND, cli.SOME_FAILED):
+            break
+    return worst
+
+
+def plan(step: Step) -> list[planning.Planned]:
+    """The runs that a step needs; none where it trains nothing."""
+    if "dry_run" in step.known:
+        try:
+            step.module.main.__wrapped__(step.given({"dry_run": True}).argv())
+        except DryRun as planned:
+            return planned.rows
+    return []
 
 
 @cli.command
@@ -132,25 +167,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         for field in fields(options)
         if field.name not in ("config", "dry_run") and (value := getattr(options, field.name)) is not None
     }
-    planned: list[planning.Planned] = []
-    failures: list[str] = []
-    for step in read(options.config):
-        module = _module(step.command)
-        known = {field.name for field in fields(module.Options)}
-        if options.dry_run and "dry_run" not in known:
-            continue  # it trains nothing
-        extra = given | ({"dry_run": True} if options.dry_run else {})
-        mine = Step(step.command, step.options | {name: value for name, value in extra.items() if name in known})
-        if not options.dry_run:
-            print(f"== {step.command} {' '.join(mine.argv())}", flush=True)
+    steps = [step.given(given) for step in read(options.config)]
+    if options.dry_run:
+        print(planning.text([row for step in steps for row in plan(step)]))
+        return cli.DONE
+    failures = []
+    for step in steps:
+        print(f"== {step.command} {' '.join(step.argv())}", flush=True)
         try:
-            module.main.__wrapped__(mine.argv())
-        except DryRun as found:
-            planned += found.rows
+            step.module.main.__wrapped__(step.argv())
         except SweepError as error:
             failures.append(f"{step.command}: {error}")
-    if options.dry_run:
-        print(planning.text(planned))
     if failures:
         raise SweepError("; ".join(failures))
     return cli.DONE

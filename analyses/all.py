@@ -1,0 +1,151 @@
+"""The whole study, from the clips to RESULTS.md: every question, every figure, and the text with its numbers.
+
+    python -m analyses.all --clips path/to/esc10/clips.csv
+
+An evening on two cores from an empty store; what the store has is not trained again, so that the same command goes on
+where it was stopped. Beside the figures stands ``steps.csv``: for every step its runs, how long they were trained (from
+their files) and how long the step took this time. ``RESULTS.md`` is filled in from the tables by `analyses.results`.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from analyses import (
+    BACKBONES,
+    results,
+    rq1_pretrained_vs_scratch,
+    rq2_freeze_fuse_truncate,
+    rq2_plan_grid,
+    rq2_svcca,
+    rq3_input,
+    rq4_ensemble,
+    rq5_saliency,
+)
+from transferlens import cli, planning, runs, study
+from transferlens.files import write_csv
+from transferlens.study import Step
+
+QUESTIONS = (
+    rq1_pretrained_vs_scratch,
+    rq2_freeze_fuse_truncate,
+    rq2_plan_grid,
+    rq2_svcca,
+    rq3_input,
+    rq4_ensemble,
+    rq5_saliency,
+)
+# Options that are not handed on.
+OWN = {"backbone", "results", "dry_run"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Answer the paper's five questions on the clips: train what is missing, draw every figure, write RESULTS.md."""
+
+    clips: Path
+    """Clip list, a CSV with path, label and fold."""
+    backbone: tuple[str, ...] = tuple(BACKBONES)
+    """Networks; questions asked of one are asked of the first."""
+    epochs: int | None = None
+    """Number of epochs, for a quick look; 12 by default, 100 for linear probes."""
+    runs: Path = Path("runs")
+    """Folder of the run store: what is there is not trained again."""
+    cache: Path = Path("cache")
+    """Folder of the feature caches."""
+    figures: Path = Path("figures")
+    """Folder for the figures and tables."""
+    results: Path = Path("RESULTS.md")
+    """The text."""
+    device: str | None = None
+    """As for `train`; so are the following."""
+    engine: Literal["local", "ray"] | None = None
+    """local or ray."""
+    workers: int | None = None
+    """local: runs trained at once."""
+    threads: int | None = None
+    """Threads of a run."""
+    address: str | None = None
+    """ray: address of the cluster's head, or auto."""
+    gpus_per_run: float | None = None
+    """ray: share of a GPU that a run takes."""
+    dry_run: bool = False
+    """Say which runs are missing, how long they take and what disk they need, and train nothing."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A step in steps.csv. `training_seconds` is that of its runs in all, whenever they were trained."""
+
+    step: str
+    figures: str
+    n_runs: int
+    n_trained_now: int
+    training_seconds: float
+    seconds: float
+    threads: str
+
+
+def steps(options: Options) -> list[Step]:
+    """All steps, with these options."""
+    given: dict[str, Any] = {
+        each.name: value if isinstance(value, (bool, int, float)) else str(value)
+        for each in fields(options)
+        if each.name not in OWN and (value := getattr(options, each.name)) is not None
+    }
+    found = []
+    for step in [step for question in QUESTIONS for step in question.STEPS]:
+        mine = given | {"backbone": list(options.backbone[: len(step.options["backbone"])])}
+        if "dataset" in step.options:  # one of its own
+            mine |= {"figures": str(options.figures / step.options["dataset"])}
+            del mine["clips"]
+        found.append(step.given(mine))
+    return [*found, Step("tables").given(given), Step("report").given(given)]
+
+
+def perform(step: Step, options: Options) -> tuple[Row, int]:
+    """Do one step; what it took, and its exit code."""
+    planned = study.plan(step)
+    started = time.perf_counter()
+    code = study.perform([step])
+    seconds = time.perf_counter() - started
+    ids = {row.id for row in planned}
+    done = [summary for summary in runs.list_runs(options.runs) if summary.id in ids] if ids else []
+    row = Row(
+        step=step.command,
+        figures=str(step.options["figures"]),
+        n_runs=len(ids),
+        n_trained_now=len({row.id for row in planned if row.epochs_done < row.epochs}),
+        training_seconds=sum(summary.seconds for summary in done),
+        seconds=seconds,
+        threads=" ".join(sorted({str(summary.config.training.threads or "") for summary in done})),
+    )
+    return row, code
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do every step, then write the text."""
+    options = cli.parse(Options, argv, prog="analyses.all")
+    wanted = steps(options)
+    if options.dry_run:
+        print(planning.text([row for step in wanted for row in study.plan(step)]))
+        return cli.DONE
+    worst, rows = cli.DONE, []
+    for step in wanted:
+        row, code = perform(step, options)
+        rows.append(row)
+        write_csv(rows, options.figures / "steps.csv")
+        if code not in (cli.DONE, cli.FOUND, cli.SOME_FAILED):
+            return code
+        worst = max(worst, code) if code != cli.FOUND else worst
+    if worst == cli.SOME_FAILED:
+        return worst
+    return results.main(["--figures", str(options.figures), "--out", str(options.results)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

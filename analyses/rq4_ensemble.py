@@ -1,0 +1,68 @@
+"""Question 4: what do ensembles gain, are they more robust, and which epoch may one report?
+
+Asked of ESC-10 (5 official folds), preset quick: five seeds of the first network, three of each other one, and two of
+the first from scratch. Draws ``ensemble`` (their averaged softmax outputs), ``robustness`` (the first network's
+ensembles as clips get noise, gain, low-pass, clipping and shifts) and ``selection`` (last, best and nested epoch, the
+last for one seed), each .png, .pdf and .csv, and writes ``duplicates.csv`` (near-duplicates across folds). What is in
+the run store is not trained again.
+
+    python -m analyses.rq4_ensemble --clips path/to/esc10/clips.csv
+
+All options of ``python -m transferlens.train`` but those of the plan and the seeds; the figures go to ``--figures``.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from analyses import BACKBONES
+from transferlens import cli, duplicates, ensemble, robustness, selection
+from transferlens.plan import TransferPlan
+from transferlens.study import Step
+from transferlens.sweep import Study, SweepOptions, gather
+
+SEEDS, OTHER_SEEDS, SCRATCH_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2), (0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(SweepOptions):
+    """Ensembles of one network's seeds and across networks, their robustness, and the epoch that is reported."""
+
+    backbone: tuple[str, ...] = tuple(BACKBONES)
+    """Networks: the first with five seeds and from scratch, the others with three."""
+    figures: Path = Path("figures")
+    """Folder for the figures and tables."""
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train what is missing, then average, corrupt and compare."""
+    options = cli.parse(Options, argv, prog="analyses.rq4_ensemble")
+
+    def study(backbone: Sequence[str], seeds: Sequence[int], **others: str) -> Study:
+        return Study(replace(options, backbone=tuple(backbone), seeds=tuple(seeds), **others))
+
+    first = options.backbone[:1]
+    wanted = [(study(first, SEEDS), TransferPlan()), (study(first, SCRATCH_SEEDS), TransferPlan.scratch())]
+    wanted += [(study(options.backbone[1:], OTHER_SEEDS), TransferPlan())] if options.backbone[1:] else []
+    wanted += [(study(first, SEEDS[:1], select="nested"), TransferPlan())]
+    found = gather([(each, each.points(plan)) for each, plan in wanted])
+    seeds, scratch, *others, nested = [[str(run.path) for run in runs.values()] for runs in found]
+
+    places = ["--figures", str(options.figures)]
+    data = [] if options.clips is None else ["--clips", str(options.clips)]
+    data += [] if options.root is None else ["--dataset", options.dataset, "--root", str(options.root)]
+    device, cache = ["--device", options.device], ["--cache", str(options.cache)]
+    return (
+        ensemble.main([*places, "--ckpt", *seeds, *sum(others, []), *scratch])
+        or selection.main([*places, "--ckpt", *seeds, *scratch, *nested])
+        or robustness.main([*data, *places, *device, "--ckpt", *seeds, *scratch])
+        or duplicates.main([*data, *places, *cache, "--ckpt", *seeds])
+    )
+
+
+STEPS = [Step("analyses.rq4_ensemble", {"backbone": BACKBONES})]
+
+if __name__ == "__main__":
+    sys.exit(main())
