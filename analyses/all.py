@@ -40,6 +40,8 @@ QUESTIONS = (
 )
 # Options that are not handed on.
 OWN = {"backbone", "results", "dry_run"}
+# Exit codes of a step that did all it should; what an audit finds is no failure.
+GOOD = (cli.DONE, cli.FOUND)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,8 @@ class Options:
     """Clip list, a CSV with path, label and fold."""
     backbone: tuple[str, ...] = tuple(BACKBONES)
     """Networks; questions asked of one are asked of the first."""
+    weights: str | None = None
+    """As for `train`: a file, or auto."""
     epochs: int | None = None
     """Number of epochs, for a quick look; 12 by default, 100 for linear probes."""
     runs: Path = Path("runs")
@@ -106,19 +110,23 @@ def steps(options: Options) -> list[Step]:
     return [*found, Step("tables").given(given), Step("report").given(given)]
 
 
+def _finished(store: Path) -> list[runs.RunSummary]:
+    return [summary for summary in runs.list_runs(store) if summary.is_complete] if store.is_dir() else []
+
+
 def perform(step: Step, options: Options) -> tuple[Row, int]:
     """Do one step; what it took, and its exit code."""
-    planned = study.plan(step)
+    before = {summary.id for summary in _finished(options.runs)}
     started = time.perf_counter()
     code = study.perform([step])
     seconds = time.perf_counter() - started
-    ids = {row.id for row in planned}
-    done = [summary for summary in runs.list_runs(options.runs) if summary.id in ids] if ids else []
+    ids = {row.id for row in study.plan(step)} if code in GOOD else set()
+    done = [summary for summary in _finished(options.runs) if summary.id in ids]
     row = Row(
         step=step.command,
         figures=str(step.options["figures"]),
         n_runs=len(ids),
-        n_trained_now=len({row.id for row in planned if row.epochs_done < row.epochs}),
+        n_trained_now=len(ids - before),
         training_seconds=sum(summary.seconds for summary in done),
         seconds=seconds,
         threads=" ".join(sorted({str(summary.config.training.threads or "") for summary in done})),
@@ -134,16 +142,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.dry_run:
         print(planning.text([row for step in wanted for row in study.plan(step)]))
         return cli.DONE
-    worst, rows = cli.DONE, []
+    failed, rows = False, []
     for step in wanted:
         row, code = perform(step, options)
         rows.append(row)
         write_csv(rows, options.figures / "steps.csv")
-        if code not in (cli.DONE, cli.FOUND, cli.SOME_FAILED):
+        failed |= code == cli.SOME_FAILED
+        if code not in (*GOOD, cli.SOME_FAILED):
             return code
-        worst = max(worst, code) if code != cli.FOUND else worst
-    if worst == cli.SOME_FAILED:
-        return worst
+    if failed:
+        return cli.SOME_FAILED
     return results.main(["--figures", str(options.figures), "--out", str(options.results)])
 
 

@@ -65,7 +65,11 @@ def rows(study: Study, points: Iterable[RunConfig]) -> list[Planned]:
             epoch = statistics.median(summary.seconds / summary.epochs_done for summary in alike)
             nbytes = max(summary.nbytes for summary in [s for s in alike if s.is_complete] or alike)
         else:
-            epoch, nbytes = timed(point.backbone, point.plan, point.training, point.fold)
+            step, nbytes = timed(point.backbone, point.plan, point.training)
+            trained, held_out = study.dataset.split(point.fold)
+            epoch = (
+                step * (len(trained) + len(held_out) / 3) / point.training.batch_size
+            )  # forward is a third of a step
         mine, epochs = by_id.get(point.id), point.training.epochs
         done = mine.epochs_done if mine else 0
         found.append(
@@ -74,9 +78,9 @@ def rows(study: Study, points: Iterable[RunConfig]) -> list[Planned]:
     return found
 
 
-def _by_a_step(study: Study, backbone: str, plan: object, training: object, fold: str) -> tuple[float, int]:
-    """Seconds an epoch, and bytes of a run file."""
-    config = next(p for p in study.points(plan, training) if (p.backbone, p.fold) == (backbone, fold))
+def _by_a_step(study: Study, backbone: str, plan: object, training: object) -> tuple[float, int]:
+    """Seconds a step, and bytes of a run file."""
+    config = next(p for p in study.points(plan, training) if p.backbone == backbone)
     device = study.device
     network = backbones.skeleton(backbone, n_classes=len(study.dataset.label_names), plan=plan)
     state = {name: tensor.numel() * tensor.element_size() for name, tensor in network.state_dict().items()}
@@ -97,10 +101,7 @@ def _by_a_step(study: Study, backbone: str, plan: object, training: object, fold
         optimizer.step()
         loss.item()
         times.append(time.perf_counter() - started)
-    trained, held_out = study.dataset.split(fold)
-    # A forward pass is a third of a step.
-    steps = (len(trained) + len(held_out) / 3) / training.batch_size
-    return statistics.median(times[1:]) * steps, sum(state.values()) + fresh
+    return statistics.median(times[1:]), sum(state.values()) + fresh
 
 
 def text(planned: Sequence[Planned]) -> str:

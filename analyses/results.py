@@ -1,0 +1,161 @@
+"""RESULTS.md: the text of the study, with its numbers filled in from the tables beside the figures.
+
+    python -m analyses.results --figures figures --out RESULTS.md
+
+The text is ``RESULTS.md.jinja`` beside this file. It holds no measured number: each is computed here from a table that a
+step of `analyses.all` has written, and words that judge ("more than chance can explain") follow the interval.
+"""
+
+import csv
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jinja2
+
+from transferlens import cli, stats
+from transferlens.errors import DataError
+from transferlens.files import write_text
+from transferlens.stats import Interval
+
+# Columns whose values are names, though some look like numbers.
+NAMES = {"fold", "inner_fold", "block", "change_from", "pretrained_through", "frozen_through", "truncate_after"}
+TEMPLATE = Path(__file__).with_name("RESULTS.md.jinja")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Write the text of the study from the tables of its figures."""
+
+    figures: Path = Path("figures")
+    """Folder of the figures and tables."""
+    out: Path = Path("RESULTS.md")
+    """The text."""
+
+
+class Tables:
+    """The tables of a folder, as rows that are asked for by their values."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.read = cache(self._read)
+
+    def _read(self, name: str) -> list[SimpleNamespace]:
+        path = self.folder / f"{name}.csv"
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                return [
+                    SimpleNamespace(**{key: _number(key, value) for key, value in row.items()})
+                    for row in csv.DictReader(file)
+                ]
+        except FileNotFoundError as error:
+            raise DataError(f"{path} is missing: python -m analyses.all makes it") from error
+
+    def rows(self, name: str, **values: Any) -> list[SimpleNamespace]:
+        """Rows of a table whose columns have these values."""
+        return [row for row in self.read(name) if all(getattr(row, key) == each for key, each in values.items())]
+
+    def row(self, name: str, **values: Any) -> SimpleNamespace:
+        """The first of them.
+
+        Raises
+        ------
+        DataError
+            Where there is none.
+        """
+        if not (found := self.rows(name, **values)):
+            raise DataError(f"{self.folder / name}.csv has no row of {values}: run python -m analyses.all again")
+        return found[0]
+
+    def column(self, name: str, key: str, **values: Any) -> list[Any]:
+        """The values of a column, each once."""
+        return list(dict.fromkeys(getattr(row, key) for row in self.rows(name, **values)))
+
+
+def _number(key: str, text: str) -> Any:
+    """Folds and blocks are names; what else reads as a number is one."""
+    if key in NAMES:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def mean(rows: Sequence[Any], field: str = "accuracy_last", kept: int = 0) -> Interval:
+    """Over folds, of the seeds' mean in each; `kept` as for `stats.fold_interval`."""
+    return stats.fold_interval(stats.by_fold(rows, field), kept=kept)
+
+
+def gain(rows: Sequence[Any], others: Sequence[Any], field: str = "accuracy_last") -> Interval:
+    """Of the first over the second, paired by network, fold and seed."""
+    of = {(row.backbone, row.fold, row.seed): getattr(row, field) for row in others}
+    pairs = [row for row in rows if (row.backbone, row.fold, row.seed) in of]
+    gains = [getattr(row, field) - of[row.backbone, row.fold, row.seed] for row in pairs]
+    return stats.fold_interval(stats.fold_means(gains, [row.fold for row in pairs]), bounds=(-1, 1))
+
+
+def change(row: Any) -> Interval:
+    """From one block to the next, as an analysis by blocks wrote it."""
+    return Interval(row.change_mean, row.change_low, row.change_high, int(row.change_n))
+
+
+def hundred(interval: Interval) -> str:
+    """A mean with its interval, times 100: of accuracies in %, of differences in points."""
+    text = f"{100 * interval.mean:.1f}"
+    return text if interval.n == 1 else f"{text} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+
+
+def plain(row: Any, digits: int = 2) -> str:
+    """The mean of a row with its interval."""
+    return f"{row.mean:.{digits}f} ({row.low:.{digits}f} to {row.high:.{digits}f})"
+
+
+def judge(interval: Interval, more: str, less: str, neither: str) -> str:
+    """The word that an interval allows."""
+    return more if interval.low > 0 else less if interval.high < 0 else neither
+
+
+def count(intervals: Iterable[Interval]) -> str:
+    """How many intervals lie above 0, and how many below."""
+    intervals = list(intervals)
+    above, below = sum(each.low > 0 for each in intervals), sum(each.high < 0 for each in intervals)
+    return f"{above} of {len(intervals)}" + (f" (below 0 on {below})" if below else "")
+
+
+def duration(seconds: float) -> str:
+    """In words."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def text(figures: Path, link: str) -> str:
+    """RESULTS.md, with links to figures at `link`."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    tables = Tables(figures)
+    helpers = (mean, gain, change, hundred, plain, judge, count, duration)
+    names = {helper.__name__: helper for helper in helpers} | {
+        name: getattr(tables, name) for name in ("rows", "row", "column")
+    }
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(**names, figures=link)
+
+
+@cli.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, fill in, write."""
+    options = cli.parse(Options, argv, prog="analyses.results")
+    out, figures = options.out.absolute().parent, options.figures.absolute()
+    link = figures.relative_to(out) if figures.is_relative_to(out) else figures
+    write_text(text(options.figures, link.as_posix()), options.out)
+    print(f"written: {options.out}")
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
