@@ -2,8 +2,8 @@
 
     python -m analyses.results --figures figures --out RESULTS.md
 
-The text is ``RESULTS.md.jinja`` beside this file. It holds no measured number: each is computed here from a table that a
-step of `analyses.all` has written, and words that judge ("more than chance can explain") follow the interval.
+The text is ``RESULTS.md.jinja`` beside this file. It holds no measured number: each is computed here from a table that
+a step of `analyses.all` has written, and words that judge ("more than chance can explain") follow the interval.
 """
 
 import csv

@@ -1,0 +1,104 @@
+"""The study on real data: its steps, its text, and all of it at a small size."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from analyses import BACKBONES, results
+from transferlens.errors import DataError
+
+all_ = importlib.import_module("analyses.all")
+ROOT = Path(__file__).parent.parent
+
+
+def written(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def made(accuracies, **values):
+    """Rows of two seeds a fold."""
+    return [
+        {"backbone": "net", "fold": fold, "seed": seed, "accuracy_last": accuracy, **values}
+        for seed in (0, 1)
+        for fold, accuracy in enumerate(accuracies, start=1)
+    ]
+
+
+def test_steps_ask_each_question_of_its_networks(tmp_path):
+    steps = all_.steps(all_.Options(clips=tmp_path / "clips.csv", figures=tmp_path / "figures", workers=2, threads=1))
+    asked = {step.command: step.options.get("backbone") for step in steps}
+    assert asked["pretraining"] == asked["freeze"] == asked["analyses.rq4_ensemble"] == BACKBONES
+    assert asked["plan_grid"] == asked["analyses.rq2_svcca"] == BACKBONES[:1]
+    first, second = (step.options for step in steps if step.command == "analyses.rq5_saliency")
+    assert (first["clips"], second["dataset"]) == (str(tmp_path / "clips.csv"), "synth")
+    assert "clips" not in second
+    assert second["figures"] == str(tmp_path / "figures" / "synth")
+    assert all(step.options["workers"] == 2 for step in steps if "workers" in step.known)
+    assert "workers" not in steps[-1].options  # the report trains nothing
+
+
+def test_one_network_is_asked_everything(tmp_path):
+    steps = all_.steps(all_.Options(clips=tmp_path / "clips.csv", backbone=("resnet50",)))
+    assert {tuple(step.options["backbone"]) for step in steps if "backbone" in step.known} == {("resnet50",)}
+
+
+def test_gains_are_paired_and_means_are_over_folds(tmp_path):
+    written(tmp_path / "a.csv", [*made([0.9, 0.8, 0.7], arm="x"), *made([0.8, 0.7, 0.6], arm="y")])
+    tables = results.Tables(tmp_path)
+    x, y = tables.rows("a", arm="x"), tables.rows("a", arm="y")
+    assert results.mean(x).mean == pytest.approx(0.8)
+    assert results.mean(x).n == 3
+    found = results.gain(x, y[::-1])
+    assert (found.mean, found.low, found.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert results.hundred(found) == "10.0 (10.0 to 10.0)"
+
+
+def test_words_follow_the_interval():
+    from transferlens.stats import Interval
+
+    above, below, around = Interval(1, 0.5, 2, 3), Interval(-1, -2, -0.5, 3), Interval(0.1, -1, 1, 3)
+    assert [results.judge(each, "more", "less", "unknown") for each in (above, below, around)] == [
+        "more",
+        "less",
+        "unknown",
+    ]
+    assert results.count([above, below, around]) == "1 of 3 (below 0 on 1)"
+    assert [results.duration(each) for each in (20, 600, 7200)] == ["20 s", "10 min", "2.0 h"]
+
+
+def test_a_table_or_row_that_is_missing_is_named(tmp_path, capsys):
+    written(tmp_path / "a.csv", made([0.5]))
+    with pytest.raises(DataError, match="a.csv has no row of {'fold': '7'}: run python -m analyses.all again"):
+        results.Tables(tmp_path).row("a", fold="7")
+    assert results.main(["--figures", str(tmp_path), "--out", str(tmp_path / "R.md")]) == 2
+    assert re.search(r"error: .*csv is missing: python -m analyses.all makes it", capsys.readouterr().err)
+    assert not (tmp_path / "R.md").exists()
+
+
+def test_the_text_has_the_numbers_of_the_tables_beside_the_figures():
+    assert results.text(ROOT / "figures", "figures") == (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_all_of_it_from_an_empty_store(clips, weights_file, tmp_path, capsys):
+    argv = [
+        *("--clips", str(clips), "--backbone", "test_resnet", "--weights", str(weights_file), "--epochs", "1"),
+        *("--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache"), "--figures", str(tmp_path / "figures")),
+        *("--results", str(tmp_path / "RESULTS.md"), "--device", "cpu"),
+    ]
+    assert all_.main([*argv, "--dry-run"]) == 0
+    planned = re.search(r"(\d+) runs: 0 done", capsys.readouterr().out)
+    assert all_.main(argv) == 0
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert len(list((tmp_path / "runs").rglob("*.h5"))) == int(planned[1])
+    assert all((tmp_path / link).is_file() for link in re.findall(r"!\[.*?\]\((.*?)\)", text))
+    assert not re.search(r"\bnan\b|\bNone\b", text)
