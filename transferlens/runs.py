@@ -300,13 +300,23 @@ class Run:
         with _open(self.path) as file:
             return _to_torch(_read_tensors(file["weights"]))
 
-    def model(self) -> Network:
+    def model(self, *, trained: bool = True) -> Network:
         """The trained network in evaluation mode, in float32; `inputs` makes what it takes.
 
         The stored logits were computed in the precision that the provenance names, and differ in its rounding.
+
+        Parameters
+        ----------
+        trained : bool
+            False: as it was before training.
+
+        Raises
+        ------
+        CheckpointError
+            Where the weights are damaged, or, for those before training, cannot be made again here.
         """
         network = backbones.skeleton(self.config.backbone, n_classes=len(self.label_names), plan=self.config.plan)
-        state = self.final_state()
+        state = self.final_state() if trained else self.initial_state()
         if not all(torch.isfinite(tensor).all() for tensor in state.values()):
             raise CheckpointError(f"{self.path} is damaged: some of its weights are NaN or infinite")
         try:
