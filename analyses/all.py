@@ -106,6 +106,8 @@ def steps(options: Options) -> list[Step]:
         if "dataset" in step.options:  # one of its own
             mine |= {"figures": str(options.figures / step.options["dataset"])}
             del mine["clips"]
+        if options.epochs is not None and "epochs_scratch" in step.options:
+            mine |= {"epochs_scratch": options.epochs}
         found.append(step.given(mine))
     return [*found, Step("tables").given(given), Step("report").given(given)]
 

@@ -57,8 +57,16 @@ def test_what_a_killed_writer_left_goes_and_a_living_one_s_stays(tmp_path):
 def test_what_any_writer_left_goes_where_nobody_writes(tmp_path):
     for name in (".a.h5.other-1.tmp", ".a.partial.here-2.tmp", ".ab.h5.other-1.tmp", "a.h5", ".a.claim"):
         (tmp_path / name).write_text("")
+        if name.endswith("tmp"):
+            os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".a.h5.other-3.tmp").write_text("being written")
     clear_left(tmp_path / "a.h5")
-    assert {path.name for path in tmp_path.iterdir()} == {".ab.h5.other-1.tmp", "a.h5", ".a.claim"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".ab.h5.other-1.tmp",
+        ".a.h5.other-3.tmp",
+        "a.h5",
+        ".a.claim",
+    }
 
 
 def test_folder_that_is_a_file(tmp_path):

@@ -246,7 +246,9 @@ def test_kills_change_nothing(study, tmp_path):
             break
     assert sweep.returncode == 0, sweep.stderr.read().decode()
     print(killed)
-    assert sum(killed.values()) == kills or len(seeds) < 4  # a short sweep may be over before
+    assert sum(killed.values()) == kills or (
+        len(seeds) < 4 and any(killed.values())
+    )  # a short sweep may be over before
     for point in points:
         assert_same_bits(point.path(options.runs), point.path(store))
     assert {path.suffix for path in store.rglob("*") if path.is_file()} == {".h5"}
@@ -273,7 +275,10 @@ def test_threads_are_part_of_a_run_and_as_they_were_after_it(study):
         ({"engine": "ray", "workers": 2, "threads": 1}, "workers=2 goes with --engine local"),
         ({"address": "auto"}, "address='auto' goes with --engine ray"),
         ({"gpus_per_run": 0.5}, "gpus_per_run=0.5 goes with --engine ray"),
-        ({"engine": "ray", "gpus_per_run": -1.0, "threads": 1}, "gpus_per_run=-1.0 must be 0 to 64"),
+        (
+            {"engine": "ray", "gpus_per_run": -1.0, "threads": 1},
+            "gpus_per_run=-1.0 must be 0 to 1, or a whole number to 64",
+        ),
     ],
 )
 def test_engines_and_what_goes_with_them(study, options, message):

@@ -50,15 +50,19 @@ def _read(path: Path) -> tuple[dict[str, Any], tuple[str, int]]:
     text, changed = path.read_text(encoding="utf-8", errors="replace"), path.stat().st_mtime_ns
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = {}  # being written, or damaged: its time decides
     return content if isinstance(content, dict) else {}, (text, changed)
 
 
 def _is_dead(path: Path, content: dict[str, Any], stamp: tuple[str, int]) -> bool:
-    if content.get("machine") == _machine() and isinstance(content.get("pid"), int):
-        started = processes.started(content["pid"])
-        return started is None or (started > 0 and abs(started - content.get("started", started)) > 1)
+    pid, begun = content.get("pid"), content.get("started")
+    if content.get("machine") == _machine() and isinstance(pid, int) and pid > 0:
+        started = processes.started(pid)
+        if started is None:
+            return True
+        if isinstance(begun, float):
+            return started > 0 and abs(started - begun) > 1
     before, since = _seen.get(path, (None, 0.0))
     if before != stamp:
         _seen[path] = stamp, time.monotonic()
@@ -80,7 +84,8 @@ def holder(run: Path) -> str | None:
     except OSError:
         return None
     if not _is_dead(path, content, stamp):
-        return f"process {content.get('pid', '?')} on {str(content.get('machine', '?')).split()[0]}"
+        machine = [*str(content.get("machine", "")).split(), "?"][0]
+        return f"process {content.get('pid', '?')} on {machine}"
     _seen.pop(path, None)
     # Of several that find it dead one can move it; what was moved may be the claim of who was faster.
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -90,7 +95,8 @@ def holder(run: Path) -> str | None:
             os.link(aside, path)
     except OSError:
         pass
-    aside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        aside.unlink()
     return None
 
 
@@ -127,6 +133,9 @@ def claim(run: Path) -> Iterator[bool]:
     except FileExistsError:
         yield False
         return
+    except OSError:
+        path.unlink(missing_ok=True)  # the disk is full: nobody need wait for it
+        raise
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, done), daemon=True)
     beat.start()

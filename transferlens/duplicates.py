@@ -266,10 +266,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = options.figures / "duplicates.csv"
     if pairs:
         print(cli.table([("class", "clip", "other clip", "similarity"), *rows]))
-        write_csv(pairs, path)
-        print(f"written: {path}")
-    else:
-        path.unlink(missing_ok=True)  # those of another time
+    write_csv(pairs, path, kind=Pair)
+    print(f"written: {path}")
     if runs:
         print(_without(runs, pairs))
     return cli.FOUND if pairs else cli.DONE

@@ -223,14 +223,17 @@ def on_ray(
     except ImportError as error:
         raise ParameterError("engine='ray' needs Ray: pip install \"transferlens[cluster]\"") from error
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ParameterError(f"address={address!r} is no Ray cluster that can be reached: {error}") from error
     try:
-        there = ray.cluster_resources()
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         for name, needed in (("CPU", cpus), ("GPU", gpus)):
-            if there.get(name, 0) < needed:
-                raise ParameterError(f"a run takes {needed:g} {name} and the cluster has {there.get(name, 0):g}")
+            most = max((machine.get(name, 0) for machine in machines), default=0)
+            if most < needed:
+                raise ParameterError(
+                    f"a run takes {needed:g} {name} and no machine of the cluster has more than {most:g}"
+                )
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=DEATHS, retry_exceptions=False)(_call)
         running = {remote.remote(task, item): item for item in items}
         while running:

@@ -19,6 +19,8 @@ from typing import Any
 from transferlens import processes
 from transferlens.errors import DataError, ParameterError
 
+# Seconds after which nobody is still writing what lies beside a file.
+OLD = 60.0
 # What h5py raises where a file is damaged.
 UNREADABLE = (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 
@@ -66,12 +68,15 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
 
 
 def clear_left(path: Path) -> None:
-    """Remove what killed writers of a file have left, on whatever machine: for who knows that nobody writes it now.
+    """Remove what killed writers of a file, just written, have left beside it, on whatever machine.
 
-    Of a run that is its snapshot's too.
+    Of a run that is its snapshot's too. What is nearly as new as the file may still be written by another.
     """
+    now = path.stat().st_mtime
     for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp"):
-        left.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if now - left.stat().st_mtime > OLD:
+                left.unlink()
 
 
 def check_writable(name: str, folder: Path) -> None:
@@ -133,15 +138,16 @@ def write_text(text: str, path: Path) -> None:
         beside.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be in no encoding
 
 
-def write_csv(rows: Sequence[Any], path: Path) -> None:
+def write_csv(rows: Sequence[Any], path: Path, *, kind: type | None = None) -> None:
     """Write dataclass instances of one type, or dicts of the same keys, a line each under their names.
 
-    Complete or absent.
+    Complete or absent. `kind` is the type where there may be no rows.
     """
     tables = [row if isinstance(row, dict) else dict(_fields(row)) for row in rows]
+    names = list(tables[0]) if kind is None else [field.name for field in dataclasses.fields(kind)]
     with complete_or_absent(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(tables[0])
+        writer.writerow(names)
         writer.writerows(table.values() for table in tables)
 
 

@@ -97,7 +97,7 @@ class TransferPlan:
                 f"frozen_through={frozen} must not exceed truncate_after={self.truncate_after}: "
                 "a block that is cut cannot be frozen"
             )
-        if pretrained is None or frozen > pretrained:
+        if (pretrained is None or frozen > pretrained) and frozen < self.truncate_after:  # else a control for certain
             _warn_once(
                 f"frozen_through={frozen} with pretrained_through={block_text(pretrained)}: the blocks between "
                 "are frozen at random weights (meant for a random-features control)"

@@ -48,7 +48,8 @@ def insisting() -> Iterator[None]:
         if number is None:
             usual(lost)
         else:
-            threading.Timer(AGAIN, signal.raise_signal, [number]).start()
+            # Sent to the main thread, so that a call it waits in ends.
+            threading.Timer(AGAIN, signal.pthread_kill, [threading.main_thread().ident, number]).start()
 
     sys.unraisablehook = hook
     try:

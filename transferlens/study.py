@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transferlens import cli, planning
-from transferlens.errors import DryRun, ParameterError, SweepError
+from transferlens.errors import DryRun, ParameterError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -171,16 +171,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.dry_run:
         print(planning.text([row for step in steps for row in plan(step)]))
         return cli.DONE
-    failures = []
     for step in steps:
-        print(f"== {step.command} {' '.join(step.argv())}", flush=True)
-        try:
-            step.module.main.__wrapped__(step.argv())
-        except SweepError as error:
-            failures.append(f"{step.command}: {error}")
-    if failures:
-        raise SweepError("; ".join(failures))
-    return cli.DONE
+        cli.parse(step.module.Options, step.argv(), prog=step.command)  # refuses bad values before anything is trained
+    return perform(steps)
 
 
 if __name__ == "__main__":

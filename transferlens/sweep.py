@@ -144,8 +144,9 @@ def _check_engine(options: SweepOptions) -> None:
     for name in ("address", "gpus_per_run"):
         if not on_ray and getattr(options, name) is not None:
             raise ParameterError(f"{name}={getattr(options, name)!r} goes with --engine ray")
-    if options.gpus_per_run is not None and not 0 <= options.gpus_per_run <= 64:
-        raise ParameterError(f"gpus_per_run={options.gpus_per_run} must be 0 to 64")
+    gpus = options.gpus_per_run or 0
+    if not 0 <= gpus <= 64 or gpus > 1 and gpus % 1:
+        raise ParameterError(f"gpus_per_run={gpus} must be 0 to 1, or a whole number to 64")
     if (on_ray or options.workers > 1) and options.threads is None:
         what = "engine='ray'" if on_ray else f"workers={options.workers}"
         raise ParameterError(
@@ -311,18 +312,15 @@ class Study:
         SweepError
             Naming all that failed.
         """
-        missing, failures = list(points), []
+        missing, held, failures = list(points), [], []
         with tqdm.tqdm(total=sum(point.training.epochs for point in points), unit="epoch", delay=1) as bar:
             while missing:
-                held = []
                 for point, failure in self._outcomes(missing, bar):
                     if failure == HELD:
                         held.append(point)
                     elif failure:
                         failures.append(f"{point.id} ({failure})")
-                missing = held
-                if missing:
-                    self._await(missing)
+                missing, held = self._await(held, bar)
         if failures:
             raise SweepError(
                 f"{len(failures)} of {len(points)} runs failed: {'; '.join(failures)}. "
@@ -373,17 +371,25 @@ class Study:
         except OSError:
             return None
 
-    def _await(self, points: Sequence[RunConfig]) -> None:
-        """Return when one of these runs, which other processes train, is done or given up."""
-        paths = [point.path(self.options.runs) for point in points]
-        said = False
-        while all(not path.is_file() and (holder := claims.holder(path)) for path in paths):
-            if not said:
-                log.info(
-                    "waiting for runs that are trained elsewhere: %d, %s by %s", len(paths), paths[-1].stem, holder
-                )
+    def _await(self, points: Sequence[RunConfig], bar: tqdm.tqdm) -> tuple[list[RunConfig], list[RunConfig]]:
+        """Wait for runs that other processes train, until some are given up or all are done.
+
+        Returns those given up, and those still held.
+        """
+        held, said = list(points), False
+        while held:
+            done = [point for point in held if point.path(self.options.runs).is_file()]
+            bar.update(sum(point.training.epochs for point in done))
+            holders = {point: claims.holder(point.path(self.options.runs)) for point in held if point not in done}
+            held = [point for point, holder in holders.items() if holder]
+            if len(held) < len(holders):
+                return [point for point in holders if point not in held], held
+            if held and not said:
+                last = held[-1]
+                log.info("waiting for runs trained elsewhere: %d, %s by %s", len(held), last.id, holders[last])
                 said = True
-            time.sleep(POLL)
+            time.sleep(POLL if held else 0)
+        return [], []
 
     def attempt(self, point: RunConfig, bar: tqdm.tqdm | None = None) -> str:
         """Train one run, if nobody else does.
