@@ -116,6 +116,17 @@ def test_another_file_than_the_known_one_is_refused(server, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("pack", "name"), [(zipped, "data.zip"), (tarred, "data.tar.gz")])
+def test_damage_is_seen_where_no_checksum_is_known(server, tmp_path, pack, name):
+    noise = np.random.default_rng(0)
+    content = bytearray(pack({f"{i}.bin": noise.bytes(20_000) for i in range(5)}))
+    content[50_000:50_400] = bytes(400)
+    made = dataclasses.replace(row(server, bytes(content), name), checksum="")
+    with pytest.raises(DataError, match="was damaged on its way, and is deleted: try again"):
+        downloads.fetch(made, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("content", [b"no archive", zipped({"a": bytes(9999)})[:-300], b""])
 def test_a_damaged_archive_is_deleted(server, tmp_path, content):
     with pytest.raises(DataError, match="was damaged on its way, and is deleted"):

@@ -29,8 +29,8 @@ SUFFIX = ".claim"
 # Seconds between two signs of life, and without one after which a holder is taken for dead.
 BEAT, PATIENCE = 10.0, 60.0
 
-# Claims of others: what was seen of them, and since when [s].
-_seen: dict[Path, tuple[tuple[str, int], float]] = {}
+# Claims of others: what was seen of them, since when, and when last [s].
+_seen: dict[Path, tuple[tuple[str, int], float, float]] = {}
 
 
 def _path(run: Path) -> Path:
@@ -63,11 +63,12 @@ def _is_dead(path: Path, content: dict[str, Any], stamp: tuple[str, int]) -> boo
             return True
         if isinstance(begun, float):
             return started > 0 and abs(started - begun) > 1
-    before, since = _seen.get(path, (None, 0.0))
-    if before != stamp:
-        _seen[path] = stamp, time.monotonic()
-        return False
-    return time.monotonic() - since > PATIENCE
+    now = time.monotonic()
+    before, since, last = _seen.get(path, (None, now, now))
+    if before != stamp or now - last > BEAT:  # who looks seldom, or was cut off from the store, has watched nothing
+        since = now
+    _seen[path] = stamp, since, now
+    return now - since > PATIENCE
 
 
 def holder(run: Path) -> str | None:

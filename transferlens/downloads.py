@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import lzma
 import shutil
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +76,7 @@ def fetch(row: ManifestRow, folder: Path) -> Path:
     try:
         _unpack(folder / name, beside)
         beside.rename(target)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         (folder / name).unlink()
@@ -113,6 +116,16 @@ def _resuming(path: Path) -> Any:
     return download
 
 
+def _check_to_the_end(archive: Path) -> None:
+    """Read all of a gzip, so that its own checksum is looked at: tarfile takes damage for the archive's end."""
+    with archive.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    if is_gzip:
+        with gzip.open(archive) as file:
+            while file.read(CHUNK):
+                pass
+
+
 def _unpack(archive: Path, folder: Path) -> None:
     """Unpack without a file outside of the folder, and not beyond the disk."""
     if zipfile.is_zipfile(archive):
@@ -120,6 +133,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             check_space(folder, sum(entry.file_size for entry in file.infolist()))
             file.extractall(folder)  # takes ".." and the roots of names away
     else:
+        _check_to_the_end(archive)
         with contextlib.closing(tarfile.open(archive)) as file:
             check_space(folder, sum(entry.size for entry in file.getmembers()))
             file.extractall(folder, filter="data")  # refuses links and names that lead outside

@@ -53,7 +53,8 @@ def rows(study: Study, points: Iterable[RunConfig]) -> list[Planned]:
     """What each point has before it."""
     store = study.options.runs
     summaries = scan(store)[0] if store.is_dir() else []
-    by_id = {summary.id: summary for summary in summaries if summary.epochs_done}
+    # A snapshot may lie beside its finished run, where its writer was killed in between.
+    by_id = {s.id: s for s in sorted(summaries, key=lambda s: s.epochs_done) if s.epochs_done}
     by_arm: dict[tuple, list[RunSummary]] = {}
     for summary in by_id.values():
         by_arm.setdefault(summary.config.arm_key, []).append(summary)

@@ -666,7 +666,8 @@ def progress(folder: Path) -> str:
     summaries, problems = scan(folder)
     done = [summary for summary in summaries if summary.is_complete]
     holders = {path.stem: claims.holder(path.with_suffix(".h5")) for path in sorted(folder.glob("*/*.claim"))}
-    reached = {s.id: f"{s.epochs_done}/{s.epochs} epochs" for s in summaries if not s.is_complete}
+    finished = {summary.id for summary in done}
+    reached = {s.id: f"{s.epochs_done}/{s.epochs} epochs" for s in summaries if s.id not in finished}
     lines = [
         (name, reached.get(name, "first epoch"), holders.get(name) or "nobody") for name in sorted({*reached, *holders})
     ]
