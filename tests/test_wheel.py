@@ -1,0 +1,60 @@
+"""The wheel holds what it needs: installed outside the checkout, the demo runs in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, tracked.split("\0")):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).exists():
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    # The tools that build it are those of this environment: nothing is downloaded.
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+@pytest.mark.slow
+def test_wheel_holds_the_package_alone(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    for needed in ("transferlens/py.typed", "transferlens/__init__.pyi", "transferlens/paper_results.csv"):
+        assert needed in names
+    assert "transferlens/templates/report.html" in names
+    assert any(name.endswith("data_manifest.csv") for name in names)
+    assert not [name for name in names if name.split("/")[0] in ("tests", "analyses", "benchmarks", "figures")]
+
+
+@pytest.mark.slow
+def test_demo_runs_from_the_wheel_in_an_empty_folder(wheel, tmp_path):
+    environment, empty = tmp_path / "venv", tmp_path / "empty"
+    empty.mkdir()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    python = environment / "bin" / "python"
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel]
+    subprocess.run(list(map(str, install)), check=True)
+    # What it depends on comes from this environment, the package itself from the wheel.
+    site = next((environment / "lib").glob("python*/site-packages"))
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    run = {"cwd": empty, "env": {**os.environ, "PYTHONPATH": ""}, "check": True, "capture_output": True, "text": True}
+    found = subprocess.run([python, "-c", "import transferlens; print(transferlens.__file__)"], **run).stdout
+    assert Path(found.strip()).is_relative_to(environment)
+    listed = subprocess.run([python, "-m", "transferlens.datasets"], **run).stdout
+    assert "esc50" in listed
+    subprocess.run([python, "-m", "transferlens", "demo"], **run)
+    assert list((empty / "figures" / "demo").glob("*.png"))
