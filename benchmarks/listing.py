@@ -65,6 +65,7 @@ def write_store(folder: Path, n_runs: int) -> None:
         shutil.copyfile(first, path)
         with h5py.File(path, "r+") as file:
             file["config"].attrs["seed"] = seed
+        runs.seal(path)
 
 
 @cli.command

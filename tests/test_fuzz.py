@@ -5,15 +5,11 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import shutil
-import tempfile
 import time
-from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import soundfile
@@ -145,26 +141,6 @@ def test_run_files(small_run, tmp_path, data):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data.draw(changed(run.path.read_bytes())))
     own_errors_only(*readers(store, path))
-
-
-@fuzz
-@given(data=st.data())
-def test_run_files_without_a_seal(small_run, tmp_path, data):
-    """As earlier versions wrote them: HDF5 has to see what is wrong."""
-    store = tmp_path / "store"
-    path = store / "set" / small_run[1].path.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.draw(changed(without_a_seal(small_run[1].path))))
-    own_errors_only(*readers(store, path))
-
-
-@functools.lru_cache(maxsize=1)
-def without_a_seal(path):
-    with tempfile.TemporaryDirectory() as folder:
-        copied = shutil.copy(path, folder)
-        with h5py.File(copied, "r+") as file:
-            file.attrs["sealed"] = False
-        return Path(copied).read_bytes()
 
 
 def readers(store, path):

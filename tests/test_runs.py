@@ -14,7 +14,7 @@ from transferlens import runs
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.features import FeatureSettings
 from transferlens.plan import TransferPlan
-from transferlens.runs import RunConfig, Training, arm_names, list_runs, load_run
+from transferlens.runs import RunConfig, Training, arm_names, list_runs, load_run, seal, summarise
 
 CONFIG = RunConfig(
     dataset="esc10",
@@ -208,7 +208,7 @@ def test_files_that_are_no_runs(run, tmp_path):
     for path in (half, text):
         with pytest.raises(CheckpointError, match=rf"{path.name} is no readable run file: damaged, cut short"):
             load_run(path)
-    with pytest.raises(CheckpointError, match=r"other\.h5 is an HDF5 file but no run"):
+    with pytest.raises(CheckpointError, match=r"other\.h5 is no readable run file"):
         load_run(other)
     with pytest.raises(CheckpointError, match=r"none\.h5 does not exist"):
         load_run(tmp_path / "none.h5")
@@ -220,8 +220,8 @@ def test_files_that_are_no_runs(run, tmp_path):
 
 def test_file_of_another_version(run):
     with h5py.File(run.path, "r+") as file:
-        file.attrs["sealed"] = False
         file["config"].attrs["new_option"] = 1
+    seal(run.path)
     with pytest.raises(CheckpointError, match="written by another version of transferlens.*new_option"):
         load_run(run.path)
 
@@ -280,11 +280,11 @@ def test_damaged_history(study, damage):
     made = study(folds=("1",))
     (run,) = made.gather(made.points(TransferPlan())).values()
     with h5py.File(run.path, "r+") as file:
-        file.attrs["sealed"] = False
         values = file["history/seconds"][:]
         del file["history/seconds"]
         if damage != "missing":
             file["history/seconds"] = {"shape": values[:, None], "nan": values * np.nan}[damage]
+    seal(run.path)
     with pytest.raises(CheckpointError, match=r"damaged"):
         load_run(run.path)
 
@@ -305,10 +305,10 @@ def test_damaged_history(study, damage):
 def test_what_cannot_be_is_refused(run, tmp_path, name, change, what):
     path = shutil.copyfile(run.path, tmp_path / "altered.h5")
     with h5py.File(path, "r+") as file:
-        file.attrs["sealed"] = False
         values = change(file[name][:])
         del file[name]
         file[name] = values
+    seal(path)
     with pytest.raises(CheckpointError, match=rf"altered\.h5 is damaged: its {what} cannot be"):
         load_run(path)
 
@@ -316,8 +316,8 @@ def test_what_cannot_be_is_refused(run, tmp_path, name, change, what):
 def test_weights_that_are_not_finite_are_refused(run, tmp_path):
     path = shutil.copyfile(run.path, tmp_path / "altered.h5")
     with h5py.File(path, "r+") as file:
-        file.attrs["sealed"] = False
         file["weights/head.weight"][0, 0] = np.nan
+    seal(path)
     with pytest.raises(CheckpointError, match=r"altered\.h5 is damaged: some of its weights are NaN"):
         load_run(path).model()
 
@@ -326,8 +326,8 @@ def test_weights_that_are_not_finite_are_refused(run, tmp_path):
 def test_a_name_of_a_data_set_leads_out_of_no_folder(run, tmp_path, name):
     path = shutil.copyfile(run.path, tmp_path / "altered.h5")
     with h5py.File(path, "r+") as file:
-        file.attrs["sealed"] = False
         file["config"].attrs["dataset"] = name
+    seal(path)
     with pytest.raises(CheckpointError, match=r"altered\.h5 .*dataset=.* must be a name without slashes"):
         load_run(path)
 
@@ -341,16 +341,22 @@ def test_a_flipped_bit_anywhere_is_seen_before_hdf5_looks(run, tmp_path, place):
         load_run(tmp_path / "flipped.h5")
 
 
-def test_a_file_whose_seal_is_gone_is_refused_and_one_that_never_had_one_is_not(run, tmp_path):
+@pytest.mark.parametrize("left", [-1, -52, 0])
+def test_no_file_is_opened_whose_seal_is_gone_and_one_that_is_sealed_again_is(run, tmp_path, left):
     content = run.path.read_bytes()
     path = tmp_path / "cut.h5"
-    path.write_bytes(content[:-1])
-    with pytest.raises(CheckpointError, match=r"cut\.h5 is no readable run file"):
-        load_run(path)
+    path.write_bytes(content[:left])
+    for read in (load_run, summarise):
+        with pytest.raises(CheckpointError, match=r"cut\.h5 is no readable run file"):
+            read(path)
     path.write_bytes(content)
     with h5py.File(path, "r+") as file:
-        file.attrs["sealed"] = False
-    assert load_run(path).config == run.config
+        file["config"].attrs["seed"] = 7
+    with pytest.raises(CheckpointError, match=r"cut\.h5 is no readable run file"):
+        load_run(path)
+    for _ in range(2):
+        seal(path)
+        assert load_run(path).config.seed == 7
 
 
 def test_a_flipped_bit_in_the_logits_is_seen(run, tmp_path):

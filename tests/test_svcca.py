@@ -14,7 +14,7 @@ import torch
 from transferlens import svcca, train
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.plan import TransferPlan
-from transferlens.runs import check_alike, load_run
+from transferlens.runs import check_alike, load_run, seal
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +137,8 @@ def test_weights_that_do_not_fit_are_a_damaged_run(store, tmp_path):
     path = tmp_path / "run.h5"
     path.write_bytes(store[0]["tuned"][0].path.read_bytes())
     with h5py.File(path, "a") as file:
-        file.attrs["sealed"] = False
         del file["weights/head.weight"]
+    seal(path)
     with pytest.raises(CheckpointError, match="damaged: its weights do not fit its backbone and plan"):
         load_run(path).model()
 

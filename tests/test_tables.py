@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from transferlens import ensemble, tables
-from transferlens.runs import list_runs
+from transferlens.runs import list_runs, seal
 
 
 def found_in(folder):
@@ -93,9 +93,9 @@ def test_runs_that_keep_an_inner_fold_have_a_cell_of_their_own(seeds_store, tmp_
         path = tmp_path / "runs" / run.path.relative_to(folder / "runs")
         other = shutil.copyfile(path, path.with_name(f"nested-{path.name}"))
         with h5py.File(other, "r+") as file:
-            file.attrs["sealed"] = False
             file["config"].attrs["inner_fold"] = "3"
             file["history"]["inner_accuracy"] = file["history"]["heldout_accuracy"][:]
+        seal(other)
     found = tables.cells(list_runs(tmp_path / "runs"))
     mine = {cell.setting: cell for cell in found if (cell.backbone, cell.column) == ("test_resnet", "ensemble")}
     plain = "1 epochs, lr 0.001, width 32, batch_size 8"

@@ -18,7 +18,7 @@ import torch
 from transferlens import files, inputs, trainer
 from transferlens.errors import CheckpointError, DataError, ParameterError
 from transferlens.plan import TransferPlan
-from transferlens.runs import list_runs, load_run, read_state, write_state
+from transferlens.runs import list_runs, load_run, read_state, seal, write_state
 
 PLAN = TransferPlan()
 
@@ -127,8 +127,8 @@ def test_damaged_partial_starts_over(study, tmp_path, damage):
         partial.write_bytes(partial.read_bytes()[:1000])
     else:
         with h5py.File(partial, "r+") as file:
-            file.attrs["sealed"] = False
             damage(file)
+        seal(partial)
     assert same_bits(one(made), whole)
 
 

@@ -46,11 +46,13 @@ __all__ = [
     "load_run",
     "load_runs",
     "scan",
+    "seal",
 ]
 
 SCHEMA = 1
 # What follows the HDF5 file, before its sha256: HDF5 does not look there, and goes astray in damaged files.
 SEAL = b"transferlens sha256\n"
+SEALED = -len(SEAL) - hashlib.sha256().digest_size  # where what is sealed ends
 HISTORY = ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
 
 
@@ -106,11 +108,24 @@ def write_state(path: Path, state: RunState) -> None:
             _fill(file, state)
             file.flush()
             image = file.id.get_file_image()
-        beside.write_bytes(image + SEAL + hashlib.sha256(image).digest())
+        beside.write_bytes(_sealed(image))
+
+
+def _sealed(image: bytes) -> bytes:
+    return image + SEAL + hashlib.sha256(image).digest()
+
+
+def seal(path: Path) -> None:
+    """Seal a run file that was altered on purpose: without a seal that fits, none is opened."""
+    content = path.read_bytes()
+    if content[SEALED:][: len(SEAL)] == SEAL:
+        content = content[:SEALED]
+    with complete_or_absent(path) as beside:
+        beside.write_bytes(_sealed(content))
 
 
 def _fill(file: Any, state: RunState) -> None:
-    file.attrs.update(schema=SCHEMA, sealed=True)
+    file.attrs["schema"] = SCHEMA
     for name, attributes in (("config", state.config.flat()), ("provenance", state.provenance)):
         group = file.create_group(name)
         group.attrs.update({key: _to_attribute(value) for key, value in attributes.items()})
@@ -180,32 +195,26 @@ def _to_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
 
 
-def _is_whole(path: Path) -> bool | None:
-    """Whether a file is what was written; None where it has no seal, as those of earlier versions."""
+def _is_whole(path: Path) -> bool:
+    """Whether a file is what was written."""
     content = memoryview(path.read_bytes())
-    end = len(content) - len(SEAL) - hashlib.sha256().digest_size
-    if end < 0 or content[end:][: len(SEAL)] != SEAL:
-        return None
-    return hashlib.sha256(content[:end]).digest() == content[end:][len(SEAL) :]
+    return content[SEALED:] == SEAL + hashlib.sha256(content[:SEALED]).digest()
 
 
 @contextlib.contextmanager
-def _open(path: Path | str, *, check: bool = True) -> Iterator[Any]:
+def _open(path: Path | str) -> Iterator[Any]:
     """Open a run file for reading; whatever is wrong with it becomes one CheckpointError.
 
-    `check` says whether the whole file is read and compared with its sha256 before.
+    The whole file is compared with its sha256 first: HDF5 may read a damaged one for ever.
     """
     path = Path(path)
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"{path} {found}: name a run file, as `python -m transferlens.runs` lists them")
     try:
-        whole = _is_whole(path) if check else True
-        if whole is False:
+        if not _is_whole(path):
             raise ValueError("it is not what was written")
         with h5py.File(path, "r") as file:
-            if whole is None and file.attrs.get("sealed"):
-                raise ValueError("its end is missing")
             if file.attrs.get("schema") != SCHEMA:
                 raise CheckpointError(f"{path} is an HDF5 file but no run of this version of transferlens")
             yield file
@@ -548,7 +557,7 @@ class RunSummary:
 
 def summarise(path: Path) -> RunSummary:
     """Summary of one run file, finished (.h5) or under way (.partial); errors as in `load_run`."""
-    with _open(path, check=False) as file:  # a listing does not read whole stores
+    with _open(path) as file:
         accuracy, seconds = (array(file["history"][name]) for name in ("heldout_accuracy", "seconds"))
         config = _config(file)
         return RunSummary(
