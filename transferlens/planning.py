@@ -23,6 +23,8 @@ __all__ = ["Planned", "rows", "text"]
 
 # Steps that are timed where the store has no run like it, after one that is not.
 STEPS = 2
+# Clips in such a step on a processor, where time goes with their number.
+CLIPS = 8
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,9 @@ def rows(study: Study, points: Iterable[RunConfig]) -> list[Planned]:
             epoch = statistics.median(summary.seconds / summary.epochs_done for summary in alike)
             nbytes = max(summary.nbytes for summary in [s for s in alike if s.is_complete] or alike)
         else:
-            step, nbytes = timed(point.backbone, point.plan, point.training)
+            clip, nbytes = timed(point.backbone, point.plan, point.training)
             trained, held_out = study.dataset.split(point.fold)
-            epoch = (
-                step * (len(trained) + len(held_out) / 3) / point.training.batch_size
-            )  # forward is a third of a step
+            epoch = clip * (len(trained) + len(held_out) / 3)  # a forward pass is a third of a step in training
         mine, epochs = by_id.get(point.id), point.training.epochs
         done = mine.epochs_done if mine else 0
         found.append(
@@ -80,7 +80,7 @@ def rows(study: Study, points: Iterable[RunConfig]) -> list[Planned]:
 
 
 def _by_a_step(study: Study, backbone: str, plan: object, training: object) -> tuple[float, int]:
-    """Seconds a step, and bytes of a run file."""
+    """Seconds a clip in training, and bytes of a run file."""
     config = next(p for p in study.points(plan, training) if p.backbone == backbone)
     device = study.device
     network = backbones.skeleton(backbone, n_classes=len(study.dataset.label_names), plan=plan)
@@ -90,7 +90,8 @@ def _by_a_step(study: Study, backbone: str, plan: object, training: object) -> t
     network.to(device, memory_format=torch.channels_last).train()
     learned = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(learned, fused=True)
-    x = torch.zeros((training.batch_size, *study.cache.shape[1:]), device=device)
+    n = training.batch_size if device.type != "cpu" else min(CLIPS, training.batch_size)
+    x = torch.zeros((n, *study.cache.shape[1:]), device=device)
     x = x.contiguous(memory_format=torch.channels_last)
     times = []
     for _ in range(1 + STEPS):
@@ -102,7 +103,7 @@ def _by_a_step(study: Study, backbone: str, plan: object, training: object) -> t
         optimizer.step()
         loss.item()
         times.append(time.perf_counter() - started)
-    return statistics.median(times[1:]), sum(state.values()) + fresh
+    return statistics.median(times[1:]) / n, sum(state.values()) + fresh
 
 
 def text(planned: Sequence[Planned]) -> str:
