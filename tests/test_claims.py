@@ -12,6 +12,7 @@ import time
 import pytest
 
 from transferlens import claims
+from transferlens.errors import DataError
 
 HOLD = """
 import sys, time
@@ -124,3 +125,26 @@ def test_of_many_threads_one_gets_it(run):
         thread.join()
     assert sorted(got) == [False] * 7 + [True]
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_lies_in_a_claims_place_is_named(tmp_path, kind):
+    place = tmp_path / "run.claim"
+    place.mkdir() if kind == "folder" else place.symlink_to(tmp_path / "nowhere" / "x")
+    with pytest.raises(DataError, match="run.claim is a folder or a link where a file is to be made: remove it"):
+        with claims.claim(tmp_path / "run.h5"):
+            pass
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"machine": ""}',
+        "[" * 100_000,
+        '{"pid": -5, "machine": MACHINE}',
+        '{"pid": 1, "started": "x", "machine": MACHINE}',
+    ],
+)
+def test_a_claim_is_data(tmp_path, text):
+    (tmp_path / "run.claim").write_text(text.replace("MACHINE", json.dumps(claims._machine())))
+    assert isinstance(claims.holder(tmp_path / "run.h5"), str)

@@ -101,3 +101,9 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ParameterError, match="pip install"):
         list(engines.on_ray(len, ["a"], address=None, cpus=1, gpus=0))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "a b:99999999", "nothing", "localhost:x"])
+def test_a_cluster_that_does_not_answer_is_said_at_once(address):
+    with pytest.raises(ParameterError, match=f"address='{address}' is no Ray cluster that can be reached"):
+        list(engines.on_ray(print, [1], address=address, cpus=1, gpus=0))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from transferlens import lazy, processes
+from transferlens.errors import DataError
 
 psutil = lazy.load("psutil")
 
@@ -114,6 +115,11 @@ def claim(run: Path) -> Iterator[bool]:
     ------
     mine : bool
         False where another process holds it.
+
+    Raises
+    ------
+    DataError
+        Where something else lies in the claim's place.
     """
     path = _path(run)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,6 +138,8 @@ def claim(run: Path) -> Iterator[bool]:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
+        if path.is_symlink() or path.is_dir():
+            raise DataError(f"{path} is a folder or a link where a file is to be made: remove it") from None
         yield False
         return
     except OSError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +13,7 @@ from typing import TypeVar
 import tyro
 
 from transferlens import processes
-from transferlens.errors import DryRun, TransferLensError
+from transferlens.errors import DryRun, ParameterError, TransferLensError
 
 __all__ = ["COMMANDS", "DONE", "FOUND", "BAD_INPUT", "SOME_FAILED", "command", "parse", "table"]
 
@@ -62,15 +64,37 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str) -> O
 
     Raises
     ------
+    ParameterError
+        Where an argument cannot be parsed.
     SystemExit
-        With code 2 where an argument cannot be parsed, with 0 after ``--help``.
+        After ``--help``, with code 0.
     """
-    return tyro.cli(
-        options,
-        prog=f"transferlens {prog}",
-        args=argv,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                options,
+                prog=f"transferlens {prog}",
+                args=argv,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as end:
+        if end.code == BAD_INPUT:
+            raise ParameterError(_unboxed(said.getvalue())) from None
+        raise
+
+
+def _unboxed(box: str) -> str:
+    """What stands in tyro's box, as one line: parts that it rules off are set off by semicolons."""
+    parts: list[list[str]] = [[]]
+    for line in box.splitlines():
+        inside = line.strip("│| ")
+        if line.startswith(("│", "|")) and inside:
+            if set(inside) <= {"─", "-"}:
+                parts.append([])
+            else:
+                parts[-1].append(inside)
+    return "; ".join(" ".join(part) for part in parts) or " ".join(box.split())
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:

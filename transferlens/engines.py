@@ -13,6 +13,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,8 @@ DEATHS = 5
 FALSE_STARTS = 10
 # Seconds that a process has to leave when it is told to.
 GRACE = 20.0
+# Seconds in which a cluster must answer.
+ANSWER = 10.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -222,6 +225,7 @@ def on_ray(
         import ray
     except ImportError as error:
         raise ParameterError("engine='ray' needs Ray: pip install \"transferlens[cluster]\"") from error
+    _check_reachable(address)
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -248,6 +252,20 @@ def on_ray(
             yield item, result
     finally:
         ray.shutdown()  # of tasks that still run, too
+
+
+def _check_reachable(address: str | None) -> None:
+    """Refuse an address at which nobody listens: Ray itself asks for minutes."""
+    if address in (None, "auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ParameterError(
+            f"address={address!r} is no Ray cluster that can be reached ({error}): it is HOST:PORT, as "
+            "`ray start --head` prints it, or auto"
+        ) from error
 
 
 def _call(task: Callable[[Item], Result], item: Item) -> Result:

@@ -52,6 +52,8 @@ __all__ = [
 SCHEMA = 1
 # What follows the HDF5 file, before its sha256: HDF5 does not look there, and goes astray in damaged files.
 SEAL = b"transferlens sha256\n"
+# Seconds between two looks of a watch, at most.
+LONGEST = 86400
 SEALED = -len(SEAL) - hashlib.sha256().digest_size  # where what is sealed ends
 HISTORY = ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
 
@@ -665,7 +667,10 @@ def failed(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.glob("*/*.failed")):
         if not path.with_suffix(".h5").is_file():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            try:
+                lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            except OSError as error:
+                lines = [f"the reason cannot be read: {error.strerror}"]
             found[path.stem] = lines[0] if lines else "no reason given"
     return found
 
@@ -702,8 +707,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.ckpt:
         print("\n\n".join([_details(load_run(path)) for path in options.ckpt]))
         return cli.DONE
-    if not 0 < options.every < float("inf"):
-        raise ParameterError(f"every={options.every} must be greater than 0 s")
+    if not 0 < options.every <= LONGEST:
+        raise ParameterError(f"every={options.every} must be greater than 0 and at most {LONGEST} s")
     if options.watch:
         _watch(options.runs, options.every)
         return cli.DONE

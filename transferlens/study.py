@@ -80,6 +80,24 @@ class Step:
         """With those of these options that the command has, instead of its own."""
         return Step(self.command, {**self.options, **{n: value for n, value in options.items() if n in self.known}})
 
+    def check(self) -> None:
+        """Refuse values that the command cannot take.
+
+        Raises
+        ------
+        ParameterError
+            Naming one.
+        """
+        usual = {each.name: each.default for each in fields(self.module.Options)}
+        for name, value in self.options.items():
+            values = value if isinstance(value, list) else [value]
+            if isinstance(value, bool) is not isinstance(usual[name], bool):
+                rule = "true or false" if isinstance(usual[name], bool) else "no true or false"
+                raise ParameterError(f"{name}={value!r} must be {rule}")
+            if any(not isinstance(each, (bool, int, float, str)) or str(each).startswith("--") for each in values):
+                raise ParameterError(f"{name}={value!r} must be a number, a text, or a list of them")
+        cli.parse(self.module.Options, self.argv(), prog=self.command)
+
     def argv(self) -> list[str]:
         """As on the command line."""
         words: list[str] = []
@@ -103,10 +121,10 @@ def read(path: Path) -> list[Step]:
         Naming what in the file is against the rules.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ParameterError(f"config={str(path)!r} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ParameterError(f"config={str(path)!r} is no TOML: {error}") from error
     shared, steps = content.get("all", {}), content.get("run", [])
     tables = [shared, *steps] if isinstance(steps, list) else [None]
@@ -117,17 +135,23 @@ def read(path: Path) -> list[Step]:
     found = []
     for number, step in enumerate(steps, start=1):
         command = step.get("command")
-        if command not in cli.COMMANDS or command == "study":
+        if not isinstance(command, str) or command not in cli.COMMANDS or command == "study":
             raise ParameterError(
                 f"config={str(path)!r}: command={command!r} of [[run]] {number} must be one of "
                 f"{', '.join(name for name in cli.COMMANDS if name != 'study')}"
             )
         named = Step(command)
         own = {name.replace("-", "_"): value for name, value in step.items() if name != "command"}
+        if len(own) < len(step) - 1:
+            raise ParameterError(f"config={str(path)!r}: {command} of [[run]] {number} has an option in two spellings")
         if unknown := sorted(own.keys() - named.known):
             raise ParameterError(f"config={str(path)!r}: {command} of [[run]] {number} has no option {unknown[0]!r}")
         usual = {name.replace("-", "_"): value for name, value in shared.items()}
         found.append(named.given(usual | own))
+        try:
+            found[-1].check()
+        except ParameterError as error:
+            raise ParameterError(f"config={str(path)!r}: {command} of [[run]] {number}: {error}") from None
     everywhere = set().union(*(step.known for step in found))
     if unknown := sorted(name for name in shared if name.replace("-", "_") not in everywhere):
         raise ParameterError(f"config={str(path)!r}: no command of it has the option {unknown[0]!r} of [all]")
@@ -168,11 +192,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if field.name not in ("config", "dry_run") and (value := getattr(options, field.name)) is not None
     }
     steps = [step.given(given) for step in read(options.config)]
+    for step in steps:
+        step.check()  # before anything is trained
     if options.dry_run:
         print(planning.text([row for step in steps for row in plan(step)]))
         return cli.DONE
-    for step in steps:
-        cli.parse(step.module.Options, step.argv(), prog=step.command)  # refuses bad values before anything is trained
     return perform(steps)
 
 
