@@ -85,16 +85,15 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str) -> O
 
 
 def _unboxed(box: str) -> str:
-    """What stands in tyro's box, as one line: parts that it rules off are set off by semicolons."""
+    """What stands in tyro's box, as one line: its title left out, parts that it rules off set off by semicolons."""
     parts: list[list[str]] = [[]]
-    for line in box.splitlines():
-        inside = line.strip("│| ")
-        if line.startswith(("│", "|")) and inside:
-            if set(inside) <= {"─", "-"}:
-                parts.append([])
-            else:
-                parts[-1].append(inside)
-    return "; ".join(" ".join(part) for part in parts) or " ".join(box.split())
+    for line in box.splitlines()[1:]:
+        inside = line.strip(" │╰╯")
+        if not inside or set(inside) <= {"─", "-"}:
+            parts.append([])
+        else:
+            parts[-1].append(inside)
+    return "; ".join(" ".join(part) for part in parts if part)
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:
