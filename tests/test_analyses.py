@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import os
 import re
 from pathlib import Path
 
@@ -89,7 +90,12 @@ def test_the_text_has_the_numbers_of_the_tables_beside_the_figures():
 
 
 @pytest.mark.slow
-def test_all_of_it_from_an_empty_store(clips, weights_file, tmp_path, capsys):
+def test_all_of_it_from_an_empty_store(clips, weights_file, tmp_path, capsys, monkeypatch):
+    """Two of the questions; with ``TRANSFERLENS_ALL`` set all of them, and the text."""
+    whole = "TRANSFERLENS_ALL" in os.environ
+    if not whole:
+        monkeypatch.setattr(all_, "QUESTIONS", (all_.rq1_pretrained_vs_scratch, all_.rq2_svcca))
+        monkeypatch.setattr(results, "main", lambda argv: 0)
     argv = [
         *("--clips", str(clips), "--backbone", "test_resnet", "--weights", str(weights_file), "--epochs", "1"),
         *("--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache"), "--figures", str(tmp_path / "figures")),
@@ -98,7 +104,13 @@ def test_all_of_it_from_an_empty_store(clips, weights_file, tmp_path, capsys):
     assert all_.main([*argv, "--dry-run"]) == 0
     planned = re.search(r"(\d+) runs: 0 done", capsys.readouterr().out)
     assert all_.main(argv) == 0
-    text = (tmp_path / "RESULTS.md").read_text()
     assert len(list((tmp_path / "runs").rglob("*.h5"))) == int(planned[1])
+    steps = [row["step"] for row in csv.DictReader((tmp_path / "figures" / "steps.csv").open())]
+    assert len(steps) == (13 if whole else 4)
+    assert all_.main(argv) == 0  # nothing is trained again
+    assert {row["n_trained_now"] for row in csv.DictReader((tmp_path / "figures" / "steps.csv").open())} == {"0"}
+    if not whole:
+        return
+    text = (tmp_path / "RESULTS.md").read_text()
     assert all((tmp_path / link).is_file() for link in re.findall(r"!\[.*?\]\((.*?)\)", text))
     assert not re.search(r"\bnan\b|\bNone\b", text)
