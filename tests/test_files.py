@@ -77,6 +77,14 @@ def test_folder_that_is_a_file(tmp_path):
             check_writable("runs", folder)
 
 
+def test_folder_that_is_a_link_to_nowhere(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(
+        ParameterError, match=f"runs='{tmp_path}/link/new' must be a folder: .*link is a link that leads"
+    ):
+        check_writable("runs", tmp_path / "link" / "new")
+
+
 def test_no_room(tmp_path):
     check_space(tmp_path / "x", 1000)
     with pytest.raises(DataError, match="needs 1000000000000 MB and .* MB free: make room"):

@@ -87,9 +87,11 @@ def check_writable(name: str, folder: Path) -> None:
     ParameterError
         Naming the option, the folder and the reason.
     """
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    folders = (folder, *folder.absolute().parents)
+    existing = next(parent for parent in folders if parent.exists() or parent.is_symlink())
     if not existing.is_dir():
-        raise ParameterError(f"{name}={str(folder)!r} must be a folder: {existing} is a file")
+        what = "is a file" if existing.exists() else "is a link that leads nowhere"
+        raise ParameterError(f"{name}={str(folder)!r} must be a folder: {existing} {what}")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ParameterError(f"{name}={str(folder)!r} must be a folder that can be written to: {existing} cannot")
 
