@@ -7,6 +7,7 @@ a step of `analyses.all` has written, and words that judge ("more than chance ca
 """
 
 import csv
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -110,9 +111,9 @@ def hundred(interval: Interval) -> str:
     return text if interval.n == 1 else f"{text} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
-def plain(row: Any, digits: int = 2) -> str:
-    """The mean of a row with its interval."""
-    return f"{row.mean:.{digits}f} ({row.low:.{digits}f} to {row.high:.{digits}f})"
+def plain(value: float, low: float, high: float) -> str:
+    """A value with its interval, where there is one."""
+    return f"{value:.2f}" if math.isnan(low) else f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def judge(interval: Interval, more: str, less: str, neither: str) -> str:

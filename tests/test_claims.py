@@ -131,9 +131,9 @@ def test_of_many_threads_one_gets_it(run):
 def test_what_lies_in_a_claims_place_is_named(tmp_path, kind):
     place = tmp_path / "run.claim"
     place.mkdir() if kind == "folder" else place.symlink_to(tmp_path / "nowhere" / "x")
-    with pytest.raises(DataError, match="run.claim is a folder or a link where a file is to be made: remove it"):
-        with claims.claim(tmp_path / "run.h5"):
-            pass
+    message = "run.claim is a folder or a link where a file is to be made: remove it"
+    with pytest.raises(DataError, match=message), claims.claim(tmp_path / "run.h5"):
+        pass
 
 
 @pytest.mark.parametrize(
