@@ -176,10 +176,10 @@ def test_networks_do_not_mix(made, weights_file):
         "test_resnet": 0.2,
         "resnet18": -0.1,
     }
-    axes = by_block.draw(result).axes
-    assert [ax.get_title(loc="left").split(",")[0] for ax in axes if "last epoch" in ax.get_title(loc="left")] == [
-        *networks
-    ]
+    above = [ax for ax in by_block.draw(result).axes if ax.get_title(loc="left") in networks]
+    assert [ax.get_title(loc="left") for ax in above] == [*networks]
+    assert [np.isclose(drawn(ax), 50).any() for ax in above] == [False, True]
+    assert len({ax.get_ylim() for ax in above}) == 1
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "plan_grid"])
@@ -227,23 +227,21 @@ def test_figure_holds_places_bands_and_changes(made):
         {None: [0.3, 0.3, 0.3], 2: [0.5, 0.7, 0.6], 4: [0.9, 0.8, 1.0]},
         {"pretrained": [0.9, 0.8, 1.0], "scratch": [0.3, 0.3, 0.3]},
     )
-    by, change = by_block.draw(result).axes
+    fig = by_block.draw(result)
+    by, change = fig.axes
     assert [label.get_text() for label in change.get_xticklabels()] == ["none", "2", "4"]
     for value in (30, 50, 70, 60, 90, 80, 100):
         assert np.isclose(drawn(by), value).any()
     assert {"fully pretrained", "from scratch", "weight fusion"} <= set(by.get_legend_handles_labels()[1])
     assert np.isclose(drawn(change), 30).any()
-    assert "n = 3 folds" in by.get_title(loc="left")
-    assert "full mark: 95% interval excludes 0" in change.get_title(loc="left")
+    assert "95% interval, n = 3 folds (dots); change: paired by fold, full mark" in fig.get_suptitle()
 
 
 def test_one_fold_has_no_interval_and_no_mark(made):
     result = made(truncate.ANALYSIS, {1: [0.5], 2: [0.6]}, folds=("1",))
-    axes = by_block.draw(result).axes
-    titles = [ax.get_title(loc="left") for ax in axes]
-    assert any("n = 1 fold (dots)" in title for title in titles)
-    (change,) = (ax for ax, title in zip(axes, titles, strict=True) if "n = 1: no interval" in title)
-    marks = [line for line in change.lines if line.get_marker() == "s"]
+    fig = by_block.draw(result)
+    assert "mean, n = 1 fold (dots); change: paired by fold, n = 1: no interval" in fig.get_suptitle()
+    marks = [line for ax in fig.axes for line in ax.lines if line.get_marker() == "s"]
     assert [line.get_markerfacecolor() for line in marks] == ["white"]
     assert "interval" not in by_block.summary(result)
 
@@ -259,7 +257,7 @@ def test_truncation_draws_what_it_saves(made):
     labels = [ax.get_xlabel() for ax in axes]
     assert "parameters [millions]" in labels
     assert "multiply-adds a clip [millions]" in labels
-    assert {text.get_text() for ax in axes for text in ax.texts} == {"Block 1", "Block 4"}
+    assert {text.get_text() for ax in axes for text in ax.texts} == {"1", "4"}
 
 
 # -------------------------------------------------------------------------------------------------- grid

@@ -283,36 +283,46 @@ def _row(row: RunRow, analysis: Analysis, arm: str, variant: str, place: str, ch
 
 
 def draw(result: Result) -> Figure:
-    """Accuracy by block with the references as bands, the changes between neighbours, and what truncation saves."""
-    sizes = SIZES if result.analysis.shows_cost else {}
-    kinds = {"by": 3, "change": 1.1} if result.changes else {"by": 1}
-    fig, axes = display.new_mosaic(
-        [[f"{b}/{kind}", *(f"{b}/{size}" for size in sizes)] for b in result.backbones for kind in kinds],
-        width=1.8 + 0.85 * max(6, len(result.places)) + 3 * len(sizes),
-        height=1.2 + 4.6 * len(result.backbones),
-        height_ratios=[*kinds.values()] * len(result.backbones),
-        width_ratios=[2, *[1.1 for _ in sizes]],
-    )
+    """Networks beside each other: accuracy by block with the references as bands, and the changes between neighbours.
+
+    Below, where plans differ in size, the accuracy of all networks against it.
+    """
+    networks, sizes = result.backbones, SIZES if result.analysis.shows_cost else {}
+    rows = [3.0, 1.1] if result.changes else [3.0]
+    parts = [sum(rows), 2.4] if sizes else [sum(rows)]
+    width = max(7.0, 0.8 + (0.7 + 0.55 * max(5, len(result.places))) * len(networks))
+    fig, (above, *below) = display.new_parts(parts, width=width, height=1.4 + 1.1 * sum(parts))
+    grid = {"sharex": "col", "sharey": "row", "height_ratios": rows}
+    axes = display.subplots(above, len(rows), len(networks), **grid)
     palette = display.colours(result.variants)
-    for backbone in result.backbones:
-        _draw_places(result, backbone, palette, axes[f"{backbone}/by"])
-        if result.changes:
-            _draw_changes(result, backbone, palette, axes[f"{backbone}/change"])
-        axes[f"{backbone}/{[*kinds][-1]}"].set_xlabel(result.analysis.axis)
-        for size in sizes:
-            _draw_cost(result, backbone, size, palette, axes[f"{backbone}/{size}"])
-    _share_limits([ax for name, ax in axes.items() if not name.endswith("/change")])
-    legend = dict(zip(*reversed(axes[f"{result.backbones[0]}/by"].get_legend_handles_labels()), strict=True))
+    for network, (by, *change) in zip(networks, axes.T, strict=True):
+        _draw_places(result, network, palette, by)
+        for ax in change:
+            _draw_changes(result, network, palette, ax)
+        axes[-1, networks.index(network)].set_xlabel(result.analysis.axis)
+    costs = [*display.subplots(below[0], 1, len(sizes), sharey=True).flat] if sizes else []
+    for size, ax in zip(sizes, costs, strict=True):
+        _draw_cost(result, size, ax)
+    lowest = min(ax.dataLim.y0 for ax in (*axes[0], *costs))
+    for ax in (axes[0, 0], *costs[:1]):  # which the others share
+        ax.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), 103)
+    for ax in (*axes.flat, *costs):
+        ax.label_outer()
+    legend = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels()), strict=True))
     fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=len(legend), frameon=False)
-    fig.suptitle(f"{result.rows[0].dataset}: {result.analysis.title}", x=0.01, ha="left", fontsize="large")
+    title = f"{result.rows[0].dataset}: {result.analysis.title}"
+    fig.suptitle(f"{title}\n{_caption(result)}", x=0.01, ha="left", fontsize="medium")
     return fig
 
 
-def _share_limits(axes: Sequence[Axes]) -> None:
-    """From a little below all that is drawn to 100 %."""
-    lowest = min(ax.dataLim.y0 for ax in axes)
-    for ax in axes:
-        ax.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), 103)
+def _caption(result: Result) -> str:
+    """What marks mean."""
+    n = len({row.fold for row in result.rows})
+    interval = " and 95% interval" if n > 1 else ""
+    words = f"last epoch: mean{interval}, n = {stats.folds_text(n)} (dots)"
+    if not result.changes:
+        return words
+    return f"{words}; change: paired by fold, {'full mark: interval excludes 0' if n > 1 else 'n = 1: no interval'}"
 
 
 def _draw_places(result: Result, backbone: str, palette: Mapping[str, tuple], ax: Axes) -> None:
@@ -332,32 +342,31 @@ def _draw_places(result: Result, backbone: str, palette: Mapping[str, tuple], ax
     }
     colours = {WORDS[arm]: grey for arm, grey in GREYS.items()} | dict(palette)
     display.points_and_means(groups, palette=colours, ax=ax)
-    n = len(next(iter(groups[result.places[0]].values())))
-    interval = " and 95% interval" if n > 1 else ""
-    words = f"{backbone}, last epoch: mean{interval}, n = {stats.folds_text(n)} (dots)"
-    ax.set_title(words, fontsize="small", loc="left")
-    ax.tick_params(labelbottom=not result.changes)
+    ax.set_title(backbone, fontsize="small", loc="left")
 
 
 def _draw_changes(result: Result, backbone: str, palette: Mapping[str, tuple], ax: Axes) -> None:
-    mine = [change for change in result.changes if change.backbone == backbone]
-    places = result.places
-    middle = {c: (places.index(c.before) + places.index(c.after)) / 2 for c in mine}
-    arms = {v: [(middle[c], c.interval) for c in mine if c.variant == v] for v in result.variants}
+    places, arms = result.places, {}
+    for variant in result.variants:
+        mine = [change for change in result.changes if (change.backbone, change.variant) == (backbone, variant)]
+        arms[variant] = [((places.index(c.before) + places.index(c.after)) / 2, c.interval) for c in mine]
     display.changes(arms, palette=palette, ax=ax)
-    rule = "full mark: 95% interval excludes 0" if mine[0].interval.n > 1 else "n = 1: no interval"
-    ax.set_title(f"change to the next, paired by fold; {rule}", fontsize="small", loc="left")
     ax.set_xticks(range(len(places)), places)
     ax.set_xlim(-0.5, len(places) - 0.5)
 
 
-def _draw_cost(result: Result, backbone: str, size: str, palette: Mapping[str, tuple], ax: Axes) -> None:
-    points = {}
-    for place in result.places:
-        rows = [row for row in result.rows if row.backbone == backbone and row.block == place]
-        points[f"Block {place}"] = (getattr(rows[0], size) / 1e6, stats.by_fold(rows, "accuracy_last"))
-    display.accuracy_against({result.variants[0]: points}, xlabel=SIZES[size], palette=palette, ax=ax)
-    ax.set_title(f"accuracy [%] against {SIZES[size].split(' [')[0]}", fontsize="small", loc="left")
+def _draw_cost(result: Result, size: str, ax: Axes) -> None:
+    curves = {}
+    for backbone in result.backbones:
+        curves[backbone] = points = {}
+        for place in result.places:
+            rows = [row for row in result.rows if row.backbone == backbone and row.block == place]
+            points[place] = (getattr(rows[0], size) / 1e6, stats.by_fold(rows, "accuracy_last"))
+    display.accuracy_against(curves, xlabel=SIZES[size], ax=ax)
+    ax.set_title(f"against {SIZES[size].split(' [')[0]}; numbers: {result.analysis.axis}", fontsize="small", loc="left")
+    ax.set_ylabel("held-out accuracy [%]")
+    if len(curves) > 1:
+        ax.legend(loc="lower right", frameon=False, fontsize="small")
 
 
 def summary(result: Result) -> str:

@@ -17,7 +17,7 @@ from transferlens.stats import Interval, fold_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 matplotlib = lazy.load("matplotlib")
 images = lazy.load("matplotlib.image")
@@ -38,6 +38,7 @@ __all__ = [
     "learning_curves",
     "new_figure",
     "new_mosaic",
+    "new_parts",
     "points_and_means",
     "reliability_diagram",
     "save_figure",
@@ -46,6 +47,7 @@ __all__ = [
     "spectrogram_image",
     "stacked_bars",
     "stages",
+    "subplots",
 ]
 
 DPI = 160
@@ -60,14 +62,25 @@ def new_figure(
     n_rows: int = 1, n_columns: int = 1, *, width: float, height: float, **kwargs
 ) -> tuple[Figure, np.ndarray]:
     """An empty figure of `width` x `height` inches and its Axes [shape=(n_rows, n_columns)], bound to no window."""
+    fig, (part,) = new_parts([1], width=width, height=height)
+    return fig, subplots(part, n_rows, n_columns, **kwargs)
+
+
+def new_parts(heights: Sequence[float], *, width: float, height: float) -> tuple[Figure, list[SubFigure]]:
+    """An empty figure in parts below each other, with these shares of its height, for `subplots`."""
     from matplotlib.figure import Figure
 
+    fig = Figure(figsize=(width, height), layout="constrained")
+    return fig, [*fig.subfigures(len(heights), 1, squeeze=False, height_ratios=heights).flat]
+
+
+def subplots(part: SubFigure, n_rows: int, n_columns: int, **kwargs) -> np.ndarray:
+    """Axes [shape=(n_rows, n_columns)] of a part of a figure."""
     with _style():
-        fig = Figure(figsize=(width, height), layout="constrained")
-        axes = fig.subplots(n_rows, n_columns, squeeze=False, **kwargs)
+        axes = part.subplots(n_rows, n_columns, squeeze=False, **kwargs)
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
-    return fig, axes
+    return axes
 
 
 def new_mosaic(
@@ -216,11 +229,13 @@ def accuracy_against(
     palette = palette or colours(list(points))
     for arm, named in points.items():
         intervals = [(x, fold_interval(values)) for x, values in named.values()]
-        ax.plot([x for x, _ in intervals], [100 * i.mean for _, i in intervals], color=palette[arm], lw=0.8)
+        ax.plot([x for x, _ in intervals], [100 * i.mean for _, i in intervals], color=palette[arm], lw=0.8, label=arm)
         for name, (x, interval) in zip(named, intervals, strict=True):
             _errorbar(ax, x, interval, fmt="D", color=palette[arm], ms=5, capsize=3, lw=1.2)
             top = 100 * np.nanmax([interval.mean, interval.high])
-            ax.annotate(name, (x, top), xytext=(-2, 4), textcoords="offset points", ha="right", fontsize="small")
+            ax.annotate(
+                name, (x, top), xytext=(-2, 4), textcoords="offset points", ha="right", fontsize="small", c=palette[arm]
+            )
     ax.set_xscale("log")
     ax.set_xmargin(0.35)
     ax.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 3)))
