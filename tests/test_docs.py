@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,23 +14,38 @@ import pytest
 from transferlens import cli
 
 ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "RESULTS.md", *(ROOT / "docs").rglob("*.md")]
+PAGES = [page for page in PAGES if not {"generated", "_build"} & {*page.parts}]
 
 
 def test_every_command_is_documented():
-    pages = "\n".join(path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     missing = [name for name in cli.COMMANDS if f"transferlens.{name}" not in pages and f"`{name}`" not in pages]
     assert not missing
 
 
 def test_every_page_is_linked_to_what_exists():
-    import re
-
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        if "generated" in page.parts or "_build" in page.parts:
-            continue
+    for page in PAGES:
         for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
             if "://" not in link:
                 assert (page.parent / link).exists(), (page, link)
+
+
+def written_commands():
+    """Commands on the pages, as (page, module, words); placeholders in capitals stand for files."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for module, rest in re.findall(r"python -m ((?:transferlens|analyses)\.\w+)([^`\n|;]*)", text):
+            words = shlex.split(rest, comments=True)
+            if words and "..." not in words and module.islower():
+                yield page.name, module, words
+
+
+@pytest.mark.parametrize(("page", "module", "words"), [*written_commands()])
+def test_every_written_command_can_be_parsed(page, module, words):
+    options = getattr(importlib.import_module(module), "Options", None)
+    if options:  # the other scripts hand their options on
+        cli.parse(options, words, prog=module)
 
 
 @pytest.mark.slow
