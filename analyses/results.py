@@ -56,6 +56,13 @@ class Tables:
         except FileNotFoundError as error:
             raise DataError(f"{path} is missing: python -m analyses.all makes it") from error
 
+    def page(self, name: str) -> str:
+        """The text of a file beside the tables."""
+        try:
+            return (self.folder / name).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise DataError(f"{self.folder / name} is missing: python -m analyses.all makes it") from error
+
     def rows(self, name: str, **values: Any) -> list[SimpleNamespace]:
         """Rows of a table whose columns have these values."""
         return [row for row in self.read(name) if all(getattr(row, key) == each for key, each in values.items())]
@@ -141,7 +148,7 @@ def text(figures: Path, link: str) -> str:
     tables = Tables(figures)
     helpers = (mean, gain, change, hundred, plain, judge, count, duration)
     names = {helper.__name__: helper for helper in helpers} | {
-        name: getattr(tables, name) for name in ("rows", "row", "column")
+        name: getattr(tables, name) for name in ("rows", "row", "column", "page")
     }
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(**names, figures=link)

@@ -11,7 +11,7 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # the site needs no network
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
