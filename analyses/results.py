@@ -3,7 +3,8 @@
     python -m analyses.results --figures figures --out RESULTS.md
 
 The text is ``RESULTS.md.jinja`` beside this file. It holds no measured number: each is computed here from a table that
-a step of `analyses.all` has written, and words that judge ("more than chance can explain") follow the interval.
+a step of `analyses.all` has written, and words that judge ("more than chance can explain") follow the interval. What
+there is to say of how the runs were made stands in ``notes.md`` beside the tables, where there is one.
 """
 
 import csv
@@ -56,12 +57,14 @@ class Tables:
         except FileNotFoundError as error:
             raise DataError(f"{path} is missing: python -m analyses.all makes it") from error
 
-    def page(self, name: str) -> str:
-        """The text of a file beside the tables."""
+    def page(self, name: str, usual: str | None = None) -> str:
+        """The text of a file beside the tables, or what usually stands for it."""
         try:
             return (self.folder / name).read_text(encoding="utf-8")
         except FileNotFoundError as error:
-            raise DataError(f"{self.folder / name} is missing: python -m analyses.all makes it") from error
+            if usual is None:
+                raise DataError(f"{self.folder / name} is missing: python -m analyses.all makes it") from error
+            return usual
 
     def rows(self, name: str, **values: Any) -> list[SimpleNamespace]:
         """Rows of a table whose columns have these values."""
