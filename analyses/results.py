@@ -82,6 +82,17 @@ class Tables:
             raise DataError(f"{self.folder / name}.csv has no row of {values}: run python -m analyses.all again")
         return found[0]
 
+    def ends(self, comparison: str) -> list[SimpleNamespace]:
+        """SVCCA at the end of each block."""
+        rows = self.rows("svcca", comparison=comparison)
+        return [next(row for row in reversed(rows) if row.block == block) for block in map(str, range(5))]
+
+    def beyond(self, ensemble: str) -> list[Interval]:
+        """What averaging gains under each corruption beyond what it gains on clean clips."""
+        rows = [row for row in self.rows("robustness", ensemble=ensemble) if row.corruption != "clean"]
+        each = ((row.more_than_clean, row.more_than_clean_low, row.more_than_clean_high, row.n_clips) for row in rows)
+        return [Interval(mean, low, high, int(n)) for mean, low, high, n in each]
+
     def column(self, name: str, key: str, **values: Any) -> list[Any]:
         """The values of a column, each once."""
         return list(dict.fromkeys(getattr(row, key) for row in self.rows(name, **values)))
@@ -108,6 +119,12 @@ def gain(rows: Sequence[Any], others: Sequence[Any], field: str = "accuracy_last
     pairs = [row for row in rows if (row.backbone, row.fold, row.seed) in of]
     gains = [getattr(row, field) - of[row.backbone, row.fold, row.seed] for row in pairs]
     return stats.fold_interval(stats.fold_means(gains, [row.fold for row in pairs]), bounds=(-1, 1))
+
+
+def per_clip(rows: Sequence[Any], score: str, others: Sequence[Any], other: str) -> Interval:
+    """Of a score less another one, clip by clip."""
+    of = {row.clip: getattr(row, other) for row in others}
+    return stats.mean_interval([getattr(row, score) - of[row.clip] for row in rows], bounds=(-2, 2))
 
 
 def change(row: Any) -> Interval:
@@ -138,6 +155,17 @@ def count(intervals: Iterable[Interval]) -> str:
     return f"{above} of {len(intervals)}" + (f" (below 0 on {below})" if below else "")
 
 
+def blocks_where(lower: Sequence[Any], higher: Sequence[Any]) -> str:
+    """The blocks in which the interval of the first lies below that of the second, in words."""
+    found = [row.block for row, other in zip(lower, higher, strict=True) if row.high < other.low]
+    return f"Block{'s' * (len(found) != 1)} {', '.join(found)}" if found else "no block"
+
+
+def short(backbone: str) -> str:
+    """A network's name as in the ids of runs."""
+    return backbone.removeprefix("tf_").removeprefix("efficientnet_")
+
+
 def duration(seconds: float) -> str:
     """In words."""
     if seconds < 90:
@@ -149,10 +177,9 @@ def text(figures: Path, link: str) -> str:
     """RESULTS.md, with links to figures at `link`."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     tables = Tables(figures)
-    helpers = (mean, gain, change, hundred, plain, judge, count, duration)
-    names = {helper.__name__: helper for helper in helpers} | {
-        name: getattr(tables, name) for name in ("rows", "row", "column", "page")
-    }
+    helpers = (mean, gain, per_clip, change, hundred, plain, judge, count, blocks_where, short, duration)
+    helpers += (tables.rows, tables.row, tables.column, tables.page, tables.ends, tables.beyond)
+    names = {helper.__name__: helper for helper in helpers}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(**names, figures=link)
 

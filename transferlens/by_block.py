@@ -1,4 +1,4 @@
-"""Accuracy by block: the mechanism that `freeze`, `fuse` and `truncate` share.
+"""Accuracy by block: the mechanism that `freeze`, `fuse`, `truncate` and `probe` share.
 
 Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2), by blocks. Each analysis is a row of transfer plans,
 one for each block, between two references on the same folds and seeds: the fully pretrained network and the one trained
@@ -294,15 +294,15 @@ def draw(result: Result) -> Figure:
     fig, (above, *below) = display.new_parts(parts, width=width, height=1.4 + 1.1 * sum(parts))
     grid = {"sharex": "col", "sharey": "row", "height_ratios": rows}
     axes = display.subplots(above, len(rows), len(networks), **grid)
-    palette = display.colours(result.variants)
+    palette = display.colours([*result.variants, *networks])
     for network, (by, *change) in zip(networks, axes.T, strict=True):
         _draw_places(result, network, palette, by)
         for ax in change:
             _draw_changes(result, network, palette, ax)
-        axes[-1, networks.index(network)].set_xlabel(result.analysis.axis)
+        (by, *change)[-1].set_xlabel(result.analysis.axis)
     costs = [*display.subplots(below[0], 1, len(sizes), sharey=True).flat] if sizes else []
     for size, ax in zip(sizes, costs, strict=True):
-        _draw_cost(result, size, ax)
+        _draw_cost(result, size, palette, ax)
     lowest = min(ax.dataLim.y0 for ax in (*axes[0], *costs))
     for ax in (axes[0, 0], *costs[:1]):  # which the others share
         ax.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), 103)
@@ -355,15 +355,15 @@ def _draw_changes(result: Result, backbone: str, palette: Mapping[str, tuple], a
     ax.set_xlim(-0.5, len(places) - 0.5)
 
 
-def _draw_cost(result: Result, size: str, ax: Axes) -> None:
+def _draw_cost(result: Result, size: str, palette: Mapping[str, tuple], ax: Axes) -> None:
     curves = {}
     for backbone in result.backbones:
         curves[backbone] = points = {}
         for place in result.places:
             rows = [row for row in result.rows if row.backbone == backbone and row.block == place]
             points[place] = (getattr(rows[0], size) / 1e6, stats.by_fold(rows, "accuracy_last"))
-    display.accuracy_against(curves, xlabel=SIZES[size], ax=ax)
-    ax.set_title(f"against {SIZES[size].split(' [')[0]}; numbers: {result.analysis.axis}", fontsize="small", loc="left")
+    display.accuracy_against(curves, xlabel=SIZES[size], palette=palette, ax=ax)
+    ax.set_title(f"against {SIZES[size].split(' [')[0]}; labels: {result.analysis.axis}", fontsize="small", loc="left")
     ax.set_ylabel("held-out accuracy [%]")
     if len(curves) > 1:
         ax.legend(loc="lower right", frameon=False, fontsize="small")

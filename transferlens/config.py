@@ -181,7 +181,8 @@ class RunConfig:
         The data set, backbone and plan are left out.
         """
         training, features = self.training, self.features
-        words = [f"{training.epochs} epoch{'s' * (training.epochs != 1)}", f"lr {training.lr:g}", f"width {features.width}"]
+        epochs = f"{training.epochs} epoch{'s' * (training.epochs != 1)}"
+        words = [epochs, f"lr {training.lr:g}", f"width {features.width}"]
         for field in dataclasses.fields(Training):
             value = getattr(training, field.name)
             if field.name not in ("epochs", "lr") and value != getattr(Training(), field.name):
