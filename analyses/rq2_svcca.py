@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analyses import BACKBONES
-from transferlens import cli, svcca
+from analyses import BACKBONES, on_runs
+from transferlens import cli
 from transferlens.plan import TransferPlan
 from transferlens.study import Step
 from transferlens.sweep import Study, SweepOptions
@@ -45,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arms = study.gather_arms({name: study.points(plan) for name, plan in plans.items()})
     paths = [str(run.path) for runs in arms.values() for run in runs]
     study.cache.fill()
-    places = ["--cache", str(options.cache), "--figures", str(options.figures), "--device", options.device]
-    return svcca.main(["--matrix", *places, "--ckpt", *paths])
+    return on_runs("svcca", options, matrix=True, ckpt=paths)
 
 
 STEPS = [Step("analyses.rq2_svcca", {"backbone": BACKBONES[:1]})]

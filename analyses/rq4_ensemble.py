@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from analyses import BACKBONES
-from transferlens import cli, duplicates, ensemble, robustness, selection
+from analyses import BACKBONES, on_runs
+from transferlens import cli
 from transferlens.plan import TransferPlan
 from transferlens.study import Step
 from transferlens.sweep import Study, SweepOptions, gather
@@ -50,15 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = gather([(each, each.points(plan)) for each, plan in wanted])
     seeds, scratch, *others, nested = [[str(run.path) for run in runs.values()] for runs in found]
 
-    places = ["--figures", str(options.figures)]
-    data = [] if options.clips is None else ["--clips", str(options.clips)]
-    data += [] if options.root is None else ["--dataset", options.dataset, "--root", str(options.root)]
-    device, cache = ["--device", options.device], ["--cache", str(options.cache)]
     return (
-        ensemble.main([*places, "--ckpt", *seeds, *sum(others, []), *scratch])
-        or selection.main([*places, "--ckpt", *seeds, *scratch, *nested])
-        or robustness.main([*data, *places, *device, "--ckpt", *seeds, *scratch])
-        or duplicates.main([*data, *places, *cache, "--ckpt", *seeds])
+        on_runs("ensemble", options, ckpt=[*seeds, *sum(others, []), *scratch])
+        or on_runs("selection", options, ckpt=[*seeds, *scratch, *nested])
+        or on_runs("robustness", options, ckpt=[*seeds, *scratch])
+        or on_runs("duplicates", options, ckpt=seeds)
     )
 
 

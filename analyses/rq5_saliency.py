@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from analyses import BACKBONES
-from transferlens import cli, saliency
+from analyses import BACKBONES, on_runs
+from transferlens import cli
 from transferlens.plan import TransferPlan
 from transferlens.study import Step
 from transferlens.sweep import Study, SweepOptions
@@ -53,9 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     paths = [str(run.path) for runs in arms.values() for run in runs]
     study.cache.fill()
-    places = ["--cache", str(options.cache), "--figures", str(options.figures), "--device", options.device]
-    data = [] if options.clips is None else ["--clips", str(options.clips)]
-    return saliency.main([*data, *places, "--ckpt", *paths])
+    return on_runs("saliency", options, ckpt=paths)
 
 
 STEPS = [

@@ -365,8 +365,7 @@ def _draw_cost(result: Result, size: str, palette: Mapping[str, tuple], ax: Axes
     display.accuracy_against(curves, xlabel=SIZES[size], palette=palette, ax=ax)
     ax.set_title(f"against {SIZES[size].split(' [')[0]}; labels: {result.analysis.axis}", fontsize="small", loc="left")
     ax.set_ylabel("held-out accuracy [%]")
-    if len(curves) > 1:
-        ax.legend(loc="lower right", frameon=False, fontsize="small")
+    ax.legend(loc="lower right", frameon=False, fontsize="small")
 
 
 def summary(result: Result) -> str:

@@ -202,6 +202,12 @@ class RunConfig:
         data = self.data_key, self.backbone, self.weights_sha256
         return *data, self.plan, self.features, self.training, bool(self.inner_fold)
 
+    @property
+    def start(self) -> int:
+        """The block that batches are fed to: behind those whose output is the same in every epoch, so computed once."""
+        plan, changes = self.plan, self.training.changes_inputs
+        return 0 if plan.frozen_through is None or plan.bn != "fixed" or changes else plan.frozen_through + 1
+
     def path(self, folder: Path) -> Path:
         """Where this run is, or will be, in the store `folder`."""
         return folder / self.dataset / f"{self.id}.h5"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,8 @@ from transferlens import backbones, cli, lazy
 from transferlens.runs import RunSummary, scan
 
 if TYPE_CHECKING:
-    from transferlens.runs import RunConfig
+    from transferlens.plan import TransferPlan
+    from transferlens.runs import RunConfig, Training
     from transferlens.sweep import Study
 
 precision = lazy.load("transferlens.precision")
@@ -65,22 +66,22 @@ def rows(study: Study, points: Iterable[RunConfig]) -> list[Planned]:
     for point in points:
         alike = by_arm.get(point.arm_key, [])
         if alike:
-            epoch = statistics.median(summary.seconds / summary.epochs_done for summary in alike)
+            before, epoch = 0.0, statistics.median(summary.seconds / summary.epochs_done for summary in alike)
             nbytes = max(summary.nbytes for summary in [s for s in alike if s.is_complete] or alike)
         else:
-            clip, nbytes = timed(point.backbone, point.plan, point.training)
+            once, clip, nbytes = timed(point.backbone, point.plan, point.training)
             trained, held_out = study.dataset.split(point.fold)
             epoch = clip * (len(trained) + len(held_out) / 3)  # a forward pass is a third of a step in training
+            before = once * (len(trained) + len(held_out))
         mine, epochs = by_id.get(point.id), point.training.epochs
         done = mine.epochs_done if mine else 0
-        found.append(
-            Planned(point.id, epochs, done, (epochs - done) * epoch, 0 if done == epochs else nbytes, bool(alike))
-        )
+        left = (epochs - done) * epoch + (0 if done else before)
+        found.append(Planned(point.id, epochs, done, left, 0 if done == epochs else nbytes, bool(alike)))
     return found
 
 
-def _by_a_step(study: Study, backbone: str, plan: object, training: object) -> tuple[float, int]:
-    """Seconds a clip in training, and bytes of a run file."""
+def _by_a_step(study: Study, backbone: str, plan: TransferPlan, training: Training) -> tuple[float, float, int]:
+    """Seconds a clip before training, and in an epoch of it; and bytes of a run file."""
     config = next(p for p in study.points(plan, training) if p.backbone == backbone)
     device = study.device
     network = backbones.skeleton(backbone, n_classes=len(study.dataset.label_names), plan=plan)
@@ -93,17 +94,32 @@ def _by_a_step(study: Study, backbone: str, plan: object, training: object) -> t
     n = training.batch_size if device.type != "cpu" else min(CLIPS, training.batch_size)
     x = torch.zeros((n, *study.cache.shape[1:]), device=device)
     x = x.contiguous(memory_format=torch.channels_last)
-    times = []
-    for _ in range(1 + STEPS):
-        started = time.perf_counter()
-        with precision.autocast(device, precision.choose(config, device)):
-            loss = network(x).float().square().mean()
+    autocast = functools.partial(precision.autocast, device, precision.choose(config, device))
+
+    def before() -> torch.Tensor:
+        with torch.no_grad(), autocast():
+            return network.features(x, through=config.start - 1)
+
+    def step() -> None:
+        with autocast():
+            loss = network(y, start=config.start).float().square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         loss.item()
+
+    once, y = (_seconds(before) / n, before()) if config.start else (0.0, x)
+    return once, _seconds(step) / n, sum(state.values()) + fresh
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The median time of some calls, after one that is not counted."""
+    times = []
+    for _ in range(1 + STEPS):
+        started = time.perf_counter()
+        work()
         times.append(time.perf_counter() - started)
-    return statistics.median(times[1:]) / n, sum(state.values()) + fresh
+    return statistics.median(times[1:])
 
 
 def text(planned: Sequence[Planned]) -> str:
@@ -118,7 +134,7 @@ def text(planned: Sequence[Planned]) -> str:
     said = f"{len(planned)} runs: {len(planned) - len(missing)} done, {len(missing)} to train"
     if missing:
         measured = sum(row.is_measured for row in missing)
-        how = f"of {measured} by finished runs like them, of {len(missing) - measured} by a timed step"
+        how = f"{measured} estimated from finished runs like them, {len(missing) - measured} from a timed step"
         said += f", about {_duration(seconds)} one after the other ({how}), {nbytes / 1e6:.0f} MB of disk"
     return "\n".join([cli.table([("run", "epochs", "time left", "disk [MB]"), *lines]), said])
 

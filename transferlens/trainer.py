@@ -112,10 +112,7 @@ class Trainer:
     def __init__(self, config: RunConfig, data: Data, weights: str, *, run_frozen_once: bool = True) -> None:
         keep_freed_memory()
         self.config, self.data = config, data
-        plan = config.plan
-        fixed = run_frozen_once and plan.frozen_through is not None and plan.bn == "fixed"
-        fixed = fixed and not config.training.changes_inputs
-        self.start = plan.frozen_through + 1 if fixed else 0  # the block that batches are fed to
+        self.start = config.start if run_frozen_once else 0
         augmentation = config.training.augmentation
         self.variants = None if augmentation is None else data.variants(augmentation)
         self.rows, self.held_out = data.dataset.split(config.fold, config.inner_fold)
