@@ -6,6 +6,7 @@ import csv
 import importlib
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,49 @@ def test_a_table_or_row_that_is_missing_is_named(tmp_path, capsys):
 
 def test_the_text_has_the_numbers_of_the_tables_beside_the_figures():
     assert results.text(ROOT / "figures", "figures") == (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("table", "where", "values", "said"),
+    [
+        ("pretrained_vs_scratch", {"init": "scratch_long"}, {"accuracy_last": 1}, "longer training more than makes up"),
+        ("pretrained_vs_scratch", {}, {"dataset": "mine"}, "path/to/mine/clips.csv"),
+        ("fuse", {"block": "3"}, {"change_low": -0.1}, r"fusion\): Block 3 [^:]+: above 0 on 0 of"),
+        (
+            "truncate",
+            {"block": "4"},
+            {"change_high": -0.1},
+            r"truncation\): .+ Block 4 [^:]+: above 0 on 0 of \d \(below 0 on",
+        ),
+        ("svcca", {"kind": "training", "block": "3"}, {"high": 1}, "that cannot be told: SVCCA"),
+        ("svcca", {"kind": "seeds"}, {"low": 0}, "with intervals apart, in no block"),
+        ("input_form", {"arm": "one window"}, {"accuracy_last": 0.1}, "excludes 0 for 1 of the 4 other forms"),
+        ("ensemble", {}, {"gain_low": -0.1}, "above 0 for 0 of the"),
+        ("robustness", {}, {"more_than_clean_low": -1, "more_than_clean_high": 1}, "on 0 of 17 corruptions, for"),
+        ("saliency", {"network": "pretrained"}, {"energy_correlation": -1}, "they avoid them"),
+        ("saliency", {"network": "pretrained, before training"}, {"energy_correlation": -1}, "training adds to it"),
+        ("saliency", {"network": "pretrained"}, {"insertion": -1}, "later than in random order"),
+        ("steps", {"step": "fuse"}, {"step": "other"}, r"fuse: \*The time it took is not on record"),
+    ],
+)
+def test_words_follow_the_numbers(table, where, values, said, tmp_path):
+    shutil.copytree(ROOT / "figures", tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.p*"))
+    with (tmp_path / f"{table}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row.update(values if where.items() <= row.items() else {})
+    written(tmp_path / f"{table}.csv", rows)
+    assert not re.search(said, results.text(ROOT / "figures", "figures"))
+    assert re.search(said, results.text(tmp_path, "figures"))
+
+
+def test_other_sounds_are_not_called_esc10(tmp_path):
+    shutil.copytree(ROOT / "figures", tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.p*"))
+    table = tmp_path / "pretrained_vs_scratch.csv"
+    table.write_text(table.read_text().replace("esc10", "mine"))
+    (tmp_path / "tables.md").write_text("")
+    text = results.text(tmp_path, "figures")
+    assert not re.search(r"esc-?10|human|400 clips of", text, re.IGNORECASE)
 
 
 @pytest.mark.slow
