@@ -100,7 +100,7 @@ def test_the_text_has_the_numbers_of_the_tables_beside_the_figures():
             "truncate",
             {"block": "4"},
             {"change_high": -0.1},
-            r"truncation\): .+ Block 4 [^:]+: above 0 on 0 of \d \(below 0 on",
+            r"truncation\): .+ Block 4 .+ on 0 of \d \(below 0 on",
         ),
         ("svcca", {"kind": "training", "block": "3"}, {"high": 1}, "that cannot be told: SVCCA"),
         ("svcca", {"kind": "seeds"}, {"low": 0}, "with intervals apart, in no block"),
