@@ -23,13 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import ParameterError
-
-captum = lazy.load("captum.attr")
-psutil = lazy.load("psutil")
-torch = lazy.load("torch")
-tqdm = lazy.load("tqdm")
+from transferlens.lazy import captum, psutil, torch, tqdm
 
 __all__ = ["METHODS", "Attribution", "attribute", "check_options"]
 
@@ -138,7 +133,7 @@ Result = tuple["torch.Tensor", int]
 
 
 def _integrated_gradients(task: _Task) -> Result:
-    explain = captum.IntegratedGradients(task.model)
+    explain = captum.attr.IntegratedGradients(task.model)
     edges = np.linspace(0, 1, PARTS + 1).tolist()
     outputs = dict(zip(edges, task.logit(task.at(edges)).tolist(), strict=True))
     change = outputs[1.0] - outputs[0.0]
@@ -177,7 +172,7 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def _smoothgrad(task: _Task) -> Result:
-    explain = captum.NoiseTunnel(captum.Saliency(task.model))
+    explain = captum.attr.NoiseTunnel(captum.attr.Saliency(task.model))
     values = explain.attribute(
         task.x,
         nt_type="smoothgrad",
@@ -193,7 +188,7 @@ def _smoothgrad(task: _Task) -> Result:
 def _gradcam(task: _Task) -> Result:
     """Without the last ReLU, so that what speaks against the target is seen too; shared out over the channels."""
     block = task.model.blocks[task.block]
-    values = captum.LayerGradCam(task.model, block).attribute(task.x, target=task.target)
+    values = captum.attr.LayerGradCam(task.model, block).attribute(task.x, target=task.target)
     values = torch.nn.functional.interpolate(values, task.x.shape[2:], mode="bilinear")
     return values.expand_as(task.x) / task.x.shape[1], 1
 
@@ -202,7 +197,7 @@ def _occlusion(task: _Task) -> Result:
     channels, *size = task.x.shape[1:]
     window = [min(pair) for pair in zip(WINDOW, size, strict=True)]
     strides = [max(1, each // 2) for each in window]
-    values = captum.Occlusion(task.model).attribute(
+    values = captum.attr.Occlusion(task.model).attribute(
         task.x,
         sliding_window_shapes=(channels, *window),
         strides=(channels, *strides),

@@ -20,13 +20,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferlens import lazy
+from transferlens.lazy import scipy, torch
 
 if TYPE_CHECKING:
     from transferlens.network import Network
-
-scipy = lazy.load("scipy")
-torch = lazy.load("torch")
 
 __all__ = [
     "area",

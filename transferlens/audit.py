@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import DataError
 from transferlens.layouts import Clip, natural
+from transferlens.lazy import tqdm
 
 if TYPE_CHECKING:
     from transferlens.datasets import DataSet
-
-tqdm = lazy.load("tqdm")
 
 __all__ = ["Audit", "Finding", "audit", "unreadable"]
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import ParameterError
 from transferlens.features import (
     FLOOR,
@@ -32,12 +31,10 @@ from transferlens.features import (
     resize,
     samples,
 )
+from transferlens.lazy import librosa, torch
 
 if TYPE_CHECKING:
     from transferlens.datasets import Clip
-
-librosa = lazy.load("librosa")
-torch = lazy.load("torch")
 
 __all__ = ["KINDS", "Augmentation", "VariantCache", "mask", "mix"]
 

@@ -11,18 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.files import complete_or_absent
+from transferlens.lazy import images, matplotlib, scipy, seaborn
 from transferlens.stats import Interval, fold_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
-
-matplotlib = lazy.load("matplotlib")
-images = lazy.load("matplotlib.image")
-scipy = lazy.load("scipy")
-seaborn = lazy.load("seaborn")
 
 __all__ = [
     "accuracy_against",

@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from transferlens import backbones, lazy, synth
+from transferlens import backbones, synth
 from transferlens.attribution import Attribution, attribute
 from transferlens.attribution_scores import cascade
 from transferlens.datasets import BUILT_IN, DataOptions
 from transferlens.inputs import heldout_features
+from transferlens.lazy import torch
 from transferlens.predictions import softmax
 from transferlens.runs import Run, arm_names
 
 if TYPE_CHECKING:
     from transferlens.network import Network
-
-torch = lazy.load("torch")
 
 __all__ = [
     "Clips",

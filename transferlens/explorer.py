@@ -16,16 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from transferlens import display, lazy, listen, predictions
+from transferlens import display, listen, predictions
 from transferlens.datasets import DataOptions
 from transferlens.errors import TransferLensError
 from transferlens.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips
 from transferlens.inputs import heldout_audio
+from transferlens.lazy import librosa, soundfile, tqdm
 from transferlens.runs import Run, arm_names, check_alike
-
-librosa = lazy.load("librosa")
-soundfile = lazy.load("soundfile")
-tqdm = lazy.load("tqdm")
 
 log = logging.getLogger(__name__)
 

@@ -25,19 +25,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import DataError, ParameterError
 from transferlens.files import UNREADABLE, array, check_space, complete_or_absent, content_hash
+from transferlens.lazy import h5py, librosa, scipy, threadpoolctl, tqdm
 from transferlens.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from transferlens.datasets import Clip, DataSet
-
-h5py = lazy.load("h5py")
-librosa = lazy.load("librosa")
-scipy = lazy.load("scipy")
-threadpoolctl = lazy.load("threadpoolctl")
-tqdm = lazy.load("tqdm")
 
 __all__ = ["FeatureCache", "FeatureOptions", "FeatureSettings", "log_mel"]
 

@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens import cli, display, lazy, stats
+from transferlens import cli, display, stats
 from transferlens.errors import ParameterError
 from transferlens.features import HOPS, WINDOWS, FeatureSettings
 from transferlens.files import write_csv
 from transferlens.inputs import classify, heldout_audio
+from transferlens.lazy import librosa
 from transferlens.plan import TransferPlan
 from transferlens.runs import Run
 from transferlens.sweep import Study, SweepOptions, gather
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-librosa = lazy.load("librosa")
 
 __all__ = ["ARMS", "Options", "Row", "StretchRow", "draw", "main", "stretch_rows"]
 

@@ -18,19 +18,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.augment import Augmentation, VariantCache
 from transferlens.errors import CheckpointError
 from transferlens.features import FeatureCache, opened, read_cached
 from transferlens.files import check_space
+from transferlens.lazy import psutil, torch, tqdm
 
 if TYPE_CHECKING:
     from transferlens.datasets import DataOptions, DataSet
     from transferlens.runs import Run
-
-psutil = lazy.load("psutil")
-torch = lazy.load("torch")
-tqdm = lazy.load("tqdm")
 
 __all__ = ["Data", "PASS_SIZE", "chunks", "classify", "heldout_audio", "heldout_features"]
 

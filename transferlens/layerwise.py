@@ -15,15 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import ParameterError
+from transferlens.lazy import torch, tqdm
 from transferlens.similarity import Moments, Similarity, cka
 
 if TYPE_CHECKING:
     from transferlens.network import Network
-
-torch = lazy.load("torch")
-tqdm = lazy.load("tqdm")
 
 __all__ = ["Layer", "LayerSimilarity", "block_matrix", "compare", "layers", "samples", "weight_change"]
 

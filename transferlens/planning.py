@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from transferlens import backbones, cli, lazy
+from transferlens.lazy import torch
 from transferlens.runs import RunSummary, scan
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from transferlens.sweep import Study
 
 precision = lazy.load("transferlens.precision")
-torch = lazy.load("torch")
 
 __all__ = ["Planned", "rows", "text"]
 

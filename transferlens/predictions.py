@@ -18,10 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import ParameterError
-
-special = lazy.load("scipy.special")
+from transferlens.lazy import scipy
 
 __all__ = [
     "Reliability",
@@ -51,7 +49,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     logits = np.asarray(logits, dtype=float)
     if not np.isfinite(logits).all():
         raise ParameterError("logits must be finite: some are NaN or infinite")
-    return special.softmax(logits, axis=-1)
+    return scipy.special.softmax(logits, axis=-1)
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

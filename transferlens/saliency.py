@@ -17,19 +17,18 @@ from typing import Literal
 
 import numpy as np
 
-from transferlens import cli, display, lazy, listen, saliency_figures
+from transferlens import cli, display, listen, saliency_figures
 from transferlens.attribution import FEWEST, attribute, check_options
 from transferlens.datasets import DataOptions
 from transferlens.errors import ParameterError, TransferLensError
 from transferlens.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips, networks
 from transferlens.files import check_writable, write_csv
 from transferlens.inputs import heldout_audio
+from transferlens.lazy import tqdm
 from transferlens.memory import keep_freed_memory
 from transferlens.runs import Run, load_runs
 from transferlens.saliency_tables import CascadeRow, Row, cascade_rows, clip_rows, summary
 from transferlens.trainer import pick_device
-
-tqdm = lazy.load("tqdm")
 
 __all__ = ["Options", "attribute", "main"]
 

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import ParameterError
-
-scipy = lazy.load("scipy")
+from transferlens.lazy import scipy
 
 __all__ = [
     "Difference",

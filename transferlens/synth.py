@@ -29,15 +29,12 @@ from pathlib import Path
 
 import numpy as np
 
-from transferlens import cli, features, lazy
+from transferlens import cli, features
 from transferlens.errors import ParameterError
 from transferlens.files import check_writable, complete_or_absent, content_hash
+from transferlens.lazy import h5py, librosa, soundfile
 from transferlens.manifest import manifest
 from transferlens.shapes import DISTRACTORS, EVENTS, Form
-
-h5py = lazy.load("h5py")
-librosa = lazy.load("librosa")
-soundfile = lazy.load("soundfile")
 
 __all__ = ["Spec", "Stems", "clip_ids", "digest", "event_mask", "export", "render", "spec", "specs"]
 

@@ -19,6 +19,7 @@ import numpy as np
 from transferlens import __version__, augment, backbones, lazy
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.inputs import PASS_SIZE, Data, chunks
+from transferlens.lazy import torch
 from transferlens.memory import keep_freed_memory
 from transferlens.runs import (
     Run,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 precision = lazy.load("transferlens.precision")
-torch = lazy.load("torch")
 
 __all__ = ["Data", "pick_device", "train"]
 
