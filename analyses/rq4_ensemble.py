@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from analyses import BACKBONES
 from transferlens import cli, duplicates, ensemble, robustness, selection
@@ -40,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, then average, corrupt and compare."""
     options = cli.parse(Options, argv, prog="analyses.rq4_ensemble")
 
-    def study(backbone: Sequence[str], seeds: Sequence[int], **others: str) -> Study:
-        return Study(replace(options, backbone=tuple(backbone), seeds=tuple(seeds), **others))
+    def study(backbone: Sequence[str], seeds: Sequence[int], select: Literal["nested"] | None = None) -> Study:
+        return Study(replace(options, backbone=tuple(backbone), seeds=tuple(seeds), select=select or options.select))
 
     first = options.backbone[:1]
     wanted = [(study(first, SEEDS), TransferPlan()), (study(first, SCRATCH_SEEDS), TransferPlan.scratch())]
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     places = ["--figures", str(options.figures)]
     data = [] if options.clips is None else ["--clips", str(options.clips)]
-    data += [] if options.root is None else ["--dataset", options.dataset, "--root", str(options.root)]
+    data += [] if options.root is None else ["--dataset", str(options.dataset), "--root", str(options.root)]
     device, cache = ["--device", options.device], ["--cache", str(options.cache)]
     return (
         ensemble.main([*places, "--ckpt", *seeds, *sum(others, []), *scratch])

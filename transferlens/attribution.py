@@ -116,7 +116,7 @@ class _Task:
     tolerance: float
     max_steps: int
     size: int
-    block: int | None
+    block: torch.nn.Module | None
 
     def logit(self, x: torch.Tensor) -> torch.Tensor:
         """The target's logit [shape=(n,)]."""
@@ -154,9 +154,9 @@ def _integrated_gradients(task: _Task) -> Result:
         for some in _chunks(middles, task.size):
             outputs |= zip(some, task.logit(task.at(some)).tolist(), strict=True)
         waiting = []
-        for (first, last), middle in zip(worst, middles, strict=True):
-            del parts[first, last]
-            waiting += [(first, middle), (middle, last)]
+        for (start, end), middle in zip(worst, middles, strict=True):
+            del parts[start, end]
+            waiting += [(start, middle), (middle, end)]
 
 
 def _worst(errors: dict[tuple[float, float], float], rest: float, *, at_least: int) -> list[tuple[float, float]]:
@@ -187,8 +187,7 @@ def _smoothgrad(task: _Task) -> Result:
 
 def _gradcam(task: _Task) -> Result:
     """Without the last ReLU, so that what speaks against the target is seen too; shared out over the channels."""
-    block = task.model.blocks[task.block]
-    values = captum.attr.LayerGradCam(task.model, block).attribute(task.x, target=task.target)
+    values = captum.attr.LayerGradCam(task.model, task.block).attribute(task.x, target=task.target)
     values = torch.nn.functional.interpolate(values, task.x.shape[2:], mode="bilinear")
     return values.expand_as(task.x) / task.x.shape[1], 1
 
@@ -275,8 +274,7 @@ def attribute(
     """
     inputs, targets, baseline = _checked(inputs, targets, baseline)
     check_options(tolerance=tolerance, max_steps=max_steps)
-    _check_method(model, method, block)
-    last = len(model.blocks) - 1 if method == "gradcam" else None
+    module = _checked_block(model, method, block)
     values, steps = [], []
     with _evaluating(model), torch.enable_grad(), torch.random.fork_rng(_cuda(inputs)):
         size = _pass_size(model, inputs)
@@ -296,7 +294,7 @@ def attribute(
                 tolerance=tolerance,
                 max_steps=max_steps,
                 size=size,
-                block=last if block is None else block,
+                block=module,
             )
             found, taken = _METHODS[method](task)
             values.append(found[0].detach().float().cpu().numpy())
@@ -345,15 +343,17 @@ def check_options(*, tolerance: float, max_steps: int) -> None:
         raise ParameterError(f"max_steps={max_steps!r} must be at least {FEWEST}: the gradients of the coarsest path")
 
 
-def _check_method(model: Any, method: str, block: int | None) -> None:
+def _checked_block(model: Any, method: str, block: int | None) -> torch.nn.Module | None:
+    """What Grad-CAM looks at: by default the last block."""
     if method not in METHODS:
         raise ParameterError(f"method={method!r} must be one of {', '.join(METHODS)}")
     if method != "gradcam":
         if block is not None:
             raise ParameterError(f"block={block!r} goes with method='gradcam' alone, not with {method!r}")
-        return
-    blocks = len(getattr(model, "blocks", ()))
-    if not blocks:
+        return None
+    blocks = getattr(model, "blocks", ())
+    if not len(blocks):
         raise ParameterError("method='gradcam' needs a model with blocks, as backbones.build and Run.model give")
-    if block is not None and block not in range(blocks):
-        raise ParameterError(f"block={block!r} must be from 0 to {blocks - 1} for gradcam")
+    if block is not None and block not in range(len(blocks)):
+        raise ParameterError(f"block={block!r} must be from 0 to {len(blocks) - 1} for gradcam")
+    return blocks[-1 if block is None else block]

@@ -229,7 +229,8 @@ def compare(
     table: dict[str, Row] = {}  # by run: a reference may stand on several axes
     changes: list[Change] = []
     for variant in analysis.plans:
-        before, earlier = "", {}
+        before = ""
+        earlier: dict[tuple[str, str, int], float] = {}
         for place, runs in ((block_text(block), runs) for (each, block), runs in arms.items() if each == variant):
             rows = [run_row(run) for run in runs]
             found = _changes(rows, earlier, variant, before, place) if earlier else {}

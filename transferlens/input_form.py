@@ -194,8 +194,8 @@ def draw(rows: Sequence[Row], stretches: Sequence[StretchRow], title: str = "") 
     axes["changes"].set_title("less the first, paired by fold (Nadeau and Bengio)", fontsize="small", loc="left")
     palette = display.colours(list(dict.fromkeys(row.fit for row in stretches)))
     for side, (fit, colour) in zip((-0.003, 0.003), palette.items(), strict=True):
-        found = [_stretch_intervals(stretches, fit, rate) for rate in RATES]
-        for name, intervals in zip(("features", "accuracy"), zip(*found, strict=True), strict=True):
+        both = [_stretch_intervals(stretches, fit, rate) for rate in RATES]
+        for name, intervals in zip(("features", "accuracy"), zip(*both, strict=True), strict=True):
             mean, low, high = 100 * np.array([(each.mean, each.low, each.high) for each in intervals]).T
             place = np.add(RATES, side)
             axes[name].errorbar(place, mean, (mean - low, high - mean), fmt="o-", color=colour, capsize=3)

@@ -119,8 +119,7 @@ class Data:
         """
         cache = cache or self.cache
         held = self._held.get(cache.key)
-        from_memory = held is not None
-        source = (held[torch.from_numpy(each)] for each in rows) if from_memory else _read_ahead(cache.path, rows)
+        source = _read_ahead(cache.path, rows) if held is None else (held[torch.from_numpy(each)] for each in rows)
         return (x.to(self.device, non_blocking=True).float() for x in source)
 
     def outputs(
@@ -165,6 +164,7 @@ class Data:
                     held = self._room((len(self.labels), *y.shape[1:]), y.dtype)
                 held[torch.from_numpy(rows)] = y.to(held.device)
                 bar.update(len(rows))
+        assert held is not None  # a data set has clips
         return held
 
     def _room(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:

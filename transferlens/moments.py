@@ -43,7 +43,7 @@ def _joined(batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
     """All samples of both sides."""
     if len(batches) == 1:
         return batches[0][:2]
-    return tuple(np.concatenate([batch[side] for batch in batches]) for side in (0, 1))
+    return np.concatenate([X for X, _, _ in batches]), np.concatenate([Y for _, Y, _ in batches])
 
 
 class _Group:

@@ -123,7 +123,8 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BI
     counts = np.bincount(bin_of, minlength=bins)
     there = counts > 0
     sums = (np.bincount(bin_of, weights=each, minlength=bins)[there] for each in (confidence, right))
-    return Reliability(*(each / counts[there] for each in sums), counts[there])
+    mean_confidence, share_right = (each / counts[there] for each in sums)
+    return Reliability(mean_confidence, share_right, counts[there])
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BINS) -> float:

@@ -117,7 +117,8 @@ def _features(run: Run, clips: Sequence[np.ndarray], kind: str, strength: float)
 
 def rows_of(found: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row]:
     """A row for each ensemble under each corruption, of what `corrupted` gives."""
-    rows, clean = [], {}
+    rows = []
+    clean: dict[str, np.ndarray] = {}
     for (kind, strength), runs in found.items():
         for members in ensemble.gather(runs):
             right = predictions.accuracy(members.probabilities, members.labels).mean(0)

@@ -143,7 +143,9 @@ def _spec(label: str, fold: int, group: int, take: int) -> Spec:
         group=name,
         # In turn, so that every class and fold has each shape equally often.
         distractor=list(DISTRACTORS)[turn % len(DISTRACTORS)] if taken else "none",
-        **shared | {"centre_hz": round(shared["centre_hz"] * rng.uniform(0.99, 1.01))},
+        centre_hz=round(shared["centre_hz"] * rng.uniform(0.99, 1.01)),
+        octaves=shared["octaves"],
+        rate_hz=shared["rate_hz"],
         **_places(rng),
         snr_db=round(rng.uniform(3, 15), 2),
         distractor_db=round(rng.uniform(5, 10), 2),

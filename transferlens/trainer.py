@@ -10,7 +10,7 @@ import importlib.metadata
 import logging
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,9 +113,9 @@ class Trainer:
         keep_freed_memory()
         self.config, self.data = config, data
         plan = config.plan
-        fixed = run_frozen_once and plan.frozen_through is not None and plan.bn == "fixed"
-        fixed = fixed and not config.training.changes_inputs
-        self.start = plan.frozen_through + 1 if fixed else 0  # the block that batches are fed to
+        fixed = run_frozen_once and plan.bn == "fixed" and not config.training.changes_inputs
+        # The block that batches are fed to.
+        self.start = plan.frozen_through + 1 if fixed and plan.frozen_through is not None else 0
         augmentation = config.training.augmentation
         self.variants = None if augmentation is None else data.variants(augmentation)
         self.rows, self.held_out = data.dataset.split(config.fold, config.inner_fold)
@@ -125,7 +125,7 @@ class Trainer:
         self.network = backbones.skeleton(config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed)
         self.provenance = self._provenance(weights)
         self.fresh = self._load_pretrained(weights)
-        self.network.to(data.device, memory_format=torch.channels_last)
+        self.network.to(data.device).to(memory_format=torch.channels_last)
         self.learned = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         self.optimizer = self._optimizer()
         self.history: dict[str, list[float]] = {name: [] for name in history_names(config)}
@@ -153,7 +153,8 @@ class Trainer:
 
     def _load_pretrained(self, weights: str) -> dict[str, np.ndarray]:
         """Load the ImageNet tensors that the plan asks for; return the initial tensors that are not among them."""
-        config, pretrained = self.config, {}
+        config = self.config
+        pretrained: Mapping[str, torch.Tensor] = {}
         if config.weights_sha256:
             found = backbones.imagenet_state(config.backbone, weights, sha256=config.weights_sha256)
             self.network.load_pretrained(found.state)
@@ -230,7 +231,7 @@ class Trainer:
         order = np.random.default_rng([self.config.seed, epoch]).permutation(self.rows)
         parts = chunks(order, self.config.training.batch_size)
         losses = []
-        batches = self._batches(parts) if self.variants is None else self._drawn(parts, epoch)
+        batches = self._batches(parts) if self.variants is None else self._drawn(self.variants, parts, epoch)
         self.network.train()
         with _seeded([self.config.seed, epoch], self.data.device):
             for i, (rows, x) in enumerate(zip(parts, batches, strict=True)):
@@ -246,11 +247,11 @@ class Trainer:
             raise FloatingPointError(f"the training loss is {total.item()} in epoch {epoch + 1}: {DIVERGED}")
         return total.item() / len(order)
 
-    def _drawn(self, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
+    def _drawn(self, variants: augment.VariantCache, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
         """Batches of the clips' variants, of each clip one that the seed and the epoch choose."""
-        rng, n = np.random.default_rng([self.config.seed, epoch, 1]), self.variants.per_clip
+        rng, n = np.random.default_rng([self.config.seed, epoch, 1]), variants.per_clip
         rows = [rows * n + rng.integers(n, size=len(rows)) for rows in parts]
-        return map(self._inputs, self.data.batches(rows, self.variants))
+        return map(self._inputs, self.data.batches(rows, variants))
 
     def _loss(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of a batch, with what the settings do to it."""
@@ -318,9 +319,9 @@ class Trainer:
         self.fresh = state.fresh
         self.logits_last, self.logits_best = state.logits_last, state.logits_best
         self.network.load_state_dict({name: torch.from_numpy(np.asarray(v)) for name, v in state.weights.items()})
-        for key, value in state.optimizer.items():
+        for key, array in state.optimizer.items():
             name, moment = key.rsplit("/", 1)
-            p, value = self.learned[name], torch.from_numpy(np.asarray(value))
+            p, value = self.learned[name], torch.from_numpy(np.asarray(array))
             # Moments must lie in memory as their parameter does: fused steps go through both in order of memory.
             like = torch.empty_like(p) if value.shape == p.shape else torch.empty(value.shape, device=p.device)
             self.optimizer.state[p][moment] = like.copy_(value)
