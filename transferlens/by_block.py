@@ -357,9 +357,9 @@ def _draw_changes(result: Result, backbone: str, palette: Mapping[str, tuple], a
 
 
 def _draw_cost(result: Result, size: str, palette: Mapping[str, tuple], ax: Axes) -> None:
-    curves = {}
+    curves: dict[str, dict[str, tuple[float, list[float]]]] = {}
     for backbone in result.backbones:
-        curves[backbone] = points = {}
+        points = curves[backbone] = {}
         for place in result.places:
             rows = [row for row in result.rows if row.backbone == backbone and row.block == place]
             points[place] = (getattr(rows[0], size) / 1e6, stats.by_fold(rows, "accuracy_last"))
