@@ -178,8 +178,8 @@ def text(figures: Path, link: str) -> str:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     tables = Tables(figures)
     helpers = (mean, gain, per_clip, change, hundred, plain, judge, count, blocks_where, short, duration)
-    helpers += (tables.rows, tables.row, tables.column, tables.page, tables.ends, tables.beyond)
-    names = {helper.__name__: helper for helper in helpers}
+    asked = (tables.rows, tables.row, tables.column, tables.page, tables.ends, tables.beyond)
+    names = {helper.__name__: helper for helper in (*helpers, *asked)}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(**names, figures=link)
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from analyses import BACKBONES, on_runs
 from transferlens import cli
@@ -40,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, then average, corrupt and compare."""
     options = cli.parse(Options, argv, prog="analyses.rq4_ensemble")
 
-    def study(backbone: Sequence[str], seeds: Sequence[int], **others: str) -> Study:
-        return Study(replace(options, backbone=tuple(backbone), seeds=tuple(seeds), **others))
+    def study(backbone: Sequence[str], seeds: Sequence[int], select: Literal["nested"] | None = None) -> Study:
+        return Study(replace(options, backbone=tuple(backbone), seeds=tuple(seeds), select=select or options.select))
 
     first = options.backbone[:1]
     wanted = [(study(first, SEEDS), TransferPlan()), (study(first, SCRATCH_SEEDS), TransferPlan.scratch())]

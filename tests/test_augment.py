@@ -280,7 +280,7 @@ def test_variants_are_drawn_anew_in_every_epoch_from_memory_or_a_file(memory, to
     (point,) = made.points(TransferPlan())
     trainer = Trainer(point, made.data, str(weights_file))
     parts = [np.arange(6), np.arange(6, 12)]
-    epochs = [torch.cat(list(trainer._drawn(parts, epoch))) for epoch in (0, 0, 1)]
+    epochs = [torch.cat(list(trainer._drawn(trainer.variants, parts, epoch))) for epoch in (0, 0, 1)]
     assert torch.equal(epochs[0], epochs[1])
     assert not torch.equal(epochs[0], epochs[2])
     rows = trainer._inputs(torch.from_numpy(trainer.variants.load()[:60].astype(np.float32))).reshape(12, 5, -1)

@@ -77,8 +77,9 @@ def drawing_libraries(path: Path) -> set[str]:
     """Which of matplotlib and seaborn a file imports, at once or lazily."""
     names = re.findall(r'lazy\.load\("(\w+)"\)', path.read_text())
     for node in import_nodes(path):
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-    return {name.split(".")[0] for name in names} & {"matplotlib", "seaborn"}
+        from_another = isinstance(node, ast.ImportFrom) and node.module != "transferlens.lazy"
+        names += [node.module or ""] if from_another else [alias.name for alias in node.names]
+    return {name.split(".")[0] for name in names} & {"matplotlib", "images", "seaborn"}
 
 
 def test_every_layer_is_of_modules_and_every_analysis_a_command():

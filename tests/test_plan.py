@@ -39,6 +39,7 @@ def test_through_includes_the_block_it_names_and_after_keeps_it():
     assert made.blocks == (0, 1, 2, 3)
     assert [made.is_pretrained(block) for block in plan.BLOCKS] == [True, True, False, False, False]
     assert [made.is_frozen(block) for block in plan.BLOCKS] == [True, False, False, False, False]
+    assert not made.is_pretrained("head")
 
 
 def test_a_cut_block_is_neither_pretrained_nor_frozen():

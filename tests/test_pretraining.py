@@ -62,7 +62,7 @@ def test_without_the_long_arm(options, tmp_path, capsys):
 def test_the_long_arm_of_the_first_network_alone(study, monkeypatch):
     monkeypatch.setattr("transferlens.backbones.imagenet_state", lambda *_: SimpleNamespace(sha256="0" * 64))
     networks = ("test_resnet", "resnet18")
-    arms = pretraining.points(study_with_long(study, long="first", backbone=networks))
+    arms = pretraining.points(study(backbone=networks), long="first")
     assert {arm: {point.backbone for point in points} for arm, points in arms.items()} == {
         "pretrained": {*networks},
         "scratch": {*networks},
@@ -71,7 +71,7 @@ def test_the_long_arm_of_the_first_network_alone(study, monkeypatch):
 
 
 def test_arms(study):
-    arms = pretraining.points(study_with_long(study))
+    arms = pretraining.points(study())
     assert list(arms) == ["pretrained", "scratch", "scratch_long"]
     assert {point.plan for point in arms["pretrained"]} == {TransferPlan.finetune()}
     assert {point.plan for point in arms["scratch"] + arms["scratch_long"]} == {TransferPlan.scratch()}
@@ -79,25 +79,17 @@ def test_arms(study):
     assert epochs == [2, 2, 12]
 
 
-def study_with_long(study, long="all", **options):
-    from transferlens.sweep import Study
-
-    base = study(**options).options
-    names = base.__dataclass_fields__
-    return Study(pretraining.Options(long=long, **{name: getattr(base, name) for name in names}))
-
-
 def test_longer_arm_drops_its_rate_later_too(study):
-    arms = pretraining.points(study_with_long(study, schedule="step", milestones=(1, 2)))
+    arms = pretraining.points(study(schedule="step", milestones=(1, 2)))
     assert arms["scratch"][0].training.milestones == (1, 2)
     assert arms["scratch_long"][0].training.milestones == (6, 12)
-    arms = pretraining.points(study_with_long(study, preset="paper", epochs=70))
+    arms = pretraining.points(study(preset="paper", epochs=70))
     assert arms["scratch_long"][0].training.epochs == 420
     assert arms["scratch_long"][0].training.milestones == (180, 360)
 
 
 def test_paper_preset_keeps_its_450_epochs(study):
-    arms = pretraining.points(study_with_long(study, preset="paper", epochs=None, batch_size=None))
+    arms = pretraining.points(study(preset="paper", epochs=None, batch_size=None))
     tuned, scratch = PRESETS["paper"]
     assert arms["pretrained"][0].training == arms["scratch"][0].training == tuned
     assert arms["scratch_long"][0].training == scratch

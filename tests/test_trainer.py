@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from transferlens import files, inputs, trainer
 from transferlens.errors import CheckpointError, DataError, ParameterError
@@ -51,6 +52,12 @@ def test_another_seed_gives_other_weights(study):
     a, b = made.gather(made.points(PLAN)).values()
     assert not torch.equal(a.initial_state()["head.weight"], b.initial_state()["head.weight"])
     assert not same_bits(a, b)
+
+
+def test_a_classifier_named_head_among_the_weights_is_not_taken(study, weights_file, tmp_path):
+    save_file(load_file(weights_file) | {"head.weight": torch.ones(1000, 3)}, tmp_path / "head.safetensors")
+    made = study(folds=("1",), epochs=1, weights=str(tmp_path / "head.safetensors"), runs=tmp_path / "again")
+    assert same_bits(one(study(folds=("1",), epochs=1)), one(made))
 
 
 def test_finished_run_is_read_not_trained(study, monkeypatch):

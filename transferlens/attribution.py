@@ -23,13 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import ParameterError
-
-captum = lazy.load("captum.attr")
-psutil = lazy.load("psutil")
-torch = lazy.load("torch")
-tqdm = lazy.load("tqdm")
+from transferlens.lazy import captum, psutil, torch, tqdm
 
 __all__ = ["METHODS", "Attribution", "attribute", "check_options"]
 
@@ -121,7 +116,7 @@ class _Task:
     tolerance: float
     max_steps: int
     size: int
-    block: int | None
+    block: torch.nn.Module | None
 
     def logit(self, x: torch.Tensor) -> torch.Tensor:
         """The target's logit [shape=(n,)]."""
@@ -138,7 +133,7 @@ Result = tuple["torch.Tensor", int]
 
 
 def _integrated_gradients(task: _Task) -> Result:
-    explain = captum.IntegratedGradients(task.model)
+    explain = captum.attr.IntegratedGradients(task.model)
     edges = np.linspace(0, 1, PARTS + 1).tolist()
     outputs = dict(zip(edges, task.logit(task.at(edges)).tolist(), strict=True))
     change = outputs[1.0] - outputs[0.0]
@@ -159,9 +154,9 @@ def _integrated_gradients(task: _Task) -> Result:
         for some in _chunks(middles, task.size):
             outputs |= zip(some, task.logit(task.at(some)).tolist(), strict=True)
         waiting = []
-        for (first, last), middle in zip(worst, middles, strict=True):
-            del parts[first, last]
-            waiting += [(first, middle), (middle, last)]
+        for (start, end), middle in zip(worst, middles, strict=True):
+            del parts[start, end]
+            waiting += [(start, middle), (middle, end)]
 
 
 def _worst(errors: dict[tuple[float, float], float], rest: float, *, at_least: int) -> list[tuple[float, float]]:
@@ -177,7 +172,7 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def _smoothgrad(task: _Task) -> Result:
-    explain = captum.NoiseTunnel(captum.Saliency(task.model))
+    explain = captum.attr.NoiseTunnel(captum.attr.Saliency(task.model))
     values = explain.attribute(
         task.x,
         nt_type="smoothgrad",
@@ -192,8 +187,7 @@ def _smoothgrad(task: _Task) -> Result:
 
 def _gradcam(task: _Task) -> Result:
     """Without the last ReLU, so that what speaks against the target is seen too; shared out over the channels."""
-    block = task.model.blocks[task.block]
-    values = captum.LayerGradCam(task.model, block).attribute(task.x, target=task.target)
+    values = captum.attr.LayerGradCam(task.model, task.block).attribute(task.x, target=task.target)
     values = torch.nn.functional.interpolate(values, task.x.shape[2:], mode="bilinear")
     return values.expand_as(task.x) / task.x.shape[1], 1
 
@@ -202,7 +196,7 @@ def _occlusion(task: _Task) -> Result:
     channels, *size = task.x.shape[1:]
     window = [min(pair) for pair in zip(WINDOW, size, strict=True)]
     strides = [max(1, each // 2) for each in window]
-    values = captum.Occlusion(task.model).attribute(
+    values = captum.attr.Occlusion(task.model).attribute(
         task.x,
         sliding_window_shapes=(channels, *window),
         strides=(channels, *strides),
@@ -280,8 +274,7 @@ def attribute(
     """
     inputs, targets, baseline = _checked(inputs, targets, baseline)
     check_options(tolerance=tolerance, max_steps=max_steps)
-    _check_method(model, method, block)
-    last = len(model.blocks) - 1 if method == "gradcam" else None
+    module = _checked_block(model, method, block)
     values, steps = [], []
     with _evaluating(model), torch.enable_grad(), torch.random.fork_rng(_cuda(inputs)):
         size = _pass_size(model, inputs)
@@ -301,7 +294,7 @@ def attribute(
                 tolerance=tolerance,
                 max_steps=max_steps,
                 size=size,
-                block=last if block is None else block,
+                block=module,
             )
             found, taken = _METHODS[method](task)
             values.append(found[0].detach().float().cpu().numpy())
@@ -350,15 +343,17 @@ def check_options(*, tolerance: float, max_steps: int) -> None:
         raise ParameterError(f"max_steps={max_steps!r} must be at least {FEWEST}: the gradients of the coarsest path")
 
 
-def _check_method(model: Any, method: str, block: int | None) -> None:
+def _checked_block(model: Any, method: str, block: int | None) -> torch.nn.Module | None:
+    """What Grad-CAM looks at: by default the last block."""
     if method not in METHODS:
         raise ParameterError(f"method={method!r} must be one of {', '.join(METHODS)}")
     if method != "gradcam":
         if block is not None:
             raise ParameterError(f"block={block!r} goes with method='gradcam' alone, not with {method!r}")
-        return
-    blocks = len(getattr(model, "blocks", ()))
-    if not blocks:
+        return None
+    blocks = getattr(model, "blocks", ())
+    if not len(blocks):
         raise ParameterError("method='gradcam' needs a model with blocks, as backbones.build and Run.model give")
-    if block is not None and block not in range(blocks):
-        raise ParameterError(f"block={block!r} must be from 0 to {blocks - 1} for gradcam")
+    if block is not None and block not in range(len(blocks)):
+        raise ParameterError(f"block={block!r} must be from 0 to {len(blocks) - 1} for gradcam")
+    return blocks[-1 if block is None else block]

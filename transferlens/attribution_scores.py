@@ -15,18 +15,16 @@ J. Zhang et al.: Top-down neural attention by excitation backprop. ECCV 2016, se
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferlens import lazy
+from transferlens.lazy import scipy, torch
 
 if TYPE_CHECKING:
     from transferlens.network import Network
-
-scipy = lazy.load("scipy")
-torch = lazy.load("torch")
 
 __all__ = [
     "area",
@@ -35,6 +33,7 @@ __all__ = [
     "curve",
     "edges",
     "known_answer",
+    "mean_product",
     "rank_correlation",
     "shifted",
 ]
@@ -59,9 +58,14 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return (found - found.mean()) / (found.std() or 1.0)
 
 
+def mean_product(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean over cells of their product; of `ranks`, Spearman's correlation."""
+    return float(np.mean(a * b))
+
+
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's rank correlation over cells; 0 where one of them is constant."""
-    return float(np.mean(ranks(a) * ranks(b)))
+    return mean_product(ranks(a), ranks(b))
 
 
 def edges(energy: np.ndarray) -> np.ndarray:
@@ -102,8 +106,7 @@ def claims(attribution: np.ndarray, energy: np.ndarray) -> dict[str, float]:
     loud, standing = energy >= np.quantile(energy, 1 - LOUDEST), ranks(magnitude)
     found = _with_chance("loudest_share", lambda shares: _share(shares, loud), magnitude)
     for name, other in (("energy_correlation", energy), ("edge_correlation", edges(energy))):
-        other = ranks(other)
-        found |= _with_chance(name, lambda each, other=other: float(np.mean(each * other)), standing)
+        found |= _with_chance(name, functools.partial(mean_product, ranks(other)), standing)
     return found
 
 
@@ -158,9 +161,9 @@ def curve(
     ----------
     Petsiuk et al. 2018, section 4.3.
     """
-    places = np.empty(order.size, int)
-    places[np.argsort(-order, axis=None, kind="stable")] = np.arange(order.size)
-    places = torch.from_numpy(places.reshape(order.shape)).to(x.device)
+    turns = np.empty(order.size, int)
+    turns[np.argsort(-order, axis=None, kind="stable")] = np.arange(order.size)
+    places = torch.from_numpy(turns.reshape(order.shape)).to(x.device)
     start, end = (baseline, x) if insert else (x, baseline)
     counts = np.linspace(0, order.size, POINTS).round().astype(int)
     inputs = torch.stack([torch.where(places < int(count), end, start) for count in counts])

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import DataError
 from transferlens.layouts import Clip, natural
+from transferlens.lazy import tqdm
 
 if TYPE_CHECKING:
     from transferlens.datasets import DataSet
-
-tqdm = lazy.load("tqdm")
 
 __all__ = ["Audit", "Finding", "audit", "unreadable"]
 
@@ -205,9 +203,9 @@ def audit(dataset: DataSet) -> Audit:
     """
     looks = _each(dataset, _sound)
     sounds = {id: look for id, look in looks.items() if isinstance(look, _Sound)}
-    unread = [clip for clip in dataset.clips if clip.id not in sounds]
+    reasons = {id: look for id, look in looks.items() if isinstance(look, str)}
     read = [clip for clip in dataset.clips if clip.id in sounds]
-    findings = [_finding("unreadable", [clip], looks[clip.id]) for clip in unread]
+    findings = [_finding("unreadable", [clip], reasons[clip.id]) for clip in dataset.clips if clip.id in reasons]
     findings += _leaks(list(dataset.clips), sounds)
     findings += _missing_classes(dataset)
     findings += _poor(read, sounds)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import ParameterError
 from transferlens.features import (
     FLOOR,
@@ -32,12 +31,10 @@ from transferlens.features import (
     resize,
     samples,
 )
+from transferlens.lazy import librosa, torch
 
 if TYPE_CHECKING:
     from transferlens.datasets import Clip
-
-librosa = lazy.load("librosa")
-torch = lazy.load("torch")
 
 __all__ = ["KINDS", "Augmentation", "VariantCache", "mask", "mix"]
 
@@ -117,7 +114,9 @@ def from_waveform(y: np.ndarray, settings: FeatureSettings, draws: list[tuple[in
 
 def from_spectrum(y: np.ndarray, settings: FeatureSettings, draws: list[tuple[int, float]]) -> np.ndarray:
     """The same up to the phase vocoder's smear, from one Fourier transform a channel."""
-    y = np.pad(np.asarray(y, np.float32), (0, max(0, settings.n_fft - len(y))))
+    n_fft = settings.n_fft
+    assert n_fft is not None  # the settings have seen to that
+    y = np.pad(np.asarray(y, np.float32), (0, max(0, n_fft - len(y))))
     S = np.empty((len(draws), *settings.shape), np.float32)
     done: dict[tuple[float, float], int] = {}
     for channel, (window, hop) in enumerate(zip(settings.windows, settings.hops, strict=True)):
@@ -127,16 +126,16 @@ def from_spectrum(y: np.ndarray, settings: FeatureSettings, draws: list[tuple[in
         done[window, hop] = channel
         hop_length = samples(hop, settings.sr)
         win_length = samples(window, settings.sr)
-        power = power_spectrum(y, n_fft=settings.n_fft, win_length=win_length, hop_length=hop_length)
+        power = power_spectrum(y, n_fft=n_fft, win_length=win_length, hop_length=hop_length)
         n_frames = None
         if settings.seconds is not None:
-            length = max(samples(settings.seconds, settings.sr), settings.n_fft)  # as shorter ones are padded to
-            n_frames = 1 + (length - settings.n_fft % 2) // hop_length
+            length = max(samples(settings.seconds, settings.sr), n_fft)  # as shorter ones are padded to
+            n_frames = 1 + (length - n_fft % 2) // hop_length
         shifted: dict[int, np.ndarray] = {}
         for variant, (semitones, rate) in enumerate(draws):
             if semitones not in shifted:
                 shifted[semitones] = np.log(
-                    mel_filters(settings.sr, settings.n_fft, settings.n_mels, semitones) @ power + np.float32(FLOOR)
+                    mel_filters(settings.sr, n_fft, settings.n_mels, semitones) @ power + np.float32(FLOOR)
                 )
             S[variant, channel] = _fit(shifted[semitones], rate, n_frames, settings.width)
     if settings.seconds is not None:
@@ -170,18 +169,13 @@ class VariantCache(FeatureCache):
     dtype = "f2"
 
     def __init__(self, clips: FeatureCache, augmentation: Augmentation) -> None:
-        self.clips, self.augmentation = clips, augmentation
+        self.clips, self.augmentation, self.per_clip = clips, augmentation, augmentation.variants
         super().__init__(clips.dataset, clips.settings, clips.path.parent)
 
     @property
     def content(self) -> list:
         """What the key is made of."""
         return [self.clips.key, RECIPE, self.augmentation.kind, self.augmentation.variants]
-
-    @property
-    def per_clip(self) -> int:
-        """Rows of a clip."""
-        return self.augmentation.variants
 
     def compute(self, number: int, clip: Clip) -> np.ndarray:
         """The rows of one clip [shape=(variants, channels, n_mels, width)]."""

@@ -229,7 +229,8 @@ def compare(
     table: dict[str, Row] = {}  # by run: a reference may stand on several axes
     changes: list[Change] = []
     for variant in analysis.plans:
-        before, earlier = "", {}
+        before = ""
+        earlier: dict[tuple[str, str, int], float] = {}
         for place, runs in ((block_text(block), runs) for (each, block), runs in arms.items() if each == variant):
             rows = [run_row(run) for run in runs]
             found = _changes(rows, earlier, variant, before, place) if earlier else {}
@@ -356,9 +357,9 @@ def _draw_changes(result: Result, backbone: str, palette: Mapping[str, tuple], a
 
 
 def _draw_cost(result: Result, size: str, palette: Mapping[str, tuple], ax: Axes) -> None:
-    curves = {}
+    curves: dict[str, dict[str, tuple[float, list[float]]]] = {}
     for backbone in result.backbones:
-        curves[backbone] = points = {}
+        points = curves[backbone] = {}
         for place in result.places:
             rows = [row for row in result.rows if row.backbone == backbone and row.block == place]
             points[place] = (getattr(rows[0], size) / 1e6, stats.by_fold(rows, "accuracy_last"))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -83,7 +84,8 @@ class Frame:
 
     @cached_property
     def to(self) -> np.ndarray:
-        """The way there: ``Z = (X - shift) @ to``."""
+        """The way there: ``Z = (X - shift) @ to``; the neurons themselves need none."""
+        assert self.directions is not None
         return self.directions.T / self.scale
 
     def move(self, X: np.ndarray, out: np.ndarray) -> None:
@@ -155,10 +157,11 @@ class Solved:
     def sides(self) -> tuple[Directions, Directions]:
         """Principal directions of both."""
         find = _from_covariance if self.plain else _from_factor
-        return tuple(
+        x, y = (
             find(moments, frame.scale, self.sums.n, self.variance, asked)
             for moments, frame, asked in zip(self.own, self.frames, self.asked, strict=True)
         )
+        return x, y
 
     @property
     def bases(self) -> list[np.ndarray]:
@@ -168,7 +171,8 @@ class Solved:
     @property
     def dims(self) -> tuple[int, int]:
         """Directions kept."""
-        return tuple(side.kept for side in self.sides)
+        x, y = self.sides
+        return x.kept, y.kept
 
     @cached_property
     def correlated(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -201,10 +205,11 @@ class Solved:
     def cka(self) -> Similarity:
         """Frobenius norms of the covariances, which directions, being orthonormal, do not change."""
         x, y = (frame.scale for frame in self.frames)
+        n_x, n_y = (len(frame.shift) for frame in self.frames)
         (own_x, own_y), cross = self.own, np.linalg.norm(x[:, None] * self.cross * y)
         norms = np.linalg.norm(x[:, None] * own_x * x), np.linalg.norm(y[:, None] * own_y * y)
         value = min(1.0, float(cross / norms[0] * (cross / norms[1]))) if all(norms) else 0.0
-        return Similarity(value, np.empty(0), tuple(len(frame.shift) for frame in self.frames), self.sums.n)
+        return Similarity(value, np.empty(0), (n_x, n_y), self.sums.n)
 
     def measure(self) -> dict[str, Similarity]:
         """All measures by name."""
@@ -230,8 +235,8 @@ class Solved:
             Frame(frame.shift, side.deviations, frame.neurons(side.right))
             for side, frame in zip(self.sides, self.frames, strict=True)
         ]
-        options = {"variance": self.variance, "plain": self.plain, "dims": self.dims}
-        found = [Solved(whole - part, frames, **options).measure() for part in parts]
+        solve = functools.partial(Solved, variance=self.variance, plain=self.plain, dims=self.dims)
+        found = [solve(whole - part, frames).measure() for part in parts]
         return np.array([[each[name].similarity for name in MEASURES] for each in found])
 
 

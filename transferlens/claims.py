@@ -19,10 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transferlens import lazy, processes
+from transferlens import processes
 from transferlens.errors import DataError
-
-psutil = lazy.load("psutil")
+from transferlens.lazy import psutil
 
 __all__ = ["BEAT", "PATIENCE", "claim", "holder"]
 

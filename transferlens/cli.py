@@ -8,7 +8,7 @@ import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import tyro
 
@@ -47,7 +47,12 @@ COMMANDS = {
 }
 
 Options = TypeVar("Options")
-Main = Callable[[Sequence[str] | None], int]
+
+
+class Main(Protocol):
+    """A command's ``main``: without arguments, it takes those of the process."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
 
 
 def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str) -> Options:
@@ -108,7 +113,7 @@ def table(rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def command(main: Main) -> Main:
+def command(main: Callable[[Sequence[str] | None], int]) -> Main:
     """Wrap a ``main(argv) -> int`` so that bad input is one line on stderr and exit code 2, never a traceback."""
 
     @functools.wraps(main)

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import ParameterError
-
-signal = lazy.load("scipy.signal")
+from transferlens.lazy import scipy
 
 __all__ = ["CORRUPTIONS", "Corruption", "clip_share", "gain", "low_pass", "noise", "shift"]
 
@@ -39,8 +37,8 @@ def low_pass(y: np.ndarray, cutoff: float, *, sr: int, seed: int) -> np.ndarray:
     """Take away what lies above `cutoff` [Hz] (Butterworth, without delay); nothing where `sr` has no more anyway."""
     if cutoff >= sr / 2:
         return y
-    sections = signal.butter(ORDER, cutoff, fs=sr, output="sos")
-    return signal.sosfiltfilt(sections, y, padlen=min(3 * 2 * ORDER, len(y) - 1)).astype(np.float32)
+    sections = scipy.signal.butter(ORDER, cutoff, fs=sr, output="sos")
+    return scipy.signal.sosfiltfilt(sections, y, padlen=min(3 * 2 * ORDER, len(y) - 1)).astype(np.float32)
 
 
 def clip_share(y: np.ndarray, percent: float, *, sr: int, seed: int) -> np.ndarray:

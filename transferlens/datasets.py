@@ -291,7 +291,7 @@ def open_dataset(
         dataset = _from_table(Path(clips))
     else:
         row = manifest()[name or BUILT_IN]
-        dataset = _from_manifest(row, root and Path(root), [Path(each) for each in lists])
+        dataset = _from_manifest(row, None if root is None else Path(root), [Path(each) for each in lists])
     if sr is not None and sr != dataset.sr:
         dataset = replace(dataset, sr=sr, n_fft=None)
     return dataset if width is None else replace(dataset, width=width)
@@ -325,7 +325,7 @@ def _sorted(clips: Sequence[Clip]) -> tuple[Clip, ...]:
 
 def _from_manifest(row: ManifestRow, root: Path | None, splits: Sequence[Path]) -> DataSet:
     if root is None:
-        clips = [Clip(s.id, s.label, s.fold, None, s.group) for s in synth.specs()]
+        clips = tuple(Clip(s.id, s.label, s.fold, None, s.group) for s in synth.specs())
     else:
         clips = layouts.read_official(row.layout, root, splits=splits, folds=row.folds, homepage=row.homepage)
     dataset = DataSet(row.name, row.sr, row.seconds, row.n_fft, row.width, _sorted(clips))
@@ -431,7 +431,7 @@ def _summary(dataset: DataSet) -> str:
         f"{dataset.name}: {len(dataset.clips)} clips, {len(dataset.label_names)} classes, "
         f"{len(dataset.folds)} folds; {dataset.sr} Hz, {dataset.seconds:.3g} s, {dataset.width} frames"
     )
-    rows = [["class", *(f"fold {fold}" for fold in dataset.folds), "clips"]]
+    rows: list[list[object]] = [["class", *(f"fold {fold}" for fold in dataset.folds), "clips"]]
     for label in dataset.label_names:
         row = [counts[label, fold] for fold in dataset.folds]
         rows.append([label, *row, sum(row)])

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.files import complete_or_absent
+from transferlens.lazy import images, matplotlib, scipy, seaborn
 from transferlens.stats import Interval, fold_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
-
-matplotlib = lazy.load("matplotlib")
-images = lazy.load("matplotlib.image")
-scipy = lazy.load("scipy")
-seaborn = lazy.load("seaborn")
 
 __all__ = [
     "accuracy_against",
@@ -91,7 +86,7 @@ def new_mosaic(
 
     with _style():
         fig = Figure(figsize=(width, height), layout="constrained")
-        axes = fig.subplot_mosaic(names, **kwargs)
+        axes = fig.subplot_mosaic([list(row) for row in names], **kwargs)
     for ax in axes.values():
         ax.spines[["top", "right"]].set_visible(False)
     return fig, axes
@@ -302,7 +297,7 @@ def heat_map(
     return ax
 
 
-def _spread(values: Sequence[float], width: float) -> np.ndarray:
+def _spread(values: Sized, width: float) -> np.ndarray:
     """Horizontal places of points, so that equal ones do not hide each other."""
     return np.linspace(-width, width, len(values)) if len(values) > 1 else np.zeros(1)
 
@@ -329,7 +324,7 @@ def against_size(
         mean, lowest, highest = 100 * np.array(values)
         ax.fill_between(size, lowest, highest, color=palette[name], alpha=0.15, lw=0)
         ax.plot(size, mean, "o-", color=palette[name], ms=4, lw=1.2, label=name)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("networks in the ensemble")
     ax.set_ylabel("held-out accuracy [%]")
     return ax
@@ -401,7 +396,7 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], *, ax: Axes
         above = 2 + 1 / len(epochs)  # shorter arms lie over longer ones
         ax.plot(epochs, runs.T, color=colour, alpha=0.3, lw=0.8, zorder=above)
         ax.plot(epochs, runs.mean(0), color=colour, lw=2, label=arm, zorder=above)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("epoch")
     ax.set_ylabel("held-out accuracy [%]")
     return ax
@@ -526,7 +521,7 @@ def intervals(
     ax = _axes(ax)
     places = {}
     for row, (quantity, by_series) in enumerate(means.items()):
-        for offset, (series, each) in zip(_spread(list(by_series), 0.25), by_series.items(), strict=True):
+        for offset, (series, each) in zip(_spread(by_series, 0.25), by_series.items(), strict=True):
             y = places[quantity, series] = row + offset
             colour = palette[series]
             ax.plot([each.low, each.high], [y, y], color=colour, lw=2, solid_capstyle="butt")

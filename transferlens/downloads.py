@@ -12,16 +12,12 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transferlens import lazy
 from transferlens.errors import DataError, ParameterError
 from transferlens.files import check_space
+from transferlens.lazy import pooch, requests, tqdm
 
 if TYPE_CHECKING:
     from transferlens.manifest import ManifestRow
-
-pooch = lazy.load("pooch")
-requests = lazy.load("requests")
-tqdm = lazy.load("tqdm")
 
 __all__ = ["fetch"]
 

@@ -19,18 +19,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferlens import cli, lazy
+from transferlens import cli
 from transferlens.corruptions import CORRUPTIONS
 from transferlens.datasets import DataOptions
 from transferlens.errors import ParameterError
 from transferlens.features import FeatureCache, FeatureOptions
 from transferlens.files import check_writable, write_csv
+from transferlens.lazy import scipy
 from transferlens.runs import Run, arm_names, load_runs
 
 if TYPE_CHECKING:
     from transferlens.datasets import DataSet
-
-ndimage = lazy.load("scipy.ndimage")
 
 __all__ = ["Calibration", "Options", "Pair", "calibrate", "find", "main", "prints", "similarity"]
 
@@ -75,7 +74,7 @@ def prints(S: np.ndarray) -> np.ndarray:
     n, channels, n_mels, width = S.shape
     bands = np.stack([part.mean(1) for part in np.array_split(S[:, channels // 2], min(BANDS, n_mels), axis=1)], axis=1)
     bands = np.maximum(bands, bands.max((1, 2), keepdims=True) - DEPTH)
-    bands = bands - ndimage.uniform_filter1d(bands, NEIGHBOURS, axis=2, mode="nearest")
+    bands = bands - scipy.ndimage.uniform_filter1d(bands, NEIGHBOURS, axis=2, mode="nearest")
     bands = bands - bands.mean(1, keepdims=True)
     norms = np.linalg.norm(bands, axis=(1, 2), keepdims=True)
     return np.fft.rfft(bands / np.where(norms > STEADY * np.sqrt(bands[0].size), norms, np.inf), n=2 * width, axis=2)

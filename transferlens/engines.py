@@ -136,20 +136,24 @@ def in_processes(
     result
         What the task returned, or `Died`.
     """
-    waiting, deaths, far = collections.deque(items), collections.Counter(), {}
+    waiting, deaths = collections.deque(items), collections.Counter[Item]()
+    far: dict[Item, object] = {}
     shares = _shares(min(workers, len(items)), cores_each)
     crew: list[_Worker | None] = [None] * len(shares)
     false_starts = 0
     try:
         while waiting or any(worker and worker.item is not None for worker in crew):
             for i, share in enumerate(shares):
-                if waiting and (crew[i] is None or crew[i].item is None):
-                    crew[i] = crew[i] or _Worker(task, share)
-                    crew[i].give(waiting.popleft())
-            busy = {worker.connection: i for i, worker in enumerate(crew) if worker and worker.item is not None}
-            for connection in multiprocessing.connection.wait(list(busy)):
-                i = busy[connection]
-                worker, item = crew[i], crew[i].item
+                worker = crew[i]
+                if waiting and (worker is None or worker.item is None):
+                    crew[i] = worker = worker or _Worker(task, share)
+                    worker.give(waiting.popleft())
+            busy = [(i, worker) for i, worker in enumerate(crew) if worker and worker.item is not None]
+            ready = multiprocessing.connection.wait([worker.connection for _, worker in busy])
+            for i, worker in busy:
+                if worker.connection not in ready:
+                    continue
+                item = worker.item
                 kind, value = worker.answer()
                 if kind == "begun":
                     worker.has_begun, false_starts = True, 0
@@ -268,5 +272,5 @@ def _check_reachable(address: str | None) -> None:
         ) from error
 
 
-def _call(task: Callable[[Item], Result], item: Item) -> Result:
+def _call(task: Callable[[Any], object], item: object) -> object:  # Ray's types know no generic functions
     return task(item)

@@ -174,13 +174,13 @@ def gather(runs: Sequence[Run]) -> list[Members]:
     if not found:
         raise ParameterError(f"ckpt names one member of each ensemble: an ensemble takes at least {FEWEST}, by seed")
     used = {(members.arm, name) for members in found for name in members.names}
-    alone = {
+    others = {
         f"{run.config.backbone} seed {run.config.seed}, {arm}"
         for arm, run in zip(names, runs, strict=True)
         if (arm, f"{run.config.backbone} seed {run.config.seed}") not in used
     }
-    if alone:
-        log.warning("left out, as no other is like them: %s", "; ".join(sorted(alone)))
+    if others:
+        log.warning("left out, as no other is like them: %s", "; ".join(sorted(others)))
     return found
 
 

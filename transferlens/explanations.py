@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from transferlens import backbones, lazy, synth
+from transferlens import backbones, synth
 from transferlens.attribution import Attribution, attribute
 from transferlens.attribution_scores import cascade
 from transferlens.datasets import BUILT_IN, DataOptions
 from transferlens.inputs import heldout_features
+from transferlens.lazy import torch
 from transferlens.predictions import softmax
 from transferlens.runs import Run, arm_names
 
 if TYPE_CHECKING:
     from transferlens.network import Network
-
-torch = lazy.load("torch")
 
 __all__ = [
     "Clips",
@@ -109,7 +108,7 @@ def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
         labels=tuple(run.label_names[label] for label in run.labels),
         S=S,
         mean=S.mean(0),
-        silent=settings.compute(np.zeros(settings.n_fft, np.float32)),
+        silent=settings.compute(np.zeros(1, np.float32)),
         masks=masks,
     )
 
@@ -145,7 +144,8 @@ def choose(run: Run, rows: int) -> list[int]:
     queues = []
     for label in missing:
         of_class = sorted(np.flatnonzero(right & (run.labels == label)), key=lambda i: sure[i])
-        queues.append(sorted(of_class, key=lambda i, mine=of_class: abs(mine.index(i) - len(mine) // 2)))
+        from_middle = np.argsort(np.abs(np.arange(len(of_class)) - len(of_class) // 2), kind="stable")
+        queues.append([of_class[place] for place in from_middle])
     for turn in itertools.zip_longest(*queues):
         chosen += [int(i) for i in turn if i is not None]
     chosen = chosen[:rows]

@@ -16,16 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from transferlens import display, lazy, listen, predictions
+from transferlens import display, listen, predictions
 from transferlens.datasets import DataOptions
 from transferlens.errors import TransferLensError
 from transferlens.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips
 from transferlens.inputs import heldout_audio
+from transferlens.lazy import librosa, soundfile, tqdm
 from transferlens.runs import Run, arm_names, check_alike
-
-librosa = lazy.load("librosa")
-soundfile = lazy.load("soundfile")
-tqdm = lazy.load("tqdm")
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +142,7 @@ def _entry(i: int, y: np.ndarray | None, place: int, found: Sequence[Explained])
     known = None if y is None else len(y) / settings.sr
     parts = [None if y is None else listen.split(y, listen.mask(each.cells[i]), settings) for each in found]
     # One gain for all of a clip's sounds, so that they can be compared.
-    gain = 1.0 if y is None else listen.gain(y, *itertools.chain(*parts))
+    gain = 1.0 if y is None else listen.gain(y, *itertools.chain.from_iterable(filter(None, parts)))
     return Entry(
         clip=first.clips.ids[i],
         label=first.clips.labels[i],

@@ -14,7 +14,6 @@ import functools
 import hashlib
 import json
 import math
-import numbers
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -25,19 +24,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import DataError, ParameterError
 from transferlens.files import UNREADABLE, array, check_space, complete_or_absent, content_hash
+from transferlens.lazy import h5py, librosa, scipy, threadpoolctl, tqdm
 from transferlens.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from transferlens.datasets import Clip, DataSet
-
-h5py = lazy.load("h5py")
-librosa = lazy.load("librosa")
-scipy = lazy.load("scipy")
-threadpoolctl = lazy.load("threadpoolctl")
-tqdm = lazy.load("tqdm")
 
 __all__ = ["FeatureCache", "FeatureOptions", "FeatureSettings", "log_mel"]
 
@@ -173,11 +166,13 @@ def log_mel(
     """
     y = _check_waveform(y)
     settings = FeatureSettings(sr, n_fft, tuple(windows), tuple(hops), n_mels, width)
-    y = np.pad(y.astype(np.float32), (0, max(0, settings.n_fft - len(y))))
+    n_fft = settings.n_fft
+    assert n_fft is not None  # the settings have seen to that
+    y = np.pad(y.astype(np.float32), (0, max(0, n_fft - len(y))))
     channels: dict[tuple[float, float], np.ndarray] = {}
     for window, hop in dict.fromkeys(zip(settings.windows, settings.hops, strict=True)):
         lengths = {"win_length": samples(window, sr), "hop_length": samples(hop, sr)}
-        M = mel_filters(sr, settings.n_fft, n_mels) @ power_spectrum(y, n_fft=settings.n_fft, **lengths)
+        M = mel_filters(sr, n_fft, n_mels) @ power_spectrum(y, n_fft=n_fft, **lengths)
         channels[window, hop] = resize(np.log(M + np.float32(FLOOR)), width)
     return np.stack([channels[key] for key in zip(settings.windows, settings.hops, strict=True)])
 
@@ -212,7 +207,7 @@ class FeatureSettings:
         object.__setattr__(self, "seconds", None if self.seconds is None else float(self.seconds))
         for name, (low, high) in {"sr": (1000, 768_000), "n_mels": (1, 4096), "width": (1, 100_000)}.items():
             value = getattr(self, name)
-            if not isinstance(value, numbers.Integral) or not low <= value <= high:
+            if not isinstance(value, (int, np.integer)) or not low <= value <= high:
                 raise ParameterError(f"{name}={value!r} must be a whole number from {low} to {high}")
         if not self.windows or len(self.windows) != len(self.hops):
             raise ParameterError(
@@ -229,7 +224,7 @@ class FeatureSettings:
         longest = samples(max(self.windows), self.sr)
         if self.n_fft is None:
             object.__setattr__(self, "n_fft", longest)
-        if self.n_fft < longest:
+        elif self.n_fft < longest:
             raise ParameterError(f"n_fft={self.n_fft!r} must hold the longest window: at least {longest} samples")
 
     def compute(self, y: np.ndarray) -> np.ndarray:

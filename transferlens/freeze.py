@@ -33,7 +33,7 @@ class Options(by_block.Options):
     """BatchNorm statistics of frozen blocks: fixed, updating (the paper's), or both beside each other."""
 
 
-def analysis(bn: Sequence[str] = ("fixed",)) -> by_block.Analysis:
+def analysis(bn: Sequence[Literal["fixed", "updating"]] = ("fixed",)) -> by_block.Analysis:
     """The plans of freezing through each block."""
     return by_block.Analysis(
         name="freeze",

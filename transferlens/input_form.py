@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens import cli, display, lazy, stats
+from transferlens import cli, display, stats
 from transferlens.errors import ParameterError
 from transferlens.features import HOPS, WINDOWS, FeatureSettings
 from transferlens.files import write_csv
 from transferlens.inputs import classify, heldout_audio
+from transferlens.lazy import librosa
 from transferlens.plan import TransferPlan
 from transferlens.runs import Run
 from transferlens.sweep import Study, SweepOptions, gather
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-librosa = lazy.load("librosa")
 
 __all__ = ["ARMS", "Options", "Row", "StretchRow", "draw", "main", "stretch_rows"]
 
@@ -195,8 +194,8 @@ def draw(rows: Sequence[Row], stretches: Sequence[StretchRow], title: str = "") 
     axes["changes"].set_title("less the first, paired by fold (Nadeau and Bengio)", fontsize="small", loc="left")
     palette = display.colours(list(dict.fromkeys(row.fit for row in stretches)))
     for side, (fit, colour) in zip((-0.003, 0.003), palette.items(), strict=True):
-        found = [_stretch_intervals(stretches, fit, rate) for rate in RATES]
-        for name, intervals in zip(("features", "accuracy"), zip(*found, strict=True), strict=True):
+        both = [_stretch_intervals(stretches, fit, rate) for rate in RATES]
+        for name, intervals in zip(("features", "accuracy"), zip(*both, strict=True), strict=True):
             mean, low, high = 100 * np.array([(each.mean, each.low, each.high) for each in intervals]).T
             place = np.add(RATES, side)
             axes[name].errorbar(place, mean, (mean - low, high - mean), fmt="o-", color=colour, capsize=3)

@@ -18,19 +18,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.augment import Augmentation, VariantCache
 from transferlens.errors import CheckpointError
 from transferlens.features import FeatureCache, opened, read_cached
 from transferlens.files import check_space
+from transferlens.lazy import psutil, torch, tqdm
 
 if TYPE_CHECKING:
     from transferlens.datasets import DataOptions, DataSet
     from transferlens.runs import Run
-
-psutil = lazy.load("psutil")
-torch = lazy.load("torch")
-tqdm = lazy.load("tqdm")
 
 __all__ = ["Data", "PASS_SIZE", "chunks", "classify", "heldout_audio", "heldout_features"]
 
@@ -123,8 +119,7 @@ class Data:
         """
         cache = cache or self.cache
         held = self._held.get(cache.key)
-        from_memory = held is not None
-        source = (held[torch.from_numpy(each)] for each in rows) if from_memory else _read_ahead(cache.path, rows)
+        source = _read_ahead(cache.path, rows) if held is None else (held[torch.from_numpy(each)] for each in rows)
         return (x.to(self.device, non_blocking=True).float() for x in source)
 
     def outputs(
@@ -169,6 +164,7 @@ class Data:
                     held = self._room((len(self.labels), *y.shape[1:]), y.dtype)
                 held[torch.from_numpy(rows)] = y.to(held.device)
                 bar.update(len(rows))
+        assert held is not None  # a data set has clips
         return held
 
     def _room(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:

@@ -9,21 +9,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import ParameterError
+from transferlens.lazy import torch, tqdm
 from transferlens.similarity import Moments, Similarity, cka
 
 if TYPE_CHECKING:
     from transferlens.network import Network
-
-torch = lazy.load("torch")
-tqdm = lazy.load("tqdm")
 
 __all__ = ["Layer", "LayerSimilarity", "block_matrix", "compare", "layers", "samples", "weight_change"]
 
@@ -81,14 +78,19 @@ def layers(network: Network, x: torch.Tensor) -> list[Layer]:
     """
     names = {module: name for name, module in network.named_modules()}
     ends = {names[block[-1]]: number for number, block in enumerate(network.blocks)}
-    convolutions = {name for module, name in names.items() if isinstance(module, torch.nn.Conv2d)}
+    convolutions = {
+        names[module]: number
+        for number, block in enumerate(network.blocks)
+        for module in block.modules()
+        if isinstance(module, torch.nn.Conv2d)
+    }
     order: list[str] = []
-    with _hooked(network, convolutions | ends.keys(), lambda name, out: order.append(name)), torch.no_grad():
+    with _hooked(network, convolutions.keys() | ends.keys(), lambda name, out: order.append(name)), torch.no_grad():
         network.features(x)
     found = []
     for name in dict.fromkeys(order):
         if name in convolutions:
-            found.append((name.removeprefix("backbone."), network.block_of(f"{name}.weight"), name))
+            found.append((name.removeprefix("backbone."), convolutions[name], name))
         if name in ends:
             found.append((f"block {ends[name]}", ends[name], name))
     return [Layer(name, block, depth, module) for depth, (name, block, module) in enumerate(found)]
@@ -106,7 +108,7 @@ def _drawn(clip: int, n: int, size: int) -> np.ndarray:
     return np.random.default_rng([clip, size]).choice(size, n, replace=False)
 
 
-def samples(out: torch.Tensor, positions: str, clips: Sequence[int]) -> np.ndarray:
+def samples(out: torch.Tensor, positions: str, clips: Iterable[int]) -> np.ndarray:
     """Activations of a layer's output, every position a sample and every channel a neuron.
 
     Parameters
@@ -114,7 +116,7 @@ def samples(out: torch.Tensor, positions: str, clips: Sequence[int]) -> np.ndarr
     out : torch.Tensor [shape=(n, channels, height, width)]
     positions : str
         "all", "mean" over positions, or how many of each clip.
-    clips : sequence of int [shape=(n,)]
+    clips : iterable of int [shape=(n,)]
         Their numbers, which decide the positions that are drawn.
 
     Returns
@@ -204,6 +206,7 @@ def compare(
     solved = {}
     for name in bar(list(moments), unit="layer"):
         each = moments.pop(name)
+        assert each.n_neurons is not None  # every layer has run
         solved[name] = each.n_neurons[0], each.measure(), each.bootstrap(resamples=resamples) if resamples else {}
     return [LayerSimilarity(layer, *solved[layer.module]) for layer in found]
 

@@ -6,7 +6,7 @@ import csv
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,9 +54,9 @@ def some(names: Iterable[object]) -> str:
     >>> some("abc")
     'a, b, c'
     """
-    names = [str(name) for name in names]
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    words = [str(name) for name in names]
+    more = f" and {len(words) - MOST_NAMES} more" if len(words) > MOST_NAMES else ""
+    return ", ".join(words[:MOST_NAMES]) + more
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:
@@ -130,9 +130,9 @@ def _checked(
     return rows
 
 
-def _is_file(path: Path) -> bool:
+def _is_file(path: Path | None) -> bool:
     try:
-        return path.is_file()
+        return path is not None and path.is_file()
     except OSError:  # the name is too long, or a folder may not be looked into
         return False
 
@@ -173,7 +173,7 @@ def read_user_table(path: Path) -> tuple[Clip, ...]:
         )
         for row in read_table(path, known)
     )
-    files = [clip.path.resolve() for clip in clips]
+    files = [(path.parent / clip.id).resolve() for clip in clips]
     times = Counter(files)
     if twice := dict.fromkeys(clip.id for clip, file in zip(clips, files, strict=True) if times[file] > 1):
         raise DataError(f"{path} lists files more than once: {some(twice)}")
@@ -317,7 +317,7 @@ def read_official(layout: str, root: Path, *, splits: Sequence[Path], folds: int
     return clips
 
 
-READERS = {
+READERS: dict[str, Callable[[Path, Sequence[Path], int], tuple[Clip, ...]]] = {
     "esc50": _read_esc,
     "esc10": partial(_read_esc, only="esc10"),
     "urbansound8k": _read_urbansound,

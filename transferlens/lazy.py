@@ -1,9 +1,12 @@
-"""Modules that are imported when they are first used, so that ``--help`` need not wait for torch."""
+"""Modules that are imported when they are first used, so that ``--help`` need not wait for torch.
+
+``from transferlens.lazy import torch`` names one. Type checkers take it for the module itself.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __all__ = ["load"]
 
@@ -28,3 +31,37 @@ def load(name: str) -> Any:
     3
     """
     return _Lazy(name)
+
+
+if TYPE_CHECKING:
+    import captum
+    import h5py
+    import jinja2
+    import librosa
+    import matplotlib
+    import matplotlib.image as images
+    import pooch
+    import psutil
+    import requests
+    import scipy
+    import seaborn
+    import soundfile
+    import threadpoolctl
+    import torch
+    import tqdm
+else:
+    captum = load("captum")
+    h5py = load("h5py")
+    images = load("matplotlib.image")
+    jinja2 = load("jinja2")
+    librosa = load("librosa")
+    matplotlib = load("matplotlib")
+    pooch = load("pooch")
+    psutil = load("psutil")
+    requests = load("requests")
+    scipy = load("scipy")
+    seaborn = load("seaborn")
+    soundfile = load("soundfile")
+    threadpoolctl = load("threadpoolctl")
+    torch = load("torch")
+    tqdm = load("tqdm")

@@ -10,13 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import ParameterError
 from transferlens.features import FeatureSettings, mel_filters
 from transferlens.files import complete_or_absent
-
-librosa = lazy.load("librosa")
-soundfile = lazy.load("soundfile")
+from transferlens.lazy import librosa, soundfile
 
 __all__ = ["gain", "mask", "split", "write"]
 

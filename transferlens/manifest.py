@@ -73,13 +73,14 @@ def _path() -> Path:
 
 
 def _row(cells: dict[str, str]) -> ManifestRow:
-    numbers = {name: int(cells[name]) for name in ("classes", "folds", "n_fft")}
     texts = {name: cells[name] for name in ("name", "title", "layout", "licence", "homepage", "archive", "checksum")}
     return ManifestRow(
+        classes=int(cells["classes"]),
+        folds=int(cells["folds"]),
         sr=int(cells["sample_rate_hz"]),
         seconds=float(cells["clip_length_s"]),
+        n_fft=int(cells["n_fft"]),
         width=int(cells["width_frames"]),
-        **numbers,
         **texts,
     )
 

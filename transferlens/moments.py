@@ -18,11 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.canonical import FAINT, MEASURES, Frame, Similarity, Solved, Sums
 from transferlens.errors import ParameterError
-
-stats = lazy.load("scipy.stats")
+from transferlens.lazy import scipy
 
 __all__ = ["MEASURES", "Moments", "Similarity", "check_variance"]
 
@@ -45,7 +43,7 @@ def _joined(batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
     """All samples of both sides."""
     if len(batches) == 1:
         return batches[0][:2]
-    return tuple(np.concatenate([batch[side] for batch in batches]) for side in (0, 1))
+    return np.concatenate([X for X, _, _ in batches]), np.concatenate([Y for _, Y, _ in batches])
 
 
 class _Group:
@@ -298,7 +296,7 @@ class Moments:
         weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples)
         spread = weights @ changes * np.sqrt(n / (n - 1))
         low, high = np.percentile(
-            spread, 100 * stats.norm.cdf(stats.t.ppf([(1 - level) / 2, (1 + level) / 2], n - 1)), axis=0
+            spread, 100 * scipy.stats.norm.cdf(scipy.stats.t.ppf([(1 - level) / 2, (1 + level) / 2], n - 1)), axis=0
         )
         return {
             name: tuple(np.clip(found[name].similarity + np.array([low[i], high[i]]), 0, 1).tolist())

@@ -169,7 +169,7 @@ def _trace(model: nn.Module, atoms: dict[str, nn.Module], x: torch.Tensor) -> tu
 
     handles = [atom.register_forward_hook(note(name)) for name, atom in atoms.items()]
     try:
-        return steps, model.forward_features(x)
+        return steps, model.forward_features(x)  # type: ignore[operator]  # torch takes what timm adds for a tensor
     except (AssertionError, RuntimeError, ValueError, AttributeError) as error:
         raise _NotAChain(f"it does not run on {PROBE_SIZE[0]}x{PROBE_SIZE[1]} pixels") from error
     finally:
@@ -272,7 +272,7 @@ def measure(
 def _counting(block: nn.Module, counts: list[int], number: int) -> Iterator[None]:
     """Add to ``counts[number]`` what the convolutions and linear layers of `block` multiply."""
 
-    def count(module: nn.Module, args: Any, out: torch.Tensor) -> None:
+    def count(module: nn.Conv2d | nn.Linear, args: Any, out: torch.Tensor) -> None:
         # Each weight of an output channel (the first axis) is used once for each number that channel gives.
         counts[number] += out.numel() * module.weight[0].numel()
 
@@ -286,7 +286,7 @@ def _counting(block: nn.Module, counts: list[int], number: int) -> Iterator[None
 
 
 class Network(nn.Module):
-    """ ""A backbone cut after one of its blocks, global average pooling, and a linear head.
+    """A backbone cut after one of its blocks, global average pooling, and a linear head.
 
     Nothing else stands between the cut and the head, whatever the architecture. MobileNetV3's last
     convolution and ConvNeXt's last normalisation work on pooled features: they belong to timm's head and are

@@ -77,8 +77,9 @@ class TransferPlan:
             ("frozen_through", True, BLOCKS),
             ("truncate_after", False, BLOCKS[1:]),
         ):
-            number = _block_number(name, getattr(self, name), choices=choices, optional=optional)
-            object.__setattr__(self, name, number)
+            value = getattr(self, name)
+            if value is not None or not optional:
+                object.__setattr__(self, name, _block_number(name, value, choices=choices, optional=optional))
         if self.bn not in ("fixed", "updating"):
             raise ParameterError(f"bn={self.bn!r} must be 'fixed' or 'updating'")
         if self.pretrained_through is not None and self.truncate_after < self.pretrained_through < LAST:
@@ -168,9 +169,9 @@ class TransferPlan:
         bn = "fixed" if self.frozen_through is None else self.bn
         return replace(self, pretrained_through=pretrained, bn=bn)
 
-    def is_pretrained(self, block: int) -> bool:
-        """Whether `block` is kept and starts from ImageNet weights."""
-        return self._reaches(self.pretrained_through, block)
+    def is_pretrained(self, block: int | Literal["head"]) -> bool:
+        """Whether `block` is kept and starts from ImageNet weights; the head never does."""
+        return block != "head" and self._reaches(self.pretrained_through, block)
 
     def is_frozen(self, block: int) -> bool:
         """Whether `block` is kept and not trained."""
@@ -181,10 +182,8 @@ class TransferPlan:
         return through is not None and block <= min(through, self.truncate_after)
 
 
-def _block_number(name: str, value: Any, *, choices: tuple[int, ...], optional: bool = False) -> int | None:
-    """Return `value` as a plain int (HDF5 hands out NumPy's), or None where that is allowed."""
-    if value is None and optional:
-        return None
+def _block_number(name: str, value: Any, *, choices: tuple[int, ...], optional: bool = False) -> int:
+    """Return `value` as a plain int (HDF5 hands out NumPy's); `optional` says that none would do as well."""
     try:
         number = -1 if isinstance(value, bool) else operator.index(value)
     except TypeError:

@@ -32,7 +32,8 @@ STEM = "plan_grid"
 # Map to the field of a row that is its axis, and what the axis says.
 AXES = {"truncate": ("truncate_after", "last block kept"), "freeze": ("frozen_through", "last block held fixed")}
 THROUGH = (None, *BLOCKS)  # rows of both maps
-COLUMNS = {"truncate": BLOCKS[1:], "freeze": THROUGH}
+AFTER = BLOCKS[1:]
+COLUMNS: dict[str, tuple[int | None, ...]] = {"truncate": AFTER, "freeze": THROUGH}
 
 Cell = tuple[int | None, int | None]
 
@@ -63,13 +64,13 @@ def plans(name: Literal["truncate", "freeze"]) -> dict[Cell, TransferPlan]:
         return {
             (through, after): TransferPlan(pretrained_through=through, truncate_after=after)
             for through in THROUGH
-            for after in COLUMNS[name]
-            if through in (None, BLOCKS[-1]) or through < after
+            for after in AFTER
+            if through is None or through == BLOCKS[-1] or through < after
         }
     return {
         (through, frozen): TransferPlan(pretrained_through=through, frozen_through=frozen)
         for through in THROUGH
-        for frozen in COLUMNS[name]
+        for frozen in THROUGH
         if frozen is None or (through is not None and frozen <= through)
     }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from transferlens import backbones, cli, lazy
+from transferlens.lazy import torch
 from transferlens.runs import RunSummary, scan
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from transferlens.sweep import Study
 
 precision = lazy.load("transferlens.precision")
-torch = lazy.load("torch")
 
 __all__ = ["Planned", "rows", "text"]
 
@@ -86,9 +86,8 @@ def _by_a_step(study: Study, backbone: str, plan: TransferPlan, training: Traini
     device = study.device
     network = backbones.skeleton(backbone, n_classes=len(study.dataset.label_names), plan=plan)
     state = {name: tensor.numel() * tensor.element_size() for name, tensor in network.state_dict().items()}
-    blocks = {name: network.block_of(name) for name in state}
-    fresh = sum(size for name, size in state.items() if blocks[name] == "head" or not plan.is_pretrained(blocks[name]))
-    network.to(device, memory_format=torch.channels_last).train()
+    fresh = sum(size for name, size in state.items() if not plan.is_pretrained(network.block_of(name)))
+    network.to(device).to(memory_format=torch.channels_last).train()
     learned = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(learned, fused=True)
     n = training.batch_size if device.type != "cpu" else min(CLIPS, training.batch_size)

@@ -56,7 +56,7 @@ def check(precision: str, config: RunConfig, device: torch.device) -> None:
 
 def _bf16_features() -> set[str]:
     """What the processor has for bf16: avx512_bf16, amx_bf16, bf16 (Arm); older releases of torch do not tell."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return {name for name, on in capabilities.items() if on and "bf16" in name}
 
 

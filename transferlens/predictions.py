@@ -18,10 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import ParameterError
-
-special = lazy.load("scipy.special")
+from transferlens.lazy import scipy
 
 __all__ = [
     "Reliability",
@@ -51,7 +49,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     logits = np.asarray(logits, dtype=float)
     if not np.isfinite(logits).all():
         raise ParameterError("logits must be finite: some are NaN or infinite")
-    return special.softmax(logits, axis=-1)
+    return scipy.special.softmax(logits, axis=-1)
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -125,7 +123,8 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BI
     counts = np.bincount(bin_of, minlength=bins)
     there = counts > 0
     sums = (np.bincount(bin_of, weights=each, minlength=bins)[there] for each in (confidence, right))
-    return Reliability(*(each / counts[there] for each in sums), counts[there])
+    mean_confidence, share_right = (each / counts[there] for each in sums)
+    return Reliability(mean_confidence, share_right, counts[there])
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BINS) -> float:

@@ -74,8 +74,8 @@ class Result:
         return stats.by_fold(self.rows, field, **values)
 
 
-def points(study: Study) -> dict[str, list[RunConfig]]:
-    """The runs of each arm."""
+def points(study: Study, *, long: Literal["all", "first", "none"] = "all") -> dict[str, list[RunConfig]]:
+    """The runs of each arm, the long one of these networks."""
     tuned, scratch = TransferPlan.finetune(), TransferPlan.scratch()
     training = study.options.training(tuned)
     longer = study.options.training(scratch)
@@ -87,7 +87,7 @@ def points(study: Study) -> dict[str, list[RunConfig]]:
         "scratch": study.points(scratch, training),
         "scratch_long": study.points(scratch, longer),
     }
-    twice = {"all": study.options.backbone, "first": study.options.backbone[:1], "none": ()}[study.options.long]
+    twice = {"all": study.options.backbone, "first": study.options.backbone[:1], "none": ()}[long]
     arms["scratch_long"] = [point for point in arms["scratch_long"] if point.backbone in twice]
     return {arm: mine for arm, mine in arms.items() if mine}
 
@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, gather, compute, write, draw."""
     options = cli.parse(Options, argv, prog="pretraining")
     study = Study(options)
-    result = compare(study.gather_arms(points(study)))
+    result = compare(study.gather_arms(points(study, long=options.long)))
     write_csv(result.rows, options.figures / f"{STEM}.csv")
     display.save_figure(draw(result), options.figures / STEM)
     print(summary(result))

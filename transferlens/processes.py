@@ -8,9 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from transferlens import lazy
-
-psutil = lazy.load("psutil")
+from transferlens.lazy import psutil
 
 __all__ = ["insisting", "is_alive", "started"]
 

@@ -19,19 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
-from transferlens import __version__, cli, lazy, tables
+from transferlens import __version__, cli, tables
 from transferlens.attribution import check_options
 from transferlens.datasets import DataOptions
 from transferlens.errors import CheckpointError, DataError, ParameterError
 from transferlens.explanations import ExplanationOptions
 from transferlens.explorer import Entry, entries
 from transferlens.files import check_writable, write_text
+from transferlens.lazy import jinja2
 from transferlens.memory import keep_freed_memory
 from transferlens.plan import TransferPlan
 from transferlens.runs import Run, RunSummary, damaged, load_runs, scan
 from transferlens.trainer import pick_device
-
-jinja2 = lazy.load("jinja2")
 
 log = logging.getLogger(__name__)
 

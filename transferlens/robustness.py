@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferlens import cli, display, ensemble, lazy, predictions, stats
+from transferlens import cli, display, ensemble, predictions, stats
 from transferlens.corruptions import CORRUPTIONS
 from transferlens.datasets import DataOptions
 from transferlens.errors import ParameterError
 from transferlens.files import check_writable, write_csv
 from transferlens.inputs import classify, heldout_audio
+from transferlens.lazy import tqdm
 from transferlens.memory import keep_freed_memory
 from transferlens.runs import Run, check_alike, load_runs
 from transferlens.trainer import pick_device
@@ -30,8 +31,6 @@ from transferlens.trainer import pick_device
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
-
-tqdm = lazy.load("tqdm")
 
 __all__ = ["Options", "Row", "corrupted", "draw", "main", "rows_of"]
 
@@ -118,7 +117,8 @@ def _features(run: Run, clips: Sequence[np.ndarray], kind: str, strength: float)
 
 def rows_of(found: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row]:
     """A row for each ensemble under each corruption, of what `corrupted` gives."""
-    rows, clean = [], {}
+    rows = []
+    clean: dict[str, np.ndarray] = {}
     for (kind, strength), runs in found.items():
         for members in ensemble.gather(runs):
             right = predictions.accuracy(members.probabilities, members.labels).mean(0)

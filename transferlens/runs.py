@@ -22,18 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens import __version__, backbones, claims, cli, index, lazy
+from transferlens import __version__, backbones, claims, cli, index
 from transferlens.config import RunConfig, Training
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.features import FeatureSettings
 from transferlens.files import UNREADABLE, array, check_space, complete_or_absent
+from transferlens.lazy import h5py, torch
 from transferlens.plan import TransferPlan
 
 if TYPE_CHECKING:
     from transferlens.network import Network
-
-h5py = lazy.load("h5py")
-torch = lazy.load("torch")
 
 __all__ = [
     "Run",

@@ -17,19 +17,18 @@ from typing import Literal
 
 import numpy as np
 
-from transferlens import cli, display, lazy, listen, saliency_figures
+from transferlens import cli, display, listen, saliency_figures
 from transferlens.attribution import FEWEST, attribute, check_options
 from transferlens.datasets import DataOptions
 from transferlens.errors import ParameterError, TransferLensError
 from transferlens.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips, networks
 from transferlens.files import check_writable, write_csv
 from transferlens.inputs import heldout_audio
+from transferlens.lazy import tqdm
 from transferlens.memory import keep_freed_memory
 from transferlens.runs import Run, load_runs
 from transferlens.saliency_tables import CascadeRow, Row, cascade_rows, clip_rows, summary
 from transferlens.trainer import pick_device
-
-tqdm = lazy.load("tqdm")
 
 __all__ = ["Options", "attribute", "main"]
 
@@ -92,7 +91,7 @@ def _check_options(options: Options) -> None:
     check_writable("figures", options.figures)
 
 
-def _waveforms(run: Run, options: Options, ids: Sequence[str]) -> list[np.ndarray | None]:
+def _waveforms(run: Run, options: Options, ids: Sequence[str]) -> Sequence[np.ndarray | None]:
     """The clips' audio at the features' rate; None, where nobody needs it, or only lengths, and it is not to be had."""
     if not options.listen and run.config.features.seconds is not None:
         return [None] * len(ids)
@@ -105,7 +104,7 @@ def _waveforms(run: Run, options: Options, ids: Sequence[str]) -> list[np.ndarra
 
 
 def _write_audio(explained: Sequence[Explained], waveforms: Sequence[np.ndarray], folder: Path) -> int:
-    n, used = 0, set()
+    n, used = 0, set[str]()
     for found in explained:
         settings = found.run.config.features
         for clip, y, cells in zip(found.clips.ids, waveforms, found.cells, strict=True):
@@ -136,7 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     waveforms = _waveforms(runs[0], options, clips.pick(places).ids)
     if options.score == "drawn":
         clips, places = clips.pick(places), list(range(len(places)))
-    rows, explained = [], []
+    rows = []
+    explained: list[Explained] = []
     bar = tqdm.tqdm(total=(1 + len(runs)) * len(clips.ids), unit="clip", desc="scores", disable=None)
     control = replace(options, max_steps=min(options.max_steps, options.control_steps))
     for name, run, network in networks(runs):
@@ -171,8 +171,9 @@ def _write(
     print(saliency_figures.text(table))
     print(f"written: {stem}.png, .pdf, .csv, {stem}_summary.png, .pdf, .csv, {stem}_cascade.csv")
     if options.listen:
-        n = _write_audio(explained, waveforms, options.figures / f"{STEM}_audio")
-        print(f"written: {n} wav files in {options.figures / f'{STEM}_audio'}")
+        folder = options.figures / f"{STEM}_audio"
+        n = _write_audio(explained, [y for y in waveforms if y is not None], folder)
+        print(f"written: {n} wav files in {folder}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ What `transferlens.saliency` writes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from transferlens import stats, synth
-from transferlens.attribution_scores import area, claims, curve, known_answer, ranks, shifted
+from transferlens.attribution_scores import area, claims, curve, known_answer, mean_product, ranks, shifted
 from transferlens.datasets import BUILT_IN
 from transferlens.explanations import Explained, ExplanationOptions, randomised
 from transferlens.runs import Run
@@ -183,9 +184,9 @@ def cascade_rows(found: Explained, options: ExplanationOptions) -> list[CascadeR
                     network=found.name,
                     clip=clip,
                     randomised_through=through,
-                    magnitude=float(np.mean(other_magnitude * magnitude)),
-                    signed=float(np.mean(ranks(other) * signed)),
-                    chance=shifted(lambda each, mine=magnitude: float(np.mean(each * mine)), other_magnitude),
+                    magnitude=mean_product(other_magnitude, magnitude),
+                    signed=mean_product(ranks(other), signed),
+                    chance=shifted(functools.partial(mean_product, magnitude), other_magnitude),
                 )
             )
     return rows

@@ -98,7 +98,8 @@ def _click_train(t, form, rng):
 
 
 def _band_noise(t, form, rng):
-    return _band(t, *form.edges, rng)
+    low, high = form.edges
+    return _band(t, low, high, rng)
 
 
 def _tremolo_noise(t, form, rng):

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from transferlens import lazy
 from transferlens.errors import ParameterError
-
-scipy = lazy.load("scipy")
+from transferlens.lazy import scipy
 
 __all__ = [
     "Difference",
@@ -88,7 +86,7 @@ def standard_error(values: Sequence[float]) -> float:
 
 
 def mean_interval(
-    values: Sequence[float],
+    values: Sequence[float] | np.ndarray,
     *,
     level: float = 0.95,
     bounds: tuple[float, float] = (0.0, 1.0),
@@ -125,19 +123,19 @@ def mean_interval(
     >>> print(mean_interval([0.90, 0.92, 0.94], test_to_train=1 / 2))
     92.0 % (95 % interval 84.1 to 99.9), n = 3
     """
-    values = np.asarray(values, dtype=float)
-    if values.ndim != 1 or values.size == 0:
-        raise ParameterError(f"values of shape {values.shape} must be one axis of at least 1 value")
-    if not np.isfinite(values).all():
-        raise ParameterError(f"values must be finite: {values.tolist()}")
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 1 or x.size == 0:
+        raise ParameterError(f"values of shape {x.shape} must be one axis of at least 1 value")
+    if not np.isfinite(x).all():
+        raise ParameterError(f"values must be finite: {x.tolist()}")
     if not 0 < level < 1:
         raise ParameterError(f"level={level!r} must lie between 0 and 1")
     if not 0 <= test_to_train < float("inf"):
         raise ParameterError(f"test_to_train={test_to_train!r} must be 0 or more, and finite")
-    mean, n = float(values.mean()), values.size
+    mean, n = float(x.mean()), x.size
     if n == 1:
         return Interval(mean, float("nan"), float("nan"), 1, level)
-    spread = values.std(ddof=1) * np.sqrt(1 / n + test_to_train)
+    spread = x.std(ddof=1) * np.sqrt(1 / n + test_to_train)
     half = scipy.stats.t.ppf((1 + level) / 2, n - 1) * spread
     return Interval(mean, float(max(bounds[0], mean - half)), float(min(bounds[1], mean + half)), n, level)
 
@@ -279,16 +277,16 @@ def bootstrap_interval(
     ----------
     B. Efron, R. Tibshirani: An Introduction to the Bootstrap. 1993, section 13.3.
     """
-    values = np.asarray(values, dtype=float)
-    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
-        raise ParameterError(f"values of shape {values.shape} must be one axis of at least 1 value, all finite")
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 1 or x.size == 0 or not np.isfinite(x).all():
+        raise ParameterError(f"values of shape {x.shape} must be one axis of at least 1 value, all finite")
     if not 0 < level < 1:
         raise ParameterError(f"level={level!r} must lie between 0 and 1")
     if resamples < 1:
         raise ParameterError(f"resamples={resamples!r} must be at least 1")
-    mean, n = float(values.mean()), values.size
+    mean, n = float(x.mean()), x.size
     if n == 1:
         return Interval(mean, float("nan"), float("nan"), 1, level)
     options = {"confidence_level": level, "n_resamples": resamples, "method": "percentile", "batch": 1000}
-    found = scipy.stats.bootstrap((values,), np.mean, rng=np.random.default_rng(seed), **options).confidence_interval
+    found = scipy.stats.bootstrap((x,), np.mean, rng=np.random.default_rng(seed), **options).confidence_interval
     return Interval(mean, float(max(bounds[0], found.low)), float(min(bounds[1], found.high)), n, level)

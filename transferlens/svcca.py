@@ -332,8 +332,8 @@ def _draw_blocks(rows: Sequence[Row], ax: Axes, *, names: bool) -> None:
             ax.axvspan(depths[0] - 0.5, depths[-1] + 0.5, color="0.95", lw=0, zorder=0)
         if names and len(depths) > 0.02 * len(rows):
             name = "stem" if block == 0 else f"Block {block}"
-            place = {"ha": "center", "fontsize": "x-small", "color": "0.35"}
-            ax.annotate(name, (np.mean(depths), 0.02), xycoords=("data", "axes fraction"), **place)
+            place = (float(np.mean(depths)), 0.02)
+            ax.annotate(name, place, xycoords=("data", "axes fraction"), ha="center", fontsize="x-small", color="0.35")
     ax.set_xlim(rows[0].depth - 0.5, rows[-1].depth + 0.5)
 
 
@@ -364,13 +364,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows, weights, matrices = [], [], {}
     for comparison in comparisons(runs):
         x = comparison.first.inputs(S).to(device)
-        networks = [comparison.first.model(), comparison.second.model()]
-        for network, state in zip(networks, comparison.states(), strict=True):
+        before, after = comparison.first.model(), comparison.second.model()
+        for network, state in zip((before, after), comparison.states(), strict=True):
             network.load_state_dict(state)
             network.to(device).eval()
-        changed = _weight_rows(comparison, networks[0])
+        changed = _weight_rows(comparison, before)
         found = compare(
-            *networks,
+            before,
+            after,
             x,
             positions=options.positions,
             variance=options.variance,
@@ -382,7 +383,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows += [_row(comparison, each, by_tensor.get(f"{each.layer.module}.weight")) for each in found]
         weights += changed
         if options.matrix:
-            matrices[comparison] = block_matrix(*networks, x)
+            matrices[comparison] = block_matrix(before, after, x)
     write_csv(rows, options.figures / f"{STEM}.csv")
     write_csv(weights, options.figures / f"{STEM}_weights.csv")
     config = runs[0].config
@@ -391,9 +392,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"written: {options.figures / STEM}.png, .pdf, .csv, {options.figures / STEM}_weights.csv")
     if matrices:
         cells = [
-            MatrixRow(comparison.label, *map(int, at), matrix[at])
+            MatrixRow(comparison.label, first, second, similarity)
             for comparison, matrix in matrices.items()
-            for at in np.ndindex(matrix.shape)
+            for (first, second), similarity in np.ndenumerate(matrix)
         ]
         write_csv(cells, options.figures / f"{STEM}_matrix.csv")
         display.save_figure(draw_matrices(matrices, title), options.figures / f"{STEM}_matrix")

@@ -18,12 +18,11 @@ from transferlens.datasets import DataOptions, DataSet
 from transferlens.errors import CheckpointError, DataError, DryRun, ParameterError, SweepError, TransferLensError
 from transferlens.features import FeatureCache, FeatureOptions
 from transferlens.files import check_writable, clear_left, content_hash, write_text
+from transferlens.lazy import psutil, tqdm
 from transferlens.plan import TransferPlan
 from transferlens.runs import Run, RunConfig, Training, load_run
 
 precision = lazy.load("transferlens.precision")
-psutil = lazy.load("psutil")
-tqdm = lazy.load("tqdm")
 
 log = logging.getLogger(__name__)
 

@@ -29,15 +29,12 @@ from pathlib import Path
 
 import numpy as np
 
-from transferlens import cli, features, lazy
+from transferlens import cli, features
 from transferlens.errors import ParameterError
 from transferlens.files import check_writable, complete_or_absent, content_hash
+from transferlens.lazy import h5py, librosa, soundfile
 from transferlens.manifest import manifest
 from transferlens.shapes import DISTRACTORS, EVENTS, Form
-
-h5py = lazy.load("h5py")
-librosa = lazy.load("librosa")
-soundfile = lazy.load("soundfile")
 
 __all__ = ["Spec", "Stems", "clip_ids", "digest", "event_mask", "export", "render", "spec", "specs"]
 
@@ -146,7 +143,9 @@ def _spec(label: str, fold: int, group: int, take: int) -> Spec:
         group=name,
         # In turn, so that every class and fold has each shape equally often.
         distractor=list(DISTRACTORS)[turn % len(DISTRACTORS)] if taken else "none",
-        **shared | {"centre_hz": round(shared["centre_hz"] * rng.uniform(0.99, 1.01))},
+        centre_hz=round(shared["centre_hz"] * rng.uniform(0.99, 1.01)),
+        octaves=shared["octaves"],
+        rate_hz=shared["rate_hz"],
         **_places(rng),
         snr_db=round(rng.uniform(3, 15), 2),
         distractor_db=round(rng.uniform(5, 10), 2),

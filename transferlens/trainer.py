@@ -10,7 +10,7 @@ import importlib.metadata
 import logging
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from transferlens import __version__, augment, backbones, lazy
 from transferlens.errors import CheckpointError, ParameterError
 from transferlens.inputs import PASS_SIZE, Data, chunks
+from transferlens.lazy import torch
 from transferlens.memory import keep_freed_memory
 from transferlens.runs import (
     Run,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 precision = lazy.load("transferlens.precision")
-torch = lazy.load("torch")
 
 __all__ = ["Data", "pick_device", "train"]
 
@@ -122,7 +122,7 @@ class Trainer:
         self.network = backbones.skeleton(config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed)
         self.provenance = self._provenance(weights)
         self.fresh = self._load_pretrained(weights)
-        self.network.to(data.device, memory_format=torch.channels_last)
+        self.network.to(data.device).to(memory_format=torch.channels_last)
         self.learned = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         self.optimizer = self._optimizer()
         self.history: dict[str, list[float]] = {name: [] for name in history_names(config)}
@@ -150,7 +150,8 @@ class Trainer:
 
     def _load_pretrained(self, weights: str) -> dict[str, np.ndarray]:
         """Load the ImageNet tensors that the plan asks for; return the initial tensors that are not among them."""
-        config, pretrained = self.config, {}
+        config = self.config
+        pretrained: Mapping[str, torch.Tensor] = {}
         if config.weights_sha256:
             found = backbones.imagenet_state(config.backbone, weights, sha256=config.weights_sha256)
             self.network.load_pretrained(found.state)
@@ -227,7 +228,7 @@ class Trainer:
         order = np.random.default_rng([self.config.seed, epoch]).permutation(self.rows)
         parts = chunks(order, self.config.training.batch_size)
         losses = []
-        batches = self._batches(parts) if self.variants is None else self._drawn(parts, epoch)
+        batches = self._batches(parts) if self.variants is None else self._drawn(self.variants, parts, epoch)
         self.network.train()
         with _seeded([self.config.seed, epoch], self.data.device):
             for i, (rows, x) in enumerate(zip(parts, batches, strict=True)):
@@ -243,11 +244,11 @@ class Trainer:
             raise FloatingPointError(f"the training loss is {total.item()} in epoch {epoch + 1}: {DIVERGED}")
         return total.item() / len(order)
 
-    def _drawn(self, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
+    def _drawn(self, variants: augment.VariantCache, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
         """Batches of the clips' variants, of each clip one that the seed and the epoch choose."""
-        rng, n = np.random.default_rng([self.config.seed, epoch, 1]), self.variants.per_clip
+        rng, n = np.random.default_rng([self.config.seed, epoch, 1]), variants.per_clip
         rows = [rows * n + rng.integers(n, size=len(rows)) for rows in parts]
-        return map(self._inputs, self.data.batches(rows, self.variants))
+        return map(self._inputs, self.data.batches(rows, variants))
 
     def _loss(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Cross-entropy of a batch, with what the settings do to it."""
@@ -315,9 +316,9 @@ class Trainer:
         self.fresh = state.fresh
         self.logits_last, self.logits_best = state.logits_last, state.logits_best
         self.network.load_state_dict({name: torch.from_numpy(np.asarray(v)) for name, v in state.weights.items()})
-        for key, value in state.optimizer.items():
+        for key, array in state.optimizer.items():
             name, moment = key.rsplit("/", 1)
-            p, value = self.learned[name], torch.from_numpy(np.asarray(value))
+            p, value = self.learned[name], torch.from_numpy(np.asarray(array))
             # Moments must lie in memory as their parameter does: fused steps go through both in order of memory.
             like = torch.empty_like(p) if value.shape == p.shape else torch.empty(value.shape, device=p.device)
             self.optimizer.state[p][moment] = like.copy_(value)
