@@ -7,6 +7,7 @@ where it was stopped. Beside the figures stands ``steps.csv``: for every step it
 their files) and how long the step took this time. ``RESULTS.md`` is filled in from the tables by `analyses.results`.
 """
 
+import csv
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from analyses import (
     rq5_saliency,
 )
 from transferlens import cli, planning, runs, study
+from transferlens.errors import DataError
 from transferlens.files import write_csv
 from transferlens.study import Step
 
@@ -102,7 +104,8 @@ def steps(options: Options) -> list[Step]:
     }
     found = []
     for step in [step for question in QUESTIONS for step in question.STEPS]:
-        mine = given | {"backbone": list(options.backbone[: len(step.options["backbone"])])}
+        networks = options.backbone if len(step.options["backbone"]) > 1 else options.backbone[:1]
+        mine = given | {"backbone": list(networks)}
         if "dataset" in step.options:  # one of its own
             mine |= {"figures": str(options.figures / step.options["dataset"])}
             del mine["clips"]
@@ -122,7 +125,7 @@ def perform(step: Step, options: Options) -> tuple[Row, int]:
     started = time.perf_counter()
     code = study.perform([step])
     seconds = time.perf_counter() - started
-    ids = {row.id for row in study.plan(step)} if code in GOOD else set()
+    ids = set(study.ids(step)) if code in GOOD else set()
     done = [summary for summary in _finished(options.runs) if summary.id in ids]
     row = Row(
         step=step.command,
@@ -136,22 +139,39 @@ def perform(step: Step, options: Options) -> tuple[Row, int]:
     return row, code
 
 
+def recorded(path: Path) -> dict[tuple[str, str], Row]:
+    """What steps took when they were last done, by step and folder of their figures."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    kinds = {"n_runs": int, "n_trained_now": int, "training_seconds": float, "seconds": float}
+    try:
+        made = [Row(**{name: kinds.get(name, str)(value) for name, value in row.items()}) for row in rows]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path} is not as this command writes it ({error}): move it away") from error
+    return {(row.step, row.figures): row for row in made}
+
+
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do every step, then write the text."""
     options = cli.parse(Options, argv, prog="analyses.all")
+    results.check(options.results)
     wanted = steps(options)
+    study.check(wanted)
     if options.dry_run:
         print(planning.text([row for step in wanted for row in study.plan(step)]))
         return cli.DONE
-    failed, rows = False, []
+    path = options.figures / "steps.csv"
+    failed, rows = False, recorded(path)
     for step in wanted:
         row, code = perform(step, options)
-        rows.append(row)
-        write_csv(rows, options.figures / "steps.csv")
-        failed |= code == cli.SOME_FAILED
         if code not in (*GOOD, cli.SOME_FAILED):
             return code
+        rows[row.step, row.figures] = row
+        write_csv([*rows.values()], path)
+        failed |= code == cli.SOME_FAILED
     if failed:
         return cli.SOME_FAILED
     return results.main(["--figures", str(options.figures), "--out", str(options.results)])

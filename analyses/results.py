@@ -8,6 +8,7 @@ there is to say of how the runs were made stands in ``notes.md`` beside the tabl
 """
 
 import csv
+import io
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,16 +17,25 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 
 from transferlens import cli, stats
-from transferlens.errors import DataError
-from transferlens.files import write_text
+from transferlens.errors import DataError, ParameterError
+from transferlens.files import check_writable, write_text
 from transferlens.stats import Interval
 
 # Columns whose values are names, though some look like numbers.
 NAMES = {"fold", "inner_fold", "block", "change_from", "pretrained_through", "frozen_through", "truncate_after"}
+# The tables that the text reads.
+TABLES = (
+    *("pretrained_vs_scratch", "freeze", "fuse", "truncate", "probe", "plan_grid", "svcca", "input_form"),
+    *("input_form_stretch", "ensemble", "robustness", "selection", "duplicates", "saliency", "saliency_summary"),
+    *("synth/saliency_summary", "steps"),
+)
+MAY_BE_EMPTY = ("duplicates",)
+AGAIN = "run python -m analyses.all again"
 TEMPLATE = Path(__file__).with_name("RESULTS.md.jinja")
 
 
@@ -47,15 +57,12 @@ class Tables:
         self.read = cache(self._read)
 
     def _read(self, name: str) -> list[SimpleNamespace]:
-        path = self.folder / f"{name}.csv"
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                return [
-                    SimpleNamespace(**{key: _number(key, value) for key, value in row.items()})
-                    for row in csv.DictReader(file)
-                ]
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is missing: python -m analyses.all makes it") from error
+        rows = list(csv.DictReader(io.StringIO(self.page(f"{name}.csv"), newline="")))
+        if any(None in row or None in row.values() for row in rows):
+            raise DataError(f"{self.folder / name}.csv has a line of more or fewer cells than its header: {AGAIN}")
+        if not rows and name not in MAY_BE_EMPTY:
+            raise DataError(f"{self.folder / name}.csv has no rows: {AGAIN}")
+        return [SimpleNamespace(**{key: _number(key, value) for key, value in row.items()}) for row in rows]
 
     def page(self, name: str, usual: str | None = None) -> str:
         """The text of a file beside the tables, or what usually stands for it."""
@@ -65,6 +72,8 @@ class Tables:
             if usual is None:
                 raise DataError(f"{self.folder / name} is missing: python -m analyses.all makes it") from error
             return usual
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.folder / name} cannot be read ({error}): {AGAIN}") from error
 
     def rows(self, name: str, **values: Any) -> list[SimpleNamespace]:
         """Rows of a table whose columns have these values."""
@@ -79,7 +88,7 @@ class Tables:
             Where there is none.
         """
         if not (found := self.rows(name, **values)):
-            raise DataError(f"{self.folder / name}.csv has no row of {values}: run python -m analyses.all again")
+            raise DataError(f"{self.folder / name}.csv has no row of {values}: {AGAIN}")
         return found[0]
 
     def ends(self, comparison: str) -> list[SimpleNamespace]:
@@ -181,13 +190,32 @@ def text(figures: Path, link: str) -> str:
     asked = (tables.rows, tables.row, tables.column, tables.page, tables.ends, tables.beyond)
     names = {helper.__name__: helper for helper in (*helpers, *asked)}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(**names, figures=link)
+    if missing := [f"{name}.csv" for name in TABLES if not (figures / f"{name}.csv").exists()]:
+        raise DataError(f"{figures} lacks {', '.join(missing)}: python -m analyses.all makes them")
+    try:
+        return template.render(**names, figures=quote(link))
+    except (ArithmeticError, AttributeError, LookupError, ParameterError, TypeError, jinja2.TemplateError) as error:
+        raise DataError(f"a table of {figures} holds what no step writes ({error}): {AGAIN}") from error
+
+
+def check(out: Path) -> None:
+    """Refuse a file that cannot be written.
+
+    Raises
+    ------
+    ParameterError
+        Naming it.
+    """
+    check_writable("the folder of the text", out.parent)
+    if out.is_dir():
+        raise ParameterError(f"the text cannot be written to {out}: it is a folder")
 
 
 @cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, fill in, write."""
     options = cli.parse(Options, argv, prog="analyses.results")
+    check(options.out)
     out, figures = options.out.absolute().parent, options.figures.absolute()
     link = figures.relative_to(out) if figures.is_relative_to(out) else figures
     write_text(text(options.figures, link.as_posix()), options.out)

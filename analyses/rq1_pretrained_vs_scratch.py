@@ -14,9 +14,11 @@ is the paper's own table.
 import sys
 
 from analyses import BACKBONES
-from transferlens.study import Step, perform
+from transferlens.study import Step, script
 
 STEPS = [Step("pretraining", {"backbone": BACKBONES, "long": "first"})]
 
+main = script(STEPS)
+
 if __name__ == "__main__":
-    sys.exit(perform(STEPS, sys.argv[1:]))
+    sys.exit(main())

@@ -14,9 +14,11 @@ inception_v3``.
 import sys
 
 from analyses import BACKBONES
-from transferlens.study import Step, perform
+from transferlens.study import Step, script
 
 STEPS = [Step(command, {"backbone": BACKBONES}) for command in ("freeze", "fuse", "truncate", "probe")]
 
+main = script(STEPS)
+
 if __name__ == "__main__":
-    sys.exit(perform(STEPS, sys.argv[1:]))
+    sys.exit(main())

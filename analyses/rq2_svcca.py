@@ -27,8 +27,8 @@ class Options(SweepOptions):
 
     backbone: tuple[str, ...] = tuple(BACKBONES[:1])
     """One network."""
-    folds: tuple[str, ...] = ("1",)
-    """The held-out fold."""
+    n_folds: int | None = 1
+    """One held-out fold, the first of all or of ``--folds``."""
     seeds: tuple[int, ...] = (0, 1)
     """Two or more, for the noise floor."""
     figures: Path = Path("figures")

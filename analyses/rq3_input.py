@@ -12,9 +12,11 @@ Options given are handed to ``python -m transferlens.input_form``.
 import sys
 
 from analyses import BACKBONES
-from transferlens.study import Step, perform
+from transferlens.study import Step, script
 
 STEPS = [Step("input_form", {"backbone": BACKBONES[:1]})]
 
+main = script(STEPS)
+
 if __name__ == "__main__":
-    sys.exit(perform(STEPS, sys.argv[1:]))
+    sys.exit(main())

@@ -45,15 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Study(replace(options, backbone=tuple(backbone), seeds=tuple(seeds), select=select or options.select))
 
     first = options.backbone[:1]
-    wanted = [(study(first, SEEDS), TransferPlan()), (study(first, SCRATCH_SEEDS), TransferPlan.scratch())]
-    wanted += [(study(options.backbone[1:], OTHER_SEEDS), TransferPlan())] if options.backbone[1:] else []
-    wanted += [(study(first, SEEDS[:1], select="nested"), TransferPlan())]
-    found = gather([(each, each.points(plan)) for each, plan in wanted])
-    seeds, scratch, *others, nested = [[str(run.path) for run in runs.values()] for runs in found]
+    wanted = {
+        "seeds": (study(first, SEEDS), TransferPlan()),
+        "scratch": (study(first, SCRATCH_SEEDS), TransferPlan.scratch()),
+    }
+    if options.backbone[1:]:
+        wanted["others"] = (study(options.backbone[1:], OTHER_SEEDS), TransferPlan())
+    if len(wanted["seeds"][0].dataset.folds) > 2:  # one to hold out, one to choose the epoch, and one to train on
+        wanted["nested"] = (study(first, SEEDS[:1], select="nested"), TransferPlan())
+    found = gather([(each, each.points(plan)) for each, plan in wanted.values()])
+    paths = {name: [str(run.path) for run in runs.values()] for name, runs in zip(wanted, found, strict=True)}
+    seeds, scratch = paths["seeds"], paths["scratch"]
 
     return (
-        on_runs("ensemble", options, ckpt=[*seeds, *sum(others, []), *scratch])
-        or on_runs("selection", options, ckpt=[*seeds, *scratch, *nested])
+        on_runs("ensemble", options, ckpt=[*seeds, *paths.get("others", []), *scratch])
+        or on_runs("selection", options, ckpt=[*seeds, *scratch, *paths.get("nested", [])])
         or on_runs("robustness", options, ckpt=[*seeds, *scratch])
         or on_runs("duplicates", options, ckpt=seeds)
     )

@@ -28,8 +28,8 @@ class Options(SweepOptions):
 
     backbone: tuple[str, ...] = tuple(BACKBONES[:1])
     """Networks: with several each is shown fine-tuned and from scratch."""
-    folds: tuple[str, ...] = ("1",)
-    """The held-out fold."""
+    n_folds: int | None = 1
+    """One held-out fold, the first of all or of ``--folds``."""
     seeds: tuple[int, ...] = (0,)
     """One seed."""
     epochs_scratch: int | None = None

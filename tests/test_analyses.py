@@ -82,8 +82,55 @@ def test_a_table_or_row_that_is_missing_is_named(tmp_path, capsys):
     with pytest.raises(DataError, match="a.csv has no row of {'fold': '7'}: run python -m analyses.all again"):
         results.Tables(tmp_path).row("a", fold="7")
     assert results.main(["--figures", str(tmp_path), "--out", str(tmp_path / "R.md")]) == 2
-    assert re.search(r"error: .*csv is missing: python -m analyses.all makes it", capsys.readouterr().err)
+    assert "lacks pretrained_vs_scratch.csv, freeze.csv, fuse.csv" in capsys.readouterr().err
     assert not (tmp_path / "R.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "fuse.csv").unlink(), "lacks fuse.csv: python -m analyses.all makes"),
+        (lambda folder: (folder / "fuse.csv").write_bytes(b"caf\xe9"), "fuse.csv cannot be read"),
+        (lambda folder: (folder / "svcca.csv").write_text("block\n"), "svcca.csv has no rows"),
+        (lambda folder: (folder / "steps.csv").write_text("a,b\n1\n"), "steps.csv has a line of more or fewer cells"),
+        (lambda folder: (folder / "probe.csv").write_text("fold\n1\n"), "holds what no step writes"),
+        (lambda folder: (folder / "tables.md").unlink(), "tables.md is missing"),
+    ],
+)
+def test_tables_that_no_step_writes_are_one_line(change, message, tmp_path, capsys):
+    figures = tmp_path / "my figures"
+    shutil.copytree(ROOT / "figures", figures, ignore=shutil.ignore_patterns("*.p*"))
+    argv = ["--figures", str(figures), "--out", str(tmp_path / "R.md")]
+    assert results.main(argv) == 0
+    assert "](my%20figures/fuse.png)" in (tmp_path / "R.md").read_text()
+    (tmp_path / "R.md").unlink()
+    change(figures)
+    assert results.main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "R.md").exists()
+
+
+def test_text_that_cannot_be_written_is_said_at_the_start(clips, tmp_path, capsys):
+    assert all_.main(["--clips", str(clips), "--results", str(tmp_path), "--runs", str(tmp_path / "runs")]) == 2
+    assert "it is a folder" in capsys.readouterr().err
+
+
+def test_what_cannot_be_done_is_said_at_the_start_and_records_are_kept(clips, weights_file, tmp_path, capsys):
+    record = tmp_path / "steps.csv"
+    shutil.copy(ROOT / "figures" / "steps.csv", record)
+    argv = ["--clips", str(clips), "--backbone", "test_resnet", "--weights", str(weights_file), "--epochs", "0"]
+    assert all_.main([*argv, "--figures", str(tmp_path), "--results", str(tmp_path / "R.md")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pretraining, freeze, fuse, truncate, probe, plan_grid" in line
+    assert "epochs=0 must be at least 1" in line
+    assert record.read_text() == (ROOT / "figures" / "steps.csv").read_text()
+    assert len(all_.recorded(record)) > 5
+
+
+def test_every_network_is_asked(tmp_path):
+    steps = all_.steps(all_.Options(clips=tmp_path / "clips.csv", backbone=("a", "b", "c", "d")))
+    assert {len(step.options["backbone"]) for step in steps if "backbone" in step.known} == {1, 4}
 
 
 def test_the_text_has_the_numbers_of_the_tables_beside_the_figures():

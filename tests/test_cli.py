@@ -86,6 +86,7 @@ def test_the_same_command_under_both_names(command, tmp_path):
 
 def test_usage(capsys):
     assert __main__.main([]) == 2
+    assert "usage: transferlens" in capsys.readouterr().err
     assert __main__.main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in cli.COMMANDS)
@@ -110,6 +111,14 @@ def test_errors_are_one_line(capsys):
 
     assert main([]) == 2
     assert capsys.readouterr().err == "error: two lines\n"
+
+
+def test_output_that_is_closed_is_no_fault():
+    command = (
+        "import sys, os; os.close(1); sys.stdout = None; from transferlens import datasets; sys.exit(datasets.main([]))"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["runs", "cache"])

@@ -49,6 +49,13 @@ def test_save_figure_writes_the_same_bytes(tmp_path):
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["x.y.pdf", "x.y.png"]
 
 
+def test_a_dollar_in_a_name_is_no_formula(tmp_path):
+    fig, axes = display.new_figure(width=3, height=2)
+    axes[0, 0].set_title("$_$")
+    display.save_figure(fig, tmp_path / "figure")
+    assert (tmp_path / "figure.png").is_file()
+
+
 def test_colours_are_distinct():
     assert len(set(display.colours(list("abcdef")).values())) == 6
 

@@ -165,4 +165,7 @@ def test_bad_input_is_one_line(seeds_store, tmp_path, capsys):
         assert ensemble.main(["--ckpt", *paths, "--figures", str(tmp_path / "new")]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
+    runs = [str(run.path) for run in seeds_store[0]["tuned"]]
+    assert ensemble.main(["--ckpt", *runs, "--dry-run", "--figures", str(tmp_path / "new")]) == 2
+    assert "dry_run goes with runs to train, not with ckpt" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

@@ -87,6 +87,13 @@ def test_a_clip_and_a_slower_one_give_nearly_the_same_picture():
         assert least <= change <= most
 
 
+def test_folds_in_which_no_two_clips_are_of_one_class(made, capsys, tmp_path):
+    argv = [*made[1], "--stretched", "2", "--runs", str(tmp_path / "runs"), "--figures", str(tmp_path / "figures")]
+    assert input_form.main(argv) == 2
+    assert "fold '1' of tones has no two clips of one class among the 2" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_bad_input_is_one_line(made, capsys):
     assert input_form.main([*made[1], "--stretched", "1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()

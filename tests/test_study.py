@@ -53,7 +53,14 @@ def test_options_are_as_on_the_command_line(tmp_path):
         ("[[run]]\ncommand = 'train'\nseeds = 'x'", r"train of \[\[run\]\] 1: Error parsing --seeds"),
         ("[[run]]\ncommand = 'train'\nepochs = true", "epochs=True must be no true or false"),
         ("[[run]]\ncommand = 'train'\ndry-run = 'yes'", "dry_run='yes' must be true or false"),
-        ("[[run]]\ncommand = 'train'\nruns = '--help'", "runs='--help' must be a number, a text, or a list"),
+        ("[[run]]\ncommand = 'train'\nruns = '--help'", "runs='--help' must not look like an option"),
+        ("[[run]]\ncommand = 'train'\nfolds = ['-h']", "must not look like an option"),
+        ('[[run]]\ncommand = "train"\nclips = "a\\u0000b"', "or hold a zero byte"),
+        ("[[run]]\ncommand = 'train'\nepochs = 0x" + 5000 * "f", r"epochs must be at most 2\*\*63"),
+        (
+            "[all]\nbatch-size = 8\nbatch_size = 9\n[[run]]\ncommand = 'train'",
+            r"\[all\] has an option in two",
+        ),
         ("[[run]]\ncommand = 'train'\nseeds = [[1]]", "must be a number, a text, or a list of them"),
         ("", r"must hold one \[all\] at most and \[\[run\]\] at least once"),
         ("[all]\nseeds = [1]", "at least once"),
@@ -91,6 +98,25 @@ def test_dry_run_counts_shared_runs_once_and_the_study_trains_them_once(options,
     assert len(list((tmp_path / "runs").rglob("*.h5"))) == 3
     assert study.main(["--config", str(path), "--dry-run"]) == 0
     assert "3 runs: 3 done, 0 to train" in capsys.readouterr().out
+
+
+def test_all_that_no_step_can_do_is_said_before_the_first(options, tmp_path, capsys):
+    texts = dict(option.removeprefix("--").split("=", 1) for option in options)
+    lines = [f"{name} = {value if value.isdecimal() else repr(value)}" for name, value in texts.items()]
+    steps = "[[run]]\ncommand = 'truncate'\n[[run]]\ncommand = 'fuse'\nblock = [7]\n[[run]]\ncommand = 'train'\nlr = -1"
+    path = written(tmp_path, "\n".join(["[all]", *lines, steps]))
+    assert study.main(["--config", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "fuse: block=7 must be among" in line
+    assert "train: lr=-1.0 must be greater than 0" in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_script_checks_what_it_hands_on(options, tmp_path, capsys):
+    main = study.script([Step("truncate"), Step("probe", {"epochs": 1})])
+    assert main([*options, "--bn", "updating"]) == 2
+    assert "truncate: Unrecognized options: --bn" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_paper_is_a_study():

@@ -335,6 +335,13 @@ def test_runs_that_others_train_are_awaited(study, monkeypatch):
     assert order == [*[point.fold for point in points[1:]], points[0].fold]
 
 
+def test_only_so_many_folds(study):
+    assert study(n_folds=2).folds == ("1", "2")
+    assert study(folds=("3", "1"), n_folds=1).folds == ("3",)
+    with pytest.raises(ParameterError, match="n_folds=0 must be at least 1"):
+        study(n_folds=0)
+
+
 def test_dry_run_trains_nothing_and_says_what_is_missing(study):
     made = study(epochs=2)
     points = made.points(TransferPlan())
@@ -342,14 +349,16 @@ def test_dry_run_trains_nothing_and_says_what_is_missing(study):
     planned = study(epochs=2, dry_run=True)
     with pytest.raises(DryRun) as found:
         planned.gather([*points, *planned.points(TransferPlan.scratch())])
-    rows = {row.id: row for row in found.value.rows}
+    planned_rows = found.value.rows()
+    rows = {row.id: row for row in planned_rows}
+    assert [*rows] == found.value.ids
     done, missing = rows[points[0].id], rows[points[1].id]
     assert (done.seconds, done.nbytes, done.epochs_done) == (0, 0, 2)
     run = load_run(points[0].path(made.options.runs))
     assert missing.is_measured
     assert missing.seconds == pytest.approx(run.history["seconds"].sum(), rel=1e-3)
     assert missing.nbytes == run.path.stat().st_size
-    scratch = next(row for row in found.value.rows if "pnone" in row.id)
+    scratch = next(row for row in planned_rows if "pnone" in row.id)
     assert not scratch.is_measured
     assert scratch.seconds > 0
     network = run.model()

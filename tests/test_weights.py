@@ -10,8 +10,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from transferlens import backbones, weights
-from transferlens.errors import CheckpointError
+from transferlens.errors import CheckpointError, ParameterError
 from transferlens.plan import TransferPlan
+
+
+def test_a_home_that_is_not_there():
+    with pytest.raises(ParameterError, match="~nosuchuser/w.pth cannot be found"):
+        weights.imagenet_state("test_resnet", "~nosuchuser/w.pth")
 
 
 def test_the_same_weights_in_other_wrappings_are_the_same(tmp_path, fake):

@@ -79,7 +79,7 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str) -> O
         with contextlib.redirect_stderr(said):
             return tyro.cli(
                 options,
-                prog=f"transferlens {prog}",
+                prog=f"python -m {prog}" if "." in prog else f"transferlens {prog}",
                 args=argv,
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
             )
@@ -113,6 +113,15 @@ def table(rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _planned(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
+    """What a command exits with; a dry run ends with what it planned."""
+    try:
+        return main(argv)
+    except DryRun as dry:
+        print(dry.text(dry.rows()))
+        return DONE
+
+
 def command(main: Callable[[Sequence[str] | None], int]) -> Main:
     """Wrap a ``main(argv) -> int`` so that bad input is one line on stderr and exit code 2, never a traceback."""
 
@@ -125,12 +134,10 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Main:
                 stream.reconfigure(errors="backslashreplace")  # labels in any script, terminals in any encoding
         try:
             with processes.insisting():
-                code = main(argv)
-            sys.stdout.flush()
+                code = _planned(main, argv)
+            if sys.stdout is not None:  # closed, or its reader has gone
+                sys.stdout.flush()
             return code
-        except DryRun as planned:
-            print(planned)
-            return DONE
         except TransferLensError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return error.exit_code
@@ -138,7 +145,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Main:
             sys.stdout = None  # who reads the output has gone
             return DONE
         except OSError as error:
-            print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+            print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
             return BAD_INPUT
         except KeyboardInterrupt:
             print("interrupted: all finished epochs are kept, the same command goes on from there", file=sys.stderr)

@@ -50,6 +50,7 @@ DPI = 160
 
 def _style() -> AbstractContextManager:
     style = seaborn.axes_style("ticks") | {"axes.grid": True, "axes.grid.axis": "y", "grid.color": "0.92"}
+    style["text.parse_math"] = False  # labels of clips may hold a $
     return matplotlib.rc_context(style | seaborn.plotting_context("notebook", font_scale=0.85))
 
 

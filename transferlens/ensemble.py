@@ -377,6 +377,8 @@ def _runs(options: Options) -> list[Run]:
         study = Study(options)
         return list(study.gather(study.points(options.plan())).values())
     check_writable("figures", options.figures)
+    if options.dry_run:
+        raise ParameterError("dry_run goes with runs to train, not with ckpt")
     return load_runs(options.ckpt)
 
 

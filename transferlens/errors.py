@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 __all__ = ["CheckpointError", "DataError", "DryRun", "ParameterError", "SweepError", "TransferLensError"]
 
 
@@ -28,12 +30,16 @@ class DryRun(Exception):
 
     Attributes
     ----------
-    rows : list of planning.Planned
+    ids : list of str
+        The runs asked for.
+    rows : function to list of planning.Planned
+        What each has before it, which is measured when it is asked.
+    text : function of such a list to str
     """
 
-    def __init__(self, text: str, rows: list) -> None:
-        super().__init__(text)
-        self.rows = rows
+    def __init__(self, ids: list[str], rows: Callable[[], list], text: Callable[[list], str]) -> None:
+        super().__init__(f"{len(ids)} runs")
+        self.ids, self.rows, self.text = ids, rows, text
 
 
 class SweepError(TransferLensError):

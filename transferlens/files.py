@@ -32,6 +32,7 @@ __all__ = [
     "clear_left",
     "complete_or_absent",
     "content_hash",
+    "expanded",
     "write_csv",
     "write_text",
 ]
@@ -94,6 +95,20 @@ def check_writable(name: str, folder: Path) -> None:
         raise ParameterError(f"{name}={str(folder)!r} must be a folder: {existing} {what}")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ParameterError(f"{name}={str(folder)!r} must be a folder that can be written to: {existing} cannot")
+
+
+def expanded(path: str | Path) -> Path:
+    """With ``~`` replaced.
+
+    Raises
+    ------
+    ParameterError
+        Where there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ParameterError(f"{path} cannot be found: {error}") from error
 
 
 def array(dataset: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transferlens import cli, display, stats
-from transferlens.errors import ParameterError
+from transferlens.errors import DataError, ParameterError
 from transferlens.features import HOPS, WINDOWS, FeatureSettings
 from transferlens.files import write_csv
 from transferlens.inputs import classify, heldout_audio
@@ -113,7 +113,9 @@ def _between(S: np.ndarray, labels: np.ndarray) -> float:
     """Root mean square between neighbouring clips of one class."""
     order = np.argsort(labels, kind="stable")
     same = labels[order[1:]] == labels[order[:-1]]
-    return _rms((S[order[1:]] - S[order[:-1]])[same]) if same.any() else float("nan")
+    if not (S[order[1:]] - S[order[:-1]])[same].any():
+        raise DataError("no two held-out clips of one class differ: how far stretching moves a clip has no measure")
+    return _rms((S[order[1:]] - S[order[:-1]])[same])
 
 
 def stretch_rows(fit: str, run: Run, clips: Sequence[np.ndarray], places: Sequence[int]) -> list[StretchRow]:
@@ -249,6 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = cli.parse(Options, argv, prog="input_form")
     if options.stretched < 2:
         raise ParameterError(f"stretched={options.stretched} must be at least 2 clips")
+    _check_classes(Study(options), options.stretched)
     arms = _arms(options)
     rows = [_row(name, run) for name, (_, runs) in arms.items() for run in runs]
     study = arms[BASE][0]
@@ -261,14 +264,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.DONE
 
 
+def _check_classes(study: Study, n: int) -> None:
+    """Refuse folds without two clips of one class among those that are to be stretched, before any is trained."""
+    for fold in study.folds:
+        held_out = study.dataset.split(fold)[1]
+        labels = [study.dataset.clips[held_out[i]].label for i in _places(len(held_out), n)]
+        if len(set(labels)) == len(labels):
+            raise DataError(
+                f"fold {fold!r} of {study.dataset.name} has no two clips of one class among the {len(labels)} to be "
+                "stretched, which tell how far clips of a class differ: name other --folds, or more --stretched"
+            )
+
+
+def _places(n_clips: int, n: int) -> np.ndarray:
+    """Of a fold's clips those that are stretched, evenly over it."""
+    return np.linspace(0, n_clips - 1, min(n_clips, n)).round().astype(int)
+
+
 def _row(arm: str, run: Run) -> Row:
     config = run.config
     return Row(arm, config.backbone, config.fold, config.seed, run.accuracy_last, run.accuracy_best, config.id)
 
 
 def _stretched(fit: str, run: Run, options: Options) -> list[StretchRow]:
-    n = len(run.clip_ids)
-    places = np.linspace(0, n - 1, min(n, options.stretched)).round().astype(int)
+    places = _places(len(run.clip_ids), options.stretched)
     return stretch_rows(fit, run, heldout_audio(run, options, [run.clip_ids[i] for i in places]), places)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -59,7 +60,7 @@ def some(names: Iterable[object]) -> str:
     return ", ".join(words[:MOST_NAMES]) + more
 
 
-def natural(name: str) -> list[tuple[bool, int, str]]:
+def natural(name: str) -> list[tuple[bool, int, str, str]]:
     """Sort key that puts "2" before "10", and numbers before words.
 
     Examples
@@ -68,7 +69,9 @@ def natural(name: str) -> list[tuple[bool, int, str]]:
     ['2', '10', 'fold3']
     """
     parts = re.findall(r"[0-9]+|[^0-9]+", name)
-    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+    digits = [part.lstrip("0") if part.isdecimal() else None for part in parts]
+    # Numbers by their length first, as text: there are longer ones than int takes.
+    return [(n is None, len(n or ""), n or "", part) for n, part in zip(digits, parts, strict=True)]
 
 
 def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
@@ -173,7 +176,7 @@ def read_user_table(path: Path) -> tuple[Clip, ...]:
         )
         for row in read_table(path, known)
     )
-    files = [(path.parent / clip.id).resolve() for clip in clips]
+    files = [os.path.realpath(path.parent / clip.id) for clip in clips]  # takes links that lead in a circle
     times = Counter(files)
     if twice := dict.fromkeys(clip.id for clip, file in zip(clips, files, strict=True) if times[file] > 1):
         raise DataError(f"{path} lists files more than once: {some(twice)}")

@@ -7,6 +7,7 @@ the command line. Runs that several commands ask for are trained once. ``analyse
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,14 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transferlens import cli, planning
-from transferlens.errors import DryRun, ParameterError
+from transferlens.errors import DryRun, ParameterError, TransferLensError
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["Options", "Step", "main", "perform", "plan", "read"]
+__all__ = ["Options", "Step", "check", "ids", "main", "perform", "plan", "read", "script"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +95,12 @@ class Step:
             if isinstance(value, bool) is not isinstance(usual[name], bool):
                 rule = "true or false" if isinstance(usual[name], bool) else "no true or false"
                 raise ParameterError(f"{name}={value!r} must be {rule}")
-            if any(not isinstance(each, (bool, int, float, str)) or str(each).startswith("--") for each in values):
+            if any(not isinstance(each, (bool, int, float, str)) for each in values):
                 raise ParameterError(f"{name}={value!r} must be a number, a text, or a list of them")
+            if any(re.match(r"--|-[a-zA-Z]|.*\0", each) for each in values if isinstance(each, str)):
+                raise ParameterError(f"{name}={value!r} must not look like an option, or hold a zero byte")
+            if any(abs(each) > 2**63 for each in values if isinstance(each, int)):
+                raise ParameterError(f"{name} must be at most 2**63")
         cli.parse(self.module.Options, self.argv(), prog=self.command)
 
     def argv(self) -> list[str]:
@@ -147,6 +152,8 @@ def read(path: Path) -> list[Step]:
         if unknown := sorted(own.keys() - named.known):
             raise ParameterError(f"config={str(path)!r}: {command} of [[run]] {number} has no option {unknown[0]!r}")
         usual = {name.replace("-", "_"): value for name, value in shared.items()}
+        if len(usual) < len(shared):
+            raise ParameterError(f"config={str(path)!r}: [all] has an option in two spellings")
         found.append(named.given(usual | own))
         try:
             found[-1].check()
@@ -172,14 +179,57 @@ def perform(steps: Sequence[Step], argv: Sequence[str] = ()) -> int:
     return worst
 
 
-def plan(step: Step) -> list[planning.Planned]:
-    """The runs that a step needs; none where it trains nothing."""
+def _planned(step: Step, argv: Sequence[str] = ()) -> DryRun | None:
+    """What a step would train, with these words behind its own; None where it trains nothing."""
     if "dry_run" in step.known:
         try:
-            step.module.main.__wrapped__(step.given({"dry_run": True}).argv())
+            step.module.main.__wrapped__([*step.given({"dry_run": True}).argv(), *argv])
         except DryRun as planned:
-            return planned.rows
-    return []
+            return planned
+    return None
+
+
+def ids(step: Step) -> list[str]:
+    """The runs that a step needs; none where it trains nothing."""
+    planned = _planned(step)
+    return planned.ids if planned else []
+
+
+def plan(step: Step) -> list[planning.Planned]:
+    """What each of the runs that a step needs has before it."""
+    planned = _planned(step)
+    return planned.rows() if planned else []
+
+
+def check(steps: Sequence[Step], argv: Sequence[str] = ()) -> None:
+    """Refuse what steps cannot do, with these words behind their own, before the first of them trains anything.
+
+    Raises
+    ------
+    ParameterError
+        Naming all of it.
+    """
+    problems: dict[str, list[str]] = {}
+    for step in steps:
+        try:
+            cli.parse(step.module.Options, [*step.argv(), *argv], prog=step.command)
+            _planned(step, argv)
+        except TransferLensError as error:
+            problems.setdefault(str(error), []).append(step.command)
+    if problems:
+        raise ParameterError("; ".join(f"{', '.join(names)}: {problem}" for problem, names in problems.items()))
+
+
+def script(steps: Sequence[Step]) -> cli.Main:
+    """A command that does steps; options given are handed to each."""
+
+    @cli.command
+    def main(argv: Sequence[str] | None = None) -> int:
+        words = sys.argv[1:] if argv is None else argv
+        check(steps, words)
+        return perform(steps, words)
+
+    return main
 
 
 @cli.command
@@ -193,7 +243,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     steps = [step.given(given) for step in read(options.config)]
     for step in steps:
-        step.check()  # before anything is trained
+        step.check()
+    check(steps)
     if options.dry_run:
         print(planning.text([row for step in steps for row in plan(step)]))
         return cli.DONE

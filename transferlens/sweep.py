@@ -17,7 +17,7 @@ from transferlens import backbones, claims, engines, lazy, planning, trainer
 from transferlens.datasets import DataOptions, DataSet
 from transferlens.errors import CheckpointError, DataError, DryRun, ParameterError, SweepError, TransferLensError
 from transferlens.features import FeatureCache, FeatureOptions
-from transferlens.files import check_writable, clear_left, content_hash, write_text
+from transferlens.files import check_writable, clear_left, content_hash, expanded, write_text
 from transferlens.lazy import psutil, tqdm
 from transferlens.plan import TransferPlan
 from transferlens.runs import Run, RunConfig, Training, load_run
@@ -63,6 +63,8 @@ class SweepOptions(FeatureOptions, DataOptions):
     """ImageNet weights: a .safetensors or .pth file, or auto (an installed weights package, else timm's hub)."""
     folds: tuple[str, ...] = ()
     """Folds to hold out, a run each; all folds by default."""
+    n_folds: int | None = None
+    """Hold out only the first so many of these folds, or of all."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of initialisation and order, a run each."""
     preset: Literal["quick", "paper"] = "quick"
@@ -163,9 +165,9 @@ class Study:
 
     def __init__(self, options: SweepOptions) -> None:
         self.options = options
-        for name in ("backbone", "seeds"):
+        for name, such in (("backbone", "resnet50"), ("seeds", "0")):
             if not getattr(options, name):
-                raise ParameterError(f"{name} must name at least one")
+                raise ParameterError(f"{name} must name at least one, such as --{name} {such}")
         if wrong := [seed for seed in options.seeds if not 0 <= seed < 2**32]:
             raise ParameterError(f"seeds={wrong[0]} must be from 0 to {2**32 - 1}")
         if options.memory is not None and not options.memory >= 0:
@@ -195,7 +197,10 @@ class Study:
             raise ParameterError(
                 f"folds={' '.join(unknown)!r} not in {self.dataset.name}: its folds are {', '.join(self.dataset.folds)}"
             )
-        folds = tuple(dict.fromkeys(self.options.folds)) or self.dataset.held_out_folds
+        n_folds = self.options.n_folds
+        if n_folds is not None and n_folds < 1:
+            raise ParameterError(f"n_folds={n_folds} must be at least 1")
+        folds = (tuple(dict.fromkeys(self.options.folds)) or self.dataset.held_out_folds)[:n_folds]
         if not folds:
             raise DataError(f"{self.dataset.name} has no fold to hold out: its only one is named train")
         for fold in folds:
@@ -358,7 +363,7 @@ class Study:
                 given[name] = value.absolute()
         given["splits"] = tuple(path.absolute() for path in self.options.splits)
         if self.options.weights != "auto":
-            given["weights"] = str(Path(self.options.weights).expanduser().absolute())
+            given["weights"] = str(expanded(self.options.weights).absolute())
         if self.options.engine == "local" and self.options.memory is None:
             given["memory"] = psutil.virtual_memory().available / 2e9 / self.options.workers
         return SweepOptions(**given | {"engine": "local", "workers": 1, "address": None, "gpus_per_run": None})
@@ -454,6 +459,7 @@ def gather(wanted: Sequence[tuple[Study, Iterable[RunConfig]]]) -> list[dict[Run
     """The runs of several studies of one command; errors as in `Study.gather`."""
     asked = [(study, list(dict.fromkeys(points))) for study, points in wanted]
     if any(study.options.dry_run for study, _ in asked):
-        rows = [row for study, points in asked for row in planning.rows(study, points)]
-        raise DryRun(planning.text(rows), rows)
+        ids = [point.id for _, points in asked for point in points]
+        rows = lambda: [row for study, points in asked for row in planning.rows(study, points)]  # noqa: E731
+        raise DryRun(ids, rows, planning.text)
     return [study._gather(points) for study, points in asked]

@@ -18,6 +18,7 @@ import numpy as np
 
 from transferlens import __version__, augment, backbones, lazy
 from transferlens.errors import CheckpointError, ParameterError
+from transferlens.files import expanded
 from transferlens.inputs import PASS_SIZE, Data, chunks
 from transferlens.lazy import torch
 from transferlens.memory import keep_freed_memory
@@ -141,7 +142,7 @@ class Trainer:
             "numpy": np.__version__,
             "precision": precision.choose(self.config, self.data.device),
             # From any folder, later, the same file.
-            "weights_option": weights if weights == "auto" else str(Path(weights).expanduser().resolve()),
+            "weights_option": weights if weights == "auto" else str(expanded(weights).resolve()),
             "weights_source": "none",
             "features_key": self.data.cache.key,
             "skipped_clips": " ".join(self.data.dataset.skipped) or "none",

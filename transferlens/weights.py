@@ -19,6 +19,7 @@ import timm
 import torch
 
 from transferlens.errors import CheckpointError
+from transferlens.files import expanded
 from transferlens.network import anatomy
 
 __all__ = ["Weights", "imagenet_state"]
@@ -85,7 +86,7 @@ def imagenet_state(name: str, weights: str | Path = "auto") -> Weights:
     """
     if str(weights) == "auto":
         return _imagenet_state(name, None, ())
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise CheckpointError(f"weights file {path} {what}; give a .safetensors, .pth, .pt or .bin file")
