@@ -11,9 +11,8 @@ import csv
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from analyses import (
     BACKBONES,
@@ -40,14 +39,12 @@ QUESTIONS = (
     rq4_ensemble,
     rq5_saliency,
 )
-# Options that are not handed on.
-OWN = {"backbone", "results", "dry_run"}
 # Exit codes of a step that did all it should; what an audit finds is no failure.
 GOOD = (cli.DONE, cli.FOUND)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(study.EngineOptions):
     """Answer the paper's five questions on the clips: train what is missing, draw every figure, write RESULTS.md."""
 
     clips: Path
@@ -66,20 +63,6 @@ class Options:
     """Folder for the figures and tables."""
     results: Path = Path("RESULTS.md")
     """The text."""
-    device: str | None = None
-    """As for `train`; so are the following."""
-    engine: Literal["local", "ray"] | None = None
-    """local or ray."""
-    workers: int | None = None
-    """local: runs trained at once."""
-    threads: int | None = None
-    """Threads of a run."""
-    address: str | None = None
-    """ray: address of the cluster's head, or auto."""
-    gpus_per_run: float | None = None
-    """ray: share of a GPU that a run takes."""
-    dry_run: bool = False
-    """Say which runs are missing, how long they take and what disk they need, and train nothing."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +80,7 @@ class Row:
 
 def steps(options: Options) -> list[Step]:
     """All steps, with these options."""
-    given: dict[str, Any] = {
-        each.name: value if isinstance(value, (bool, int, float)) else str(value)
-        for each in fields(options)
-        if each.name not in OWN and (value := getattr(options, each.name)) is not None
-    }
+    given = options.given("backbone", "results")
     found = []
     for step in [step for question in QUESTIONS for step in question.STEPS]:
         networks = options.backbone if len(step.options["backbone"]) > 1 else options.backbone[:1]

@@ -8,12 +8,13 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from transferlens import display, explorer, report
-from transferlens.runs import scan
+from transferlens.runs import list_runs, scan
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -217,6 +218,16 @@ window.addEventListener("load", async () => {
 });
 </script>
 """
+
+
+def test_runs_of_the_clips_named_are_explored(seeds_store):
+    folder = seeds_store[1]
+    mine = list_runs(folder / "runs")
+    other = SimpleNamespace(config=dataclasses.replace(mine[0].config, data_key="0" * 64))
+    options = report.Options(clips=folder / "tones" / "clips.csv", width=32, cache=folder / "cache")
+    assert report._of_clips([other, *mine], options) == mine
+    assert report._of_clips([other], options) == [other]
+    assert report._of_clips([other, *mine], report.Options()) == [other, *mine]
 
 
 @pytest.mark.slow

@@ -375,6 +375,12 @@ class FeatureCache:
         self.shape = (len(dataset.clips) * self.per_clip, *settings.shape)
 
     @property
+    def data_key(self) -> str:
+        """Sha256 over features, labels and folds: what runs are trained on."""
+        clips = self.dataset.clips
+        return content_hash([self.key, [clip.label for clip in clips], [clip.fold for clip in clips]])
+
+    @property
     def content(self) -> list:
         """What the key is made of."""
         return [RECIPE, dataclasses.asdict(self.settings), [clip.id for clip in self.dataset.clips], self._digests()]

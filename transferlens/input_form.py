@@ -118,7 +118,7 @@ def _between(S: np.ndarray, labels: np.ndarray) -> float:
     return _rms((S[order[1:]] - S[order[:-1]])[same])
 
 
-def stretch_rows(fit: str, run: Run, clips: Sequence[np.ndarray], places: Sequence[int]) -> list[StretchRow]:
+def stretch_rows(fit: str, run: Run, clips: Sequence[np.ndarray], places: np.ndarray) -> list[StretchRow]:
     """What playing held-out clips at other rates does to their features and predictions.
 
     Parameters
@@ -128,7 +128,7 @@ def stretch_rows(fit: str, run: Run, clips: Sequence[np.ndarray], places: Sequen
     run : Run
     clips : sequence of ndarray [shape=(n_samples,)]
         Of its held-out clips, those at `places`.
-    places : sequence of int [shape=(n_clips,)]
+    places : ndarray of int [shape=(n_clips,)]
     """
     settings, labels = run.config.features, run.labels[places]
     network = run.model()

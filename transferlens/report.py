@@ -25,6 +25,7 @@ from transferlens.datasets import DataOptions
 from transferlens.errors import CheckpointError, DataError, ParameterError
 from transferlens.explanations import ExplanationOptions
 from transferlens.explorer import Entry, entries
+from transferlens.features import FeatureCache
 from transferlens.files import check_writable, write_text
 from transferlens.lazy import jinja2
 from transferlens.memory import keep_freed_memory
@@ -189,6 +190,17 @@ def _figures(folder: Path) -> tuple[list[dict[str, str]], list[str]]:
     return found, [f"{title} ({stem}.png)" for stem, (title, _) in FIGURES.items() if stem not in there]
 
 
+def _of_clips(summaries: Sequence[RunSummary], options: Options) -> Sequence[RunSummary]:
+    """Those trained on the clips that the options name, if they name any that some were trained on."""
+    if options.clips is None and options.dataset is None:
+        return summaries
+    dataset = options.open()
+    keys = {
+        each: FeatureCache(dataset, each, options.cache).data_key for each in {s.config.features for s in summaries}
+    }
+    return [s for s in summaries if s.config.data_key == keys[s.config.features]] or summaries
+
+
 def _default_runs(summaries: Sequence[RunSummary]) -> list[Run]:
     """The runs that are explored: pretrained and from scratch, on the data set, backbone and fold with most runs."""
     plans = list(tables.ARMS.values())
@@ -303,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise CheckpointError(f"runs={str(options.runs)!r} has no finished run: train some first")
     clips: list[Entry] = []
     if options.explore:
-        runs = named or _default_runs([s for s in summaries if s.is_complete])
+        runs = named or _default_runs(_of_clips([s for s in summaries if s.is_complete], options))
         how = ExplanationOptions(max_steps=options.max_steps)
         if runs:
             clips = entries(runs, options, options.cache, n_clips=options.explore, how=how, device=device)

@@ -22,25 +22,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Options", "Step", "check", "ids", "main", "perform", "plan", "read", "script"]
+__all__ = ["EngineOptions", "Options", "Step", "check", "ids", "main", "perform", "plan", "read", "script"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """Run a whole study, or with --dry-run say what it takes."""
+class EngineOptions:
+    """The options of what does many commands: who trains the runs."""
 
-    config: Path
-    """TOML file: [all] with options of all commands, and a [[run]] for each command."""
-    dry_run: bool = False
-    """Say which runs are missing, how long they take and what disk they need, and train nothing."""
-    runs: Path | None = None
-    """Folder of the run store, instead of the file's."""
-    cache: Path | None = None
-    """Folder of the feature caches, instead of the file's."""
-    figures: Path | None = None
-    """Folder of the figures, instead of the file's."""
     device: str | None = None
-    """As for `train`, instead of the file's; so are the following."""
+    """As for `train`; so are the following."""
     engine: Literal["local", "ray"] | None = None
     """local or ray."""
     workers: int | None = None
@@ -51,6 +41,28 @@ class Options:
     """ray: address of the cluster's head, or auto."""
     gpus_per_run: float | None = None
     """ray: share of a GPU that a run takes."""
+    dry_run: bool = False
+    """Say which runs are missing, how long they take and what disk they need, and train nothing."""
+
+    def given(self, *own: str) -> dict[str, Any]:
+        """The options to hand to the commands: all that have a value but `own` ones and dry_run."""
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in (*own, "dry_run")}
+        numbers = (bool, int, float)
+        return {n: v if isinstance(v, numbers) else str(v) for n, v in values.items() if v is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(EngineOptions):
+    """Run a whole study, or with --dry-run say what it takes."""
+
+    config: Path
+    """TOML file: [all] with options of all commands, and a [[run]] for each command."""
+    runs: Path | None = None
+    """Folder of the run store, instead of the file's."""
+    cache: Path | None = None
+    """Folder of the feature caches, instead of the file's."""
+    figures: Path | None = None
+    """Folder of the figures, instead of the file's."""
 
 
 @dataclass(frozen=True)
@@ -236,11 +248,7 @@ def script(steps: Sequence[Step]) -> cli.Main:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, read the file, do its commands; a run that fails stops no other command."""
     options = cli.parse(Options, argv, prog="study")
-    given = {
-        field.name: value if isinstance(value, (bool, int, float)) else str(value)
-        for field in fields(options)
-        if field.name not in ("config", "dry_run") and (value := getattr(options, field.name)) is not None
-    }
+    given = options.given("config")
     steps = [step.given(given) for step in read(options.config)]
     for step in steps:
         step.check()

@@ -17,7 +17,7 @@ from transferlens import backbones, claims, engines, lazy, planning, trainer
 from transferlens.datasets import DataOptions, DataSet
 from transferlens.errors import CheckpointError, DataError, DryRun, ParameterError, SweepError, TransferLensError
 from transferlens.features import FeatureCache, FeatureOptions
-from transferlens.files import check_writable, clear_left, content_hash, expanded, write_text
+from transferlens.files import check_writable, clear_left, expanded, write_text
 from transferlens.lazy import psutil, tqdm
 from transferlens.plan import TransferPlan
 from transferlens.runs import Run, RunConfig, Training, load_run
@@ -227,8 +227,7 @@ class Study:
     @cached_property
     def data_key(self) -> str:
         """Sha256 over features, labels and folds."""
-        clips = self.dataset.clips
-        return content_hash([self.cache.key, [clip.label for clip in clips], [clip.fold for clip in clips]])
+        return self.cache.data_key
 
     @cached_property
     def data(self) -> trainer.Data:
