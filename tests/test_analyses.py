@@ -128,6 +128,14 @@ def test_what_cannot_be_done_is_said_at_the_start_and_records_are_kept(clips, we
     assert len(all_.recorded(record)) > 5
 
 
+def test_what_the_readme_says_of_its_figure_is_in_the_table():
+    tables = results.Tables(ROOT / "figures")
+    for backbone in tables.column("truncate", "backbone"):
+        three, four = (tables.row("truncate", backbone=backbone, block=block) for block in "34")
+        assert three.parameters < four.parameters / 4
+        assert four.change_low < 0 < four.change_high
+
+
 def test_every_network_is_asked(tmp_path):
     steps = all_.steps(all_.Options(clips=tmp_path / "clips.csv", backbone=("a", "b", "c", "d")))
     assert {len(step.options["backbone"]) for step in steps if "backbone" in step.known} == {1, 4}
@@ -176,6 +184,7 @@ def test_other_sounds_are_not_called_esc10(tmp_path):
     table = tmp_path / "pretrained_vs_scratch.csv"
     table.write_text(table.read_text().replace("esc10", "mine"))
     (tmp_path / "tables.md").write_text("")
+    (tmp_path / "notes.md").unlink()
     text = results.text(tmp_path, "figures")
     assert not re.search(r"esc-?10|human|400 clips of", text, re.IGNORECASE)
 
