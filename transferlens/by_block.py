@@ -304,16 +304,21 @@ def draw(result: Result) -> Figure:
     costs = [*display.subplots(below[0], 1, len(sizes), sharey=True).flat] if sizes else []
     for size, ax in zip(sizes, costs, strict=True):
         _draw_cost(result, size, palette, ax)
-    lowest = min(ax.dataLim.y0 for ax in (*axes[0], *costs))
-    for ax in (axes[0, 0], *costs[:1]):  # which the others share
-        ax.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), 103)
-    for ax in (*axes.flat, *costs):
-        ax.label_outer()
+    _trim(axes, costs)
     legend = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels()), strict=True))
     fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=len(legend), frameon=False)
     title = f"{result.rows[0].dataset}: {result.analysis.title}"
     fig.suptitle(f"{title}\n{_caption(result)}", x=0.01, ha="left", fontsize="medium")
     return fig
+
+
+def _trim(axes: np.ndarray, costs: Sequence[Axes]) -> None:
+    """Accuracies from a little below all that is drawn to 100 %; numbers and names at the outer axes alone."""
+    lowest = min(ax.dataLim.y0 for ax in (*axes[0], *costs))
+    for ax in (axes[0, 0], *costs[:1]):  # which the others share
+        ax.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), 103)
+    for ax in (*axes.flat, *costs):
+        ax.label_outer()
 
 
 def _caption(result: Result) -> str:
