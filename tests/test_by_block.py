@@ -234,7 +234,7 @@ def test_figure_holds_places_bands_and_changes(made):
         assert np.isclose(drawn(by), value).any()
     assert {"fully pretrained", "from scratch", "weight fusion"} <= set(by.get_legend_handles_labels()[1])
     assert np.isclose(drawn(change), 30).any()
-    assert "95% interval, n = 3 folds (dots); change: paired by fold, full mark" in fig.get_suptitle()
+    assert "95 % interval, n = 3 folds (dots); change: paired by fold, full mark" in fig.get_suptitle()
 
 
 def test_one_fold_has_no_interval_and_no_mark(made):

@@ -151,7 +151,7 @@ class Row(RunRow):
 
     `arm` is "block", or "pretrained" or "scratch" for a reference; `block` is empty for a reference that has no place
     on the axis, "none" for the place before the first block. `change` is this run's accuracy less that of its neighbour
-    `change_from` on the same fold and seed; its mean over `change_n` folds and the 95% interval stand beside it.
+    `change_from` on the same fold and seed; its mean over `change_n` folds and the 95 % interval stand beside it.
     """
 
     analysis: str
@@ -324,7 +324,7 @@ def _trim(axes: np.ndarray, costs: Sequence[Axes]) -> None:
 def _caption(result: Result) -> str:
     """What marks mean."""
     n = len({row.fold for row in result.rows})
-    interval = " and 95% interval" if n > 1 else ""
+    interval = " and 95 % interval" if n > 1 else ""
     words = f"last epoch: mean{interval}, n = {stats.folds_text(n)} (dots)"
     if not result.changes:
         return words

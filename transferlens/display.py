@@ -109,7 +109,7 @@ def points_and_means(
     palette: Mapping[str, tuple] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracies as points, with the mean and its 95% interval, for the arms of each group.
+    """Accuracies as points, with the mean and its 95 % interval, for the arms of each group.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def _errorbar(ax: Axes, x: float, interval: Interval, **style) -> None:
 
 
 def band(values: Sequence[float], *, colour: tuple, label: str, ax: Axes | None = None) -> Axes:
-    """Mean of accuracies as a line across the Axes, and its 95% interval as a band."""
+    """Mean of accuracies as a line across the Axes, and its 95 % interval as a band."""
     ax = _axes(ax)
     interval = fold_interval(values)
     ax.axhline(100 * interval.mean, color=colour, lw=1.2, zorder=1, label=label)
@@ -208,7 +208,7 @@ def accuracy_against(
     palette: Mapping[str, tuple] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Mean accuracy and 95% interval against a quantity on a logarithmic axis, each point named.
+    """Mean accuracy and 95 % interval against a quantity on a logarithmic axis, each point named.
 
     Parameters
     ----------

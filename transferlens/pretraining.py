@@ -159,7 +159,7 @@ def draw(result: Result) -> Figure:
 
 
 def _caption(n: int) -> str:
-    interval = " and 95% interval" if n > 1 else ""
+    interval = " and 95 % interval" if n > 1 else ""
     return (
         f"diamond: mean{interval}, n = {stats.folds_text(n)}; dots: folds, last epoch\nhollow: best epoch (optimistic)"
     )
