@@ -127,8 +127,9 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
 class Row:
     """One layer of one comparison in the CSV.
 
-    `low` and `high` bound SVCCA (95 % bootstrap over clips). `svcca_chance` is what independent noise of this shape has.
-    `too_few` is true where samples are fewer than five times the neurons: SVCCA and PWCCA are high there by chance.
+    `low` and `high` bound SVCCA (95 %, bootstrap of clips' jackknife changes). `svcca_chance` is what independent noise
+    of this shape has. `too_few` is true where samples are fewer than five times the neurons: SVCCA and PWCCA are high
+    there by chance.
     """
 
     comparison: str
