@@ -365,7 +365,7 @@ def test_dry_run_trains_nothing_and_says_what_is_missing(study):
     assert scratch.nbytes == 2 * sum(
         t.numel() * t.element_size() for t in network.state_dict().values()
     )  # and its start
-    assert "6 runs: 1 done, 5 to train, about" in str(found.value)
+    assert "6 runs: 1 done, 5 to train, about" in found.value.text(planned_rows)
     assert len(list(made.options.runs.rglob("*.h5"))) == 1
 
 
