@@ -458,7 +458,9 @@ def gather(wanted: Sequence[tuple[Study, Iterable[RunConfig]]]) -> list[dict[Run
     """The runs of several studies of one command; errors as in `Study.gather`."""
     asked = [(study, list(dict.fromkeys(points))) for study, points in wanted]
     if any(study.options.dry_run for study, _ in asked):
-        ids = [point.id for _, points in asked for point in points]
-        rows = lambda: [row for study, points in asked for row in planning.rows(study, points)]  # noqa: E731
-        raise DryRun(ids, rows, planning.text)
+
+        def rows() -> list[planning.Planned]:
+            return [row for study, points in asked for row in planning.rows(study, points)]
+
+        raise DryRun([point.id for _, points in asked for point in points], rows, planning.text)
     return [study._gather(points) for study, points in asked]
