@@ -3,10 +3,10 @@
 from dataclasses import fields
 from typing import Any
 
-from transferlens.datasets import DataOptions
-from transferlens.features import FeatureOptions
+from transferlens.data.catalogue import DataOptions
+from transferlens.features.logmel import FeatureOptions
 from transferlens.study import Step
-from transferlens.sweep import SweepOptions
+from transferlens.training.sweep import SweepOptions
 
 # The networks whose ImageNet weights are installed as packages; questions asked of one network are asked of the first.
 BACKBONES = ["tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"]

@@ -25,10 +25,12 @@ from analyses import (
     rq4_ensemble,
     rq5_saliency,
 )
-from transferlens import cli, planning, runs, study
-from transferlens.errors import DataError
-from transferlens.files import write_csv
+from transferlens import cli, study
+from transferlens.store.listing import RunSummary, list_runs
 from transferlens.study import Step
+from transferlens.training import forecast
+from transferlens.util.errors import DataError
+from transferlens.util.files import write_csv
 
 QUESTIONS = (
     rq1_pretrained_vs_scratch,
@@ -94,8 +96,8 @@ def steps(options: Options) -> list[Step]:
     return [*found, Step("tables").given(given), Step("report").given(given)]
 
 
-def _finished(store: Path) -> list[runs.RunSummary]:
-    return [summary for summary in runs.list_runs(store) if summary.is_complete] if store.is_dir() else []
+def _finished(store: Path) -> list[RunSummary]:
+    return [summary for summary in list_runs(store) if summary.is_complete] if store.is_dir() else []
 
 
 def perform(step: Step, options: Options) -> tuple[Row, int]:
@@ -140,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = steps(options)
     study.check(wanted)
     if options.dry_run:
-        print(planning.text([row for step in wanted for row in study.plan(step)]))
+        print(forecast.text([row for step in wanted for row in study.plan(step)]))
         return cli.DONE
     path = options.figures / "steps.csv"
     failed, rows = False, recorded(path)

@@ -21,10 +21,11 @@ from urllib.parse import quote
 
 import jinja2
 
-from transferlens import cli, stats
-from transferlens.errors import DataError, ParameterError
-from transferlens.files import check_writable, write_text
-from transferlens.stats import Interval
+from transferlens import cli
+from transferlens.measures import stats
+from transferlens.measures.stats import Interval
+from transferlens.util.errors import DataError, ParameterError
+from transferlens.util.files import check_writable, write_text
 
 # Columns whose values are names, though some look like numbers.
 NAMES = {"fold", "inner_fold", "block", "change_from", "pretrained_through", "frozen_through", "truncate_after"}

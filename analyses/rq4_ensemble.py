@@ -19,9 +19,9 @@ from typing import Literal
 
 from analyses import BACKBONES, on_runs
 from transferlens import cli
-from transferlens.plan import TransferPlan
+from transferlens.models.plan import TransferPlan
 from transferlens.study import Step
-from transferlens.sweep import Study, SweepOptions, gather
+from transferlens.training.sweep import Study, SweepOptions, gather
 
 SEEDS, OTHER_SEEDS, SCRATCH_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2), (0, 1)
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from analyses import BACKBONES, on_runs
 from transferlens import cli
-from transferlens.plan import TransferPlan
+from transferlens.models.plan import TransferPlan
 from transferlens.study import Step
-from transferlens.sweep import Study, SweepOptions
+from transferlens.training.sweep import Study, SweepOptions
 
 
 @dataclass(frozen=True, kw_only=True)

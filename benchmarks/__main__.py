@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transferlens import cli
-from transferlens.errors import ParameterError, SweepError
+from transferlens.util.errors import ParameterError, SweepError
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))

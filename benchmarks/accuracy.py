@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from transferlens import cli, stats
-from transferlens.plan import TransferPlan
-from transferlens.sweep import Study, SweepOptions
+from transferlens import cli
+from transferlens.measures import stats
+from transferlens.models.plan import TransferPlan
+from transferlens.training.sweep import Study, SweepOptions
 
 # What is compared with the runs as they are by default.
 ARMS = {"plain fp32": {"precision": "fp32"}, "with augmented variants": {"augment": "spectrum"}}

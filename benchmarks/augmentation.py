@@ -20,9 +20,9 @@ import threadpoolctl
 from claims import Claim, report, seconds
 
 from transferlens import cli
-from transferlens.augment import Augmentation, from_spectrum, from_waveform
-from transferlens.datasets import DataOptions
-from transferlens.features import FeatureOptions, FeatureSettings
+from transferlens.data.catalogue import DataOptions
+from transferlens.features.augment import Augmentation, from_spectrum, from_waveform
+from transferlens.features.logmel import FeatureOptions, FeatureSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 import torch
 from claims import Claim, report
 
-from transferlens import backbones, cli, precision
-from transferlens.memory import keep_freed_memory
-from transferlens.plan import TransferPlan
+from transferlens import cli
+from transferlens.models import precision
+from transferlens.models.build import build
+from transferlens.models.plan import TransferPlan
+from transferlens.util.processes import keep_freed_memory
 
 CPU = torch.device("cpu")
 
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = cli.parse(Options, argv, prog="benchmarks/depthwise.py")
     keep_freed_memory()  # as in training
     torch.manual_seed(0)
-    network = backbones.build(options.backbone, n_classes=10, plan=TransferPlan()).train()
+    network = build(options.backbone, n_classes=10, plan=TransferPlan()).train()
     network.to(memory_format=torch.channels_last)
     x = torch.randn(options.batch_size, 3, 128, 250).contiguous(memory_format=torch.channels_last)
     target = torch.randint(0, 10, (options.batch_size,))

@@ -20,8 +20,9 @@ from claims import Claim, report, seconds
 from PIL import Image
 
 from transferlens import cli
-from transferlens.datasets import DataOptions
-from transferlens.features import HOPS, WINDOWS, FeatureCache, FeatureOptions
+from transferlens.data.catalogue import DataOptions
+from transferlens.features.cache import FeatureCache
+from transferlens.features.logmel import HOPS, WINDOWS, FeatureOptions
 
 
 @dataclass(frozen=True, kw_only=True)

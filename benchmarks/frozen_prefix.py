@@ -21,12 +21,13 @@ from pathlib import Path
 from claims import Claim, report
 
 from transferlens import cli
-from transferlens.datasets import DataOptions
-from transferlens.errors import CheckpointError
-from transferlens.plan import TransferPlan
-from transferlens.runs import RunConfig, write_state
-from transferlens.sweep import Study, SweepOptions
-from transferlens.trainer import Trainer
+from transferlens.data.catalogue import DataOptions
+from transferlens.models.plan import TransferPlan
+from transferlens.store.config import RunConfig
+from transferlens.store.runfile import write_state
+from transferlens.training.sweep import Study, SweepOptions
+from transferlens.training.trainer import Trainer
+from transferlens.util.errors import CheckpointError
 
 # Block, and the gain that is aimed at.
 GOALS = {3: 2, 4: 5}

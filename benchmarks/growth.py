@@ -19,7 +19,9 @@ import numpy as np
 from claims import apart, peak_memory
 
 from transferlens import cli
-from transferlens.datasets import DataOptions, DataSet
+from transferlens.data.catalogue import DataOptions
+from transferlens.data.clips import DataSet
+from transferlens.models.build import skeleton
 
 NETWORK = "tf_efficientnet_lite0"
 TIMES = (1, 4, 16)
@@ -41,7 +43,8 @@ def _some(dataset: DataSet, n: int) -> DataSet:
 
 def features(dataset: DataSet, n: int) -> None:
     """Decode and transform."""
-    from transferlens.features import FeatureCache, FeatureOptions
+    from transferlens.features.cache import FeatureCache
+    from transferlens.features.logmel import FeatureOptions
 
     with tempfile.TemporaryDirectory() as folder:
         FeatureCache(_some(dataset, n), FeatureOptions().settings(dataset), Path(folder)).fill()
@@ -51,12 +54,13 @@ def epoch(dataset: DataSet, n: int) -> None:
     """Train one epoch."""
     import torch
 
-    from transferlens import backbones, memory, precision
-    from transferlens.plan import TransferPlan
+    from transferlens.models import precision
+    from transferlens.models.plan import TransferPlan
+    from transferlens.util import processes
 
-    memory.keep_freed_memory()
+    processes.keep_freed_memory()
     plan = TransferPlan.scratch()
-    network = backbones.skeleton(NETWORK, n_classes=10, plan=plan).to(memory_format=torch.channels_last).train()
+    network = skeleton(NETWORK, n_classes=10, plan=plan).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     for start in range(0, n, 32):
         part = torch.randn(min(32, n - start), 3, 128, 250)
@@ -71,10 +75,10 @@ def comparison(dataset: DataSet, n: int) -> None:
     """SVCCA of two networks at every layer, means over positions."""
     import torch
 
-    from transferlens import backbones, layerwise
-    from transferlens.plan import TransferPlan
+    from transferlens.measures import layerwise
+    from transferlens.models.plan import TransferPlan
 
-    nets = [backbones.skeleton(NETWORK, n_classes=10, plan=TransferPlan.scratch(), seed=s).eval() for s in (0, 1)]
+    nets = [skeleton(NETWORK, n_classes=10, plan=TransferPlan.scratch(), seed=s).eval() for s in (0, 1)]
     layerwise.compare(*nets, torch.randn(n, 3, 128, 250), positions="mean", resamples=0)
 
 
@@ -82,11 +86,10 @@ def attributions(dataset: DataSet, n: int) -> None:
     """Integrated Gradients, 32 gradients a clip."""
     import torch
 
-    from transferlens import backbones
-    from transferlens.attribution import attribute
-    from transferlens.plan import TransferPlan
+    from transferlens.measures.attribution import attribute
+    from transferlens.models.plan import TransferPlan
 
-    net = backbones.skeleton(NETWORK, n_classes=10, plan=TransferPlan.scratch()).eval()
+    net = skeleton(NETWORK, n_classes=10, plan=TransferPlan.scratch()).eval()
     x = torch.randn(n, 3, 128, 250)
     attribute(net, x, targets=[0] * n, baseline=torch.zeros(3, 128, 250), tolerance=1e-9, max_steps=32)
 
@@ -124,8 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for cores in options.cores:
             row = [f"{stage}, {base} clips", str(cores)]
             for k in TIMES:
-                seconds, memory = apart(cost, stage, dataset, k * base, cores)
-                row.append(f"{seconds:.1f}, {memory:.2f}")
+                seconds, processes = apart(cost, stage, dataset, k * base, cores)
+                row.append(f"{seconds:.1f}, {processes:.2f}")
             rows.append(row)
             print(" | ".join(row), flush=True)
     text = "## Cost as work grows\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"

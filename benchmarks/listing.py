@@ -17,10 +17,12 @@ import h5py
 import numpy as np
 from claims import Claim, report, seconds
 
-from transferlens import cli, runs
-from transferlens.config import RunConfig, Training
-from transferlens.features import FeatureSettings
-from transferlens.plan import TransferPlan
+from transferlens import cli
+from transferlens.features.logmel import FeatureSettings
+from transferlens.models.plan import TransferPlan
+from transferlens.store.config import RunConfig, Training
+from transferlens.store.listing import list_runs, summarise
+from transferlens.store.runfile import RunState, history_names, seal, write_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +46,14 @@ def write_store(folder: Path, n_runs: int) -> None:
         seed=0,
         training=Training(epochs=12),
     )
-    state = runs.RunState(
+    state = RunState(
         config=config,
         provenance={"transferlens": "made up"},
         label_names=["a", "b"],
         clip_ids=["1", "2"],
         labels=np.arange(2),
         normalisation=np.ones((2, 3)),
-        history={name: [0.5] * 12 for name in runs.history_names(config)},
+        history={name: [0.5] * 12 for name in history_names(config)},
         logits_last=np.eye(2, dtype=np.float32),
         logits_best=np.eye(2, dtype=np.float32),
         weights={"head.weight": np.zeros(1, np.float32)},
@@ -59,13 +61,13 @@ def write_store(folder: Path, n_runs: int) -> None:
         optimizer={},
     )
     first = config.path(folder)
-    runs.write_state(first, state)
+    write_state(first, state)
     for seed in range(1, n_runs):
         path = dataclasses.replace(config, seed=seed).path(folder)
         shutil.copyfile(first, path)
         with h5py.File(path, "r+") as file:
             file["config"].attrs["seed"] = seed
-        runs.seal(path)
+        seal(path)
 
 
 @cli.command
@@ -76,9 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = Path(name)
         write_store(folder, max(1, options.n_runs))
         paths = list(folder.rglob("*.h5"))
-        each = seconds(lambda: [runs.summarise(path) for path in paths])
-        first = seconds(lambda: runs.list_runs(folder))
-        again = seconds(lambda: runs.list_runs(folder))
+        each = seconds(lambda: [summarise(path) for path in paths])
+        first = seconds(lambda: list_runs(folder))
+        again = seconds(lambda: list_runs(folder))
     beside = f"goal: under 2 s; the first time, which writes the index, {first:.1f} s"
     report(Claim(f"{options.n_runs} runs listed", "opening each file", again, each, "s", each / 2, beside))
     return cli.DONE

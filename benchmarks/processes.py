@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from claims import Claim, apart, report
 
 from transferlens import cli
+from transferlens.models.build import skeleton
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +37,13 @@ def stepper(backbone: str, threads: int, *, compiled: bool = False) -> Callable[
     """One training step, to be called again and again."""
     import torch
 
-    from transferlens import backbones, memory, precision
-    from transferlens.plan import TransferPlan
+    from transferlens.models import precision
+    from transferlens.models.plan import TransferPlan
+    from transferlens.util import processes
 
     torch.set_num_threads(threads)
-    memory.keep_freed_memory()
-    network = backbones.skeleton(backbone, n_classes=10, plan=TransferPlan.scratch())
+    processes.keep_freed_memory()
+    network = skeleton(backbone, n_classes=10, plan=TransferPlan.scratch())
     network = network.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     x = torch.randn(32, 3, 128, 250).contiguous(memory_format=torch.channels_last)

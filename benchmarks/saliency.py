@@ -22,13 +22,14 @@ from captum.attr import IntegratedGradients
 from claims import Claim, apart, report
 
 from transferlens import cli
-from transferlens.attribution import attribute
-from transferlens.datasets import DataOptions
-from transferlens.inputs import heldout_features
-from transferlens.memory import keep_freed_memory
-from transferlens.plan import TransferPlan
-from transferlens.runs import Run, load_run
-from transferlens.sweep import Study, SweepOptions
+from transferlens.data.catalogue import DataOptions
+from transferlens.measures.attribution import attribute
+from transferlens.models.plan import TransferPlan
+from transferlens.store.heldout import heldout_features
+from transferlens.store.run import Run, load_run
+from transferlens.training.sweep import Study, SweepOptions
+from transferlens.util import text
+from transferlens.util.processes import keep_freed_memory
 
 FOLDER = tempfile.TemporaryDirectory()
 
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         mean, most = (f"{100 * each:.2f}" for each in (errors.mean(), errors.max()))
         table.append((name, f"{steps:.0f}", mean, most, f"{seconds / len(rows):.2f}"))
-    print(cli.table(table))
+    print(text.table(table))
     errors = [f"{100 * each.mean():.2f} % (at most {100 * each.max():.2f} %)" for each in (found.error, error)]
     beside = f"mean completeness error {' against '.join(errors)}"
     work, other = f"Integrated Gradients of a clip, {run.config.backbone}", f"captum, {options.steps} steps"

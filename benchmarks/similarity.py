@@ -22,7 +22,9 @@ import numpy as np
 from claims import Claim, apart, peak_memory, report
 
 from transferlens import cli
-from transferlens.similarity import Moments
+from transferlens.measures.streaming import Moments
+from transferlens.models.build import skeleton
+from transferlens.util.text import table
 
 Batches = list[tuple[np.ndarray, np.ndarray]]
 
@@ -101,12 +103,13 @@ def network_cost(options: Options, positions: str | None) -> tuple[float, float]
     """Seconds and largest resident set [MB] of a comparison; of its forward passes alone where `positions` is None."""
     import torch
 
-    from transferlens import backbones, layerwise, memory
-    from transferlens.plan import TransferPlan
+    from transferlens.measures import layerwise
+    from transferlens.models.plan import TransferPlan
+    from transferlens.util import processes
 
-    memory.keep_freed_memory()
+    processes.keep_freed_memory()
     plan = TransferPlan.scratch()
-    nets = [backbones.skeleton(options.network, n_classes=10, plan=plan, seed=seed).eval() for seed in (0, 1)]
+    nets = [skeleton(options.network, n_classes=10, plan=plan, seed=seed).eval() for seed in (0, 1)]
     x = torch.randn(options.clips, 3, 128, 250, generator=torch.Generator().manual_seed(0))
     start = time.perf_counter()
     if positions is None:
@@ -134,14 +137,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         seconds, peak = alone(options, positions)
         name = "both forward passes" if positions is None else f"comparison, positions {positions}"
         rows.append((name, f"{seconds:.2f}", f"{peak:.0f}"))
-    print(cli.table(rows) + "\n")
+    print(table(rows) + "\n")
     batches = activations(options)
     ours, theirs = (measured(way, batches, options) for way in (streamed, textbook))
     rows = [("way", "svcca", "time [s]", "peak memory [MB]")]
     rows += [
         (name, f"{s:.10f}", f"{t:.2f}", f"{m:.1f}") for name, (s, t, m) in (("streamed", ours), ("textbook", theirs))
     ]
-    print(cli.table(rows))
+    print(table(rows))
     work, other = f"SVCCA, {options.channels} channels, {options.positions} positions", "SVD of stored activations, CCA"
     report(
         Claim(f"{work}: time", other, ours[1], theirs[1], "s", 20, f"difference {abs(ours[0] - theirs[0]):.1e}"),

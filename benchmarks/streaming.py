@@ -20,10 +20,10 @@ import soundfile
 from claims import Claim, apart, peak_memory, report
 
 from transferlens import cli
-from transferlens.features import FeatureCache
-from transferlens.plan import TransferPlan
-from transferlens.sweep import Study, SweepOptions
-from transferlens.trainer import Trainer
+from transferlens.features.cache import FeatureCache
+from transferlens.models.plan import TransferPlan
+from transferlens.training.sweep import Study, SweepOptions
+from transferlens.training.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)

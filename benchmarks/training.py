@@ -24,10 +24,11 @@ import torch
 from claims import Claim, apart, report
 
 from transferlens import cli
-from transferlens.datasets import DataOptions
-from transferlens.plan import TransferPlan
-from transferlens.sweep import Study, SweepOptions
-from transferlens.trainer import Trainer, pick_device
+from transferlens.data.catalogue import DataOptions
+from transferlens.models.device import pick_device
+from transferlens.models.plan import TransferPlan
+from transferlens.training.sweep import Study, SweepOptions
+from transferlens.training.trainer import Trainer
 
 # Network and the gain that is aimed at on a CPU and on a GPU, in a step.
 GOALS = {"tf_efficientnet_lite0": (1.8, 2), "densenet201": (2.5, 2), "resnet50": (3, 2)}

@@ -68,7 +68,7 @@ def weights_file(tmp_path_factory):
 @pytest.fixture
 def study(clips, weights_file, tmp_path):
     """Make a study of the small clips and network; options can be replaced by name."""
-    from transferlens.sweep import Study, SweepOptions
+    from transferlens.training.sweep import Study, SweepOptions
 
     def make(**options):
         given = {
@@ -102,8 +102,8 @@ def seeds_store(tmp_path_factory, weights_file):
     """Runs of three seeds and two folds, of two arms and a second backbone."""
     import dataclasses
 
-    from transferlens.plan import TransferPlan
-    from transferlens.sweep import Study, SweepOptions
+    from transferlens.models.plan import TransferPlan
+    from transferlens.training.sweep import Study, SweepOptions
 
     folder = tmp_path_factory.mktemp("seeds")
     options = SweepOptions(

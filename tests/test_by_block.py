@@ -10,9 +10,11 @@ import re
 import numpy as np
 import pytest
 
-from transferlens import backbones, by_block, freeze, fuse, plan_grid, truncate
-from transferlens.errors import ParameterError
-from transferlens.plan import TransferPlan
+from transferlens import freeze, fuse, plan_grid, truncate
+from transferlens.compare import by_block
+from transferlens.models import build
+from transferlens.models.plan import TransferPlan
+from transferlens.util.errors import ParameterError
 
 COMMANDS = {"freeze": freeze, "fuse": fuse, "truncate": truncate}
 
@@ -185,7 +187,7 @@ def test_networks_do_not_mix(made, weights_file):
 @pytest.mark.parametrize("command", [*COMMANDS, "plan_grid"])
 def test_all_arms_are_trained_alike(command, options, monkeypatch, capsys):
     """The paper's preset trains longer from scratch, which would be compared with shorter training here."""
-    from transferlens.sweep import Study
+    from transferlens.training.sweep import Study
 
     asked = []
 
@@ -205,11 +207,11 @@ def test_costs_are_those_of_the_network(made):
     result = made(truncate.ANALYSIS, {2: [0.5] * 3, 4: [0.6] * 3})
     two, four = (next(row for row in result.rows if row.block == block) for block in "24")
     for row, plan in ((two, TransferPlan.truncate(2)), (four, TransferPlan())):
-        network = backbones.skeleton("test_resnet", n_classes=2, plan=plan)
+        network = build.skeleton("test_resnet", n_classes=2, plan=plan)
         assert row.parameters == row.trainable_parameters == sum(p.numel() for p in network.parameters())
     assert two.multiply_adds < four.multiply_adds
     frozen = made(freeze.analysis(), {3: [0.5] * 3}).rows[0]
-    network = backbones.skeleton("test_resnet", n_classes=2, plan=TransferPlan.freeze(3))
+    network = build.skeleton("test_resnet", n_classes=2, plan=TransferPlan.freeze(3))
     assert frozen.trainable_parameters == sum(p.numel() for p in network.parameters() if p.requires_grad)
     assert frozen.parameters == four.parameters
 
@@ -301,9 +303,7 @@ def test_one_place_has_no_change_to_draw(made):
 
 def test_what_is_cut_need_not_fit_the_input():
     plan = TransferPlan(pretrained_through=None, truncate_after=1)
-    cut = backbones.cost("inception_v3", n_classes=2, plan=plan, input_size=(128, 48))
-    assert cut.parameters == sum(
-        p.numel() for p in backbones.skeleton("inception_v3", n_classes=2, plan=plan).parameters()
-    )
+    cut = build.cost("inception_v3", n_classes=2, plan=plan, input_size=(128, 48))
+    assert cut.parameters == sum(p.numel() for p in build.skeleton("inception_v3", n_classes=2, plan=plan).parameters())
     with pytest.raises(ParameterError, match="128x48 is too small"):
-        backbones.cost("inception_v3", n_classes=2, plan=TransferPlan.scratch(), input_size=(128, 48))
+        build.cost("inception_v3", n_classes=2, plan=TransferPlan.scratch(), input_size=(128, 48))

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from transferlens import claims
-from transferlens.errors import DataError
+from transferlens.store import locks
+from transferlens.util.errors import DataError
 
 HOLD = """
 import sys, time
@@ -40,33 +40,33 @@ def other_process(run):
 
 
 def test_one_holder_at_a_time_and_nothing_left(run):
-    with claims.claim(run) as mine:
+    with locks.claim(run) as mine:
         assert mine
         assert names(run) == ["run.claim"]
-        with claims.claim(run) as second:
+        with locks.claim(run) as second:
             assert not second
         assert names(run) == ["run.claim"]  # the one that did not hold it took nothing away
     assert names(run) == []
-    assert claims.holder(run) is None
+    assert locks.holder(run) is None
 
 
 def test_a_holder_that_was_killed_is_followed_at_once(run):
     process = other_process(run)
-    assert f"process {process.pid} on " in claims.holder(run)
-    with claims.claim(run) as mine:
+    assert f"process {process.pid} on " in locks.holder(run)
+    with locks.claim(run) as mine:
         assert not mine
     process.kill()
     process.wait()
-    with claims.claim(run) as mine:
+    with locks.claim(run) as mine:
         assert mine
     assert names(run) == []
 
 
 def test_a_number_that_another_process_has_now_is_no_holder(run):
-    with claims.claim(run):
+    with locks.claim(run):
         content = json.loads((run.with_suffix(".claim")).read_text())
         run.with_suffix(".claim").write_text(json.dumps(content | {"started": content["started"] - 1000}))
-        assert claims.holder(run) is None
+        assert locks.holder(run) is None
 
 
 @pytest.mark.parametrize("text", ['{"machine": "elsewhere", "pid": 1}', "", "\0\xff", "[1]"])
@@ -74,20 +74,20 @@ def test_a_claim_of_another_machine_ends_when_its_time_stands_still(run, text, m
     run.parent.mkdir()
     path = run.with_suffix(".claim")
     path.write_text(text)
-    monkeypatch.setattr(claims, "PATIENCE", 0.3)
-    assert claims.holder(run) is not None
+    monkeypatch.setattr(locks, "PATIENCE", 0.3)
+    assert locks.holder(run) is not None
     for _ in range(3):  # it lives: someone touches it
         time.sleep(0.2)
         path.touch()
-        assert claims.holder(run) is not None
+        assert locks.holder(run) is not None
     time.sleep(0.4)
-    assert claims.holder(run) is None
+    assert locks.holder(run) is None
     assert names(run) == []
 
 
 def test_a_holder_gives_signs_of_life(run, monkeypatch):
-    monkeypatch.setattr(claims, "BEAT", 0.05)
-    with claims.claim(run):
+    monkeypatch.setattr(locks, "BEAT", 0.05)
+    with locks.claim(run):
         before = run.with_suffix(".claim").stat().st_mtime_ns
         time.sleep(0.3)
         assert run.with_suffix(".claim").stat().st_mtime_ns > before
@@ -103,8 +103,8 @@ def test_who_was_slower_does_not_take_away_what_the_faster_one_made(run, monkeyp
         path.write_text("of the faster one")
         return True
 
-    monkeypatch.setattr(claims, "_is_dead", dead)
-    claims.holder(run)
+    monkeypatch.setattr(locks, "_is_dead", dead)
+    locks.holder(run)
     assert path.read_text() == "of the faster one"
     assert names(run) == ["run.claim"]
 
@@ -114,7 +114,7 @@ def test_of_many_threads_one_gets_it(run):
 
     def ask():
         gate.wait()
-        with claims.claim(run) as mine:
+        with locks.claim(run) as mine:
             got.append(mine)
             time.sleep(0.2)
 
@@ -132,7 +132,7 @@ def test_what_lies_in_a_claims_place_is_named(tmp_path, kind):
     place = tmp_path / "run.claim"
     place.mkdir() if kind == "folder" else place.symlink_to(tmp_path / "nowhere" / "x")
     message = "run.claim is a folder or a link where a file is to be made: remove it"
-    with pytest.raises(DataError, match=message), claims.claim(tmp_path / "run.h5"):
+    with pytest.raises(DataError, match=message), locks.claim(tmp_path / "run.h5"):
         pass
 
 
@@ -146,5 +146,5 @@ def test_what_lies_in_a_claims_place_is_named(tmp_path, kind):
     ],
 )
 def test_a_claim_is_data(tmp_path, text):
-    (tmp_path / "run.claim").write_text(text.replace("MACHINE", json.dumps(claims._machine())))
-    assert isinstance(claims.holder(tmp_path / "run.h5"), str)
+    (tmp_path / "run.claim").write_text(text.replace("MACHINE", json.dumps(locks._machine())))
+    assert isinstance(locks.holder(tmp_path / "run.h5"), str)

@@ -15,7 +15,8 @@ import h5py
 import pytest
 
 from transferlens import __main__, __version__, cli, train
-from transferlens.errors import DataError
+from transferlens.util import text
+from transferlens.util.errors import DataError
 
 SMALL = [
     "--width",
@@ -129,7 +130,7 @@ def test_file_where_a_folder_should_be(options, name, tmp_path, capsys):
 
 
 def test_table():
-    assert cli.table([("name", "n"), ("a", 1), ("bb", 10)]) == "name   n\na      1\nbb    10"
+    assert text.table([("name", "n"), ("a", 1), ("bb", 10)]) == "name   n\na      1\nbb    10"
 
 
 def test_bugs_are_not_hidden():

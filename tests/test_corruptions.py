@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from transferlens.corruptions import CORRUPTIONS
-from transferlens.errors import ParameterError
+from transferlens.features.corruptions import CORRUPTIONS
+from transferlens.util.errors import ParameterError
 
 SR = 8000
 

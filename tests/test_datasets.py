@@ -9,9 +9,11 @@ import pytest
 import soundfile
 from audio_files import SR, add, tone, two_by_two, write
 
-from transferlens import cli, datasets, manifest, synth
-from transferlens.datasets import DataOptions, load_audio, open_dataset
-from transferlens.errors import DataError, ParameterError
+from transferlens import cli, datasets
+from transferlens.data import manifest, synthetic
+from transferlens.data.catalogue import DataOptions, open_dataset
+from transferlens.data.clips import load_audio
+from transferlens.util.errors import DataError, ParameterError
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def clips(tmp_path):
 
 
 def test_manifest_agrees_with_the_papers():
-    rows = datasets.manifest()
+    rows = manifest.manifest()
     assert list(rows) == ["esc50", "esc10", "urbansound8k", "gtzan", "synth"]
     assert {name: (row.classes, row.folds, row.sr, row.width) for name, row in rows.items()} == {
         "esc50": (50, 5, 44100, 250),
@@ -34,14 +36,14 @@ def test_manifest_agrees_with_the_papers():
 
 
 def test_every_layout_has_a_reader():
-    layouts = {row.layout for row in datasets.manifest().values()}
+    layouts = {row.layout for row in manifest.manifest().values()}
     assert layouts - set(datasets.layouts.READERS) == {"generated"}
 
 
 def test_manifest_is_found_where_pip_puts_it(monkeypatch, tmp_path):
     installed = tmp_path / "share" / manifest.FILE
     installed.parent.mkdir()
-    shutil.copy(Path(manifest.__file__).parents[1] / manifest.FILE, installed)
+    shutil.copy(Path(manifest.__file__).parents[2] / manifest.FILE, installed)
 
     class Installed:
         name = manifest.FILE
@@ -169,7 +171,7 @@ def test_without_leaves_out_what_is_named(clips):
 def test_built_in_clips_load_as_rendered():
     dataset = open_dataset()
     clip = dataset.clips[11]
-    np.testing.assert_array_equal(dataset.load(clip), synth.render(clip.id).y)
+    np.testing.assert_array_equal(dataset.load(clip), synthetic.render(clip.id).y)
     halved = open_dataset(sr=11025)
     assert halved.load(clip).shape == (22050,)
     assert dataset.digest(clip) == halved.digest(clip) != dataset.digest(dataset.clips[12])
@@ -197,7 +199,7 @@ def test_command_names_bad_input_in_one_line(tmp_path, capsys):
 def test_absurd_levels_and_headerless_files_are_unreadable(tmp_path):
     soundfile.write(tmp_path / "huge.wav", np.full(100, 1e30, "float32"), 8000, subtype="FLOAT")
     with pytest.raises(DataError, match=r"huge\.wav holds samples beyond 1e\+06: full scale is 1"):
-        datasets.load_audio(tmp_path / "huge.wav", sr=8000)
+        load_audio(tmp_path / "huge.wav", sr=8000)
     (tmp_path / "x.raw").write_bytes(bytes(100))
     with pytest.raises(DataError, match=r"x\.raw cannot be decoded"):
-        datasets.load_audio(tmp_path / "x.raw", sr=8000)
+        load_audio(tmp_path / "x.raw", sr=8000)

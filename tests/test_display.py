@@ -6,15 +6,17 @@ import matplotlib.axes
 import numpy as np
 import pytest
 
-from transferlens import display
-from transferlens.stats import Interval
+from transferlens.measures.stats import Interval
+from transferlens.plots import accuracy, style
 
 GROUPS = {"net": {"a": [0.8, 0.9, 1.0], "b": [0.5, 0.6, 0.7]}}
 
 
 def test_points_and_means_draws_every_value():
-    fig, axes = display.new_figure(width=4, height=3)
-    ax = display.points_and_means(GROUPS, beside={"net": {"a": [0.81, 0.91, 1.0], "b": [0.6, 0.6, 0.7]}}, ax=axes[0, 0])
+    fig, axes = style.new_figure(width=4, height=3)
+    ax = accuracy.points_and_means(
+        GROUPS, beside={"net": {"a": [0.81, 0.91, 1.0], "b": [0.6, 0.6, 0.7]}}, ax=axes[0, 0]
+    )
     assert isinstance(ax, matplotlib.axes.Axes)
     drawn = np.concatenate([line.get_ydata() for line in ax.lines])
     for values in (*GROUPS["net"].values(), [0.81, 0.91]):
@@ -24,14 +26,14 @@ def test_points_and_means_draws_every_value():
 
 
 def test_one_value_is_drawn_without_interval():
-    fig, axes = display.new_figure(width=4, height=3)
-    display.points_and_means({"net": {"a": [0.8]}}, ax=axes[0, 0])
+    fig, axes = style.new_figure(width=4, height=3)
+    accuracy.points_and_means({"net": {"a": [0.8]}}, ax=axes[0, 0])
     assert all(np.isfinite(np.asarray(line.get_ydata(), float)).all() for line in axes[0, 0].lines)
     assert not axes[0, 0].collections
 
 
 def test_learning_curves_draws_runs_and_mean():
-    ax = display.learning_curves({"a": [[0.1, 0.2, 0.3], [0.3, 0.4, 0.5]]})
+    ax = accuracy.learning_curves({"a": [[0.1, 0.2, 0.3], [0.3, 0.4, 0.5]]})
     assert len(ax.lines) == 3
     np.testing.assert_allclose(ax.lines[-1].get_ydata(), [20, 30, 40])
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1, 2, 3])
@@ -39,9 +41,9 @@ def test_learning_curves_draws_runs_and_mean():
 
 def test_save_figure_writes_the_same_bytes(tmp_path):
     def made(folder):
-        fig, axes = display.new_figure(width=4, height=3)
-        display.points_and_means(GROUPS, ax=axes[0, 0])
-        return display.save_figure(fig, tmp_path / folder / "x.y")
+        fig, axes = style.new_figure(width=4, height=3)
+        accuracy.points_and_means(GROUPS, ax=axes[0, 0])
+        return style.save_figure(fig, tmp_path / folder / "x.y")
 
     first, second = made("a"), made("b")
     assert [path.name for path in first] == ["x.y.png", "x.y.pdf"]
@@ -50,19 +52,19 @@ def test_save_figure_writes_the_same_bytes(tmp_path):
 
 
 def test_a_dollar_in_a_name_is_no_formula(tmp_path):
-    fig, axes = display.new_figure(width=3, height=2)
+    fig, axes = style.new_figure(width=3, height=2)
     axes[0, 0].set_title("$_$")
-    display.save_figure(fig, tmp_path / "figure")
+    style.save_figure(fig, tmp_path / "figure")
     assert (tmp_path / "figure.png").is_file()
 
 
 def test_colours_are_distinct():
-    assert len(set(display.colours(list("abcdef")).values())) == 6
+    assert len(set(style.colours(list("abcdef")).values())) == 6
 
 
 def test_failed_save_leaves_the_old_figure(tmp_path, monkeypatch):
-    fig, axes = display.new_figure(width=4, height=3)
-    (png, _) = display.save_figure(fig, tmp_path / "x")
+    fig, axes = style.new_figure(width=4, height=3)
+    (png, _) = style.save_figure(fig, tmp_path / "x")
     before = png.read_bytes()
 
     def broken(path, **kwargs):
@@ -71,7 +73,7 @@ def test_failed_save_leaves_the_old_figure(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fig, "savefig", broken)
     with pytest.raises(OSError, match="disk full"):
-        display.save_figure(fig, tmp_path / "x")
+        style.save_figure(fig, tmp_path / "x")
     assert png.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -82,7 +84,7 @@ def test_changes_are_full_where_the_interval_excludes_zero():
         (1.5, Interval(0.1, -0.1, 0.3, 5)),
         (2.5, Interval(0.2, np.nan, np.nan, 1)),
     ]
-    ax = display.changes({"a": intervals})
+    ax = accuracy.changes({"a": intervals})
     marks = [line for line in ax.lines if line.get_marker() == "s"]
     assert [line.get_markerfacecolor() == "white" for line in marks] == [False, True, True]
     assert [line.get_ydata()[0] for line in marks] == pytest.approx([10, 10, 20])
@@ -90,22 +92,22 @@ def test_changes_are_full_where_the_interval_excludes_zero():
 
 
 def test_band_of_one_value_is_a_line():
-    ax = display.new_figure(width=4, height=3)[1][0, 0]
-    display.band([0.9], colour=(0, 0, 0), label="one", ax=ax)
+    ax = style.new_figure(width=4, height=3)[1][0, 0]
+    accuracy.band([0.9], colour=(0, 0, 0), label="one", ax=ax)
     assert not ax.patches
-    display.band([0.8, 0.9], colour=(0, 0, 0), label="two", ax=ax)
+    accuracy.band([0.8, 0.9], colour=(0, 0, 0), label="two", ax=ax)
     assert len(ax.patches) == 1
 
 
 def test_accuracy_against_names_its_points():
-    ax = display.accuracy_against({"a": {"Block 1": (0.02, [0.5, 0.6]), "Block 2": (2.0, [0.9, 0.9])}}, xlabel="size")
+    ax = accuracy.accuracy_against({"a": {"Block 1": (0.02, [0.5, 0.6]), "Block 2": (2.0, [0.9, 0.9])}}, xlabel="size")
     assert [text.get_text() for text in ax.texts] == ["Block 1", "Block 2"]
     assert ax.get_xscale() == "log"
 
 
 def test_heat_map_says_mean_and_error_and_leaves_gaps():
     means, errors = np.array([[0.5, np.nan], [0.75, 0.9]]), np.array([[0.01, np.nan], [np.nan, 0.02]])
-    ax = display.heat_map(
+    ax = accuracy.heat_map(
         means, errors, rows=["a", "b"], columns=["c", "d"], xlabel="x", ylabel="y", limits=(0, 1), scale=False
     )
     assert [text.get_text() for text in ax.texts] == ["50.0\n± 1.0", "75.0", "90.0\n± 2.0"]
@@ -113,5 +115,5 @@ def test_heat_map_says_mean_and_error_and_leaves_gaps():
 
 
 def test_groups_may_have_different_arms():
-    ax = display.points_and_means({"none": {"reference": [0.9]}, "1": {"a": [0.5], "b": [0.6]}})
+    ax = accuracy.points_and_means({"none": {"reference": [0.9]}, "1": {"a": [0.5], "b": [0.6]}})
     assert ax.get_legend_handles_labels()[1] == ["reference", "a", "b"]

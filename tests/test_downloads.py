@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from transferlens import datasets, downloads
-from transferlens.errors import DataError, ParameterError
-from transferlens.manifest import manifest
+from transferlens import datasets
+from transferlens.data import downloads
+from transferlens.data.manifest import manifest
+from transferlens.util.errors import DataError, ParameterError
 
 
 class Server(http.server.BaseHTTPRequestHandler):

@@ -9,9 +9,10 @@ import pytest
 import soundfile
 
 from transferlens import duplicates
-from transferlens.corruptions import CORRUPTIONS
-from transferlens.datasets import DataOptions
-from transferlens.features import FeatureCache, FeatureOptions, log_mel
+from transferlens.data.catalogue import DataOptions
+from transferlens.features.cache import FeatureCache
+from transferlens.features.corruptions import CORRUPTIONS
+from transferlens.features.logmel import FeatureOptions, log_mel
 
 SR = 8000
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from transferlens import engines
-from transferlens.errors import DataError, ParameterError, SweepError
+from transferlens.training import engines
+from transferlens.util.errors import DataError, ParameterError, SweepError
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from transferlens import ensemble
-from transferlens.errors import ParameterError
+from transferlens.compare.ensembles import Members, average, gather, row_of
+from transferlens.util.errors import ParameterError
 
 
 def members(logits, labels, folds=None, name="nets"):
     logits = np.asarray(logits, float)
     folds = np.array(folds or ["1"] * len(labels))
-    return ensemble.Members(name, tuple(f"seed {i}" for i in range(len(logits))), logits, np.asarray(labels), folds)
+    return Members(name, tuple(f"seed {i}" for i in range(len(logits))), logits, np.asarray(labels), folds)
 
 
 def logits_of(*probabilities):
@@ -28,24 +29,22 @@ def logits_of(*probabilities):
 def test_mean_of_softmax_outputs_not_of_logits():
     logits = np.array([[[10.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]])
     by_hand = np.mean([np.exp(each) / np.exp(each).sum(-1, keepdims=True) for each in logits], axis=0)
-    np.testing.assert_allclose(ensemble.average(logits), by_hand)
+    np.testing.assert_allclose(average(logits), by_hand)
     loud = np.array([[[4.0, 0.0]], [[0.0, 1.5]], [[0.0, 1.5]]])  # the mean logit says 0, the mean probability 1
     assert loud.mean(0).argmax() == 0
-    assert ensemble.average(loud).argmax() == 1
+    assert average(loud).argmax() == 1
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (0, 3, 2)])
 def test_bad_logits(shape):
     with pytest.raises(ParameterError, match=r"must be \(n_members, n_clips, n_classes\)"):
-        ensemble.average(np.zeros(shape))
+        average(np.zeros(shape))
 
 
 def test_scores_with_a_known_answer():
     """Each member errs on another clip, so that the mean errs on none."""
     right, wrong = [0.8, 0.2], [0.4, 0.6]
-    row = ensemble.row_of(
-        members(logits_of([right, right, wrong], [right, wrong, right], [wrong, right, right]), [0, 0, 0])
-    )
+    row = row_of(members(logits_of([right, right, wrong], [right, wrong, right], [wrong, right, right]), [0, 0, 0]))
     assert (row.n_clips, row.n_members) == (3, 3)
     assert row.single == pytest.approx(2 / 3)
     assert row.single_std == pytest.approx(0)
@@ -59,14 +58,14 @@ def test_scores_with_a_known_answer():
 
 def test_standard_deviation_is_over_members():
     one, other = [[0.9, 0.1]] * 4, [[0.9, 0.1]] * 2 + [[0.1, 0.9]] * 2
-    row = ensemble.row_of(members(logits_of(one, other), [0] * 4))
+    row = row_of(members(logits_of(one, other), [0] * 4))
     assert row.single == 0.75
     assert row.single_std == pytest.approx(np.std([1, 0.5], ddof=1))
 
 
 def test_alike_members_gain_nothing():
     each = np.random.default_rng(0).normal(size=(20, 3))
-    row = ensemble.row_of(members([each, each, each], np.arange(20) % 3))
+    row = row_of(members([each, each, each], np.arange(20) % 3))
     assert row.gain == row.gain_low == row.gain_high == row.disagreement == 0
     assert row.ambiguity == pytest.approx(0)
     assert row.nll == pytest.approx(row.nll_single)
@@ -75,7 +74,7 @@ def test_alike_members_gain_nothing():
 def test_sizes_are_over_all_subsets():
     rng = np.random.default_rng(0)
     nets = members(rng.normal(size=(4, 50, 3)), rng.integers(3, size=50))
-    found, row = ensemble.sizes(nets), ensemble.row_of(nets)
+    found, row = ensemble.sizes(nets), row_of(nets)
     assert (found[0].mean, found[-1].mean) == (pytest.approx(row.single), pytest.approx(row.accuracy))
     assert [row.n_subsets for row in found] == [4, 6, 4, 1]
     assert all(row.lowest <= row.mean <= row.highest for row in found)
@@ -91,7 +90,7 @@ def read(path):
 
 
 def test_folds_are_scored_together_and_seeds_are_members(seeds_store):
-    (found,) = ensemble.gather(seeds_store[0]["tuned"])
+    (found,) = gather(seeds_store[0]["tuned"])
     assert found.name == "test_resnet"
     assert found.names == ("test_resnet seed 0", "test_resnet seed 1", "test_resnet seed 2")
     assert found.logits.shape == (3, 16, 2)
@@ -103,7 +102,7 @@ def test_folds_are_scored_together_and_seeds_are_members(seeds_store):
 
 def test_arms_stand_apart_and_backbones_together(seeds_store):
     runs = [*seeds_store[0]["tuned"], *seeds_store[0]["scratch"], *seeds_store[0]["other"]]
-    found = {each.name: len(each.names) for each in ensemble.gather(runs)}
+    found = {each.name: len(each.names) for each in gather(runs)}
     assert found == {
         "test_resnet, pretrained": 3,
         "test_resnet, from scratch": 3,
@@ -114,25 +113,25 @@ def test_arms_stand_apart_and_backbones_together(seeds_store):
 
 def test_members_that_a_fold_lacks_are_left_out_and_named(seeds_store):
     runs = [run for run in seeds_store[0]["tuned"] if (run.config.fold, run.config.seed) != ("2", 1)]
-    (found,) = ensemble.gather(runs)
+    (found,) = gather(runs)
     assert found.names == ("test_resnet seed 0", "test_resnet seed 2")
-    assert ensemble.row_of(found).missing == "test_resnet seed 1"
+    assert row_of(found).missing == "test_resnet seed 1"
 
 
 def test_too_few_members(seeds_store):
     with pytest.raises(ParameterError, match="an ensemble takes at least 2"):
-        ensemble.gather(seeds_store[0]["tuned"][:1])
+        gather(seeds_store[0]["tuned"][:1])
     with pytest.raises(ParameterError, match="has 0 members of 'test_resnet' that every one of its 2 folds has"):
         runs = {(run.config.fold, run.config.seed): run for run in seeds_store[0]["tuned"]}
-        ensemble.gather([runs["1", 0], runs["2", 1]])
+        gather([runs["1", 0], runs["2", 1]])
 
 
 def test_members_of_other_clips_or_labels_are_refused(seeds_store):
     a, b = seeds_store[0]["tuned"][:2]
     with pytest.raises(ParameterError, match="differ in labels"):
-        ensemble.gather([a, dataclasses.replace(b, label_names=("x", "y"))])
+        gather([a, dataclasses.replace(b, label_names=("x", "y"))])
     with pytest.raises(ParameterError, match=r"differ in held-out clips \(fold\)"):
-        ensemble.gather([a, dataclasses.replace(b, clip_ids=tuple(reversed(b.clip_ids)))])
+        gather([a, dataclasses.replace(b, clip_ids=tuple(reversed(b.clip_ids)))])
 
 
 def test_command_on_runs(seeds_store, tmp_path, capsys):

@@ -11,10 +11,11 @@ import pytest
 import soundfile
 import torch
 
-from transferlens import datasets
-from transferlens.datasets import DataOptions
-from transferlens.errors import DataError, ParameterError
-from transferlens.features import FeatureCache, FeatureOptions, FeatureSettings, log_mel, mel_filters
+from transferlens.data import catalogue
+from transferlens.data.catalogue import DataOptions
+from transferlens.features.cache import FeatureCache
+from transferlens.features.logmel import FeatureOptions, FeatureSettings, log_mel, mel_filters
+from transferlens.util.errors import DataError, ParameterError
 
 
 def reference(y, *, sr, n_fft, width=250):
@@ -161,7 +162,7 @@ def test_fit_pad_crops():
 
 
 def test_options_need_one_or_three_windows(clips):
-    dataset = datasets.open_dataset(clips=clips)
+    dataset = catalogue.open_dataset(clips=clips)
     assert FeatureOptions(windows=(0.05,), hops=(0.02,)).settings(dataset).windows == (0.05,) * 3
     with pytest.raises(ParameterError, match="must be 3 lengths, or 1 for all"):
         FeatureOptions(windows=(0.05, 0.1), hops=(0.02, 0.02)).settings(dataset)
@@ -169,7 +170,7 @@ def test_options_need_one_or_three_windows(clips):
 
 @pytest.fixture
 def small(clips):
-    dataset = datasets.open_dataset(clips=clips)
+    dataset = catalogue.open_dataset(clips=clips)
     return dataset, FeatureSettings(dataset.sr, width=32)
 
 
@@ -290,7 +291,7 @@ def test_two_that_fill_one_cache_both_end_with_it(clips, tmp_path, monkeypatch):
 def test_a_part_that_is_damaged_is_made_again(clips, tmp_path, monkeypatch, damage):
     dataset = DataOptions(clips=clips, width=32).open()
     cache, again = (FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path / name) for name in ("a", "b"))
-    monkeypatch.setattr("transferlens.features.shutil.rmtree", lambda folder, **_: None)  # keeps the parts
+    monkeypatch.setattr("transferlens.features.logmel.shutil.rmtree", lambda folder, **_: None)  # keeps the parts
     cache.fill()
     (part,) = cache.path.with_suffix(".parts").iterdir()
     content = part.read_bytes()
@@ -307,14 +308,14 @@ def test_a_part_that_is_damaged_is_made_again(clips, tmp_path, monkeypatch, dama
 def test_whole_parts_are_used_and_count_as_room(clips, tmp_path, monkeypatch):
     dataset = DataOptions(clips=clips, width=32).open()
     cache, again = (FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path / name) for name in ("a", "b"))
-    monkeypatch.setattr("transferlens.features.shutil.rmtree", lambda folder, **_: None)
+    monkeypatch.setattr("transferlens.features.logmel.shutil.rmtree", lambda folder, **_: None)
     cache.fill()
     parts = cache.path.with_suffix(".parts")
     again.path.parent.mkdir()
     parts.rename(again.path.with_suffix(".parts"))
     monkeypatch.setattr(FeatureCache, "compute", lambda *_: pytest.fail("computed again"))
     asked = []
-    monkeypatch.setattr("transferlens.features.check_space", lambda path, nbytes: asked.append(nbytes))
+    monkeypatch.setattr("transferlens.util.files.check_space", lambda path, nbytes: asked.append(nbytes))
     again.fill()
     assert asked == [again.nbytes]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from transferlens.errors import DataError, ParameterError
-from transferlens.files import (
+from transferlens.util.errors import DataError, ParameterError
+from transferlens.util.files import (
     check_space,
     check_writable,
     clear_left,

@@ -16,14 +16,17 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transferlens import study as study_file
-from transferlens import weights
-from transferlens.audit import unreadable
-from transferlens.datasets import DataOptions
-from transferlens.errors import TransferLensError
-from transferlens.features import FeatureCache, FeatureOptions
-from transferlens.plan import TransferPlan
-from transferlens.runs import load_run, progress, read_state, scan, summarise
+from transferlens import study
+from transferlens.data.audit import unreadable
+from transferlens.data.catalogue import DataOptions
+from transferlens.features.cache import FeatureCache
+from transferlens.features.logmel import FeatureOptions
+from transferlens.models import weights
+from transferlens.models.plan import TransferPlan
+from transferlens.store.listing import progress, scan, summarise
+from transferlens.store.run import load_run
+from transferlens.store.runfile import read_state
+from transferlens.util.errors import TransferLensError
 
 CASES = int(os.environ.get("TRANSFERLENS_FUZZ", "40"))
 # Seconds that a case may take, on a busy machine.
@@ -120,7 +123,7 @@ def test_sounds(tmp_path, data, kind):
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory, clips, weights_file):
     """A run file, a snapshot and a feature cache, small ones."""
-    from transferlens.sweep import Study, SweepOptions
+    from transferlens.training.sweep import Study, SweepOptions
 
     folder = tmp_path_factory.mktemp("fuzz")
     options = SweepOptions(
@@ -192,7 +195,7 @@ def test_study_files(tmp_path, data):
     text = b'[all]\nfolds = ["1"]\n[[run]]\ncommand = "train"\nepochs = 1\n'
     path = tmp_path / "study.toml"
     path.write_bytes(data.draw(st.one_of(st.binary(max_size=60), changed(text))))
-    own_errors_only(lambda: [step.argv() for step in study_file.read(path)])
+    own_errors_only(lambda: [step.argv() for step in study.read(path)])
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from transferlens import index
-from transferlens.errors import CheckpointError
+from transferlens.store import index
+from transferlens.util.errors import CheckpointError
 
 
 class Reader:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from transferlens import input_form
-from transferlens.runs import load_run
+from transferlens.store.run import load_run
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_arms_do_not_follow_the_preset():
 
 def test_a_clip_and_a_slower_one_give_nearly_the_same_picture():
     """By the features alone: bursts of noise, played slower by resampling their envelope."""
-    from transferlens.features import FeatureSettings
+    from transferlens.features.logmel import FeatureSettings
 
     def bursts(seconds, sr=16000):
         rng, t = np.random.default_rng(0), np.linspace(0, 1, int(seconds * sr), endpoint=False)

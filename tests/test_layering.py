@@ -1,4 +1,4 @@
-"""Imports go one way: errors first, analyses last; siblings never import each other."""
+"""The floors of the house: a folder imports only folders to its left, and no imports go in a circle."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,40 +15,25 @@ import transferlens
 from transferlens import cli
 
 PACKAGE = Path(transferlens.__file__).parent
-# Siblings: what no line below names.
-ANALYSES: list[str] = []
-# Each module may import those of earlier lines only.
-LAYERS = [
-    ["errors", "lazy", "memory"],
-    ["processes"],
-    ["cli", "files", "engines"],
-    ["claims"],
-    ["index"],
-    ["stats", "predictions", "corruptions", "canonical", "shapes", "manifest", "features"],
-    ["moments", "display", "synth", "layouts", "augment", "downloads"],
-    ["similarity", "audit"],
-    ["listen"],
-    ["datasets"],
-    ["network"],
-    ["weights", "layerwise", "attribution", "attribution_scores"],
-    ["backbones"],
-    ["plan"],
-    ["config"],
-    ["runs", "inputs", "precision"],
-    ["trainer", "explanations", "planning"],
-    ["saliency_tables", "explorer"],
-    ["saliency_figures"],
-    ["sweep"],
-    ["by_block"],
-    ANALYSES,
-    ["tables", "robustness", "demo"],
-    ["report"],
-    ["study"],
-    ["__main__", "__init__"],
+# Folders of one line do not import each other; those of a line import earlier lines only.
+FLOORS = [
+    ["util"],
+    ["data", "models"],
+    ["features", "measures"],
+    ["store", "plots"],
+    ["training", "explain"],
+    ["compare"],
 ]
-ANALYSES += sorted({path.stem for path in PACKAGE.glob("*.py")} - {module for layer in LAYERS for module in layer})
-RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
-HEAVY = ("torch", "timm", "matplotlib", "seaborn", "scipy", "librosa", "h5py", "captum")
+RANK = {folder: rank for rank, floor in enumerate(FLOORS) for folder in floor}
+HEAVY = ("torch", "timm", "matplotlib", "seaborn", "scipy", "librosa", "h5py", "captum", "pandas", "sklearn")
+
+
+def name_of(path: Path) -> str:
+    """A module's name inside the package: "store.run", "cli"; a folder's for its __init__."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def import_nodes(path: Path) -> list[ast.Import | ast.ImportFrom]:
@@ -63,50 +49,83 @@ def import_nodes(path: Path) -> list[ast.Import | ast.ImportFrom]:
 
 
 def imports(path: Path) -> set[str]:
-    """Modules of the package that a file imports."""
-    found = set(re.findall(r'lazy\.load\("transferlens\.(\w+)"\)', path.read_text()))
+    """Modules of the package that a file imports, at once or lazily."""
+    found = set(re.findall(r'lazy\.load\("transferlens\.([\w.]+)"\)', path.read_text()))
     for node in import_nodes(path):
-        if isinstance(node, ast.ImportFrom) and node.module == "transferlens":
-            found |= {alias.name for alias in node.names} & RANK.keys()
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("transferlens."):
-            found.add(node.module.split(".")[1])
-    return found
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "transferlens":
+            inside = node.module.removeprefix("transferlens").removeprefix(".")
+            for alias in node.names:
+                dotted = f"{inside}.{alias.name}".removeprefix(".")
+                found.add(dotted if dotted in MODULES else inside)
+    return found - {""}
 
 
-def drawing_libraries(path: Path) -> set[str]:
-    """Which of matplotlib and seaborn a file imports, at once or lazily."""
+IMPORTS = {module: imports(path) for module, path in MODULES.items() if module != "__init__"}
+
+
+def floor(module: str) -> int:
+    """The floor of a module's folder; the top level is above all folders."""
+    return RANK[module.split(".")[0]] if module.split(".")[0] in RANK else len(FLOORS)
+
+
+def folder(module: str) -> str:
+    return module.split(".")[0] if module.split(".")[0] in RANK else ""
+
+
+def libraries(path: Path) -> set[str]:
+    """The libraries that a file imports, at once or lazily."""
     names = re.findall(r'lazy\.load\("(\w+)"\)', path.read_text())
     for node in import_nodes(path):
-        from_another = isinstance(node, ast.ImportFrom) and node.module != "transferlens.lazy"
+        from_another = isinstance(node, ast.ImportFrom) and node.module != "transferlens.util.lazy"
         names += [node.module or ""] if from_another else [alias.name for alias in node.names]
-    return {name.split(".")[0] for name in names} & {"matplotlib", "images", "seaborn"}
+    return {name.split(".")[0] for name in names}
 
 
-def test_every_layer_is_of_modules_and_every_analysis_a_command():
-    assert {path.stem for path in PACKAGE.glob("*.py")} == RANK.keys()
-    assert set(ANALYSES) <= cli.COMMANDS.keys()
+def test_every_folder_has_its_floor():
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    assert folders == set(RANK)
 
 
-def test_the_stub_of_the_package_names_every_module():
-    named = re.findall(r"^from \. import (\w+) as \1$", (PACKAGE / "__init__.pyi").read_text(), re.MULTILINE)
-    assert named == sorted(RANK.keys() - {"__init__", "__main__"})
+def test_every_file_at_the_top_is_a_command():
+    files = {module for module in MODULES if folder(module) == ""}
+    assert files == {*cli.COMMANDS, "cli", "options", "__main__", "__init__"}
 
 
-@pytest.mark.parametrize("module", sorted(RANK))
-def test_imports_go_one_way(module):
-    upward = {other for other in imports(PACKAGE / f"{module}.py") if RANK[other] >= RANK[module]}
-    assert not upward
+@pytest.mark.parametrize("module", sorted(IMPORTS))
+def test_imports_go_to_the_left(module):
+    wrong = {
+        other
+        for other in IMPORTS[module]
+        if floor(other) > floor(module) or (floor(other) == floor(module) and folder(other) != folder(module))
+    }
+    assert not wrong
 
 
-@pytest.mark.parametrize("module", sorted(RANK.keys() - {"network", "weights", "precision", "__main__"}))
+def test_no_imports_go_in_a_circle():
+    TopologicalSorter(IMPORTS).prepare()  # raises CycleError, with the circle
+
+
+def test_questions_do_not_import_each_other():
+    def questions(modules):
+        return {other for other in modules if folder(other) == ""} - {"cli", "options"}
+
+    assert {module: questions(IMPORTS[module]) for module in cli.COMMANDS if questions(IMPORTS[module])} == {}
+
+
+def test_only_plots_draws():
+    drawing = {module for module, path in MODULES.items() if libraries(path) & {"matplotlib", "images", "seaborn"}}
+    assert {folder(module) for module in drawing} == {"plots"}
+    assert not [module for module, path in MODULES.items() if "plt.show" in path.read_text()]
+
+
+def test_only_the_top_level_knows_the_command_line():
+    knows = {m for m, p in MODULES.items() if IMPORTS.get(m, set()) & {"cli", "options"} or "tyro" in libraries(p)}
+    assert {folder(module) for module in knows} == {""}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"models.network", "models.weights", "models.precision"}))
 def test_importing_loads_nothing_heavy(module):
     name = "transferlens" if module == "__init__" else f"transferlens.{module}"
     code = f"import sys, {name}; print([m for m in {HEAVY} if m in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
-
-
-def test_only_display_draws():
-    for path in PACKAGE.glob("*.py"):
-        assert bool(drawing_libraries(path)) == (path.stem == "display"), path
-        assert "plt.show" not in path.read_text()

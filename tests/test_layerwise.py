@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from transferlens import backbones, layerwise
-from transferlens.errors import ParameterError
-from transferlens.plan import TransferPlan
-from transferlens.similarity import cka
+from transferlens.measures import layerwise
+from transferlens.measures.similarity import cka
+from transferlens.models.build import skeleton
+from transferlens.models.plan import TransferPlan
+from transferlens.util.errors import ParameterError
 
 SIZE = (128, 64)
 
 
 def network(name="test_resnet", seed=0, **plan):
-    return backbones.skeleton(name, n_classes=3, plan=TransferPlan(None, **plan), seed=seed).eval()
+    return skeleton(name, n_classes=3, plan=TransferPlan(None, **plan), seed=seed).eval()
 
 
 def clips(n=6, seed=0):

@@ -5,9 +5,11 @@ import logging
 import pytest
 from audio_files import SR, table, tone, two_by_two, write
 
-from transferlens import layouts
-from transferlens.datasets import open_dataset, unreadable
-from transferlens.errors import DataError, ParameterError
+from transferlens.data import readers
+from transferlens.data.audit import unreadable
+from transferlens.data.catalogue import open_dataset
+from transferlens.util.errors import DataError, ParameterError
+from transferlens.util.text import natural
 
 
 @pytest.fixture
@@ -119,14 +121,14 @@ def test_esc50_and_its_subset(tmp_path, caplog):
 
 def test_names_sort_as_people_count():
     names = ["10", "2", "02", "1" * 5000, "fold3", "fold10", ""]
-    assert sorted(names, key=layouts.natural) == ["", "02", "2", "10", "1" * 5000, "fold3", "fold10"]
+    assert sorted(names, key=natural) == ["", "02", "2", "10", "1" * 5000, "fold3", "fold10"]
 
 
 def test_a_link_in_a_circle_is_named(tmp_path):
     (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
     (tmp_path / "clips.csv").write_text("path,label,fold\nloop.wav,a,1\n")
     with pytest.raises(DataError, match="loop.wav"):
-        layouts.read_user_table(tmp_path / "clips.csv")
+        readers.read_user_table(tmp_path / "clips.csv")
 
 
 def test_missing_files_are_named_at_once(tmp_path):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from transferlens import listen
-from transferlens.errors import ParameterError
-from transferlens.features import FeatureSettings
+from transferlens.explain import listen
+from transferlens.features.logmel import FeatureSettings
+from transferlens.util.errors import ParameterError
 
 SR = 16_000
 

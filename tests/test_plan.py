@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from transferlens import cli, plan
-from transferlens.errors import ParameterError
-from transferlens.plan import PlanOptions, TransferPlan
+from transferlens import cli
+from transferlens.models import plan
+from transferlens.models.plan import PlanOptions, TransferPlan
+from transferlens.util.errors import ParameterError
 
 TABLE = [
     (TransferPlan.finetune(), (4, None, 4), "p4-none-4"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from transferlens import precision
-from transferlens.errors import ParameterError
-from transferlens.plan import TransferPlan
+from transferlens.models import precision
+from transferlens.models.plan import TransferPlan
+from transferlens.util.errors import ParameterError
 
 CPU = torch.device("cpu")
 
@@ -21,8 +21,9 @@ def able(monkeypatch):
     return make
 
 
-def point(study, **options):
-    return study(folds=("1",), **options).points(TransferPlan())[0]
+def choose(study, *, plan=None, **options):
+    point = study(folds=("1",), **options).points(plan or TransferPlan())[0]
+    return precision.choose(point.training.precision, CPU, **point.computed)
 
 
 @pytest.mark.parametrize(
@@ -37,15 +38,14 @@ def point(study, **options):
 )
 def test_auto_is_bf16_where_the_processor_computes_in_it_and_rightly(study, able, names, width, expected):
     able(*names)
-    assert precision.choose(point(study, width=width), CPU) == expected
+    assert choose(study, width=width) == expected
 
 
 def test_maps_of_unpadded_networks_narrow_faster(study, able):
     able("amx_bf16")
-    made = study(folds=("1",), backbone=("inception_v3",), width=90)
-    assert precision.choose(made.points(TransferPlan.scratch())[0], CPU) == "fp32"
-    made = study(folds=("1",), backbone=("inception_v3",), width=128)
-    assert precision.choose(made.points(TransferPlan.scratch())[0], CPU) == "bf16"
+    scratch = TransferPlan.scratch()
+    assert choose(study, plan=scratch, backbone=("inception_v3",), width=90) == "fp32"
+    assert choose(study, plan=scratch, backbone=("inception_v3",), width=128) == "bf16"
 
 
 def test_wrong_precision_is_refused_before_features_are_computed(study, able):
@@ -59,13 +59,13 @@ def test_wrong_precision_is_refused_before_features_are_computed(study, able):
 @pytest.mark.parametrize("asked", ["bf16", "fp32"])
 def test_what_is_asked_for(study, able, asked):
     able()
-    assert precision.choose(point(study, precision=asked), CPU) == asked
+    assert choose(study, precision=asked) == asked
 
 
 def test_bf16_where_it_is_known_to_be_wrong(study, able):
     able("amx_bf16")
     with pytest.raises(ParameterError, match="width=32.* one column wide .* use fp32, or a larger width"):
-        precision.choose(point(study, precision="bf16"), CPU)
+        choose(study, precision="bf16")
 
 
 def gradients(x, layer, *, precision_):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from transferlens import predictions
-from transferlens.errors import ParameterError
+from transferlens.measures import predictions
+from transferlens.util.errors import ParameterError
 
 
 def some(n_members=4, n_clips=60, n_classes=3, seed=0, sharpness=2.0):

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from transferlens import backbones, probe
-from transferlens.plan import BLOCKS, TransferPlan
+from transferlens import probe
+from transferlens.models.build import skeleton
+from transferlens.models.plan import BLOCKS, TransferPlan
 
 
 def test_plans():
@@ -19,7 +20,7 @@ def test_plans():
 
 @pytest.mark.parametrize("plan", [plan for plans in probe.ANALYSIS.plans.values() for plan in plans.values()], ids=str)
 def test_only_the_head_is_trained(plan):
-    network = backbones.skeleton("test_resnet", n_classes=3, plan=plan)
+    network = skeleton("test_resnet", n_classes=3, plan=plan)
     trained = {network.block_of(name) for name, tensor in network.named_parameters() if tensor.requires_grad}
     assert trained == {"head"}
 

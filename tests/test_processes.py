@@ -11,7 +11,7 @@ import weakref
 
 import pytest
 
-from transferlens import processes
+from transferlens.util import processes
 
 
 def test_living_dead_and_dead_but_not_asked_after():

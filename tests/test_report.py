@@ -13,16 +13,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from transferlens import display, explorer, report
-from transferlens.runs import list_runs, scan
+from transferlens import report
+from transferlens.explain import explorer
+from transferlens.plots import style
+from transferlens.store.listing import list_runs, scan
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def figure(folder, stem="ensemble"):
-    fig, axes = display.new_figure(1, 1, width=3, height=2)
+    fig, axes = style.new_figure(1, 1, width=3, height=2)
     axes[0, 0].plot([0, 1])
-    display.save_figure(fig, folder / stem)
+    style.save_figure(fig, folder / stem)
 
 
 def arguments(seeds_store, figures, *more):

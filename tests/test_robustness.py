@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from transferlens import robustness, stats
-from transferlens.datasets import DataOptions
+from transferlens import robustness
+from transferlens.data.catalogue import DataOptions
+from transferlens.measures import stats
 
 
 def options_of(folder):

@@ -11,10 +11,14 @@ import pytest
 import torch
 
 from transferlens import runs
-from transferlens.errors import CheckpointError, ParameterError
-from transferlens.features import FeatureSettings
-from transferlens.plan import TransferPlan
-from transferlens.runs import RunConfig, Training, arm_names, list_runs, load_run, seal, summarise
+from transferlens.features.logmel import FeatureSettings
+from transferlens.models.build import build
+from transferlens.models.plan import TransferPlan
+from transferlens.store.config import RunConfig, Training
+from transferlens.store.listing import list_runs, summarise
+from transferlens.store.run import arm_names, load_run
+from transferlens.store.runfile import read_state, seal, write_state
+from transferlens.util.errors import CheckpointError, ParameterError
 
 CONFIG = RunConfig(
     dataset="esc10",
@@ -162,9 +166,8 @@ def test_history_agrees_with_logits(run):
 
 
 def test_initial_state_is_that_of_the_builder(run, weights_file):
-    from transferlens import backbones
 
-    built = backbones.build("test_resnet", n_classes=2, plan=TransferPlan(), weights=weights_file).state_dict()
+    built = build("test_resnet", n_classes=2, plan=TransferPlan(), weights=weights_file).state_dict()
     initial, final = run.initial_state(), run.final_state()
     assert initial.keys() == built.keys() == final.keys()
     assert all(torch.equal(initial[name], built[name]) for name in built)
@@ -240,9 +243,9 @@ def test_a_cut_file_is_always_refused(run, tmp_path, share):
 
 
 def test_run_under_way_is_refused_and_listed(run, tmp_path):
-    state = runs.read_state(run.path)
+    state = read_state(run.path)
     partial = tmp_path / "store" / "x.partial"
-    runs.write_state(partial, dataclasses.replace(state, history={k: v[:1] for k, v in state.history.items()}))
+    write_state(partial, dataclasses.replace(state, history={k: v[:1] for k, v in state.history.items()}))
     with pytest.raises(CheckpointError, match="has finished 1 of 2 epochs"):
         load_run(partial)
     (summary,) = list_runs(tmp_path / "store")

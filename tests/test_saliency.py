@@ -10,14 +10,17 @@ import pytest
 import soundfile
 import torch
 
-from transferlens import backbones, explanations, saliency, saliency_tables, stats
-from transferlens.datasets import DataOptions
-from transferlens.plan import TransferPlan
-from transferlens.runs import load_run
+from transferlens import saliency
+from transferlens.data.catalogue import DataOptions
+from transferlens.explain import explanations, scores
+from transferlens.measures import stats
+from transferlens.models import build
+from transferlens.models.plan import TransferPlan
+from transferlens.store.run import load_run
 
 
 def trained(folder, weights_file, **data):
-    from transferlens.sweep import Study, SweepOptions
+    from transferlens.training.sweep import Study, SweepOptions
 
     made = Study(
         SweepOptions(
@@ -141,7 +144,7 @@ def test_randomised_networks_are_no_run_s_own_start(store):
     held_out = explanations.heldout_clips(run, DataOptions(clips=clips), folder / "cache").pick([0])
     options = explanations.ExplanationOptions(max_steps=8)
     for seed in (0, 1):
-        start = backbones.skeleton("test_resnet", n_classes=len(run.label_names), plan=run.config.plan, seed=seed)
+        start = build.skeleton("test_resnet", n_classes=len(run.label_names), plan=run.config.plan, seed=seed)
         config = dataclasses.replace(run.config, seed=seed)
         mine = dataclasses.replace(run, config=config)
         found = explanations.explain("it", mine, start, held_out, options, torch.device("cpu"))
@@ -161,8 +164,8 @@ def test_sounds_of_clips_of_one_name_are_apart(tmp_path):
 
 
 def test_shares_of_clips_have_the_interval_of_a_share(tmp_path):
-    row = saliency_tables.Row(*["x"] * 6, 0.5, "x", "ig", "silence", 8, 1.0, 0.0, {"points_into_event": 1.0})
-    (found,) = saliency_tables.summary([dataclasses.replace(row, subset="all")] * 20)
+    row = scores.Row(*["x"] * 6, 0.5, "x", "ig", "silence", 8, 1.0, 0.0, {"points_into_event": 1.0})
+    (found,) = scores.summary([dataclasses.replace(row, subset="all")] * 20)
     expected = stats.wilson_interval(20, 20)
     assert (found.mean, found.low, found.high) == (1.0, expected.low, expected.high)
     assert found.low < 0.9

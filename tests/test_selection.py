@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from transferlens import selection
-from transferlens.errors import ParameterError
-from transferlens.plan import TransferPlan
-from transferlens.runs import load_run
-from transferlens.sweep import Study, SweepOptions
+from transferlens.models.plan import TransferPlan
+from transferlens.store.run import load_run
+from transferlens.training.sweep import Study, SweepOptions
+from transferlens.util.errors import ParameterError
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from transferlens import similarity
-from transferlens.errors import ParameterError
-from transferlens.moments import FEWEST_GROUPS
-from transferlens.similarity import MEASURES, Moments, chance, cka, pwcca, svcca
+from transferlens.measures import similarity
+from transferlens.measures.cca import MEASURES
+from transferlens.measures.similarity import chance, cka, pwcca, svcca
+from transferlens.measures.streaming import FEWEST_GROUPS, Moments
+from transferlens.util.errors import ParameterError
 
 VARIANCES = (1.0, 0.99, 0.9)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from transferlens import stats
-from transferlens.errors import ParameterError
-from transferlens.stats import Interval, by_fold, fold_means, mean_interval, standard_error
+from transferlens.measures import stats
+from transferlens.measures.stats import Interval, by_fold, fold_means, mean_interval, standard_error
+from transferlens.util.errors import ParameterError
 
 
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.99])

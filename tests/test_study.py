@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from transferlens import study
-from transferlens.errors import ParameterError
 from transferlens.study import Step
+from transferlens.util.errors import ParameterError
 
 PAPER = Path(__file__).parents[1] / "analyses" / "paper.toml"
 

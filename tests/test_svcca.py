@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from transferlens import svcca, train
-from transferlens.errors import CheckpointError, ParameterError
-from transferlens.plan import TransferPlan
-from transferlens.runs import check_alike, load_run, seal
+from transferlens.models.plan import TransferPlan
+from transferlens.store.run import check_alike, load_run
+from transferlens.store.runfile import seal
+from transferlens.util.errors import CheckpointError, ParameterError
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def store(tmp_path_factory, weights_file):
     """Finished runs of two arms and two seeds, and where their features are cached."""
     from conftest import write_clips
 
-    from transferlens.sweep import Study, SweepOptions
+    from transferlens.training.sweep import Study, SweepOptions
 
     folder = tmp_path_factory.mktemp("svcca")
     made = Study(

@@ -19,11 +19,14 @@ import numpy as np
 import pytest
 import torch
 
-from transferlens import claims, runs, sweep, trainer
-from transferlens.errors import CheckpointError, DataError, DryRun, ParameterError, SweepError
-from transferlens.plan import TransferPlan
-from transferlens.runs import load_run, read_state
-from transferlens.sweep import PRESETS, SweepOptions
+from transferlens import runs
+from transferlens.models.plan import TransferPlan
+from transferlens.store import listing, locks
+from transferlens.store.run import load_run
+from transferlens.store.runfile import read_state
+from transferlens.training import sweep, trainer
+from transferlens.training.sweep import PRESETS, SweepOptions
+from transferlens.util.errors import CheckpointError, DataError, DryRun, ParameterError, SweepError
 
 
 def test_points_are_backbones_folds_and_seeds(study):
@@ -305,7 +308,7 @@ def test_failures_are_kept_beside_the_store_until_mended(study, monkeypatch, cap
     assert runs.main(["--runs", str(made.options.runs)]) == 0
     assert f"failed: {point.id} (ZeroDivisionError" in capsys.readouterr().out
     made.gather([point])
-    assert runs.failed(made.options.runs) == {}
+    assert listing.failed(made.options.runs) == {}
     assert {path.suffix for path in made.options.runs.rglob("*") if path.is_file()} == {".h5"}
 
 
@@ -324,7 +327,7 @@ def test_runs_that_others_train_are_awaited(study, monkeypatch):
             threading.Timer(0.3, finish).start()
         return train(config, *rest, **options)
 
-    held = claims.claim(first)
+    held = locks.claim(first)
 
     def finish():
         held.__exit__(None, None, None)
@@ -373,8 +376,8 @@ def test_what_goes_on_in_a_store(study):
     made = study(epochs=1)
     points = made.points(TransferPlan())
     made.gather(points[:1])
-    with claims.claim(points[1].path(made.options.runs)):
-        text = runs.progress(made.options.runs)
+    with locks.claim(points[1].path(made.options.runs)):
+        text = listing.progress(made.options.runs)
     assert "1 runs done, 1 under way" in text
     assert f"{points[1].id}  first epoch  process {os.getpid()} on " in text
 

@@ -9,21 +9,23 @@ import numpy as np
 import pytest
 import soundfile
 
-from transferlens import features, synth
-from transferlens.errors import ParameterError
-from transferlens.manifest import manifest
+from transferlens import synth
+from transferlens.data import synthetic
+from transferlens.data.manifest import manifest
+from transferlens.features import event_mask, logmel
+from transferlens.util.errors import ParameterError
 
 ROW = manifest()["synth"]
 # Over the 16-bit samples of all mixtures, little-endian, in the order of the ids. A change of it is a change
 # of the data set: old results on it no longer compare.
 PINNED = "6783200dbe9822d015b9a5a7f05c803d74575491f0f12a884bc3569a831bea13"
-SPECS = synth.specs()
+SPECS = synthetic.specs()
 
 
 @pytest.fixture(scope="module")
 def stems():
     """Stems of every clip, by id."""
-    return {spec.id: synth.render(spec.id) for spec in SPECS}
+    return {spec.id: synthetic.render(spec.id) for spec in SPECS}
 
 
 def place(spec, kind):
@@ -46,10 +48,10 @@ def test_mixtures_are_pinned(stems):
 
 
 def test_a_clip_does_not_depend_on_those_made_before():
-    first = synth.render(SPECS[7].id).mixture.copy()
-    synth.render.cache_clear()
+    first = synthetic.render(SPECS[7].id).mixture.copy()
+    synthetic.render.cache_clear()
     np.random.seed(3)  # noqa: NPY002
-    np.testing.assert_array_equal(synth.render(SPECS[7].id).mixture, first)
+    np.testing.assert_array_equal(synthetic.render(SPECS[7].id).mixture, first)
 
 
 def test_size_agrees_with_the_manifest(stems):
@@ -60,7 +62,7 @@ def test_size_agrees_with_the_manifest(stems):
 
 
 def test_ids_are_unique_and_sorted():
-    assert list(synth.clip_ids()) == sorted(set(synth.clip_ids()))
+    assert list(synthetic.clip_ids()) == sorted(set(synthetic.clip_ids()))
 
 
 def test_stems_sum_to_the_mixture_without_clipping(stems):
@@ -140,14 +142,14 @@ SOME = [spec for spec in SPECS if spec.group.endswith(("f1-g0", "f3-g2"))]
 
 def mel_power(samples):
     y = samples.astype(np.float32) / 32768
-    return np.exp(features.log_mel(y, sr=ROW.sr, width=ROW.width)) - features.FLOOR
+    return np.exp(logmel.log_mel(y, sr=ROW.sr, width=ROW.width)) - logmel.FLOOR
 
 
 @pytest.mark.parametrize("label", sorted({spec.label for spec in SPECS}))
 def test_mask_holds_the_event_and_nothing_else(label, stems):
     shares = []
     for spec in (spec for spec in SOME if spec.label == label):
-        mask, event = synth.event_mask(spec.id), mel_power(stems[spec.id].event)
+        mask, event = event_mask.event_mask(spec.id), mel_power(stems[spec.id].event)
         rest = mel_power(stems[spec.id].background + stems[spec.id].distractor)
         shares.append((event * mask).sum(axis=(1, 2)) / event.sum(axis=(1, 2)))
         assert (rest * mask).sum() < 0.2 * (event * mask).sum()
@@ -161,33 +163,33 @@ def test_mask_holds_the_event_and_nothing_else(label, stems):
 
 def test_mask_of_a_pure_event_is_the_whole_event(monkeypatch, stems):
     event = stems[SPECS[0].id].event
-    alone = synth.Stems(event, np.zeros_like(event), np.zeros_like(event))
+    alone = synthetic.Stems(event, np.zeros_like(event), np.zeros_like(event))
     monkeypatch.setattr(synth, "render", lambda id: alone)
     power = mel_power(event)
     loud = power > power.max(axis=(1, 2), keepdims=True) * 10**-3.9
-    assert synth.event_mask(SPECS[0].id)[loud].all()
+    assert event_mask.event_mask(SPECS[0].id)[loud].all()
 
 
 def test_mask_follows_the_features():
     id = SPECS[0].id
-    assert synth.event_mask(id).shape == (3, 128, ROW.width)
-    small = synth.event_mask(id, sr=16000, n_mels=64, width=40)
+    assert event_mask.event_mask(id).shape == (3, 128, ROW.width)
+    small = event_mask.event_mask(id, sr=16000, n_mels=64, width=40)
     assert small.shape == (3, 64, 40)
     # The event lies below 4 kHz, and takes up more of the axis where that ends at 8 kHz than at 11 kHz.
-    top = [np.flatnonzero(mask.any(axis=(0, 2))).max() / mask.shape[1] for mask in (synth.event_mask(id), small)]
+    top = [np.flatnonzero(mask.any(axis=(0, 2))).max() / mask.shape[1] for mask in (event_mask.event_mask(id), small)]
     assert top[1] > top[0]
 
 
 def test_digest_tells_clips_and_code_apart(monkeypatch):
-    digests = {synth.digest(id) for id in synth.clip_ids()}
+    digests = {synthetic.digest(id) for id in synthetic.clip_ids()}
     assert len(digests) == len(SPECS)
-    monkeypatch.setattr(synth, "RECIPE", synth.RECIPE + 1)
-    assert synth.digest.__wrapped__(SPECS[0].id) not in digests
+    monkeypatch.setattr(synth, "RECIPE", synthetic.RECIPE + 1)
+    assert synthetic.digest.__wrapped__(SPECS[0].id) not in digests
 
 
 def test_unknown_id_is_refused():
     with pytest.raises(ParameterError, match="'dog-1' is no clip of the synth"):
-        synth.render("dog-1")
+        synthetic.render("dog-1")
 
 
 def test_export_is_what_was_rendered(tmp_path):
@@ -199,7 +201,7 @@ def test_export_is_what_was_rendered(tmp_path):
     assert [row["group"] for row in rows] == [spec.group for spec in chosen]
     for row, spec in zip(rows, chosen, strict=True):
         samples, sr = soundfile.read(tmp_path / "out" / row["path"], dtype="int16")
-        np.testing.assert_array_equal(samples, synth.render(spec.id).mixture)
+        np.testing.assert_array_equal(samples, synthetic.render(spec.id).mixture)
         assert sr == ROW.sr
 
 
@@ -208,7 +210,7 @@ def test_exported_masks_are_the_event_masks(tmp_path):
     synth.export(tmp_path, SPECS[:2])
     with h5py.File(tmp_path / "masks.h5") as file:
         assert list(file["clips"].asstr()) == [f"{spec.id}.wav" for spec in SPECS[:2]]
-        np.testing.assert_array_equal(file["masks"][1], synth.event_mask(SPECS[1].id))
+        np.testing.assert_array_equal(file["masks"][1], event_mask.event_mask(SPECS[1].id))
 
 
 def test_export_overwrites_nothing(tmp_path, capsys):

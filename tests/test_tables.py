@@ -9,16 +9,19 @@ import h5py
 import numpy as np
 import pytest
 
-from transferlens import ensemble, tables
-from transferlens.runs import list_runs, seal
+from transferlens import tables
+from transferlens.compare.ensembles import gather, row_of
+from transferlens.compare.published import COLUMNS, cells, published
+from transferlens.store.listing import list_runs
+from transferlens.store.runfile import seal
 
 
 def found_in(folder):
-    return {(c.dataset, c.backbone, c.column): c for c in tables.cells(list_runs(folder))}
+    return {(c.dataset, c.backbone, c.column): c for c in cells(list_runs(folder))}
 
 
 def test_published_values_have_sources():
-    values = tables.published()
+    values = published()
     assert values["esc50", "densenet201", "pretrained"].accuracy == 91.16
     assert values["urbansound8k", "inception_v3", "ensemble"].accuracy == 86.34
     assert ("gtzan", "resnet50", "ensemble") not in values
@@ -38,8 +41,8 @@ def test_cells_are_over_the_clips_of_all_folds(seeds_store):
         assert cell.accuracy == pytest.approx(np.mean(accuracies))
         assert cell.std == pytest.approx(np.std(accuracies, ddof=1))
         assert (cell.n_seeds, cell.n_folds, cell.n_clips, cell.missing) == (3, 2, 16, "")
-    (members,) = ensemble.gather(arms["tuned"])
-    expected = 100 * ensemble.row_of(members).accuracy
+    (members,) = gather(arms["tuned"])
+    expected = 100 * row_of(members).accuracy
     assert found["tones", "test_resnet", "ensemble"].accuracy == pytest.approx(expected)
 
 
@@ -74,7 +77,7 @@ def test_command_writes_three_formats(seeds_store, tmp_path, capsys):
     assert "test\\_resnet" in tex
     assert r"$\pm$" in tex
     with (tmp_path / "tables.csv").open() as file:
-        assert {row["column"] for row in csv.DictReader(file)} == set(tables.COLUMNS)
+        assert {row["column"] for row in csv.DictReader(file)} == set(COLUMNS)
 
 
 def test_no_store_or_nothing_in_it(tmp_path, capsys):
@@ -96,7 +99,7 @@ def test_runs_that_keep_an_inner_fold_have_a_cell_of_their_own(seeds_store, tmp_
             file["config"].attrs["inner_fold"] = "3"
             file["history"]["inner_accuracy"] = file["history"]["heldout_accuracy"][:]
         seal(other)
-    found = tables.cells(list_runs(tmp_path / "runs"))
+    found = cells(list_runs(tmp_path / "runs"))
     mine = {cell.setting: cell for cell in found if (cell.backbone, cell.column) == ("test_resnet", "ensemble")}
     plain = "1 epoch, lr 0.001, width 32, batch_size 8"
     nested = f"{plain}, an inner fold kept from training"

@@ -16,10 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transferlens import files, inputs, trainer
-from transferlens.errors import CheckpointError, DataError, ParameterError
-from transferlens.plan import TransferPlan
-from transferlens.runs import list_runs, load_run, read_state, seal, write_state
+from transferlens.models.device import pick_device
+from transferlens.models.plan import TransferPlan
+from transferlens.store.listing import list_runs
+from transferlens.store.run import load_run
+from transferlens.store.runfile import read_state, seal, write_state
+from transferlens.training import batches, trainer
+from transferlens.util import files
+from transferlens.util.errors import CheckpointError, DataError, ParameterError
 
 PLAN = TransferPlan()
 
@@ -246,7 +250,7 @@ def test_normalisation_sees_the_training_folds_only(study):
 
 @pytest.mark.parametrize(("n", "size"), [(33, 32), (65, 32), (320, 32), (7, 64), (5, 2), (3, 2), (2, 2)])
 def test_batches_are_nearly_equal(n, size):
-    lengths = [len(chunk) for chunk in inputs.chunks(np.arange(n), size)]
+    lengths = [len(chunk) for chunk in batches.chunks(np.arange(n), size)]
     assert sum(lengths) == n
     assert max(lengths) <= max(size, 3)
     assert max(lengths) - min(lengths) <= 1
@@ -277,7 +281,7 @@ def test_nothing_to_learn_from(study, tmp_path):
 
 def test_unknown_device():
     with pytest.raises(ParameterError, match="device='tpu9' is not to be had here"):
-        trainer.pick_device("tpu9")
+        pick_device("tpu9")
 
 
 def test_callers_random_numbers_are_left_alone(study):
@@ -368,7 +372,7 @@ def test_outputs_of_frozen_blocks_in_a_file_give_the_same_bits(study, tmp_path, 
 def test_no_room_for_outputs_of_frozen_blocks(study, monkeypatch):
     made = study(folds=("1",), memory=0.0)
     assert made.data.held is None
-    monkeypatch.setattr(inputs, "check_space", lambda path, nbytes: files.check_space(path, 10**18))
+    monkeypatch.setattr(batches, "check_space", lambda path, nbytes: files.check_space(path, 10**18))
     with pytest.raises(DataError, match="make room, or name another folder"):
         made.gather(made.points(TransferPlan.freeze(2)))
 

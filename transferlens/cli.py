@@ -12,10 +12,10 @@ from typing import Protocol, TypeVar
 
 import tyro
 
-from transferlens import processes
-from transferlens.errors import DryRun, ParameterError, TransferLensError
+from transferlens.util import processes
+from transferlens.util.errors import DryRun, ParameterError, TransferLensError
 
-__all__ = ["COMMANDS", "DONE", "FOUND", "BAD_INPUT", "SOME_FAILED", "command", "parse", "table"]
+__all__ = ["COMMANDS", "Options", "command", "parse"]
 
 # What a command exits with.
 DONE, FOUND, BAD_INPUT, SOME_FAILED = 0, 1, 2, 3
@@ -99,18 +99,6 @@ def _unboxed(box: str) -> str:
         else:
             parts[-1].append(inside)
     return "; ".join(" ".join(part) for part in parts if part)
-
-
-def table(rows: Sequence[Sequence[object]]) -> str:
-    """Rows as text, each column as wide as its widest cell; columns that hold numbers are set to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    columns = list(zip(*cells, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    right = [all(cell[:1].isdigit() for cell in column[1:]) for column in columns]
-    lines = (
-        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)) for row in cells
-    )
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _planned(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:

@@ -20,16 +20,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transferlens import cli
-from transferlens.corruptions import CORRUPTIONS
-from transferlens.datasets import DataOptions
-from transferlens.errors import ParameterError
-from transferlens.features import FeatureCache, FeatureOptions
-from transferlens.files import check_writable, write_csv
-from transferlens.lazy import scipy
-from transferlens.runs import Run, arm_names, load_runs
+from transferlens.data.catalogue import DataOptions
+from transferlens.features.cache import FeatureCache
+from transferlens.features.corruptions import CORRUPTIONS
+from transferlens.features.logmel import FeatureOptions
+from transferlens.store.run import Run, arm_names, load_runs
+from transferlens.util.errors import ParameterError
+from transferlens.util.files import check_writable, write_csv
+from transferlens.util.lazy import scipy
+from transferlens.util.text import table
 
 if TYPE_CHECKING:
-    from transferlens.datasets import DataSet
+    from transferlens.data.clips import DataSet
 
 __all__ = ["Calibration", "Options", "Pair", "calibrate", "find", "main", "prints", "similarity"]
 
@@ -264,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(pairs)} pairs of one class in different folds are as alike" + (":" if pairs else ""))
     path = options.figures / "duplicates.csv"
     if pairs:
-        print(cli.table([("class", "clip", "other clip", "similarity"), *rows]))
+        print(table([("class", "clip", "other clip", "similarity"), *rows]))
     write_csv(pairs, path, kind=Pair)
     print(f"written: {path}")
     if runs:

@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from transferlens import by_block, cli
-from transferlens.errors import ParameterError
-from transferlens.plan import BLOCKS, TransferPlan
+from transferlens import cli
+from transferlens.compare import by_block
+from transferlens.models.plan import BLOCKS, TransferPlan
+from transferlens.util.errors import ParameterError
 
 __all__ = ["Options", "analysis", "main"]
 

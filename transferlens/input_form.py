@@ -16,15 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens import cli, display, stats
-from transferlens.errors import DataError, ParameterError
-from transferlens.features import HOPS, WINDOWS, FeatureSettings
-from transferlens.files import write_csv
-from transferlens.inputs import classify, heldout_audio
-from transferlens.lazy import librosa
-from transferlens.plan import TransferPlan
-from transferlens.runs import Run
-from transferlens.sweep import Study, SweepOptions, gather
+from transferlens import cli
+from transferlens.features.logmel import HOPS, WINDOWS, FeatureSettings
+from transferlens.measures import stats
+from transferlens.models.plan import TransferPlan
+from transferlens.plots import accuracy as charts
+from transferlens.plots import style
+from transferlens.plots.accuracy import points_and_means
+from transferlens.store.heldout import classify, heldout_audio
+from transferlens.store.run import Run
+from transferlens.training.sweep import Study, SweepOptions, gather
+from transferlens.util.errors import DataError, ParameterError
+from transferlens.util.files import write_csv
+from transferlens.util.lazy import librosa
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -179,22 +183,22 @@ def _stretch_intervals(rows: Sequence[StretchRow], fit: str, rate: float) -> tup
 
 def draw(rows: Sequence[Row], stretches: Sequence[StretchRow], title: str = "") -> Figure:
     """Accuracy of each arm, its difference from the first, and what is left of time stretching."""
-    fig, axes = display.new_mosaic([["arms", "features"], ["changes", "accuracy"]], width=12.5, height=7.6)
+    fig, axes = style.new_mosaic([["arms", "features"], ["changes", "accuracy"]], width=12.5, height=7.6)
     arms = list(dict.fromkeys(row.arm for row in rows))
     short = [arm.replace(", ", ",\n") for arm in arms]
     points = {name: {"": stats.by_fold(rows, "accuracy_last", arm=arm)} for name, arm in zip(short, arms, strict=True)}
-    display.points_and_means(points, ax=axes["arms"])
+    points_and_means(points, ax=axes["arms"])
     lowest = min(row.accuracy_last for row in rows)
     axes["arms"].set_ylim(max(0, 100 * lowest - 10), 101)
     axes["arms"].tick_params(axis="x", labelsize="x-small")
     axes["arms"].set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
     found = differences(rows)
     changes = [(arms.index(arm), each.interval) for arm, each in found.items()]
-    display.changes({"": changes}, ax=axes["changes"])
+    charts.changes({"": changes}, ax=axes["changes"])
     axes["changes"].set_xticks(range(len(arms)), short, fontsize="x-small")
     axes["changes"].set_xlim(-0.5, len(arms) - 0.5)
     axes["changes"].set_title("less the first, paired by fold (Nadeau and Bengio)", fontsize="small", loc="left")
-    palette = display.colours(list(dict.fromkeys(row.fit for row in stretches)))
+    palette = style.colours(list(dict.fromkeys(row.fit for row in stretches)))
     for side, (fit, colour) in zip((-0.003, 0.003), palette.items(), strict=True):
         both = [_stretch_intervals(stretches, fit, rate) for rate in RATES]
         for name, intervals in zip(("features", "accuracy"), zip(*both, strict=True), strict=True):
@@ -213,7 +217,7 @@ def draw(rows: Sequence[Row], stretches: Sequence[StretchRow], title: str = "") 
         ax.set_ylim(bottom=0)
         ax.set_xticks(RATES)
         ax.set_xlabel("rate")
-    fig.legend(display.handles(palette), palette, loc="outside lower right", frameon=False)
+    fig.legend(style.handles(palette), palette, loc="outside lower right", frameon=False)
     fig.suptitle(f"{title}: how the input is made", x=0.01, ha="left")
     return fig
 
@@ -258,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stretches = [row for fit, name in FITS.items() for run in arms[name][1] for row in _stretched(fit, run, options)]
     write_csv(rows, options.figures / f"{STEM}.csv")
     write_csv(stretches, options.figures / f"{STEM}_stretch.csv")
-    display.save_figure(draw(rows, stretches, title=study.dataset.name), options.figures / STEM)
+    style.save_figure(draw(rows, stretches, title=study.dataset.name), options.figures / STEM)
     print(text(rows, stretches))
     print(f"written: {options.figures / STEM}.png, .pdf, .csv, {options.figures / STEM}_stretch.csv")
     return cli.DONE

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from transferlens import cli, display, stats
-from transferlens.by_block import RunRow, run_row
-from transferlens.errors import ParameterError
-from transferlens.files import write_csv
-from transferlens.plan import BLOCKS, TransferPlan, block_text
-from transferlens.runs import Run
-from transferlens.sweep import Study, SweepOptions
+from transferlens import cli
+from transferlens.compare.by_block import RunRow, run_row
+from transferlens.measures import stats
+from transferlens.models.plan import BLOCKS, TransferPlan, block_text
+from transferlens.plots import style
+from transferlens.plots.accuracy import heat_map
+from transferlens.store.run import Run
+from transferlens.training.sweep import Study, SweepOptions
+from transferlens.util.errors import ParameterError
+from transferlens.util.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +95,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     """A heat map for each map and backbone, all with one colour scale."""
     names = list(dict.fromkeys(row.map for row in rows))
     networks = list(dict.fromkeys(row.backbone for row in rows))
-    fig, axes = display.new_figure(
+    fig, axes = style.new_figure(
         len(networks),
         len(names),
         width=0.8 + sum(1.9 + 0.78 * len(COLUMNS[name]) for name in names),
@@ -109,7 +112,7 @@ def draw(rows: Sequence[Row]) -> Figure:
                 for row in rows
                 if (row.map, row.backbone) == (name, network)
             }
-            display.heat_map(
+            heat_map(
                 _grid(cells, name, "cell_mean"),
                 _grid(cells, name, "cell_standard_error"),
                 rows=["all" if through == BLOCKS[-1] else block_text(through) for through in THROUGH],
@@ -147,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = study.gather_arms({cell: study.points(plan, training) for cell, plan in cells.items()})
     rows = compare({name: {cell: runs[name, cell] for each, cell in cells if each == name} for name, _ in cells})
     write_csv(rows, options.figures / f"{STEM}.csv")
-    display.save_figure(draw(rows), options.figures / STEM)
+    style.save_figure(draw(rows), options.figures / STEM)
     print(f"written: {options.figures / STEM}.png, .pdf, .csv")
     return cli.DONE
 

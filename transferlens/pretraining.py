@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from transferlens import cli, display, stats
-from transferlens.files import write_csv
-from transferlens.plan import TransferPlan
-from transferlens.runs import Run, RunConfig
-from transferlens.sweep import Study, SweepOptions
+from transferlens import cli
+from transferlens.measures import stats
+from transferlens.models.plan import TransferPlan
+from transferlens.plots import style
+from transferlens.plots.accuracy import learning_curves, points_and_means
+from transferlens.store.config import RunConfig
+from transferlens.store.run import Run
+from transferlens.training.sweep import Study, SweepOptions
+from transferlens.util.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,7 +135,7 @@ def draw(result: Result) -> Figure:
     """Accuracies by fold with means and intervals, and the learning curves of each backbone."""
     backbones = list(dict.fromkeys(row.backbone for row in result.rows))
     names = _arms(result)
-    fig, axes = display.new_figure(
+    fig, axes = style.new_figure(
         1,
         1 + len(backbones),
         width=5.2 + 4.2 * len(backbones),
@@ -143,13 +147,13 @@ def draw(result: Result) -> Figure:
         field: {b: {names[a]: v for a in names if (v := result.by_fold(field, backbone=b, init=a))} for b in backbones}
         for field in ("accuracy_last", "accuracy_best")
     }
-    display.points_and_means(table["accuracy_last"], beside=table["accuracy_best"], ax=axes[0, 0])
+    points_and_means(table["accuracy_last"], beside=table["accuracy_best"], ax=axes[0, 0])
     n = len(result.by_fold("accuracy_last", backbone=backbones[0], init=ARMS[0]))
     axes[0, 0].set_title(_caption(n), fontsize="small", loc="left")
     for ax, backbone in zip(axes[0, 1:], backbones, strict=True):
         curves = {names[a]: [result.curves[i] for i in result.select(backbone=backbone, init=a)] for a in names}
         curves = {name: runs for name, runs in curves.items() if runs}
-        display.learning_curves(curves, ax=ax)
+        learning_curves(curves, ax=ax)
         ax.set_title(f"{backbone}: each run, and the mean", fontsize="small", loc="left")
         ax.set_ylabel("")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -190,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     study = Study(options)
     result = compare(study.gather_arms(points(study, long=options.long)))
     write_csv(result.rows, options.figures / f"{STEM}.csv")
-    display.save_figure(draw(result), options.figures / STEM)
+    style.save_figure(draw(result), options.figures / STEM)
     print(summary(result))
     print(f"written: {options.figures / STEM}.png, .pdf, .csv")
     return cli.DONE

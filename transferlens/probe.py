@@ -18,8 +18,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transferlens import by_block, cli
-from transferlens.plan import BLOCKS, TransferPlan
+from transferlens import cli
+from transferlens.compare import by_block
+from transferlens.models.plan import BLOCKS, TransferPlan
 
 __all__ = ["ANALYSIS", "Options", "main"]
 

@@ -19,19 +19,21 @@ from pathlib import Path
 
 import numpy as np
 
-from transferlens import __version__, cli, tables
-from transferlens.attribution import check_options
-from transferlens.datasets import DataOptions
-from transferlens.errors import CheckpointError, DataError, ParameterError
-from transferlens.explanations import ExplanationOptions
-from transferlens.explorer import Entry, entries
-from transferlens.features import FeatureCache
-from transferlens.files import check_writable, write_text
-from transferlens.lazy import jinja2
-from transferlens.memory import keep_freed_memory
-from transferlens.plan import TransferPlan
-from transferlens.runs import Run, RunSummary, damaged, load_runs, scan
-from transferlens.trainer import pick_device
+from transferlens import __version__, cli
+from transferlens.compare.published import ARMS, CAPTION, HEAD, cells, lines
+from transferlens.data.catalogue import DataOptions
+from transferlens.explain.explanations import ExplanationOptions
+from transferlens.explain.explorer import Entry, entries
+from transferlens.features.cache import FeatureCache
+from transferlens.measures.attribution import check_options
+from transferlens.models.device import pick_device
+from transferlens.models.plan import TransferPlan
+from transferlens.store.listing import RunSummary, damaged, scan
+from transferlens.store.run import Run, load_runs
+from transferlens.util.errors import CheckpointError, DataError, ParameterError
+from transferlens.util.files import check_writable, write_text
+from transferlens.util.lazy import jinja2
+from transferlens.util.processes import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +205,7 @@ def _of_clips(summaries: Sequence[RunSummary], options: Options) -> Sequence[Run
 
 def _default_runs(summaries: Sequence[RunSummary]) -> list[Run]:
     """The runs that are explored: pretrained and from scratch, on the data set, backbone and fold with most runs."""
-    plans = list(tables.ARMS.values())
+    plans = list(ARMS.values())
     by_place: dict[tuple, dict[TransferPlan, list[RunSummary]]] = {}
     for summary in summaries:
         config = summary.config
@@ -257,7 +259,7 @@ def page(
     """
     done = [s for s in summaries if s.is_complete]
     figures, missing = _figures(folder)
-    found = tables.cells(done)
+    found = cells(done)
     room = budget * MB - sum(len(figure["image"]) for figure in figures) - 0.1 * MB
     if room < 0:
         log.warning("the budget of %g MB has no room for a clip beside the figures", budget)
@@ -274,9 +276,9 @@ def page(
         version=__version__,
         groups=groups(done),
         problems=problems,
-        caption=tables.CAPTION,
-        head=tables.HEAD,
-        lines=tables.lines(found),
+        caption=CAPTION,
+        head=HEAD,
+        lines=lines(found),
         figures=figures,
         figures_folder=str(folder),
         missing=missing,

@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferlens import cli, display, ensemble, predictions, stats
-from transferlens.corruptions import CORRUPTIONS
-from transferlens.datasets import DataOptions
-from transferlens.errors import ParameterError
-from transferlens.files import check_writable, write_csv
-from transferlens.inputs import classify, heldout_audio
-from transferlens.lazy import tqdm
-from transferlens.memory import keep_freed_memory
-from transferlens.runs import Run, check_alike, load_runs
-from transferlens.trainer import pick_device
+from transferlens import cli
+from transferlens.compare.ensembles import gather
+from transferlens.data.catalogue import DataOptions
+from transferlens.features.corruptions import CORRUPTIONS
+from transferlens.measures import predictions, stats
+from transferlens.models.device import pick_device
+from transferlens.plots import style
+from transferlens.store.heldout import classify, heldout_audio
+from transferlens.store.run import Run, check_alike, load_runs
+from transferlens.util.errors import ParameterError
+from transferlens.util.files import check_writable, write_csv
+from transferlens.util.lazy import tqdm
+from transferlens.util.processes import keep_freed_memory
+from transferlens.util.text import table
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +124,7 @@ def rows_of(found: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row]:
     rows = []
     clean: dict[str, np.ndarray] = {}
     for (kind, strength), runs in found.items():
-        for members in ensemble.gather(runs):
+        for members in gather(runs):
             right = predictions.accuracy(members.probabilities, members.labels).mean(0)
             right_mean = predictions.accuracy(members.average, members.labels)
             n, gains = len(right), right_mean - right
@@ -139,8 +143,8 @@ def rows_of(found: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row]:
 def draw(rows: Sequence[Row], title: str = "") -> Figure:
     """A panel for each corruption: accuracy against its strength, clean clips at the left."""
     kinds = [kind for kind in dict.fromkeys(row.corruption for row in rows) if kind != CLEAN]
-    fig, axes = display.new_figure(1, len(kinds), width=1 + 2.9 * len(kinds), height=4.6, sharey=True)
-    palette = display.colours(list(dict.fromkeys(row.ensemble for row in rows)))
+    fig, axes = style.new_figure(1, len(kinds), width=1 + 2.9 * len(kinds), height=4.6, sharey=True)
+    palette = style.colours(list(dict.fromkeys(row.ensemble for row in rows)))
     for ax, kind in zip(axes[0], kinds, strict=True):
         for name, colour in palette.items():
             mine = [row for row in rows if row.ensemble == name and row.corruption in (CLEAN, kind)]
@@ -157,7 +161,7 @@ def draw(rows: Sequence[Row], title: str = "") -> Figure:
     axes[0, 0].set_ylabel("held-out accuracy [%]")
     first = {row.ensemble: row for row in rows}
     names = {f"{n} ({first[n].n_members} networks, {first[n].n_clips} clips)": each for n, each in palette.items()}
-    fig.legend(display.handles(names), names, loc="outside lower center", ncols=min(3, len(names)), frameon=False)
+    fig.legend(style.handles(names), names, loc="outside lower center", ncols=min(3, len(names)), frameon=False)
     words = "full: ensemble, dashed: single networks; bands: 95 % intervals over clips"
     fig.suptitle(f"{title}: corrupted clips ({words})", x=0.01, ha="left")
     return fig
@@ -182,7 +186,7 @@ def text(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]
-    return cli.table([head, *lines])
+    return table([head, *lines])
 
 
 @cli.command
@@ -196,13 +200,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = pick_device(options.device)
     keep_freed_memory()
     runs = load_runs(options.ckpt, "dataset", "feature settings")
-    ensemble.gather(runs)  # refuses what cannot be averaged before anything is computed
+    gather(runs)  # refuses what cannot be averaged before anything is computed
     for fold in dict.fromkeys(run.config.fold for run in runs):
         check_alike([run for run in runs if run.config.fold == fold], "held-out clips (fold)", "features")
     kinds = list(dict.fromkeys(options.corruption))
     rows = rows_of(corrupted(runs, options, kinds, device))
     write_csv(rows, options.figures / f"{STEM}.csv")
-    display.save_figure(draw(rows, runs[0].config.dataset), options.figures / STEM)
+    style.save_figure(draw(rows, runs[0].config.dataset), options.figures / STEM)
     print(text(rows))
     print(f"written: {options.figures / STEM}.png, .pdf, .csv")
     return cli.DONE

@@ -17,18 +17,21 @@ from typing import Literal
 
 import numpy as np
 
-from transferlens import cli, display, listen, saliency_figures
-from transferlens.attribution import FEWEST, attribute, check_options
-from transferlens.datasets import DataOptions
-from transferlens.errors import ParameterError, TransferLensError
-from transferlens.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips, networks
-from transferlens.files import check_writable, write_csv
-from transferlens.inputs import heldout_audio
-from transferlens.lazy import tqdm
-from transferlens.memory import keep_freed_memory
-from transferlens.runs import Run, load_runs
-from transferlens.saliency_tables import CascadeRow, Row, cascade_rows, clip_rows, summary
-from transferlens.trainer import pick_device
+from transferlens import cli
+from transferlens.data.catalogue import DataOptions
+from transferlens.explain import listen
+from transferlens.explain.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips, networks
+from transferlens.explain.figures import draw, draw_summary, text
+from transferlens.explain.scores import CascadeRow, Row, cascade_rows, clip_rows, summary
+from transferlens.measures.attribution import FEWEST, attribute, check_options
+from transferlens.models.device import pick_device
+from transferlens.plots import style
+from transferlens.store.heldout import heldout_audio
+from transferlens.store.run import Run, load_runs
+from transferlens.util.errors import ParameterError, TransferLensError
+from transferlens.util.files import check_writable, write_csv
+from transferlens.util.lazy import tqdm
+from transferlens.util.processes import keep_freed_memory
 
 __all__ = ["Options", "attribute", "main"]
 
@@ -166,9 +169,9 @@ def _write(
     write_csv(table, options.figures / f"{STEM}_summary.csv")
     write_csv(checks, options.figures / f"{STEM}_cascade.csv")
     about = f"{title}: {options.method} from {options.baseline}"
-    display.save_figure(saliency_figures.draw(explained, seconds=seconds, title=about), stem)
-    display.save_figure(saliency_figures.draw_summary(table, checks, title=title), options.figures / f"{STEM}_summary")
-    print(saliency_figures.text(table))
+    style.save_figure(draw(explained, seconds=seconds, title=about), stem)
+    style.save_figure(draw_summary(table, checks, title=title), options.figures / f"{STEM}_summary")
+    print(text(table))
     print(f"written: {stem}.png, .pdf, .csv, {stem}_summary.png, .pdf, .csv, {stem}_cascade.csv")
     if options.listen:
         folder = options.figures / f"{STEM}_audio"

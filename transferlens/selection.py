@@ -16,10 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferlens import cli, display, stats
-from transferlens.errors import CheckpointError
-from transferlens.files import check_writable, write_csv
-from transferlens.runs import Run, arm_names, list_runs, load_runs
+from transferlens import cli
+from transferlens.measures import stats
+from transferlens.plots import style
+from transferlens.plots.accuracy import changes, points_and_means
+from transferlens.store.listing import list_runs
+from transferlens.store.run import Run, arm_names, load_runs
+from transferlens.util.errors import CheckpointError
+from transferlens.util.files import check_writable, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,10 +129,10 @@ def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def draw(rows: Sequence[Row]) -> Figure:
     """Accuracies by each way of choosing the epoch, and below by how much the best epoch exceeds the others."""
     groups = _groups(rows)
-    fig, (top, bottom) = display.new_figure(
+    fig, (top, bottom) = style.new_figure(
         2, 1, width=3 + 2.1 * len(groups), height=7.4, sharex=True, height_ratios=[1.6, 1]
     )
-    palette = display.colours(list(WORDS.values()))
+    palette = style.colours(list(WORDS.values()))
     points = {
         group: {
             words: stats.fold_means([getattr(row, field) for row in mine], [row.fold for row in mine])
@@ -137,7 +141,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         }
         for group, mine in groups.items()
     }
-    ax = display.points_and_means(points, palette=palette, ax=top[0])
+    ax = points_and_means(points, palette=palette, ax=top[0])
     ax.set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
     differences = {
         "accuracy_last": [(x, optimism(mine)) for x, mine in enumerate(groups.values())],
@@ -146,13 +150,13 @@ def draw(rows: Sequence[Row]) -> Figure:
         ],
     }
     named = {WORDS[field]: each for field, each in differences.items() if each}
-    display.changes(named, palette=palette, ax=bottom[0])
+    changes(named, palette=palette, ax=bottom[0])
     bottom[0].set_ylabel("optimism: best epoch\nless the others [points]")
     names = ["\n".join(textwrap.fill(part, NARROW) for part in group.split("\n")) for group in groups]
     bottom[0].set_xticks(range(len(groups)), names, fontsize="x-small")
     used = [words for words in WORDS.values() if any(words in arms for arms in points.values())]
     fig.legend(
-        display.handles({words: palette[words] for words in used}), used, loc="outside lower center", frameon=False
+        style.handles({words: palette[words] for words in used}), used, loc="outside lower center", frameon=False
     )
     fig.suptitle("which epoch is reported", x=0.01, ha="left")
     return fig
@@ -183,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise CheckpointError(f"runs={str(options.runs)!r} has no finished run: train some first")
     rows = rows_of(load_runs(paths))
     write_csv(rows, options.figures / f"{STEM}.csv")
-    display.save_figure(draw(rows), options.figures / STEM)
+    style.save_figure(draw(rows), options.figures / STEM)
     print(text(rows))
     print(f"written: {options.figures / STEM}.png, .pdf, .csv")
     return cli.DONE

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from transferlens import cli, planning
-from transferlens.errors import DryRun, ParameterError, TransferLensError
+from transferlens import cli
+from transferlens.training import forecast
+from transferlens.util.errors import DryRun, ParameterError, TransferLensError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -207,7 +208,7 @@ def ids(step: Step) -> list[str]:
     return planned.ids if planned else []
 
 
-def plan(step: Step) -> list[planning.Planned]:
+def plan(step: Step) -> list[forecast.Planned]:
     """What each of the runs that a step needs has before it."""
     planned = _planned(step)
     return planned.rows() if planned else []
@@ -254,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         step.check()
     check(steps)
     if options.dry_run:
-        print(planning.text([row for step in steps for row in plan(step)]))
+        print(forecast.text([row for step in steps for row in plan(step)]))
         return cli.DONE
     return perform(steps)
 

@@ -18,24 +18,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferlens import cli, display
-from transferlens.datasets import DataOptions
-from transferlens.errors import ParameterError
-from transferlens.files import check_writable, write_csv
-from transferlens.inputs import heldout_features
-from transferlens.layerwise import LayerSimilarity, block_matrix, check_positions, compare, weight_change
-from transferlens.memory import keep_freed_memory
-from transferlens.moments import FEWEST_GROUPS, check_variance
-from transferlens.runs import Run, arm_names, check_alike, load_runs
-from transferlens.similarity import MEASURES, chance
-from transferlens.trainer import pick_device
+from transferlens import cli
+from transferlens.data.catalogue import DataOptions
+from transferlens.measures.cca import MEASURES
+from transferlens.measures.layerwise import LayerSimilarity, block_matrix, check_positions, compare, weight_change
+from transferlens.measures.similarity import chance
+from transferlens.measures.streaming import FEWEST_GROUPS, check_variance
+from transferlens.models.device import pick_device
+from transferlens.plots import style
+from transferlens.plots.accuracy import similarity_map
+from transferlens.store.heldout import heldout_features
+from transferlens.store.run import Run, arm_names, check_alike, load_runs
+from transferlens.util.errors import ParameterError
+from transferlens.util.files import check_writable, write_csv
+from transferlens.util.processes import keep_freed_memory
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from transferlens.network import Network
+    from transferlens.models.network import Network
 
 __all__ = ["Comparison", "Options", "Row", "comparisons", "draw", "draw_matrices", "main"]
 
@@ -239,9 +242,9 @@ def draw(rows: Sequence[Row], title: str = "") -> Figure:
     A colour for each arm: its runs before and after training as lines, its noise floor as a hatched band (from the
     lowest to the highest bound over all pairs of seeds); chance, the highest of all comparisons, dotted.
     """
-    fig, axes = display.new_figure(2, 1, width=9.5, height=7.6, sharex=True, height_ratios=[2.2, 1])
+    fig, axes = style.new_figure(2, 1, width=9.5, height=7.6, sharex=True, height_ratios=[2.2, 1])
     top, bottom = axes[:, 0]
-    palette = display.colours(list(dict.fromkeys(row.arm for row in rows)))
+    palette = style.colours(list(dict.fromkeys(row.arm for row in rows)))
     by_line: dict[tuple[str, str], dict[str, list[Row]]] = {}
     for row in rows:
         by_line.setdefault((row.arm, row.kind), {}).setdefault(row.comparison, []).append(row)
@@ -314,12 +317,12 @@ def draw_matrices(matrices: Mapping[Comparison, np.ndarray], title: str = "") ->
     """A heat map of blocks x blocks for each comparison."""
     n_columns = min(3, len(matrices))
     n_rows = -(-len(matrices) // n_columns)
-    fig, axes = display.new_figure(n_rows, n_columns, width=1 + 3.0 * n_columns, height=0.6 + 3.1 * n_rows)
+    fig, axes = style.new_figure(n_rows, n_columns, width=1 + 3.0 * n_columns, height=0.6 + 3.1 * n_rows)
     for ax in axes.flat[len(matrices) :]:
         ax.set_visible(False)
     for ax, (comparison, matrix) in zip(axes.flat, matrices.items(), strict=False):
         first, second = ("before", "after") if comparison.kind == "training" else ("first run", "second run")
-        display.similarity_map(matrix, xlabel=f"block, {second}", ylabel=f"block, {first}", ax=ax)
+        similarity_map(matrix, xlabel=f"block, {second}", ylabel=f"block, {first}", ax=ax)
         ax.set_title(comparison.label, fontsize="small", loc="left")
     fig.suptitle(f"{title}: CKA of the blocks' pooled outputs", x=0.01, ha="left")
     return fig
@@ -389,7 +392,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_csv(weights, options.figures / f"{STEM}_weights.csv")
     config = runs[0].config
     title = f"{config.backbone}, {config.dataset}, fold {config.fold} ({len(S)} clips)"
-    display.save_figure(draw(rows, title), options.figures / STEM)
+    style.save_figure(draw(rows, title), options.figures / STEM)
     print(f"written: {options.figures / STEM}.png, .pdf, .csv, {options.figures / STEM}_weights.csv")
     if matrices:
         cells = [
@@ -398,7 +401,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for (first, second), similarity in np.ndenumerate(matrix)
         ]
         write_csv(cells, options.figures / f"{STEM}_matrix.csv")
-        display.save_figure(draw_matrices(matrices, title), options.figures / f"{STEM}_matrix")
+        style.save_figure(draw_matrices(matrices, title), options.figures / f"{STEM}_matrix")
         print(f"written: {options.figures / STEM}_matrix.png, .pdf, .csv")
     return cli.DONE
 

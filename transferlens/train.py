@@ -9,10 +9,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transferlens import cli, stats
-from transferlens.plan import PlanOptions
-from transferlens.runs import Run
-from transferlens.sweep import Study, SweepOptions
+from transferlens import cli
+from transferlens.measures import stats
+from transferlens.models.plan import PlanOptions
+from transferlens.store.run import Run
+from transferlens.training.sweep import Study, SweepOptions
+from transferlens.util.text import table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class Options(SweepOptions, PlanOptions):
 
 def _table(runs: Sequence[Run]) -> str:
     rows = [(r.config.id, r.config.fold, f"{100 * r.accuracy_last:.1f}", f"{100 * r.accuracy_best:.1f}") for r in runs]
-    return cli.table([("run", "fold", "last [%]", "best [%]"), *rows])
+    return table([("run", "fold", "last [%]", "best [%]"), *rows])
 
 
 @cli.command

@@ -1,0 +1,1 @@
+"""What several questions share: accuracy by block, ensembles, the paper's values."""

@@ -1,0 +1,446 @@
+"""Shapes of sound on a spectrogram: ten classes of events for the built-in data set, and four of no class.
+
+A shape is a function of the time [s] since its start, of its `Form` and of a random stream, and returns a
+waveform of any scale.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from transferlens.data.manifest import manifest
+from transferlens.util.errors import ParameterError
+from transferlens.util.files import content_hash
+
+__all__ = [
+    "CENTRES",
+    "DISTRACTORS",
+    "EVENTS",
+    "FADE",
+    "Form",
+    "OCTAVES",
+    "RATES",
+    "RECIPE",
+    "Shape",
+    "Spec",
+    "Stems",
+    "clip_ids",
+    "digest",
+    "render",
+    "spec",
+    "specs",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """Where on the spectrogram a shape lies, and how fast it repeats; one without repeats ignores the rate.
+
+    Attributes
+    ----------
+    centre_hz : int > 0 [Hz]
+        Middle of the frequencies, on a logarithmic scale.
+    octaves : float > 0
+        Distance of the lowest from the highest frequency.
+    rate_hz : float > 0 [Hz]
+        Repetitions a second; clicks come twice as often.
+    """
+
+    centre_hz: int
+    octaves: float
+    rate_hz: float
+
+    @property
+    def edges(self) -> tuple[int, int]:
+        """Lowest and highest frequency [Hz]: whole, so that no last digit of a root adds up in a phase."""
+        half = 2 ** (self.octaves / 2)
+        return round(self.centre_hz / half), round(self.centre_hz * half)
+
+
+CLICK = 0.006  # [s], time in which a click decays to 1 / e
+Shape = Callable[[np.ndarray, Form, np.random.RandomState], np.ndarray]
+
+
+def _tone(cycles: np.ndarray) -> np.ndarray:
+    # Whole cycles go first, exactly: the sine of a large angle differs between libraries.
+    return np.sin(2 * np.pi * (cycles % 1))
+
+
+def _sweep(t: np.ndarray, start: float, end: float) -> np.ndarray:
+    slope = (end - start) / (t[-1] + t[1])
+    return _tone(start * t + slope / 2 * t**2)
+
+
+def _band(t: np.ndarray, low: float, high: float, rng: np.random.RandomState) -> np.ndarray:
+    """Noise between two frequencies [Hz]."""
+    spectrum = np.fft.rfft(rng.uniform(-1, 1, len(t)))
+    hz = np.fft.rfftfreq(len(t), t[1])
+    return np.fft.irfft(spectrum * ((hz >= low) & (hz <= high)), len(t))
+
+
+def _gate(t: np.ndarray, rate: float) -> np.ndarray:
+    """Open for the first half of every period, closed for the second, with soft edges."""
+    return np.clip(0.5 + 4 * _tone(rate * t), 0, 1)
+
+
+def _chirp_up(t, form, rng):
+    low, high = form.edges
+    return _sweep(t, low, high)
+
+
+def _chirp_down(t, form, rng):
+    low, high = form.edges
+    return _sweep(t, high, low)
+
+
+def _cross(t, form, rng):
+    return _chirp_up(t, form, rng) + _chirp_down(t, form, rng)
+
+
+def _harmonic_tone(t, form, rng):
+    f0 = round(form.centre_hz / 2)
+    return sum(_tone(k * f0 * t + rng.uniform()) / k for k in range(1, 6))
+
+
+def _siren(t, form, rng):
+    low, high = form.edges
+    swing = (high - low) / (4 * np.pi * form.rate_hz)
+    return _tone((low + high) / 2 * t + swing * _tone(form.rate_hz * t + rng.uniform()))
+
+
+def _click_train(t, form, rng):
+    low, high = form.edges
+    since = (2 * form.rate_hz * t) % 1 / (2 * form.rate_hz)
+    return _band(t, low / 2, high * 2, rng) * np.exp(-since / CLICK)
+
+
+def _band_noise(t, form, rng):
+    low, high = form.edges
+    return _band(t, low, high, rng)
+
+
+def _tremolo_noise(t, form, rng):
+    return _band_noise(t, form, rng) * _gate(t, form.rate_hz)
+
+
+def _pulse(t, form, rng):
+    return _tone(form.centre_hz * t) * _gate(t, form.rate_hz)
+
+
+def _warble(t, form, rng):
+    low, high = form.edges
+    gate = _gate(t, form.rate_hz)
+    return gate * _tone(low * t) + (1 - gate) * _tone(high * t)
+
+
+def _whole(rng: np.random.RandomState, low: int, high: int) -> int:
+    # Not randint, whose stream depends on the size of a C long.
+    return int(rng.uniform(low, high))
+
+
+def _bell(t, form, rng):
+    f0 = _whole(rng, 400, 1200)
+    return sum(np.exp(-t * k / 0.15) * _tone(k * f0 * t) / k for k in (1, 1.51, 2.76, 4.07, 5.4))
+
+
+def _whoosh(t, form, rng):
+    low = _whole(rng, 300, 1500)
+    bands = [_band(t, low, 2 * low, rng), _band(t, 3 * low, 6 * low, rng)]
+    early, late = bands if _whole(rng, 0, 2) else bands[::-1]
+    x = t / t[-1]
+    return x * (1 - x) * ((1 - x) * early + x * late)
+
+
+def _grains(t, form, rng):
+    y = np.zeros_like(t)
+    for start in rng.uniform(0, t[-1] - 0.05, 12):
+        x = np.clip((t - start) / 0.04, 0, 1)
+        y += x * (1 - x) * _tone(_whole(rng, 500, 6000) * t)
+    return y
+
+
+def _buzz(t, form, rng):
+    f0 = _whole(rng, 90, 140)
+    return sum(_tone(k * f0 * t + rng.uniform()) for k in range(2, 40)) * (1 - t / t[-1] / 2)
+
+
+EVENTS = {
+    "band_noise": _band_noise,
+    "chirp_down": _chirp_down,
+    "chirp_up": _chirp_up,
+    "click_train": _click_train,
+    "cross": _cross,
+    "harmonic_tone": _harmonic_tone,
+    "pulse": _pulse,
+    "siren": _siren,
+    "tremolo_noise": _tremolo_noise,
+    "warble": _warble,
+}
+
+DISTRACTORS = {"bell": _bell, "buzz": _buzz, "grains": _grains, "whoosh": _whoosh}
+
+GROUPS, TAKES = 4, 2  # groups a class and fold, clips a group
+
+# Raise it when the clips change: feature caches of the old ones are then made anew.
+RECIPE = 1
+CENTRES = (700.0, 2800.0)  # [Hz], common to all classes
+OCTAVES = (0.8, 1.4)
+RATES = (4.0, 9.0)  # [Hz]
+FADE = 0.015  # [s]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec(Form):
+    """What one clip is made of.
+
+    Attributes
+    ----------
+    id, label, fold, group : str
+        Clips of a group share the cell of the parameter grid that only this group has; all are in one fold.
+    distractor : str
+        Shape of the distractor, or "none".
+    centre_hz, octaves, rate_hz
+        The event's `shapes.Form`.
+    onset, length : float in [0, 1]
+        Start and length of the event, as fractions of the clip.
+    distractor_onset, distractor_length : float in [0, 1]
+        The same of the distractor's place, which is drawn whether or not it is taken.
+    snr_db : float [dB]
+        Power of the event while it lasts, over that of the background.
+    distractor_db : float > 0 [dB]
+        Power of the distractor while it lasts, over that of the event.
+    slope : float >= 0
+        The background's power falls as ``1 / f**slope``.
+    peak : float in (0, 1)
+        Largest magnitude of the mixture.
+    """
+
+    id: str
+    label: str
+    fold: str
+    group: str
+    distractor: str
+    onset: float
+    length: float
+    distractor_onset: float
+    distractor_length: float
+    snr_db: float
+    distractor_db: float
+    slope: float
+    peak: float
+
+    @property
+    def has_distractor(self) -> bool:
+        """Whether the clip holds a distractor."""
+        return self.distractor != "none"
+
+
+def _rng(name: str) -> np.random.RandomState:
+    return np.random.RandomState(zlib.crc32(name.encode()))
+
+
+def _cell(span: tuple[float, float], slot: int, slots: int, rng: np.random.RandomState) -> float:
+    """A value in the inner part of one of the equal cells of a span."""
+    low, high = span
+    return low + (high - low) * (slot + rng.uniform(0.3, 0.7)) / slots
+
+
+def _parameters(label: str, fold: int, group: int) -> dict[str, float]:
+    """What the clips of a group share, each number from a cell that no other group of the class has."""
+    folds = manifest()["synth"].folds
+    slots, slot = folds * GROUPS, folds * group + fold - 1
+    shuffles = _rng(label)
+    rng = _rng(f"{label}-{fold}-{group}")
+    # Folds take turns along the grid: none is of one register. The shuffles keep register and rate unrelated.
+    octave = _cell((0, np.log2(CENTRES[1] / CENTRES[0])), slot, slots, rng)
+    return {
+        "centre_hz": CENTRES[0] * 2**octave,
+        "octaves": round(_cell(OCTAVES, shuffles.permutation(slots)[slot], slots, rng), 4),
+        "rate_hz": round(_cell(RATES, shuffles.permutation(slots)[slot], slots, rng), 2),
+    }
+
+
+def _places(rng: np.random.RandomState) -> dict[str, float]:
+    """Where event and distractor stand: apart from each other, in either order."""
+    lengths = {"": rng.uniform(0.25, 0.45), "distractor_": rng.uniform(0.2, 0.3)}
+    rest = 0.97 - sum(lengths.values())
+    before, after = np.sort(rng.uniform(0, rest, 2))
+    first, second = list(lengths) if rng.uniform() < 0.5 else list(lengths)[::-1]
+    onsets = {first: before, second: after + lengths[first] + 0.03}
+    places = {f"{name}onset": onsets[name] for name in lengths}
+    places |= {f"{name}length": length for name, length in lengths.items()}
+    return {name: round(value, 4) for name, value in places.items()}
+
+
+def _spec(label: str, fold: int, group: int, take: int) -> Spec:
+    name = f"{label}-f{fold}-g{group}"
+    turn = list(EVENTS).index(label) + fold + group
+    taken = turn % TAKES == take
+    rng = _rng(f"{name}-{take}")
+    shared = _parameters(label, fold, group)
+    return Spec(
+        id=f"{name}-{take}",
+        label=label,
+        fold=str(fold),
+        group=name,
+        # In turn, so that every class and fold has each shape equally often.
+        distractor=list(DISTRACTORS)[turn % len(DISTRACTORS)] if taken else "none",
+        centre_hz=round(shared["centre_hz"] * rng.uniform(0.99, 1.01)),
+        octaves=shared["octaves"],
+        rate_hz=shared["rate_hz"],
+        **_places(rng),
+        snr_db=round(rng.uniform(3, 15), 2),
+        distractor_db=round(rng.uniform(5, 10), 2),
+        slope=round(rng.uniform(0, 1.5), 3),
+        peak=round(rng.uniform(0.2, 0.9), 3),
+    )
+
+
+@functools.cache
+def specs() -> tuple[Spec, ...]:
+    """The specifications of all clips, sorted by id.
+
+    Examples
+    --------
+    >>> len(specs()), specs()[0].label
+    (400, 'band_noise')
+    """
+    folds = range(1, manifest()["synth"].folds + 1)
+    return tuple(
+        _spec(label, fold, group, take)
+        for label in sorted(EVENTS)
+        for fold in folds
+        for group in range(GROUPS)
+        for take in range(TAKES)
+    )
+
+
+def clip_ids() -> tuple[str, ...]:
+    """The ids of all clips, sorted."""
+    return tuple(each.id for each in specs())
+
+
+@functools.cache
+def _by_id() -> dict[str, Spec]:
+    return {each.id: each for each in specs()}
+
+
+def spec(id: str) -> Spec:
+    """The specification of one clip.
+
+    Raises
+    ------
+    ParameterError
+        Where no clip has this id.
+    """
+    if id not in _by_id():
+        raise ParameterError(f"id={id!r} is no clip of the synth data set; synth.clip_ids() lists them")
+    return _by_id()[id]
+
+
+@dataclass(frozen=True)
+class Stems:
+    """What a clip is the sum of.
+
+    Attributes
+    ----------
+    event, background, distractor : ndarray [shape=(n_samples,), int16]
+        The distractor is all zeros where the clip has none.
+    """
+
+    event: np.ndarray
+    background: np.ndarray
+    distractor: np.ndarray
+
+    @property
+    def mixture(self) -> np.ndarray:
+        """Sum of the stems, exactly [shape=(n_samples,), int16]."""
+        return self.event + self.background + self.distractor
+
+    @property
+    def y(self) -> np.ndarray:
+        """The mixture as a waveform [shape=(n_samples,), float32 in (-1, 1)]."""
+        return waveform(self.mixture)
+
+
+def waveform(samples: np.ndarray) -> np.ndarray:
+    return samples.astype(np.float32) / np.float32(32768)
+
+
+def _unit(y: np.ndarray) -> np.ndarray:
+    return y / np.sqrt(np.mean(y**2))
+
+
+def _placed(shape, spec: Spec, rng: np.random.RandomState, place: tuple[float, float], n: int, sr: int) -> np.ndarray:
+    """One shape of unit power while it lasts, faded in and out, in a clip of n samples."""
+    start, length = (round(fraction * n) for fraction in place)
+    t = np.arange(length) / sr
+    fade = np.clip(np.minimum(t, t[::-1]) / FADE, 0, 1)
+    y = np.zeros(n)
+    y[start : start + length] = _unit(shape(t, spec, rng) * fade)
+    return y
+
+
+def _background(spec: Spec, rng: np.random.RandomState, n: int, sr: int) -> np.ndarray:
+    """Noise of unit power with the clip's spectral slope."""
+    hz = np.maximum(np.fft.rfftfreq(n, 1 / sr), 50)
+    # Uniform noise is exact on every machine, where normal noise goes through a logarithm.
+    return _unit(np.fft.irfft(np.fft.rfft(rng.uniform(-1, 1, n)) * hz ** (-spec.slope / 2), n))
+
+
+@functools.lru_cache(maxsize=16)
+def render(id: str) -> Stems:
+    """Make one clip.
+
+    Parameters
+    ----------
+    id : str
+        One of `clip_ids`.
+
+    Returns
+    -------
+    stems : Stems
+        Read-only arrays at the rate and of the length that the manifest gives for ``synth``.
+
+    Raises
+    ------
+    ParameterError
+        Where no clip has this id.
+
+    Examples
+    --------
+    >>> render("siren-f1-g0-0").y.shape
+    (44100,)
+    """
+    it, row = spec(id), manifest()["synth"]
+    n, sr = round(row.sr * row.seconds), row.sr
+    rng = _rng(f"{id} sound")
+    event = _placed(EVENTS[it.label], it, rng, (it.onset, it.length), n, sr)
+    background = _background(it, rng, n, sr) * 10 ** (-it.snr_db / 20)
+    distractor = np.zeros(n)
+    if it.has_distractor:
+        place = (it.distractor_onset, it.distractor_length)
+        distractor = _placed(DISTRACTORS[it.distractor], it, rng, place, n, sr) * 10 ** (it.distractor_db / 20)
+    gain = 32768 * it.peak / np.abs(event + background + distractor).max()
+    stems = [np.rint(gain * stem).astype(np.int16) for stem in (event, background, distractor)]
+    for stem in stems:
+        stem.setflags(write=False)
+    return Stems(*stems)
+
+
+@functools.cache
+def digest(id: str) -> str:
+    """Sha256 in hexadecimal of what makes a clip: the generator's recipe number, the manifest's numbers, the id.
+
+    Raises
+    ------
+    ParameterError
+        Where no clip has this id.
+    """
+    row = manifest()["synth"]
+    return content_hash([RECIPE, row.sr, row.seconds, row.folds, spec(id).id])

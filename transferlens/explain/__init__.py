@@ -1,0 +1,1 @@
+"""Attributions of held-out clips: computed, scored, drawn, and made audible."""

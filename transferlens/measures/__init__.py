@@ -1,0 +1,1 @@
+"""Numbers from arrays and networks: statistics, predictions, similarity, attribution."""

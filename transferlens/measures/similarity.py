@@ -1,0 +1,136 @@
+"""How alike two representations are: SVCCA, PWCCA and linear CKA, exact, from covariances that are streamed.
+
+A representation is a matrix of activations (n_samples, n_neurons); for a convolution every position is a sample and
+every channel a neuron. Batches of two representations of the same samples go into `Moments`, whose memory does not
+depend on their number, and all three measures and their bootstrap come out of it.
+
+References
+----------
+M. Raghu, J. Gilmer, J. Yosinski, J. Sohl-Dickstein: SVCCA. NeurIPS 2017, section 2.
+A. Morcos, M. Raghu, S. Bengio: Insights on representational similarity in neural networks with canonical correlation.
+NeurIPS 2018, section 2 (PWCCA).
+S. Kornblith, M. Norouzi, H. Lee, G. Hinton: Similarity of neural network representations revisited. ICML 2019,
+section 3 (linear CKA).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from transferlens.measures.cca import MEASURES, Similarity
+from transferlens.measures.streaming import Moments
+from transferlens.util.errors import ParameterError
+
+__all__ = ["MEASURES", "Moments", "Similarity", "chance", "cka", "pwcca", "svcca"]
+
+
+def _moments(X: np.ndarray, Y: np.ndarray, variance: float = 0.99) -> Moments:
+    moments = Moments(variance=variance)
+    moments.update(X, Y)
+    return moments
+
+
+def svcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 0.99) -> Similarity:
+    """Singular vector canonical correlation analysis.
+
+    Of each side the leading singular directions that explain the share `variance` are kept; the similarity is the mean
+    canonical correlation between them, over the smaller number of directions.
+
+    Parameters
+    ----------
+    X, Y : ndarray [shape=(n_samples, n_neurons)]
+        Of the same samples; the numbers of neurons may differ.
+    variance : float in (0, 1]
+
+    Returns
+    -------
+    Similarity
+
+    Raises
+    ------
+    ParameterError
+        Where shapes do not fit, a value is not finite, or `variance` is outside its rule.
+
+    References
+    ----------
+    Raghu et al. 2017, section 2.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(500, 8))
+    >>> round(svcca(X, 3 * X[:, ::-1]).similarity, 9)
+    1.0
+    """
+    return _moments(X, Y, variance).svcca()
+
+
+def pwcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 0.99) -> Similarity:
+    """Projection weighted canonical correlation analysis.
+
+    As `svcca`, with each correlation weighted by how much of the neurons its canonical variate accounts for, on the
+    side that keeps fewer directions (as released by the authors); the mean of both sides' where they keep as many.
+    Variates whose correlations are equal can be turned into each other, and the weights are not unique then: where
+    several are 1, as with fewer samples than neurons, or two linear maps of one input.
+
+    Parameters, errors and result are those of `svcca`.
+
+    References
+    ----------
+    Morcos et al. 2018, section 2, equation 2.
+    """
+    return _moments(X, Y, variance).pwcca()
+
+
+def cka(X: np.ndarray, Y: np.ndarray) -> Similarity:
+    """Linear centred kernel alignment: invariant to rotation and scale, not to every linear map.
+
+    Parameters, errors and result are those of `svcca`.
+
+    References
+    ----------
+    Kornblith et al. 2019, section 3, equation 3.
+    """
+    return _moments(X, Y).cka()
+
+
+def chance(dims: Sequence[int], n_samples: int) -> float:
+    """Mean canonical correlation of independent Gaussian noise, for many samples and dimensions.
+
+    The level that SVCCA has at least by chance: it is far from 0 unless samples are many times the dimensions. Samples
+    that depend on each other, as positions of one clip do, count for fewer, and chance is higher.
+
+    Parameters
+    ----------
+    dims : sequence of 2 int > 0
+        Directions of each side.
+    n_samples : int > 1
+
+    Returns
+    -------
+    level : float in [0, 1]
+
+    References
+    ----------
+    K. W. Wachter: The limiting empirical measure of multiple discriminant ratios. Annals of Statistics 8 (1980).
+
+    Examples
+    --------
+    >>> round(chance((10, 10), 10**6), 3)
+    0.003
+    """
+    small, large = sorted(int(each) for each in dims)
+    n = n_samples - 1
+    if small < 1 or n < 1:
+        raise ParameterError(f"dims={tuple(dims)} and n_samples={n_samples} must be at least 1, and 2")
+    a, b = min(1.0, small / n), min(1.0, large / n)
+    if b >= 1:
+        return 1.0
+    centre, radius = a * (1 - b) + b * (1 - a), 2 * np.sqrt(a * (1 - b) * b * (1 - a))
+    # Squared correlations lie in [centre - radius, centre + radius]; those above 1 - b of n dimensions are exactly 1.
+    angles = (np.arange(4096) + 0.5) * np.pi / 4096
+    squares = np.clip(centre + radius * np.cos(angles), 1e-300, 1 - 1e-16)
+    density = np.sin(angles) ** 2 / (squares * (1 - squares))
+    ones = max(0.0, (a + b - 1) / a)
+    return float(min(1.0, (density * np.sqrt(squares)).sum() / density.sum() * (1 - ones) + ones))

@@ -1,0 +1,1 @@
+"""Transfer plans and the networks that they describe, with their weights."""

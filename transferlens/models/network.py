@@ -1,0 +1,410 @@
+"""A timm model as a chain of five blocks and one linear head.
+
+Kept apart from `transferlens.backbones` because a class that derives from ``torch.nn.Module`` loads torch as
+its module is imported; import this one inside the function that needs it.
+
+How the blocks are found: timm tells where each level of resolution ends (``model.feature_info``). A forward
+pass records which modules ``forward_features`` calls, and in what order; the last four levels end Block 1..4.
+What downsamples after a level opens the next block; what follows the last level belongs to Block 4; what
+comes before Block 1 is the stem, Block 0. The modules are then run in a row and must give what
+``forward_features`` gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import timm
+import torch
+from torch import nn
+
+from transferlens.util.errors import ParameterError
+
+if TYPE_CHECKING:
+    from transferlens.models.plan import TransferPlan
+
+__all__ = ["Anatomy", "Network", "anatomy", "chain", "create", "measure", "seeded"]
+
+LARGEST = 100_000  # height or width [pixels]
+PROBE_SIZE = (128, 128)  # height and width [pixels] of the one input that finds the chain
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where the blocks of a backbone are.
+
+    Attributes
+    ----------
+    name : str
+        timm's name of the model.
+    blocks : tuple of 5 tuples of str
+        The modules of each block in the order they run, by timm's names.
+    channels, strides : tuple of 5 int
+        Of each block's output, the stride against the input [pixels].
+    shapes : dict of str to torch.Size
+        The parameters and buffers of all blocks.
+    """
+
+    name: str
+    blocks: tuple[tuple[str, ...], ...]
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    shapes: dict[str, torch.Size]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One module that ``forward_features`` called, and the shape of what it returned."""
+
+    module: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Level:
+    """One entry of timm's ``feature_info``: the steps `first` to `last` run inside its module."""
+
+    first: int
+    last: int
+    channels: int
+    stride: int
+
+
+def create(name: str) -> nn.Module:
+    """Return timm's model `name`, randomly initialised from torch's global generator, without a classifier.
+
+    Raises
+    ------
+    ParameterError
+        If timm has no model or no pretrained tag of that name; the nearest names are given.
+    """
+    base, _, tag = name.partition(".")
+    known = timm.list_pretrained(f"{base}.*") if tag else timm.list_models()
+    if name not in known:
+        near = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
+        raise ParameterError(f"backbone={name!r} is not a model of timm; {hint}")
+    return timm.create_model(name, pretrained=False, num_classes=0)
+
+
+@contextlib.contextmanager
+def seeded(*words: Any) -> Iterator[None]:
+    """Seed torch's CPU generator by `words`, and give it back as it was."""
+    digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would reseed the caller's GPUs too.
+        torch.random.default_generator.manual_seed(int.from_bytes(digest[:7], "little"))
+        yield
+
+
+@functools.lru_cache(maxsize=32)
+def anatomy(name: str) -> Anatomy:
+    """Find the blocks of timm's model `name`, without disturbing torch's global generator.
+
+    Raises
+    ------
+    ParameterError
+        If timm does not know the name, or the model is no chain with four levels of resolution.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        model = create(name).eval()
+        try:
+            return _dissect(name, model)
+        except _NotAChain as why:
+            raise ParameterError(
+                f"backbone={name!r} cannot be cut into a stem and four blocks ({why}); choose a "
+                "convolutional backbone with four spatial stages, such as densenet201, resnet50, "
+                "inception_v3 or tf_efficientnet_lite0"
+            ) from None
+
+
+class _NotAChain(Exception):
+    """Why a model has no five blocks."""
+
+
+def _dissect(name: str, model: nn.Module) -> Anatomy:
+    """Cut the chain of `model` at the ends of its last four levels."""
+    atoms = dict(_atoms(model))
+    x = torch.randn(1, 3, *PROBE_SIZE, generator=torch.Generator().manual_seed(0))
+    steps, output = _trace(model, atoms, x)
+    _verify(steps, atoms, x, output)
+    levels = _levels(model, steps, atoms)
+    ends = [_stem_end(levels), *(level.last for level in levels[-4:-1]), len(steps) - 1]
+    parts = [steps[first + 1 : last + 1] for first, last in pairwise([-1, *ends])]
+    return Anatomy(
+        name=name,
+        blocks=tuple(tuple(step.module for step in part) for part in parts),
+        channels=tuple(part[-1].shape[1] for part in parts),
+        strides=_strides(levels, steps, ends),
+        shapes={
+            f"{step.module}.{key}": tensor.shape
+            for step in steps
+            for key, tensor in atoms[step.module].state_dict().items()
+        },
+    )
+
+
+def _atoms(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Name the modules that a chain is made of: the children, those of plain Sequentials in their stead."""
+    for name, child in module.named_children():
+        if type(child).forward is nn.Sequential.forward:
+            yield from _atoms(child, f"{prefix}{name}.")
+        else:
+            yield prefix + name, child
+
+
+def _trace(model: nn.Module, atoms: dict[str, nn.Module], x: torch.Tensor) -> tuple[list[_Step], torch.Tensor]:
+    """Record what ``forward_features`` calls; this leaves out classifiers and auxiliary heads."""
+    steps: list[_Step] = []
+
+    def note(name: str):
+        return lambda module, args, out: steps.append(_Step(name, tuple(getattr(out, "shape", ()))))
+
+    handles = [atom.register_forward_hook(note(name)) for name, atom in atoms.items()]
+    try:
+        return steps, model.forward_features(x)  # type: ignore[operator]  # torch takes what timm adds for a tensor
+    except (AssertionError, RuntimeError, ValueError, AttributeError) as error:
+        raise _NotAChain(f"it does not run on {PROBE_SIZE[0]}x{PROBE_SIZE[1]} pixels") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _verify(steps: list[_Step], atoms: dict[str, nn.Module], x: torch.Tensor, output: torch.Tensor) -> None:
+    """Refuse a model that is more than its modules in a row: skips between them, or functions of its own."""
+    if len({step.module for step in steps}) < len(steps):
+        raise _NotAChain("it calls a module twice")
+    try:
+        y = nn.Sequential(*(atoms[step.module] for step in steps))(x)
+        same = torch.allclose(y, output, rtol=1e-5, atol=1e-6)
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        same = False
+    if not same:
+        raise _NotAChain("its modules do not run one after the other")
+
+
+def _levels(model: nn.Module, steps: list[_Step], atoms: dict[str, nn.Module]) -> list[_Level]:
+    """Return the levels of resolution, at least four, each with parameters and NCHW output of its own."""
+    levels: list[_Level] = []
+    for info in getattr(model, "feature_info", None) or []:
+        level = _level(info, steps)
+        start = levels[-1].last + 1 if levels else 0
+        own = [atoms[step.module] for step in steps[start : level.last + 1]]
+        if not any(True for atom in own for _ in atom.parameters()):
+            continue  # VGG counts its last pooling as a level
+        if levels and levels[-1].stride >= level.stride:
+            levels.pop()  # the deepest at a resolution stands for it
+        levels.append(level)
+    if len(levels) < 4:
+        raise _NotAChain(f"it has {len(levels)} levels of resolution")
+    return levels
+
+
+def _level(info: dict, steps: list[_Step]) -> _Level:
+    """Place one entry of ``feature_info`` in the chain."""
+    module, channels = info["module"], info["num_chs"]
+    inside = [i for i, step in enumerate(steps) if f"{step.module}.".startswith(f"{module}.")]
+    if not inside:
+        raise _NotAChain(f"its level {module} ends inside a module")
+    shape = steps[inside[-1]].shape
+    if len(shape) != 4 or shape[1] != channels:
+        raise _NotAChain(f"its level {module} gives {shape}, not (batch, {channels}, height, width)")
+    return _Level(inside[0], inside[-1], channels, info["reduction"])
+
+
+def _stem_end(levels: list[_Level]) -> int:
+    """Return the last step of the stem: the level before Block 1, or what runs before Block 1's module."""
+    end = levels[-5].last if len(levels) > 4 else levels[-4].first - 1
+    if end < 0:
+        raise _NotAChain("nothing runs before its first level")
+    return end
+
+
+def _strides(levels: list[_Level], steps: list[_Step], ends: list[int]) -> tuple[int, ...]:
+    """Return each block's stride, timm's where it has one: unpadded convolutions shrink maps further."""
+    known = {level.last: level.stride for level in levels}
+    last = levels[-1]
+    after = round(steps[last.last].shape[2] / steps[ends[-1]].shape[2])
+    stem = round(PROBE_SIZE[0] / steps[ends[0]].shape[2])
+    return (known.get(ends[0], stem), *(known[end] for end in ends[1:-1]), last.stride * after)
+
+
+def chain(model: nn.Module, blocks: Iterable[Iterable[str]]) -> tuple[nn.Sequential, ...]:
+    """Return the blocks of `model` as modules that can be called."""
+    return tuple(nn.Sequential(*map(model.get_submodule, names)) for names in blocks)
+
+
+def measure(
+    parts: Anatomy, input_size: tuple[int, int], *, through: int
+) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    """Measure the blocks 0 to `through`: parameters, and for one input multiply-adds and output's height and width.
+
+    Raises
+    ------
+    ParameterError
+        If the input is too small for the backbone.
+    """
+    height, width = input_size
+    if not (0 < height <= LARGEST and 0 < width <= LARGEST):
+        raise ParameterError(f"input_size={height}x{width} must be 1 to {LARGEST} pixels each way")
+    with torch.device("meta"):  # shapes are all that is needed
+        blocks = chain(create(parts.name).eval(), parts.blocks[: through + 1])
+        x = torch.empty(1, 3, height, width)
+    counts, sizes = [0] * len(blocks), []
+    for number, block in enumerate(blocks):
+        with _counting(block, counts, number):
+            try:
+                x = block(x)
+            except RuntimeError as error:
+                raise ParameterError(f"input_size={height}x{width} is too small for {parts.name}") from error
+        sizes.append(tuple(x.shape[2:]))
+    return [sum(p.numel() for p in block.parameters()) for block in blocks], counts, sizes
+
+
+@contextlib.contextmanager
+def _counting(block: nn.Module, counts: list[int], number: int) -> Iterator[None]:
+    """Add to ``counts[number]`` what the convolutions and linear layers of `block` multiply."""
+
+    def count(module: nn.Conv2d | nn.Linear, args: Any, out: torch.Tensor) -> None:
+        # Each weight of an output channel (the first axis) is used once for each number that channel gives.
+        counts[number] += out.numel() * module.weight[0].numel()
+
+    layers = (nn.Conv2d, nn.Linear)
+    handles = [m.register_forward_hook(count) for m in block.modules() if isinstance(m, layers)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class Network(nn.Module):
+    """A backbone cut after one of its blocks, global average pooling, and a linear head.
+
+    Nothing else stands between the cut and the head, whatever the architecture. MobileNetV3's last
+    convolution and ConvNeXt's last normalisation work on pooled features: they belong to timm's head and are
+    left out.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        timm's model; the modules that are cut are deleted from it, so its own ``forward`` no longer works.
+    parts : Anatomy
+        Its blocks.
+    n_classes : int > 0
+        Width of the output.
+    plan : TransferPlan
+        Where to cut and what to freeze.
+
+    Attributes
+    ----------
+    backbone : nn.Module
+        What is kept; its parameters have timm's names.
+    head : nn.Linear
+        The classifier.
+    blocks : tuple of nn.Sequential
+        The kept blocks: the modules of `backbone` again, not registered a second time.
+    width : int
+        Channels of the last kept block.
+    plan : TransferPlan
+        As given.
+    """
+
+    def __init__(self, backbone: nn.Module, parts: Anatomy, *, n_classes: int, plan: TransferPlan) -> None:
+        super().__init__()
+        kept = [parts.blocks[block] for block in plan.blocks]
+        _prune(backbone, keep={name for names in kept for name in names})
+        self.backbone = backbone
+        self.width = parts.channels[plan.truncate_after]
+        self.head = nn.Linear(self.width, n_classes)
+        self.plan = plan
+        self.blocks = chain(backbone, kept)
+        self._homes = {name: block for block, names in enumerate(kept) for name in names}
+        for block in self._frozen():
+            self.blocks[block].requires_grad_(False)
+        self.train()
+
+    def _frozen(self) -> list[int]:
+        return [block for block in self.plan.blocks if self.plan.is_frozen(block)]
+
+    def train(self, mode: bool = True) -> Network:
+        """Set training mode, except in frozen blocks whose BatchNorm statistics are to stand still."""
+        super().train(mode)
+        if self.plan.bn == "fixed":
+            for block in self._frozen():
+                self.blocks[block].eval()
+        return self
+
+    def load_pretrained(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Copy into the blocks that the plan has pretrained their tensors in `state`, under timm's names."""
+        with torch.no_grad():
+            for name, tensor in self.backbone.state_dict().items():
+                if self.plan.is_pretrained(self.block_of(f"backbone.{name}")):
+                    tensor.copy_(state[name])
+
+    def features(self, x: torch.Tensor, *, start: int = 0, through: int | None = None) -> torch.Tensor:
+        """Run the blocks `start` to `through`, both included.
+
+        Parameters
+        ----------
+        x : torch.Tensor [shape=(batch, channels, height, width)]
+            The network's input, or for ``start > 0`` the output of block ``start - 1``.
+        start, through : int
+            Blocks; by default the stem and the last block kept. Nothing runs if `start` is ``through + 1``.
+
+        Returns
+        -------
+        torch.Tensor [shape=(batch, channels, height, width)]
+            The output of block `through`.
+
+        Raises
+        ------
+        ParameterError
+            If the network has no such blocks.
+        """
+        last = len(self.blocks) - 1 if through is None else through
+        if not 0 <= start <= last + 1 <= len(self.blocks):
+            raise ParameterError(f"start={start}, through={last} must be in order, within 0..{len(self.blocks) - 1}")
+        for block in self.blocks[start : last + 1]:
+            x = block(x)
+        return x
+
+    def forward(self, x: torch.Tensor, *, start: int = 0) -> torch.Tensor:
+        """Return the logits [shape=(batch, n_classes)] of inputs, or of what block ``start - 1`` gave."""
+        return self.head(self.features(x, start=start).mean(dim=(2, 3)))
+
+    def block_of(self, name: str) -> int | Literal["head"]:
+        """Return where a parameter or buffer of this network lives, by its name in ``state_dict()``.
+
+        Raises
+        ------
+        ParameterError
+            If the network has no such tensor.
+        """
+        root, _, path = name.partition(".")
+        if root == "head":
+            return "head"
+        while path and path not in self._homes:
+            path = path.rpartition(".")[0]
+        if root != "backbone" or not path:
+            raise ParameterError(f"name={name!r} is no parameter or buffer of this network")
+        return self._homes[path]
+
+
+def _prune(module: nn.Module, *, keep: Collection[str], prefix: str = "") -> None:
+    """Delete all that is neither in `keep` nor on the way to it."""
+    for name, child in list(module.named_children()):
+        path = prefix + name
+        if path in keep:
+            continue
+        if any(kept.startswith(f"{path}.") for kept in keep):
+            _prune(child, keep=keep, prefix=f"{path}.")
+        else:
+            delattr(module, name)

@@ -1,0 +1,137 @@
+"""bf16 mixed precision: where it is computed rightly, and fast.
+
+Two defects of oneDNN, which torch computes bf16 convolutions with on CPUs, are kept away from users here: wrong numbers
+for maps one column wide, and slow gradients of depthwise convolutions (``benchmarks/depthwise.py`` has the ratio).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from transferlens.models.build import block_table
+from transferlens.models.plan import BLOCKS
+from transferlens.util.errors import ParameterError
+
+__all__ = ["autocast", "check", "choose"]
+
+
+def choose(
+    precision: str, device: torch.device, *, backbone: str, input_size: tuple[int, int], through: int = BLOCKS[-1]
+) -> str:
+    """Choose bf16 or fp32: for auto, bf16 only where the hardware computes in it, and correctly.
+
+    Parameters
+    ----------
+    precision : "auto", "bf16" or "fp32"
+    device : torch.device
+    backbone : str
+        timm's name.
+    input_size : tuple of int [height, width]
+    through : int
+        The last block that is computed.
+
+    Raises
+    ------
+    ParameterError
+        Where bf16 is asked for and is known to be computed wrongly.
+    """
+    if precision != "auto":
+        check(precision, device, backbone=backbone, input_size=input_size, through=through)
+        return precision
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = device.type == "cpu" and bool(_bf16_features()) and not _computed_wrongly(backbone, input_size, through)
+    return "bf16" if able else "fp32"
+
+
+def check(
+    precision: str, device: torch.device, *, backbone: str, input_size: tuple[int, int], through: int = BLOCKS[-1]
+) -> None:
+    """Raise if a precision is known to be computed wrongly; parameters as for `choose`.
+
+    Raises
+    ------
+    ParameterError
+        Naming what makes it wrong, and the remedy.
+    """
+    if precision == "bf16" and device.type == "cpu" and _computed_wrongly(backbone, input_size, through):
+        raise ParameterError(
+            f"precision='bf16' with width={input_size[1]}: the last maps of {backbone} are one column "
+            "wide then, which this processor computes wrongly in bf16; use fp32, or a larger width"
+        )
+
+
+def _bf16_features() -> set[str]:
+    """What the processor has for bf16: avx512_bf16, amx_bf16, bf16 (Arm); older releases of torch do not tell."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return {name for name, on in capabilities.items() if on and "bf16" in name}
+
+
+def _computed_wrongly(backbone: str, input_size: tuple[int, int], through: int) -> bool:
+    """Whether kernels read beyond a map: AMX ones do in strided convolutions to one column (oneDNN of torch 2.15)."""
+    if "amx_bf16" not in _bf16_features():
+        return False
+    return block_table(backbone, input_size=input_size, through=through)[-1].size[1] < 2
+
+
+@contextlib.contextmanager
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
+    """Compute in `precision` on the device; on CPUs, the gradients of bf16 depthwise convolutions in fp32."""
+    bf16 = precision == "bf16"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16))
+        if bf16 and device.type == "cpu":
+            stack.enter_context(_DepthwiseGradients())
+        yield
+
+
+class _DepthwiseGradients(TorchFunctionMode):
+    """Takes depthwise convolutions through `_Depthwise`, whichever module calls them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return (_conv2d if func is torch.conv2d else func)(*args, **(kwargs or {}))
+
+
+def _conv2d(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> torch.Tensor:
+    depthwise = groups > 1 and weight.shape[1] == 1 and input.dim() == 4
+    if not depthwise or isinstance(padding, str):
+        return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    pairs = ([each, each] if isinstance(each, int) else list(each) for each in (stride, padding, dilation))
+    return _Depthwise.apply(input, weight, bias, *pairs, groups)
+
+
+class _Depthwise(torch.autograd.Function):
+    """Forward in bf16; backward in fp32, many times as fast where strides or kernels are large, and more exact."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, stride, padding, dilation, groups):
+        half = x.bfloat16()
+        ctx.save_for_backward(half, weight)
+        ctx.type, ctx.biased, ctx.options, ctx.groups = x.dtype, bias is not None, (stride, padding, dilation), groups
+        bias = None if bias is None else bias.bfloat16()
+        return torch.conv2d(half, weight.bfloat16(), bias, stride, padding, dilation, groups)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        bias_sizes = [len(weight)] if ctx.biased else None
+        needed = [*ctx.needs_input_grad[:2], ctx.biased and ctx.needs_input_grad[2]]
+        by_x, by_weight, by_bias = torch.ops.aten.convolution_backward(
+            gradient.float(), x.float(), weight, bias_sizes, *ctx.options, False, [0, 0], ctx.groups, needed
+        )
+        return None if by_x is None else by_x.to(ctx.type), by_weight, by_bias, None, None, None, None

@@ -1,0 +1,1 @@
+"""Arrays to Axes. Alone in importing matplotlib and seaborn."""

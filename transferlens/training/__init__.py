@@ -1,0 +1,1 @@
+"""From points to finished runs: batches, the trainer, sweeps, and where runs are trained."""

@@ -1,0 +1,383 @@
+"""The core trainer: one RunConfig in, one finished run file out, resumed from its last epoch where it was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import hashlib
+import importlib.metadata
+import logging
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transferlens import __version__
+from transferlens.features import augment
+from transferlens.models import build
+from transferlens.models.device import PASS_SIZE
+from transferlens.store.config import RunConfig
+from transferlens.store.run import Run, load_run, normalised
+from transferlens.store.runfile import RunState, history_names, read_state, write_state
+from transferlens.training.batches import Data, chunks
+from transferlens.util import lazy
+from transferlens.util.errors import CheckpointError
+from transferlens.util.files import expanded
+from transferlens.util.lazy import torch
+from transferlens.util.processes import keep_freed_memory
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+__all__ = ["Trainer", "train"]
+
+precision = lazy.load("transferlens.models.precision")
+
+log = logging.getLogger(__name__)
+
+# Mean and deviation of red, green and blue.
+IMAGENET = np.array([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)])
+DIVERGED = "training diverged, lower the learning rate"
+
+
+def _normalisation(data: Data, rows: np.ndarray, how: str) -> np.ndarray:
+    """Mean and deviation of each channel [shape=(2, channels)] over the training clips; 0 and 1 for "none"."""
+    channels = data.cache.shape[1]
+    if how == "none":
+        return np.stack([np.zeros(channels), np.ones(channels)])
+    moments, lowest, highest = np.zeros((2, channels)), np.inf, -np.inf
+    for x in data.batches(chunks(rows, PASS_SIZE)):
+        x = x.cpu().double()
+        lowest, highest = min(lowest, x.min().item()), max(highest, x.max().item())
+        moments += len(x) / len(rows) * np.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
+    if how == "imagenet":
+        colours = IMAGENET if channels == 3 else np.repeat(IMAGENET.mean(1, keepdims=True), channels, axis=1)
+        return np.array([[lowest], [0]]) + (highest - lowest or 1) * colours
+    mean, square = moments
+    return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 1e-12))])
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    """What the bits of a run depend on besides its configuration."""
+    return {
+        "torch": str(torch.__version__),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": f"{platform.system()} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+class Trainer:
+    """A network under training: what an epoch, a snapshot and a resumption need.
+
+    Parameters
+    ----------
+    config : RunConfig
+    data : Data
+    weights : str
+        Where the ImageNet weights come from; they must be those that the configuration names.
+    run_frozen_once : bool
+        Whether what frozen blocks give for a clip is computed once, not in every epoch. Where their BatchNorm
+        statistics follow the new data it changes, and is computed in every epoch all the same.
+    """
+
+    def __init__(self, config: RunConfig, data: Data, weights: str, *, run_frozen_once: bool = True) -> None:
+        keep_freed_memory()
+        self.config, self.data = config, data
+        self.start = config.start if run_frozen_once else 0
+        augmentation = config.training.augmentation
+        self.variants = None if augmentation is None else data.variants(augmentation)
+        self.rows, self.held_out = data.dataset.split(config.fold, config.inner_fold)
+        self.inner = data.dataset.split(config.inner_fold)[1] if config.inner_fold else np.empty(0, int)
+        self.normalisation = _normalisation(data, self.rows, config.training.normalise)
+        n_classes = len(data.label_names)
+        self.network = build.skeleton(config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed)
+        self.provenance = self._provenance(weights)
+        self.fresh = self._load_pretrained(weights)
+        self.network.to(data.device).to(memory_format=torch.channels_last)
+        self.learned = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        self.optimizer = self._optimizer()
+        self.history: dict[str, list[float]] = {name: [] for name in history_names(config)}
+        self.logits_last = self.logits_best = np.empty((0, 0), np.float32)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        training = self.config.training
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
+        return kind(self.learned.values(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
+
+    def _provenance(self, weights: str) -> dict[str, Any]:
+        config = self.config
+        return _environment(self.data.device) | {
+            "transferlens": __version__,
+            "python": platform.python_version(),
+            "timm": importlib.metadata.version("timm"),
+            "numpy": np.__version__,
+            "precision": precision.choose(config.training.precision, self.data.device, **config.computed),
+            # From any folder, later, the same file.
+            "weights_option": weights if weights == "auto" else str(expanded(weights).resolve()),
+            "weights_source": "none",
+            "features_key": self.data.cache.key,
+            "skipped_clips": " ".join(self.data.dataset.skipped) or "none",
+            "started": _now(),
+        }
+
+    def _load_pretrained(self, weights: str) -> dict[str, np.ndarray]:
+        """Load the ImageNet tensors that the plan asks for; return the initial tensors that are not among them."""
+        config = self.config
+        pretrained: Mapping[str, torch.Tensor] = {}
+        if config.weights_sha256:
+            found = build.imagenet_state(config.backbone, weights, sha256=config.weights_sha256)
+            self.network.load_pretrained(found.state)
+            self.provenance["weights_source"], pretrained = found.source, found.state
+        return {
+            name: tensor.numpy(force=True).copy()
+            for name, tensor in self.network.state_dict().items()
+            if name.removeprefix("backbone.") not in pretrained
+            or not config.plan.is_pretrained(self.network.block_of(name))
+        }
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        return precision.autocast(self.data.device, self.provenance["precision"])
+
+    def _batches(self, rows: list[np.ndarray]) -> Iterator[torch.Tensor]:
+        """What the first block that may change is fed: normalised features, or the outputs of the frozen blocks."""
+        if self.start:
+            return self.data.outputs(self._prefix_key, self._prefix, rows)
+        return map(self._inputs, self.data.batches(rows))
+
+    def _inputs(self, x: torch.Tensor) -> torch.Tensor:
+        return normalised(x, self.normalisation).contiguous(memory_format=torch.channels_last)
+
+    def _prefix(self, x: torch.Tensor) -> torch.Tensor:
+        """Output of the last frozen block; pooled, where only the head follows."""
+        with torch.no_grad(), self._autocast():
+            y = self.network.features(self._inputs(x), through=self.start - 1)
+            return y.mean((2, 3), keepdim=True) if self.start > self.config.plan.truncate_after else y
+
+    @functools.cached_property
+    def _prefix_key(self) -> str:
+        """Hash over all that the frozen blocks' outputs depend on."""
+        pooled = self.start > self.config.plan.truncate_after
+        words = (self.config.backbone, self.start, pooled, self.provenance["precision"])
+        digest = hashlib.sha256(repr(words).encode() + self.normalisation.tobytes())
+        for name, tensor in self.network.state_dict().items():
+            block = self.network.block_of(name)
+            if block != "head" and block < self.start:
+                digest.update(tensor.numpy(force=True).tobytes())
+        return digest.hexdigest()
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        with self._autocast():
+            return self.network(x, start=self.start).float()
+
+    def epoch(self) -> None:
+        """Train one epoch and evaluate on the held-out fold."""
+        done, started = self.epochs_done, time.perf_counter()
+        lr = self.config.training.lr_at(done)
+        loss = self._train(done)
+        self.logits_last = self._logits(self.held_out)
+        target = torch.from_numpy(self.data.labels[self.held_out])
+        logits = torch.from_numpy(self.logits_last)
+        if not logits.isfinite().all():
+            raise FloatingPointError(f"held-out logits are NaN or infinite after epoch {done + 1}: {DIVERGED}")
+        accuracy = (logits.argmax(1) == target).double().mean().item()
+        if accuracy > max(self.history["heldout_accuracy"], default=-1):
+            self.logits_best = self.logits_last
+        held_out_loss = torch.nn.functional.cross_entropy(logits, target).item()
+        inner = [
+            float((self._logits(rows).argmax(1) == self.data.labels[rows]).mean()) for rows in [self.inner] if len(rows)
+        ]
+        row = [loss, held_out_loss, accuracy, lr, time.perf_counter() - started, *inner]
+        for name, value in zip(self.history, row, strict=True):
+            self.history[name].append(value)
+
+    @property
+    def epochs_done(self) -> int:
+        """Number of epochs trained so far."""
+        return len(self.history["seconds"])
+
+    def _train(self, epoch: int) -> float:
+        """Mean training loss over one epoch. Order and noise depend on the seed and the epoch alone."""
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(self.rows)
+        parts = chunks(order, self.config.training.batch_size)
+        losses = []
+        batches = self._batches(parts) if self.variants is None else self._drawn(self.variants, parts, epoch)
+        self.network.train()
+        with _seeded([self.config.seed, epoch], self.data.device):
+            for i, (rows, x) in enumerate(zip(parts, batches, strict=True)):
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.config.training.lr_at(epoch + i / len(parts))
+                loss = self._loss(x, torch.from_numpy(self.data.labels[rows]).to(x.device))
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                self.optimizer.step()
+                losses.append(loss.detach() * len(rows))
+        total = torch.stack(losses).cpu().double().sum()
+        if not torch.isfinite(total):
+            raise FloatingPointError(f"the training loss is {total.item()} in epoch {epoch + 1}: {DIVERGED}")
+        return total.item() / len(order)
+
+    def _drawn(self, variants: augment.VariantCache, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
+        """Batches of the clips' variants, of each clip one that the seed and the epoch choose."""
+        rng, n = np.random.default_rng([self.config.seed, epoch, 1]), variants.per_clip
+        rows = [rows * n + rng.integers(n, size=len(rows)) for rows in parts]
+        return map(self._inputs, self.data.batches(rows, variants))
+
+    def _loss(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of a batch, with what the settings do to it."""
+        training, loss = self.config.training, torch.nn.functional.cross_entropy
+        if training.masks:
+            x = augment.mask(x, training.masks)
+        if not training.mixup:
+            return loss(self._forward(x), target)
+        x, others, share = augment.mix(x, training.mixup)
+        logits = self._forward(x)
+        return share * loss(logits, target) + (1 - share) * loss(logits, target[others.to(target.device)])
+
+    def _logits(self, rows: np.ndarray) -> np.ndarray:
+        self.network.eval()
+        batches = self._batches(chunks(rows, PASS_SIZE))
+        with torch.inference_mode():
+            return torch.cat([self._forward(x).cpu() for x in batches]).numpy()
+
+    def state(self) -> RunState:
+        """What has been reached, as it goes to the file."""
+        complete = self.epochs_done == self.config.training.epochs
+        moments = (
+            {}
+            if complete
+            else {
+                f"{name}/{key}": value.numpy(force=True)
+                for name, p in self.learned.items()
+                for key, value in self.optimizer.state[p].items()
+            }
+        )
+        return RunState(
+            config=self.config,
+            provenance=self.provenance,
+            label_names=list(self.data.label_names),
+            clip_ids=[self.data.dataset.clips[i].id for i in self.held_out],
+            labels=self.data.labels[self.held_out],
+            normalisation=self.normalisation,
+            history=self.history,
+            logits_last=self.logits_last,
+            logits_best=self.logits_best,
+            weights={name: tensor.numpy(force=True) for name, tensor in self.network.state_dict().items()},
+            fresh=self.fresh,
+            optimizer=moments,
+        )
+
+    def resume(self, state: RunState) -> None:
+        """Go back to a snapshot, as if never interrupted.
+
+        Raises
+        ------
+        CheckpointError
+            Where it is one of another run, or not whole.
+        """
+        lengths = {len(state.history.get(name, ())) for name in history_names(self.config)}
+        moments = {key.rsplit("/", 1)[0] for key in state.optimizer}
+        if state.config != self.config or len(lengths) != 1 or moments != self.learned.keys():
+            raise CheckpointError("it is of another run, or parts of it are missing")
+        precision.check(state.provenance["precision"], self.data.device, **self.config.computed)
+        here = _environment(self.data.device)
+        self.provenance, self.normalisation = state.provenance, state.normalisation
+        if other := {key: value for key, value in here.items() if state.provenance.get(key) != value}:
+            log.warning("%s was begun in another environment; its bits may differ: %s", self.config.id, other)
+            self.provenance["resumed_with"] = ", ".join(f"{key} {value}" for key, value in other.items())
+        self.history = {name: state.history[name] for name in history_names(self.config)}
+        self.fresh = state.fresh
+        self.logits_last, self.logits_best = state.logits_last, state.logits_best
+        self.network.load_state_dict({name: torch.from_numpy(np.asarray(v)) for name, v in state.weights.items()})
+        for key, array in state.optimizer.items():
+            name, moment = key.rsplit("/", 1)
+            p, value = self.learned[name], torch.from_numpy(np.asarray(array))
+            # Moments must lie in memory as their parameter does: fused steps go through both in order of memory.
+            like = torch.empty_like(p) if value.shape == p.shape else torch.empty(value.shape, device=p.device)
+            self.optimizer.state[p][moment] = like.copy_(value)
+
+
+@contextlib.contextmanager
+def _seeded(seeds: list[int], device: torch.device) -> Iterator[None]:
+    """Fix torch's random numbers inside, leave them as they were outside."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+        yield
+
+
+def train(config: RunConfig, data: Data, *, folder: Path, weights: str = "auto", progress: tqdm | None = None) -> Run:
+    """Train one run to its end, or read it where the store has it.
+
+    Parameters
+    ----------
+    config : RunConfig
+    data : Data
+    folder : Path
+        The run store.
+    weights : str
+        Where the ImageNet weights come from, as for `backbones.build`.
+    progress : tqdm, optional
+        Moved on by one an epoch.
+
+    Returns
+    -------
+    run : Run
+
+    Raises
+    ------
+    DataError, CheckpointError
+        Where the folds, the weights or a run file there cannot be used.
+    """
+    path = config.path(folder)
+    partial = path.with_suffix(".partial")
+    if path.is_file():
+        return load_run(path, expected=config)
+    if folders := [each for each in (path, partial) if each.is_dir()]:
+        raise CheckpointError(f"{folders[0]} is a folder, and the run is to be written there: move it away")
+    with _threads(config.training.threads):
+        trainer = _resumed(config, data, weights, partial) if partial.is_file() else Trainer(config, data, weights)
+        _advance(progress, trainer, trainer.epochs_done)
+        while trainer.epochs_done < config.training.epochs:
+            trainer.epoch()
+            write_state(partial if trainer.epochs_done < config.training.epochs else path, trainer.state())
+            _advance(progress, trainer, 1)
+    partial.unlink(missing_ok=True)
+    return load_run(path)
+
+
+@contextlib.contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Compute with so many threads inside; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _advance(progress: tqdm | None, trainer: Trainer, epochs: int) -> None:
+    if progress is not None and epochs:
+        accuracy = 100 * trainer.history["heldout_accuracy"][-1]
+        progress.set_postfix_str(f"{trainer.config.id} {accuracy:.1f} %", refresh=False)
+        progress.update(epochs)
+
+
+def _resumed(config: RunConfig, data: Data, weights: str, partial: Path) -> Trainer:
+    """A trainer at the last epoch of a run under way, or at the start where that cannot be read."""
+    trainer = Trainer(config, data, weights)
+    try:
+        trainer.resume(read_state(partial))
+    except Exception as error:  # a damaged snapshot must cost its epochs, not block the run for ever
+        log.warning("%s starts over, its snapshot cannot be used: %s", config.id, error)
+        return Trainer(config, data, weights)
+    log.info("resuming %s after epoch %d", config.id, trainer.epochs_done)
+    return trainer

@@ -1,0 +1,1 @@
+"""What everything else may use: errors, files, lazy imports, processes, text. Imports nothing of the package."""

@@ -1,0 +1,50 @@
+"""Tables and lists of names as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+__all__ = ["natural", "some", "table"]
+
+
+def table(rows: Sequence[Sequence[object]]) -> str:
+    """Rows as text, each column as wide as its widest cell; columns that hold numbers are set to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    columns = list(zip(*cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [all(cell[:1].isdigit() for cell in column[1:]) for column in columns]
+    lines = (
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)) for row in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+MOST_NAMES = 50
+
+
+def some(names: Iterable[object]) -> str:
+    """All of some names in one line; of a whole data set's, only the first fifty and how many more there are.
+
+    Examples
+    --------
+    >>> some("abc")
+    'a, b, c'
+    """
+    words = [str(name) for name in names]
+    more = f" and {len(words) - MOST_NAMES} more" if len(words) > MOST_NAMES else ""
+    return ", ".join(words[:MOST_NAMES]) + more
+
+
+def natural(name: str) -> list[tuple[bool, int, str, str]]:
+    """Sort key that puts "2" before "10", and numbers before words.
+
+    Examples
+    --------
+    >>> sorted(["10", "2", "fold3"], key=natural)
+    ['2', '10', 'fold3']
+    """
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    digits = [part.lstrip("0") if part.isdecimal() else None for part in parts]
+    # Numbers by their length first, as text: there are longer ones than int takes.
+    return [(n is None, len(n or ""), n or "", part) for n, part in zip(digits, parts, strict=True)]
