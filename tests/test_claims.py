@@ -17,7 +17,7 @@ from transferlens.util.errors import DataError
 HOLD = """
 import sys, time
 from pathlib import Path
-from transferlens import claims
+from transferlens.store import locks as claims
 with claims.claim(Path(sys.argv[1])) as mine:
     print(mine, flush=True)
     time.sleep(60)

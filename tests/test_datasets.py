@@ -10,7 +10,7 @@ import soundfile
 from audio_files import SR, add, tone, two_by_two, write
 
 from transferlens import cli, datasets
-from transferlens.data import manifest, synthetic
+from transferlens.data import manifest, readers, synthetic
 from transferlens.data.catalogue import DataOptions, open_dataset
 from transferlens.data.clips import load_audio
 from transferlens.util.errors import DataError, ParameterError
@@ -37,7 +37,7 @@ def test_manifest_agrees_with_the_papers():
 
 def test_every_layout_has_a_reader():
     layouts = {row.layout for row in manifest.manifest().values()}
-    assert layouts - set(datasets.layouts.READERS) == {"generated"}
+    assert layouts - set(readers.READERS) == {"generated"}
 
 
 def test_manifest_is_found_where_pip_puts_it(monkeypatch, tmp_path):

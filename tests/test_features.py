@@ -291,7 +291,7 @@ def test_two_that_fill_one_cache_both_end_with_it(clips, tmp_path, monkeypatch):
 def test_a_part_that_is_damaged_is_made_again(clips, tmp_path, monkeypatch, damage):
     dataset = DataOptions(clips=clips, width=32).open()
     cache, again = (FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path / name) for name in ("a", "b"))
-    monkeypatch.setattr("transferlens.features.logmel.shutil.rmtree", lambda folder, **_: None)  # keeps the parts
+    monkeypatch.setattr("transferlens.features.cache.shutil.rmtree", lambda folder, **_: None)  # keeps the parts
     cache.fill()
     (part,) = cache.path.with_suffix(".parts").iterdir()
     content = part.read_bytes()
@@ -308,14 +308,14 @@ def test_a_part_that_is_damaged_is_made_again(clips, tmp_path, monkeypatch, dama
 def test_whole_parts_are_used_and_count_as_room(clips, tmp_path, monkeypatch):
     dataset = DataOptions(clips=clips, width=32).open()
     cache, again = (FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path / name) for name in ("a", "b"))
-    monkeypatch.setattr("transferlens.features.logmel.shutil.rmtree", lambda folder, **_: None)
+    monkeypatch.setattr("transferlens.features.cache.shutil.rmtree", lambda folder, **_: None)
     cache.fill()
     parts = cache.path.with_suffix(".parts")
     again.path.parent.mkdir()
     parts.rename(again.path.with_suffix(".parts"))
     monkeypatch.setattr(FeatureCache, "compute", lambda *_: pytest.fail("computed again"))
     asked = []
-    monkeypatch.setattr("transferlens.util.files.check_space", lambda path, nbytes: asked.append(nbytes))
+    monkeypatch.setattr("transferlens.features.cache.check_space", lambda path, nbytes: asked.append(nbytes))
     again.fill()
     assert asked == [again.nbytes]
 

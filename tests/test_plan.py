@@ -177,7 +177,7 @@ def test_help_names_the_blocks_and_the_defaults(capsys):
 
 def test_plans_and_backbones_are_imported_without_torch():
     code = (
-        "import sys, transferlens.plan, transferlens.backbones; "
+        "import sys, transferlens.models.plan, transferlens.backbones; "
         "sys.exit(any(name in sys.modules for name in ('torch._C', 'timm.models', 'torch.nn')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -60,7 +60,7 @@ def test_without_the_long_arm(options, tmp_path, capsys):
 
 
 def test_the_long_arm_of_the_first_network_alone(study, monkeypatch):
-    monkeypatch.setattr("transferlens.models.build.imagenet_state", lambda *_: SimpleNamespace(sha256="0" * 64))
+    monkeypatch.setattr("transferlens.training.sweep.imagenet_state", lambda *_: SimpleNamespace(sha256="0" * 64))
     networks = ("test_resnet", "resnet18")
     arms = pretraining.points(study(backbone=networks), long="first")
     assert {arm: {point.backbone for point in points} for arm, points in arms.items()} == {

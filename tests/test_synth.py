@@ -164,7 +164,7 @@ def test_mask_holds_the_event_and_nothing_else(label, stems):
 def test_mask_of_a_pure_event_is_the_whole_event(monkeypatch, stems):
     event = stems[SPECS[0].id].event
     alone = synthetic.Stems(event, np.zeros_like(event), np.zeros_like(event))
-    monkeypatch.setattr(synth, "render", lambda id: alone)
+    monkeypatch.setattr(event_mask, "render", lambda id: alone)
     power = mel_power(event)
     loud = power > power.max(axis=(1, 2), keepdims=True) * 10**-3.9
     assert event_mask.event_mask(SPECS[0].id)[loud].all()
@@ -183,7 +183,7 @@ def test_mask_follows_the_features():
 def test_digest_tells_clips_and_code_apart(monkeypatch):
     digests = {synthetic.digest(id) for id in synthetic.clip_ids()}
     assert len(digests) == len(SPECS)
-    monkeypatch.setattr(synth, "RECIPE", synthetic.RECIPE + 1)
+    monkeypatch.setattr(synthetic, "RECIPE", synthetic.RECIPE + 1)
     assert synthetic.digest.__wrapped__(SPECS[0].id) not in digests
 
 
