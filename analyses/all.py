@@ -10,9 +10,9 @@ their files) and how long the step took this time. ``RESULTS.md`` is filled in f
 import csv
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from analyses import (
     BACKBONES,
@@ -25,11 +25,13 @@ from analyses import (
     rq4_ensemble,
     rq5_saliency,
 )
-from transferlens import cli, study
+from transferlens import cli, report, study, tables
+from transferlens.options import OutputOptions
 from transferlens.store.listing import RunSummary, list_runs
 from transferlens.study import Step
-from transferlens.training import forecast
+from transferlens.training.sweep import StoreOptions
 from transferlens.util.errors import DataError
+from transferlens.util.fields import at_least, flat
 from transferlens.util.files import write_csv
 
 QUESTIONS = (
@@ -46,23 +48,19 @@ GOOD = (cli.DONE, cli.FOUND)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(study.EngineOptions):
+class Options(study.Overrides):
     """Answer the paper's five questions on the clips: train what is missing, draw every figure, write RESULTS.md."""
 
     clips: Path
     """Clip list, a CSV with path, label and fold."""
-    backbone: tuple[str, ...] = tuple(BACKBONES)
+    backbone: tuple[str, ...] = BACKBONES
     """Networks; questions asked of one are asked of the first."""
     weights: str | None = None
     """As for `train`: a file, or auto."""
-    epochs: int | None = None
+    epochs: Annotated[int | None, at_least(1)] = None
     """Number of epochs, for a quick look; 12 by default, 100 for linear probes."""
-    runs: Path = Path("runs")
-    """Folder of the run store: what is there is not trained again."""
-    cache: Path = Path("cache")
-    """Folder of the feature caches."""
-    figures: Path = Path("figures")
-    """Folder for the figures and tables."""
+    store: StoreOptions = StoreOptions()
+    output: OutputOptions = OutputOptions()
     results: Path = Path("RESULTS.md")
     """The text."""
 
@@ -81,36 +79,35 @@ class Row:
 
 
 def steps(options: Options) -> list[Step]:
-    """All steps, with these options."""
-    given = options.given("backbone", "results")
+    """Return all steps, with these options."""
+    given = study.handed_on(options, "backbone", "results")
     found = []
     for step in [step for question in QUESTIONS for step in question.STEPS]:
-        networks = options.backbone if len(step.options["backbone"]) > 1 else options.backbone[:1]
-        mine = given | {"backbone": list(networks)}
-        if "dataset" in step.options:  # one of its own
-            mine |= {"figures": str(options.figures / step.options["dataset"])}
-            del mine["clips"]
-        if options.epochs is not None and "epochs_scratch" in step.options:
-            mine |= {"epochs_scratch": options.epochs}
-        found.append(step.given(mine))
-    return [*found, Step("tables").given(given), Step("report").given(given)]
+        of_step = flat(step.options)
+        values = given | {"backbone": options.backbone if len(of_step["backbone"]) > 1 else options.backbone[:1]}
+        if of_step["dataset"] is not None:  # one of its own
+            values |= {"figures": options.output.figures / of_step["dataset"], "clips": None}
+        if options.epochs is not None and of_step.get("epochs_scratch") is not None:
+            values |= {"epochs_scratch": options.epochs}
+        found.append(step.given(values))
+    return [*found, *(Step.of(each.main).given(given) for each in (tables, report))]
 
 
 def _finished(store: Path) -> list[RunSummary]:
     return [summary for summary in list_runs(store) if summary.is_complete] if store.is_dir() else []
 
 
-def perform(step: Step, options: Options) -> tuple[Row, int]:
-    """Do one step; what it took, and its exit code."""
-    before = {summary.id for summary in _finished(options.runs)}
+def perform(step: Step, store: Path) -> tuple[Row, int]:
+    """Do one step; return what it took, and its exit code."""
+    before = {summary.id for summary in _finished(store)}
     started = time.perf_counter()
-    code = study.perform([step])
+    code = step.command.run(step.options)
     seconds = time.perf_counter() - started
-    ids = set(study.ids(step)) if code in GOOD else set()
-    done = [summary for summary in _finished(options.runs) if summary.id in ids]
+    ids = set(step.ids()) if code in GOOD else set()
+    done = [summary for summary in _finished(store) if summary.id in ids]
     row = Row(
-        step=step.command,
-        figures=str(step.options["figures"]),
+        step=step.command.name,
+        figures=str(step.options.output.figures),
         n_runs=len(ids),
         n_trained_now=len(ids - before),
         training_seconds=sum(summary.seconds for summary in done),
@@ -134,29 +131,26 @@ def recorded(path: Path) -> dict[tuple[str, str], Row]:
     return {(row.step, row.figures): row for row in made}
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Do every step, then write the text."""
-    options = cli.parse(Options, argv, prog="analyses.all")
     results.check(options.results)
-    wanted = steps(options)
-    study.check(wanted)
-    if options.dry_run:
-        print(forecast.text([row for step in wanted for row in study.plan(step)]))
-        return cli.DONE
-    path = options.figures / "steps.csv"
-    failed, rows = False, recorded(path)
-    for step in wanted:
-        row, code = perform(step, options)
-        if code not in (*GOOD, cli.SOME_FAILED):
-            return code
-        rows[row.step, row.figures] = row
-        write_csv([*rows.values()], path)
-        failed |= code == cli.SOME_FAILED
-    if failed:
-        return cli.SOME_FAILED
-    return results.main(["--figures", str(options.figures), "--out", str(options.results)])
+    path = options.output.figures / "steps.csv"
+    rows = recorded(path)
 
+    def step(each: Step) -> int:
+        row, code = perform(each, options.store.runs)
+        if code in (*GOOD, cli.SOME_FAILED):
+            rows[row.step, row.figures] = row
+            write_csv([*rows.values()], path)
+        return code
+
+    code = study.perform(steps(options), dry_run=options.dry_run, step=step)
+    if options.dry_run or code not in GOOD:
+        return code
+    return results.main.run(results.Options(figures=options.output.figures, out=options.results))
+
+
+main = cli.Command("analyses.all", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

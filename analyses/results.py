@@ -212,10 +212,8 @@ def check(out: Path) -> None:
         raise ParameterError(f"the text cannot be written to {out}: it is a folder")
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Parse, fill in, write."""
-    options = cli.parse(Options, argv, prog="analyses.results")
     check(options.out)
     out, figures = options.out.absolute().parent, options.figures.absolute()
     link = figures.relative_to(out) if figures.is_relative_to(out) else figures
@@ -223,6 +221,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"written: {options.out}")
     return cli.DONE
 
+
+main = cli.Command("analyses.results", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,11 +14,15 @@ is the paper's own table.
 import sys
 
 from analyses import BACKBONES
-from transferlens.study import Step, script
+from transferlens import cli
+from transferlens.pretraining import Options, pretraining
+from transferlens.study import Step
+from transferlens.training.sweep import SweepOptions
 
-STEPS = [Step("pretraining", {"backbone": BACKBONES, "long": "first"})]
+DEFAULT = Options(sweep=SweepOptions(backbone=BACKBONES), long="first")
 
-main = script(STEPS)
+main = cli.Command("analyses.rq1_pretrained_vs_scratch", Options, pretraining, DEFAULT)
+STEPS = [Step(main, DEFAULT)]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,13 +12,31 @@ inception_v3``.
 """
 
 import sys
+from dataclasses import dataclass
 
 from analyses import BACKBONES
-from transferlens.study import Step, script
+from transferlens import cli, freeze, fuse, probe, truncate
+from transferlens.options import QuestionOptions
+from transferlens.study import Step, handed_on, perform
+from transferlens.training.sweep import SweepOptions
 
-STEPS = [Step(command, {"backbone": BACKBONES}) for command in ("freeze", "fuse", "truncate", "probe")]
+STEPS = [Step.of(each.main, {"backbone": BACKBONES}) for each in (freeze, fuse, truncate, probe)]
 
-main = script(STEPS)
+
+@dataclass(frozen=True, kw_only=True)
+class Options(QuestionOptions):
+    """Accuracy by block: frozen through it, pretrained through it, cut after it, and of a linear head on it."""
+
+    sweep: SweepOptions = SweepOptions(backbone=BACKBONES)
+
+
+def work(options: Options) -> int:
+    """Ask the four questions."""
+    given = handed_on(options)
+    return perform([step.given(given) for step in STEPS], dry_run=options.output.dry_run)
+
+
+main = cli.Command("analyses.rq2_freeze_fuse_truncate", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

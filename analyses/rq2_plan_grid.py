@@ -14,11 +14,15 @@ truncate freeze`` adds what is pretrained x what is frozen.
 import sys
 
 from analyses import BACKBONES
-from transferlens.study import Step, script
+from transferlens import cli
+from transferlens.plan_grid import Options, plan_grid
+from transferlens.study import Step
+from transferlens.training.sweep import SweepOptions
 
-STEPS = [Step("plan_grid", {"backbone": BACKBONES[:1], "n_folds": 2, "maps": ["truncate"]})]
+DEFAULT = Options(sweep=SweepOptions(backbone=BACKBONES[:1], n_folds=2), maps=("truncate",))
 
-main = script(STEPS)
+main = cli.Command("analyses.rq2_plan_grid", Options, plan_grid, DEFAULT)
+STEPS = [Step(main, DEFAULT)]
 
 if __name__ == "__main__":
     sys.exit(main())

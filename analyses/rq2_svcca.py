@@ -10,45 +10,49 @@ All options of ``python -m transferlens.train`` but those of the plan; the figur
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from analyses import BACKBONES, on_runs
-from transferlens import cli
+from analyses import BACKBONES
+from transferlens import cli, svcca
+from transferlens.compare.question import Question
 from transferlens.models.plan import TransferPlan
+from transferlens.options import QuestionOptions
+from transferlens.store.run import Run
 from transferlens.study import Step
-from transferlens.training.sweep import Study, SweepOptions
+from transferlens.training.sweep import Arm, Study, SweepOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(SweepOptions):
-    """Weight change of fine-tuned networks and of networks from scratch, with the noise floor."""
+class Options(QuestionOptions):
+    """Weight change of fine-tuned networks and of networks from scratch, with the noise floor: one network and fold."""
 
-    backbone: tuple[str, ...] = tuple(BACKBONES[:1])
-    """One network."""
-    n_folds: int | None = 1
-    """One held-out fold, the first of all or of ``--folds``."""
-    seeds: tuple[int, ...] = (0, 1)
-    """Two or more, for the noise floor."""
-    figures: Path = Path("figures")
-    """Folder for the figures and tables."""
+    sweep: SweepOptions = SweepOptions(backbone=BACKBONES[:1], n_folds=1, seeds=(0, 1))
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train what is missing, then compare."""
-    options = cli.parse(Options, argv, prog="analyses.rq2_svcca")
-    study = Study(options)
+def points(options: Options) -> dict[str, Arm]:
+    """Return the fine-tuned runs and those from scratch."""
+    study = Study.of(options)
     study.check_one("backbone", "folds")
-    plans = {"pretrained": TransferPlan(), "from scratch": TransferPlan.scratch()}
-    arms = study.gather_arms({name: study.points(plan) for name, plan in plans.items()})
-    paths = [str(run.path) for runs in arms.values() for run in runs]
-    study.cache.fill()
-    return on_runs("svcca", options, matrix=True, ckpt=paths)
+    return {"pretrained": study.arm(TransferPlan()), "from scratch": study.arm(TransferPlan.scratch())}
 
 
-STEPS = [Step("analyses.rq2_svcca", {"backbone": BACKBONES[:1]})]
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> svcca.Result:
+    """Compare every run with its start, and runs of two seeds."""
+    named = svcca.Options(
+        ckpt=tuple(run.path for arm in runs.values() for run in arm),
+        matrix=True,
+        data=options.data,
+        store=options.store,
+        execution=options.execution,
+    )
+    return svcca.svcca.answer(named)
+
+
+question: Question[Options, Any] = Question("analyses.rq2_svcca", Options, analyse, points)
+main = cli.Command("analyses.rq2_svcca", Options, question)
+STEPS = [Step.of(main)]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,11 +12,15 @@ Options given are handed to ``python -m transferlens.input_form``.
 import sys
 
 from analyses import BACKBONES
-from transferlens.study import Step, script
+from transferlens import cli
+from transferlens.input_form import Options, input_form
+from transferlens.study import Step
+from transferlens.training.sweep import SweepOptions
 
-STEPS = [Step("input_form", {"backbone": BACKBONES[:1]})]
+DEFAULT = Options(sweep=SweepOptions(backbone=BACKBONES[:1]))
 
-main = script(STEPS)
+main = cli.Command("analyses.rq3_input", Options, input_form, DEFAULT)
+STEPS = [Step(main, DEFAULT)]
 
 if __name__ == "__main__":
     sys.exit(main())

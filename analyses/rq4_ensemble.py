@@ -12,60 +12,64 @@ All options of ``python -m transferlens.train`` but those of the plan and the se
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
 
-from analyses import BACKBONES, on_runs
-from transferlens import cli
+from analyses import BACKBONES
+from transferlens import cli, duplicates, ensemble, robustness, selection
 from transferlens.models.plan import TransferPlan
-from transferlens.study import Step
-from transferlens.training.sweep import Study, SweepOptions, gather
+from transferlens.options import QuestionOptions
+from transferlens.study import Step, handed_on, perform
+from transferlens.training import forecast
+from transferlens.training.sweep import Arm, Study, SweepOptions, gather, planned
 
 SEEDS, OTHER_SEEDS, SCRATCH_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2), (0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(SweepOptions):
+class Options(QuestionOptions):
     """Ensembles of one network's seeds and across networks, their robustness, and the epoch that is reported."""
 
-    backbone: tuple[str, ...] = tuple(BACKBONES)
-    """Networks: the first with five seeds and from scratch, the others with three."""
-    figures: Path = Path("figures")
-    """Folder for the figures and tables."""
+    sweep: SweepOptions = SweepOptions(backbone=BACKBONES)
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train what is missing, then average, corrupt and compare."""
-    options = cli.parse(Options, argv, prog="analyses.rq4_ensemble")
+def points(options: Options) -> dict[str, Arm]:
+    """Return the runs: the first network with five seeds and from scratch, the others with three, and a nested one."""
+    first, others = options.sweep.backbone[:1], options.sweep.backbone[1:]
 
-    def study(backbone: Sequence[str], seeds: Sequence[int], select: Literal["nested"] | None = None) -> Study:
-        return Study(replace(options, backbone=tuple(backbone), seeds=tuple(seeds), select=select or options.select))
+    def arm(plan: TransferPlan, **changes: object) -> Arm:
+        return Study.of(replace(options, sweep=replace(options.sweep, **changes))).arm(plan)
 
-    first = options.backbone[:1]
-    wanted = {
-        "seeds": (study(first, SEEDS), TransferPlan()),
-        "scratch": (study(first, SCRATCH_SEEDS), TransferPlan.scratch()),
+    arms = {
+        "seeds": arm(TransferPlan(), backbone=first, seeds=SEEDS),
+        "scratch": arm(TransferPlan.scratch(), backbone=first, seeds=SCRATCH_SEEDS),
     }
-    if options.backbone[1:]:
-        wanted["others"] = (study(options.backbone[1:], OTHER_SEEDS), TransferPlan())
-    if len(wanted["seeds"][0].dataset.folds) > 2:  # one to hold out, one to choose the epoch, and one to train on
-        wanted["nested"] = (study(first, SEEDS[:1], select="nested"), TransferPlan())
-    found = gather([(each, each.points(plan)) for each, plan in wanted.values()])
-    paths = {name: [str(run.path) for run in runs.values()] for name, runs in zip(wanted, found, strict=True)}
+    if others:
+        arms["others"] = arm(TransferPlan(), backbone=others, seeds=OTHER_SEEDS)
+    if len(arms["seeds"].study.dataset.folds) > 2:  # one to hold out, one to choose the epoch, and one to train on
+        arms["nested"] = arm(TransferPlan(), backbone=first, seeds=SEEDS[:1], select="nested")
+    return arms
+
+
+def work(options: Options) -> int:
+    """Train what is missing, then average, corrupt and compare."""
+    arms = points(options)
+    if options.output.dry_run:
+        print(forecast.text(planned(arms)))
+        return cli.DONE
+    paths = {name: [run.path for run in runs] for name, runs in gather(arms).items()}
     seeds, scratch = paths["seeds"], paths["scratch"]
+    given = handed_on(options, "seeds", "runs")
+    runs_of = {
+        ensemble: [*seeds, *paths.get("others", []), *scratch],
+        selection: [*seeds, *scratch, *paths.get("nested", [])],
+        robustness: [*seeds, *scratch],
+        duplicates: seeds,
+    }
+    return perform([Step.of(each.main, {"ckpt": ckpt}).given(given) for each, ckpt in runs_of.items()])
 
-    return (
-        on_runs("ensemble", options, ckpt=[*seeds, *paths.get("others", []), *scratch])
-        or on_runs("selection", options, ckpt=[*seeds, *scratch, *paths.get("nested", [])])
-        or on_runs("robustness", options, ckpt=[*seeds, *scratch])
-        or on_runs("duplicates", options, ckpt=seeds)
-    )
 
-
-STEPS = [Step("analyses.rq4_ensemble", {"backbone": BACKBONES})]
+main = cli.Command("analyses.rq4_ensemble", Options, work, arms=points)
+STEPS = [Step.of(main)]
 
 if __name__ == "__main__":
     sys.exit(main())

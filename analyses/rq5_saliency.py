@@ -11,55 +11,54 @@ All options of ``python -m transferlens.train`` but those of the plan.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Annotated, Any
 
-from analyses import BACKBONES, on_runs
-from transferlens import cli
+from analyses import BACKBONES
+from transferlens import cli, saliency
+from transferlens.compare.question import Question
 from transferlens.models.plan import TransferPlan
+from transferlens.options import QuestionOptions
+from transferlens.store.run import Run
 from transferlens.study import Step
-from transferlens.training.sweep import Study, SweepOptions
+from transferlens.training.sweep import Arm, Study, SweepOptions
+from transferlens.util.fields import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(SweepOptions):
-    """Attributions of a fine-tuned network, of one from scratch, and of one before training."""
+class Options(QuestionOptions):
+    """Attributions of a fine-tuned network, of one from scratch, and of one before training: one fold and seed."""
 
-    backbone: tuple[str, ...] = tuple(BACKBONES[:1])
-    """Networks: with several each is shown fine-tuned and from scratch."""
-    n_folds: int | None = 1
-    """One held-out fold, the first of all or of ``--folds``."""
-    seeds: tuple[int, ...] = (0,)
-    """One seed."""
-    epochs_scratch: int | None = None
+    sweep: SweepOptions = SweepOptions(backbone=BACKBONES[:1], n_folds=1)
+    epochs_scratch: Annotated[int | None, at_least(1)] = None
     """Epochs from scratch. Default: as many as for fine-tuning."""
-    figures: Path = Path("figures")
-    """Folder for the figures and tables."""
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train what is missing, then explain."""
-    options = cli.parse(Options, argv, prog="analyses.rq5_saliency")
-    study = Study(options)
+def points(options: Options) -> dict[str, Arm]:
+    """Return the fine-tuned runs and those from scratch."""
+    study, scratch = Study.of(options), TransferPlan.scratch()
     study.check_one("folds", "seeds")
-    scratch = TransferPlan.scratch()
-    training = options.training(scratch)
+    training = study.training(scratch)
     if options.epochs_scratch is not None:
         training = replace(training, epochs=options.epochs_scratch)
-    arms = study.gather_arms(
-        {"pretrained": study.points(TransferPlan()), "from scratch": study.points(scratch, training)}
+    return {"pretrained": study.arm(TransferPlan()), "from scratch": study.arm(scratch, training)}
+
+
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> saliency.Result:
+    """Explain the held-out clips with every network."""
+    named = saliency.Options(
+        ckpt=tuple(run.path for arm in runs.values() for run in arm),
+        data=options.data,
+        store=options.store,
+        execution=options.execution,
     )
-    paths = [str(run.path) for runs in arms.values() for run in runs]
-    study.cache.fill()
-    return on_runs("saliency", options, ckpt=paths)
+    return saliency.saliency.answer(named)
 
 
-STEPS = [
-    Step("analyses.rq5_saliency", {"backbone": BACKBONES[:1]}),
-    Step("analyses.rq5_saliency", {"backbone": BACKBONES[:1], "dataset": "synth", "epochs_scratch": 72}),
-]
+question: Question[Options, Any] = Question("analyses.rq5_saliency", Options, analyse, points)
+main = cli.Command("analyses.rq5_saliency", Options, question)
+STEPS = [Step.of(main), Step.of(main, {"dataset": "synth", "epochs_scratch": 72})]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -22,10 +22,12 @@ def _usage() -> str:
     return "\n".join([*lines, "", "transferlens COMMAND --help explains a command's options."])
 
 
-@cli.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Hand the rest of the line to the command named first."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    return cli.guarded(lambda: _dispatched(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _dispatched(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage(), file=sys.stdout if arguments else sys.stderr)
         return cli.DONE if arguments else cli.BAD_INPUT

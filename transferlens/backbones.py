@@ -45,10 +45,8 @@ def _lines(rows: Sequence[BlockRow]) -> Iterator[str]:
     yield f"{'all':>5} {'':>8} {'':>6} {parameters:>12,} {multiply_adds / 1e6:>8.1f}M {1:>6.1%}"
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Print the block tables; return the exit code."""
-    options = cli.parse(Options, argv, prog="backbones")
     if not options.names:
         raise ParameterError("names must hold at least one backbone, such as densenet201")
     for name in options.names:
@@ -56,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}, input {options.input[0]}x{options.input[1]}", *_lines(rows), sep="\n")
     return cli.DONE
 
+
+main = cli.command("backbones", Options, work)
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import inspect
 import io
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import tyro
 
+from transferlens.compare.question import Question, Result
+from transferlens.training import forecast
+from transferlens.training.sweep import Arm, planned
 from transferlens.util import processes
-from transferlens.util.errors import DryRun, ParameterError, TransferLensError
+from transferlens.util.errors import ParameterError, TransferLensError
+from transferlens.util.fields import flat
+from transferlens.util.files import check_writable
 
 __all__ = ["COMMANDS", "Options", "command", "parse"]
 
@@ -49,13 +56,7 @@ COMMANDS = {
 Options = TypeVar("Options")
 
 
-class Main(Protocol):
-    """A command's ``main``: without arguments, it takes those of the process."""
-
-    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
-
-
-def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str) -> Options:
+def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str, default: Options | None = None) -> Options:
     """Read the command line into an instance of the dataclass `options`.
 
     Parameters
@@ -66,6 +67,7 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str) -> O
         The arguments; None means those of the process.
     prog : str
         The command's name, as ``python -m transferlens.<prog>``.
+    default : instance of `options`, optional
 
     Raises
     ------
@@ -81,6 +83,7 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str) -> O
                 options,
                 prog=f"python -m {prog}" if "." in prog else f"transferlens {prog}",
                 args=argv,
+                **({} if default is None else {"default": default}),
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
             )
     except SystemExit as end:
@@ -101,42 +104,108 @@ def _unboxed(box: str) -> str:
     return "; ".join(" ".join(part) for part in parts if part)
 
 
-def _planned(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
-    """What a command exits with; a dry run ends with what it planned."""
+def guarded(work: Callable[[], int]) -> int:
+    """Do the work of a process: bad input becomes one line on stderr and exit code 2, never a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("transferlens").setLevel(logging.INFO)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # labels in any script, terminals in any encoding
     try:
-        return main(argv)
-    except DryRun as dry:
-        print(dry.text(dry.rows()))
+        with processes.insisting():
+            code = work()
+        if sys.stdout is not None:  # closed, or its reader has gone
+            sys.stdout.flush()
+        return code
+    except TransferLensError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stdout = None  # who reads the output has gone
         return DONE
+    except OSError as error:
+        print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted: all finished epochs are kept, the same command goes on from there", file=sys.stderr)
+        return 130
 
 
-def command(main: Callable[[Sequence[str] | None], int]) -> Main:
-    """Wrap a ``main(argv) -> int`` so that bad input is one line on stderr and exit code 2, never a traceback."""
+@dataclass(frozen=True, eq=False)
+class Command:
+    """A command: called with arguments it exits as a process should, ``run`` takes options that are made already.
 
-    @functools.wraps(main)
-    def run(argv: Sequence[str] | None = None) -> int:
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-        logging.getLogger("transferlens").setLevel(logging.INFO)
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")  # labels in any script, terminals in any encoding
-        try:
-            with processes.insisting():
-                code = _planned(main, argv)
-            if sys.stdout is not None:  # closed, or its reader has gone
-                sys.stdout.flush()
-            return code
-        except TransferLensError as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            return error.exit_code
-        except BrokenPipeError:
-            sys.stdout = None  # who reads the output has gone
+    Bad input is one line on stderr and exit code 2, never a traceback.
+
+    Attributes
+    ----------
+    name : str
+        As ``python -m transferlens.<name>``, or a module's full name.
+    options : type
+        A dataclass; each field is an option.
+    work : Question or callable
+        A question, or a function that takes the options and returns the exit code.
+    default : instance of `options`, optional
+        What holds where an option is not given. Default: that of the dataclass.
+    arms : callable, optional
+        Options to the arms that `work` needs, where it is a function that trains.
+    """
+
+    name: str
+    options: type
+    work: Question | Callable[[Any], int]
+    default: Any = None
+    arms: Callable[[Any], Mapping[Any, Arm]] | None = None
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Parse arguments, or those of the process, and do the work."""
+        return guarded(lambda: self.run(parse(self.options, argv, prog=self.name, default=self.default)))
+
+    def run(self, options: Any) -> int:
+        """Do the work: of a question, print what is missing (--dry-run), or answer, write and print."""
+        if not isinstance(self.work, Question):
+            return self.work(options)
+        output = flat(options.output)
+        if "figures" in output:
+            check_writable("figures", output["figures"])
+        if output.get("dry_run"):
+            print(forecast.text(planned(self.points(options))))
             return DONE
-        except OSError as error:
-            print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
-            return BAD_INPUT
-        except KeyboardInterrupt:
-            print("interrupted: all finished epochs are kept, the same command goes on from there", file=sys.stderr)
-            return 130
+        result = self.work.answer(options)
+        written = result.write(output["figures"]) if "figures" in output else []
+        print(result.summary())
+        if written:
+            print(f"written: {', '.join(written)}")
+        for problem in result.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return result.exit_code
 
-    return run
+    def points(self, options: Any) -> Mapping[Any, Arm]:
+        """Return the arms that the command needs; none where it trains nothing. Raise what would stop it."""
+        arms = self.work.points if isinstance(self.work, Question) else self.arms
+        return {} if arms is None else arms(options)
+
+
+def command(name: str, options: type, work: Question | Callable[[Any], int]) -> Command:
+    """Return the command of a module, and make the module a function where its work is a question."""
+    module = sys.modules.get(f"transferlens.{name}")
+    if isinstance(work, Question) and module is not None:
+        module.__class__ = _Asked
+    return Command(name, options, work)
+
+
+class _Asked(types.ModuleType):
+    """A module of one question, which is called as the question: ``tl.truncate("clips.csv")``."""
+
+    main: Command
+
+    def __call__(self, *first: Any, **options: Any) -> Result:
+        return self.main.work(*first, **options)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return self.main.work.signature()
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        return f"{vars(self)['__doc__']}\n\n{self.main.work.describe()}"

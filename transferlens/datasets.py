@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,10 +106,8 @@ def _download(name: str, folder: Path) -> str:
     raise DataError(f"{target} is no complete {name}, delete it and try again: {problems[0]}")
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """List the known data sets, describe one, audit it, or get it."""
-    options = cli.parse(Options, argv, prog="datasets")
     if options.download is not None:
         print(_download(options.download, options.to))
         return cli.DONE
@@ -121,6 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(_known() if options == Options() else _summary(options.open()))
     return cli.DONE
 
+
+main = cli.command("datasets", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,21 +12,24 @@ purpose. What it lists are candidates: listen to them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
 from transferlens import cli
+from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
 from transferlens.features.cache import FeatureCache
 from transferlens.features.corruptions import CORRUPTIONS
 from transferlens.features.logmel import FeatureOptions
+from transferlens.options import OutputOptions
 from transferlens.store.run import Run, arm_names, load_runs
+from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError
-from transferlens.util.files import check_writable, write_csv
+from transferlens.util.fields import Fields, Rule
 from transferlens.util.lazy import scipy
 from transferlens.util.text import table
 
@@ -49,15 +52,17 @@ PAIRS, COPIES = 20_000, 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(FeatureOptions, DataOptions):
+class Options(Fields):
     """Find near-duplicates across folds, and what accuracy becomes without them. Exit code 1 where there are some."""
 
     ckpt: tuple[Path, ...] = ()
     """Run files of this data set: their accuracy with and without clips that have a near-duplicate in another fold."""
-    threshold: float | None = None
+    threshold: Annotated[float | None, Rule("greater than 0 and at most 1", lambda value: 0 < value <= 1)] = None
     """Similarity from which on two clips are listed, 0 to 1. Default: calibrated on the data set."""
-    figures: Path = Path("figures")
-    """Folder for duplicates.csv."""
+    data: DataOptions = DataOptions()
+    features: FeatureOptions = FeatureOptions()
+    store: CacheOptions = CacheOptions()
+    output: OutputOptions = OutputOptions()
 
 
 def prints(S: np.ndarray) -> np.ndarray:
@@ -232,47 +237,61 @@ def _check_runs(runs: Sequence[Run], dataset: DataSet) -> None:
             raise ParameterError(f"ckpt={run.path} was trained on other clips, labels or folds than {dataset.name}")
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, compare, write, print."""
-    options = cli.parse(Options, argv, prog="duplicates")
-    if options.threshold is not None and not 0 < options.threshold <= 1:
-        raise ParameterError(f"threshold={options.threshold} must be greater than 0 and at most 1")
-    check_writable("figures", options.figures)
-    runs = load_runs(options.ckpt, least=0)
-    dataset = options.open()
-    _check_runs(runs, dataset)
-    cache = FeatureCache(dataset, options.settings(dataset), options.cache)
+@dataclass(frozen=True)
+class Result(question.Result):
+    """Pairs of clips that may be of one recording, and accuracy without them."""
+
+    stem = "duplicates"
+    row_type = Pair
+    rows: tuple[Pair, ...]
+    calibration: str
+    accuracies: str
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]
+        """1 where there are some."""
+        return cli.FOUND if self.rows else cli.DONE
+
+    def summary(self) -> str:
+        """Return where the threshold comes from, the pairs, and the accuracies."""
+        count = f"{len(self.rows)} pairs of one class in different folds are as alike"
+        parts = [self.calibration, count + (":" if self.rows else "")]
+        if self.rows:
+            cells = [
+                (p.label, f"{p.clip} (fold {p.fold})", f"{p.other_clip} (fold {p.other_fold})", f"{p.similarity:.3f}")
+                for p in self.rows
+            ]
+            parts.append(table([("class", "clip", "other clip", "similarity"), *cells]))
+        return "\n".join(filter(None, [*parts, self.accuracies]))
+
+
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Compare all clips of a class across folds."""
+    trained = load_runs(options.ckpt, least=0)
+    dataset = options.data.open()
+    _check_runs(trained, dataset)
+    cache = FeatureCache(dataset, options.features.settings(dataset), options.store.cache)
     cache.fill()
     marks = prints(cache.load())
-    threshold = options.threshold
+    n_compared = sum(map(len, _across(dataset)))
+    threshold, calibration = options.threshold, ""
     if threshold is None:
         found = calibrate(dataset, cache, marks)
         threshold = found.threshold
-        n_compared = sum(map(len, _across(dataset)))
-        print(
+        calibration = (
             f"threshold {threshold:.3f}: the most alike of {found.n_pairs} pairs of different classes, so that "
             f"{n_compared / (found.n_pairs + 1):.1f} of the {n_compared} pairs of one class in different folds are "
             f"expected to reach it by chance, were they no more alike; it finds {100 * found.found:.0f} % of "
             f"{found.n_copies} clips shifted, made softer and noisy on purpose (which reach {found.lowest:.3f} or more)"
         )
-    if not any(map(len, _across(dataset))):
+    if not n_compared:
         raise ParameterError(f"{dataset.name} has no two clips of one class in different folds: nothing to compare")
     pairs = find(dataset, marks, threshold)
-    rows = [
-        (p.label, f"{p.clip} (fold {p.fold})", f"{p.other_clip} (fold {p.other_fold})", f"{p.similarity:.3f}")
-        for p in pairs
-    ]
-    print(f"{len(pairs)} pairs of one class in different folds are as alike" + (":" if pairs else ""))
-    path = options.figures / "duplicates.csv"
-    if pairs:
-        print(table([("class", "clip", "other clip", "similarity"), *rows]))
-    write_csv(pairs, path, kind=Pair)
-    print(f"written: {path}")
-    if runs:
-        print(_without(runs, pairs))
-    return cli.FOUND if pairs else cli.DONE
+    return Result(tuple(pairs), calibration, _without(trained, pairs) if trained else "")
 
+
+duplicates = question.Question("duplicates", Options, analyse)
+main = cli.command("duplicates", Options, duplicates)
 
 if __name__ == "__main__":
     sys.exit(main())

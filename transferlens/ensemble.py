@@ -9,47 +9,43 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transferlens import cli
+from transferlens.compare import question
 from transferlens.compare.ensembles import Members, Row, gather, row_of
 from transferlens.measures import predictions
-from transferlens.models.plan import PlanOptions
+from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import against_size, points_and_means, reliability_diagram, stacked_bars
 from transferlens.store.run import Run, load_runs
-from transferlens.training.sweep import Study, SweepOptions
+from transferlens.training.sweep import Arm, Study, SweepOptions
 from transferlens.util.errors import ParameterError
-from transferlens.util.files import check_writable, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Options", "draw", "main", "sizes", "text"]
+__all__ = ["Options", "Result", "analyse", "draw", "ensemble", "main", "points", "sizes"]
 
 log = logging.getLogger(__name__)
 
-STEM = "ensemble"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Options(SweepOptions, PlanOptions):
+class Options(QuestionOptions):
     """Ensembles of runs that differ by the seed, and across backbones: accuracy, gain, calibration.
 
     Name runs (--ckpt), or say what to train as for `train`; what the store has is not trained again.
     """
 
     ckpt: tuple[Path, ...] = ()
-    """Run files of one data set, two or more a held-out fold. Default: those of --backbone, --folds and --seeds."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Members."""
-    figures: Path = Path("figures")
-    """Folder for ensemble.png, .pdf and .csv, ensemble_sizes.csv and ensemble_reliability.csv."""
+    """Run files of one data set, two or more per held-out fold. Default: those of --backbone, --folds and --seeds."""
+    plan: PlanOptions = PlanOptions()
+    sweep: SweepOptions = SweepOptions(seeds=(0, 1, 2, 3, 4))
 
 
 @dataclass(frozen=True)
@@ -157,7 +153,7 @@ def _results(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def text(rows: Sequence[Row]) -> str:
+def summary(rows: Sequence[Row]) -> str:
     """The headline in words."""
     lines = []
     for row in (row for row in rows if not row.fold):
@@ -172,34 +168,53 @@ def text(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _runs(options: Options) -> list[Run]:
+@dataclass(frozen=True)
+class Result(question.Result):
+    """Scores of every ensemble over all clips and by fold, by size, and by confidence."""
+
+    stem = "ensemble"
+    rows: tuple[Row, ...]
+    sizes: tuple[SizeRow, ...]
+    reliability: tuple[ReliabilityRow, ...]
+    title: str = ""
+
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """Return the scores, those by size, and the bins of confidence."""
+        return {"ensemble": self.rows, "ensemble_sizes": self.sizes, "ensemble_reliability": self.reliability}
+
+    def plot(self) -> Figure:
+        """Draw accuracy, sizes, the parts of the squared error, and calibration."""
+        return draw(self.rows, self.sizes, self.reliability, self.title)
+
+    def summary(self) -> str:
+        """Return the headline in words."""
+        return summary(self.rows)
+
+
+def points(options: Options) -> dict[str, Arm]:
+    """Return the members to train; none where run files are named."""
     if not options.ckpt:
-        study = Study(options)
-        return list(study.gather(study.points(options.plan())).values())
-    check_writable("figures", options.figures)
-    if options.dry_run:
+        return {"members": Study.of(options).arm(options.plan.plan())}
+    if options.output.dry_run:
         raise ParameterError("dry_run goes with runs to train, not with ckpt")
-    return load_runs(options.ckpt)
+    return {}
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, gather runs, compute, write numbers, draw."""
-    options = cli.parse(Options, argv, prog="ensemble")
-    runs = _runs(options)
-    found = gather(runs)
-    rows = [row_of(each, fold) for each in found for fold in ["", *dict.fromkeys(each.folds.tolist())]]
-    by_size = [row for each in found for row in sizes(each)]
-    bins = [row for each in found for row in reliability_rows(each)]
-    stem = options.figures / STEM
-    write_csv(rows, stem.with_suffix(".csv"))
-    write_csv(by_size, options.figures / f"{STEM}_sizes.csv")
-    write_csv(bins, options.figures / f"{STEM}_reliability.csv")
-    style.save_figure(draw(rows, by_size, bins, runs[0].config.dataset), stem)
-    print(text(rows))
-    print(f"written: {stem}.png, .pdf, .csv, {stem}_sizes.csv, {stem}_reliability.csv")
-    return cli.DONE
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Average the networks of each ensemble, and score them."""
+    members = runs["members"] if runs else load_runs(options.ckpt)
+    found = gather(members)
+    folds = {each.name: ["", *dict.fromkeys(each.folds.tolist())] for each in found}
+    return Result(
+        rows=tuple(row_of(each, fold) for each in found for fold in folds[each.name]),
+        sizes=tuple(row for each in found for row in sizes(each)),
+        reliability=tuple(row for each in found for row in reliability_rows(each)),
+        title=members[0].config.dataset,
+    )
 
+
+ensemble = question.Question("ensemble", Options, analyse, points, first="ckpt")
+main = cli.command("ensemble", Options, ensemble)
 
 if __name__ == "__main__":
     sys.exit(main())

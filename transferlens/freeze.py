@@ -14,48 +14,47 @@ makes two "frozen" experiments disagree: ``--bn fixed updating`` draws both besi
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from transferlens import cli
-from transferlens.compare import by_block
+from transferlens.compare.by_block import Analysis, by_block
 from transferlens.models.plan import BLOCKS, TransferPlan
+from transferlens.options import BlockOptions
 from transferlens.util.errors import ParameterError
 
-__all__ = ["Options", "analysis", "main"]
+__all__ = ["Options", "freeze", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(by_block.Options):
+class Options(BlockOptions):
     """Hold the blocks 0 to K of the ImageNet network fixed and train the rest: accuracy for each K."""
 
     bn: tuple[Literal["fixed", "updating"], ...] = ("fixed",)
     """BatchNorm statistics of frozen blocks: fixed, updating (the paper's), or both beside each other."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.bn:
+            raise ParameterError("bn must name at least one of fixed, updating")
 
-def analysis(bn: Sequence[Literal["fixed", "updating"]] = ("fixed",)) -> by_block.Analysis:
-    """The plans of freezing through each block."""
-    return by_block.Analysis(
+
+def analysis(options: Options) -> Analysis:
+    """Return the plans: frozen through each block."""
+    return Analysis(
         name="freeze",
         title="frozen through a block",
         axis="last block held fixed (0 is the stem)",
         plans={
             f"BatchNorm {how}": {None: TransferPlan.finetune()}
             | {block: TransferPlan.freeze(block, bn=how) for block in BLOCKS}
-            for how in dict.fromkeys(bn)
+            for how in dict.fromkeys(options.bn)
         },
     )
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, gather, compute, write, draw."""
-    options = cli.parse(Options, argv, prog="freeze")
-    if not options.bn:
-        raise ParameterError("bn must name at least one of fixed, updating")
-    return by_block.run(analysis(options.bn), options)
-
+freeze = by_block("freeze", Options, analysis)
+main = cli.command("freeze", Options, freeze)
 
 if __name__ == "__main__":
     sys.exit(main())

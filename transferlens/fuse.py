@@ -8,33 +8,34 @@ training from scratch, behind the last the fully pretrained network.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transferlens import cli
-from transferlens.compare import by_block
+from transferlens.compare.by_block import Analysis, by_block
 from transferlens.models.plan import BLOCKS, TransferPlan
+from transferlens.options import BlockOptions
 
-__all__ = ["ANALYSIS", "Options", "main"]
-
-ANALYSIS = by_block.Analysis(
-    name="fuse",
-    title="pretrained through a block, fresh behind it",
-    axis="last block that starts pretrained (0 is the stem)",
-    plans={"weight fusion": {None: TransferPlan.scratch()} | {block: TransferPlan.fuse(block) for block in BLOCKS}},
-)
+__all__ = ["Options", "fuse", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(by_block.Options):
+class Options(BlockOptions):
     """Start the blocks 0 to K from ImageNet weights and the rest from random ones: accuracy for each K."""
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, gather, compute, write, draw."""
-    return by_block.run(ANALYSIS, cli.parse(Options, argv, prog="fuse"))
+def analysis(options: Options) -> Analysis:
+    """Return the plans: pretrained through each block."""
+    plans = {None: TransferPlan.scratch()} | {block: TransferPlan.fuse(block) for block in BLOCKS}
+    return Analysis(
+        name="fuse",
+        title="pretrained through a block, randomly initialised behind it",
+        axis="last block that starts pretrained (0 is the stem)",
+        plans={"weight fusion": plans},
+    )
 
+
+fuse = by_block("fuse", Options, analysis)
+main = cli.command("fuse", Options, fuse)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,32 +10,44 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from transferlens import cli
+from transferlens.compare import question
 from transferlens.features.logmel import HOPS, WINDOWS, FeatureSettings
 from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan
+from transferlens.options import QuestionOptions
 from transferlens.plots import accuracy as charts
 from transferlens.plots import style
 from transferlens.plots.accuracy import points_and_means
 from transferlens.store.heldout import classify, heldout_audio
 from transferlens.store.run import Run
-from transferlens.training.sweep import Study, SweepOptions, gather
-from transferlens.util.errors import DataError, ParameterError
-from transferlens.util.files import write_csv
+from transferlens.training.sweep import Arm, Study
+from transferlens.util.errors import DataError
+from transferlens.util.fields import at_least, build
 from transferlens.util.lazy import librosa
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ARMS", "Options", "Row", "StretchRow", "draw", "main", "stretch_rows"]
+__all__ = [
+    "ARMS",
+    "Options",
+    "Result",
+    "Row",
+    "StretchRow",
+    "analyse",
+    "draw",
+    "input_form",
+    "main",
+    "points",
+    "stretch_rows",
+]
 
-STEM = "input_form"
 BASE = "three windows, stretched, normalised"
 _PLAIN = {"windows": WINDOWS, "hops": HOPS, "fit": "stretch", "normalise": "channel"}
 # What each arm is, whatever the options and the preset say.
@@ -53,13 +65,11 @@ RATES = (0.9, 1.1, 1.2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(SweepOptions):
+class Options(QuestionOptions):
     """How the input is made: windows, fit and normalisation; and what is left of time stretching after the resize."""
 
-    stretched: int = 40
+    stretched: Annotated[int, at_least(2, " clips")] = 40
     """Held-out clips of each run that are stretched, evenly over the fold."""
-    figures: Path = Path("figures")
-    """Folder for input_form.png, .pdf and .csv, and input_form_stretch.csv."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +106,19 @@ class StretchRow:
     changed: float
 
 
-def _arms(options: Options) -> dict[str, tuple[Study, list[Run]]]:
-    """The runs of every arm, each with its own features."""
-    studies = {name: Study(replace(options, **changes)) for name, changes in ARMS.items()}
+def _studies(options: Options) -> dict[str, Study]:
+    """The study of every arm, each with its own features."""
+    studies = {name: Study.of(build(Options, changes, base=options)) for name, changes in ARMS.items()}
     for study in studies.values():
         study.check_one("backbone")
-    runs = gather([(study, study.points(TransferPlan.finetune())) for study in studies.values()])
-    return {name: (study, list(mine.values())) for (name, study), mine in zip(studies.items(), runs, strict=True)}
+    return studies
+
+
+def points(options: Options) -> dict[str, Arm]:
+    """Return the fine-tuned runs of every arm."""
+    studies = _studies(options)
+    _check_classes(studies[BASE], options.stretched)
+    return {name: study.arm(TransferPlan.finetune()) for name, study in studies.items()}
 
 
 def _rms(values: np.ndarray) -> float:
@@ -222,10 +238,7 @@ def draw(rows: Sequence[Row], stretches: Sequence[StretchRow], title: str = "") 
     return fig
 
 
-# ---------------------------------------------------------------------------------------------- command
-
-
-def text(rows: Sequence[Row], stretches: Sequence[StretchRow]) -> str:
+def summary(rows: Sequence[Row], stretches: Sequence[StretchRow]) -> str:
     """The accuracies, the differences and the stretching in words."""
     lines = [
         f"{arm}: {stats.fold_interval(stats.by_fold(rows, 'accuracy_last', arm=arm))}"
@@ -249,27 +262,37 @@ def text(rows: Sequence[Row], stretches: Sequence[StretchRow]) -> str:
     return "\n".join(lines)
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, gather the runs of every arm, stretch clips, write, draw."""
-    options = cli.parse(Options, argv, prog="input_form")
-    if options.stretched < 2:
-        raise ParameterError(f"stretched={options.stretched} must be at least 2 clips")
-    _check_classes(Study(options), options.stretched)
-    arms = _arms(options)
-    rows = [_row(name, run) for name, (_, runs) in arms.items() for run in runs]
-    study = arms[BASE][0]
-    stretches = [row for fit, name in FITS.items() for run in arms[name][1] for row in _stretched(fit, run, options)]
-    write_csv(rows, options.figures / f"{STEM}.csv")
-    write_csv(stretches, options.figures / f"{STEM}_stretch.csv")
-    style.save_figure(draw(rows, stretches, title=study.dataset.name), options.figures / STEM)
-    print(text(rows, stretches))
-    print(f"written: {options.figures / STEM}.png, .pdf, .csv, {options.figures / STEM}_stretch.csv")
-    return cli.DONE
+@dataclass(frozen=True)
+class Result(question.Result):
+    """One row per run, and one per run and rate of playing."""
+
+    stem = "input_form"
+    rows: tuple[Row, ...]
+    stretches: tuple[StretchRow, ...]
+    title: str = ""
+
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """Return the accuracies, and what stretching changes."""
+        return {"input_form": self.rows, "input_form_stretch": self.stretches}
+
+    def plot(self) -> Figure:
+        """Draw accuracies by arm, and what is left of stretching."""
+        return draw(self.rows, self.stretches, title=self.title)
+
+    def summary(self) -> str:
+        """Return accuracies, differences and stretching in words."""
+        return summary(self.rows, self.stretches)
+
+
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Compare the arms, and play held-out clips faster and slower."""
+    rows = [_row(name, run) for name, runs_of_arm in runs.items() for run in runs_of_arm]
+    stretches = [row for fit, name in FITS.items() for run in runs[name] for row in _stretched(fit, run, options)]
+    return Result(tuple(rows), tuple(stretches), runs[BASE][0].config.dataset)
 
 
 def _check_classes(study: Study, n: int) -> None:
-    """Refuse folds without two clips of one class among those that are to be stretched, before any is trained."""
+    """Raise if a fold has no two clips of one class among those that are to be stretched, before any is trained."""
     for fold in study.folds:
         held_out = study.dataset.split(fold)[1]
         labels = [study.dataset.clips[held_out[i]].label for i in _places(len(held_out), n)]
@@ -292,8 +315,12 @@ def _row(arm: str, run: Run) -> Row:
 
 def _stretched(fit: str, run: Run, options: Options) -> list[StretchRow]:
     places = _places(len(run.clip_ids), options.stretched)
-    return stretch_rows(fit, run, heldout_audio(run, options, [run.clip_ids[i] for i in places]), places)
+    clips = heldout_audio(run, options.data, [run.clip_ids[i] for i in places])
+    return stretch_rows(fit, run, clips, places)
 
+
+input_form = question.Question("input_form", Options, analyse, points)
+main = cli.command("input_form", Options, input_form)
 
 if __name__ == "__main__":
     sys.exit(main())

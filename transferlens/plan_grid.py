@@ -10,28 +10,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from transferlens import cli
+from transferlens.compare import question
 from transferlens.compare.by_block import RunRow, run_row
 from transferlens.measures import stats
 from transferlens.models.plan import BLOCKS, TransferPlan, block_text
+from transferlens.options import QuestionOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import heat_map
 from transferlens.store.run import Run
-from transferlens.training.sweep import Study, SweepOptions
+from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import ParameterError
-from transferlens.util.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Options", "Row", "compare", "draw", "main", "plans"]
+__all__ = ["Options", "Result", "Row", "analyse", "draw", "main", "plan_grid", "plans", "points"]
 
-STEM = "plan_grid"
 # Map to the field of a row that is its axis, and what the axis says.
 AXES = {"truncate": ("truncate_after", "last block kept"), "freeze": ("frozen_through", "last block held fixed")}
 THROUGH = (None, *BLOCKS)  # rows of both maps
@@ -42,13 +41,16 @@ Cell = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(SweepOptions):
+class Options(QuestionOptions):
     """Accuracy over the plan space, as heat maps: pretrained through x truncated after, and x frozen through."""
 
     maps: tuple[Literal["truncate", "freeze"], ...] = ("truncate", "freeze")
     """Which maps to draw."""
-    figures: Path = Path("figures")
-    """Folder for plan_grid.png, .pdf and .csv."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.maps:
+            raise ParameterError("maps must name at least one of truncate, freeze")
 
 
 @dataclass(frozen=True)
@@ -78,17 +80,53 @@ def plans(name: Literal["truncate", "freeze"]) -> dict[Cell, TransferPlan]:
     }
 
 
-def compare(maps: Mapping[str, Mapping[Cell, Sequence[Run]]]) -> tuple[Row, ...]:
-    """Rows of all cells of all maps."""
+@dataclass(frozen=True)
+class Result(question.Result):
+    """The rows of all cells of all maps."""
+
+    stem = "plan_grid"
+    rows: tuple[Row, ...]
+
+    def plot(self) -> Figure:
+        """Draw the maps."""
+        return draw(self.rows)
+
+    def summary(self) -> str:
+        """Return the mean of every cell."""
+        return summary(self.rows)
+
+
+def points(options: Options) -> dict[tuple[str, Cell], Arm]:
+    """Return the cells of each map."""
+    study = Study.of(options)
+    training = study.training(TransferPlan.finetune())  # all cells are trained alike
+    return {
+        (name, cell): study.arm(plan, training)
+        for name in dict.fromkeys(options.maps)
+        for cell, plan in plans(name).items()
+    }
+
+
+def analyse(runs: Mapping[tuple[str, Cell], Sequence[Run]], options: Options | None = None) -> Result:
+    """Put the runs of all cells of all maps side by side."""
     rows = []
-    for name, cells in maps.items():
-        for runs in cells.values():
-            mine = [run_row(run) for run in runs]
-            for row in mine:
-                folds = stats.by_fold(mine, "accuracy_last", backbone=row.backbone)
-                mean, error = float(np.mean(folds)), stats.standard_error(folds)
-                rows.append(Row(**vars(row), map=name, cell_mean=mean, cell_standard_error=error, cell_n=len(folds)))
-    return tuple(rows)
+    for (name, _), runs_of_cell in runs.items():
+        of_cell = [run_row(run) for run in runs_of_cell]
+        for row in of_cell:
+            folds = stats.by_fold(of_cell, "accuracy_last", backbone=row.backbone)
+            mean, error = float(np.mean(folds)), stats.standard_error(folds)
+            rows.append(Row(**vars(row), map=name, cell_mean=mean, cell_standard_error=error, cell_n=len(folds)))
+    return Result(tuple(rows))
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Return the mean accuracy of every cell, one line each."""
+    lines: dict[str, None] = {}
+    for row in rows:
+        field, words = AXES[row.map]
+        place = f"pretrained through {row.pretrained_through}, {words} {getattr(row, field)}"
+        lines[f"{row.backbone}  {place}: {100 * row.cell_mean:.1f} %, n = {row.cell_n}"] = None
+    return "\n".join(lines)
 
 
 def draw(rows: Sequence[Row]) -> Figure:
@@ -138,22 +176,8 @@ def _grid(cells: Mapping[tuple[str, str], Row], name: str, field: str) -> np.nda
     return np.array([[getattr(cells.get((row, column)), field, empty) for column in columns] for row in rows])
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, gather, compute, write, draw."""
-    options = cli.parse(Options, argv, prog="plan_grid")
-    if not options.maps:
-        raise ParameterError("maps must name at least one of truncate, freeze")
-    study = Study(options)
-    training = options.training(TransferPlan.finetune())  # all cells are trained alike
-    cells = {(name, cell): plan for name in dict.fromkeys(options.maps) for cell, plan in plans(name).items()}
-    runs = study.gather_arms({cell: study.points(plan, training) for cell, plan in cells.items()})
-    rows = compare({name: {cell: runs[name, cell] for each, cell in cells if each == name} for name, _ in cells})
-    write_csv(rows, options.figures / f"{STEM}.csv")
-    style.save_figure(draw(rows), options.figures / STEM)
-    print(f"written: {options.figures / STEM}.png, .pdf, .csv")
-    return cli.DONE
-
+plan_grid = question.Question("plan_grid", Options, analyse, points)
+main = cli.command("plan_grid", Options, plan_grid)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,36 +12,32 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from transferlens import cli
+from transferlens.compare import question
 from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan
+from transferlens.options import QuestionOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import learning_curves, points_and_means
-from transferlens.store.config import RunConfig
 from transferlens.store.run import Run
-from transferlens.training.sweep import Study, SweepOptions
-from transferlens.util.files import write_csv
+from transferlens.training.sweep import Arm, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Options", "Result", "Row", "compare", "draw", "main"]
+__all__ = ["Options", "Result", "Row", "analyse", "draw", "main", "points", "pretraining", "summary"]
 
-STEM = "pretrained_vs_scratch"
 # The paper trains 450 epochs from scratch and 70 from ImageNet weights.
 LONGER = 6
 ARMS = ("pretrained", "scratch", "scratch_long")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(SweepOptions):
+class Options(QuestionOptions):
     """Pretrained against random initialisation, for each backbone: accuracies by fold and learning curves."""
 
-    figures: Path = Path("figures")
-    """Folder for pretrained_vs_scratch.png, .pdf and .csv."""
     long: Literal["all", "first", "none"] = "all"
     """Networks to train from scratch a second time, for six times as many epochs (the paper's: 450): all, the first."""
 
@@ -63,11 +59,20 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(question.Result):
     """The rows, and the held-out accuracy by epoch of each run in the order of the rows."""
 
+    stem = "pretrained_vs_scratch"
     rows: tuple[Row, ...]
     curves: tuple[tuple[float, ...], ...]
+
+    def plot(self) -> Figure:
+        """Draw accuracies by fold, and learning curves."""
+        return draw(self)
+
+    def summary(self) -> str:
+        """Return each arm's accuracy, and what pretraining gains on the same folds."""
+        return summary(self)
 
     def select(self, **values: object) -> list[int]:
         """Indices of the rows whose fields have these values."""
@@ -78,25 +83,23 @@ class Result:
         return stats.by_fold(self.rows, field, **values)
 
 
-def points(study: Study, *, long: Literal["all", "first", "none"] = "all") -> dict[str, list[RunConfig]]:
-    """The runs of each arm, the long one of these networks."""
-    tuned, scratch = TransferPlan.finetune(), TransferPlan.scratch()
-    training = study.options.training(tuned)
-    longer = study.options.training(scratch)
-    if longer.epochs <= training.epochs or study.options.epochs is not None:
+def points(options: Options) -> dict[str, Arm]:
+    """Return the arms: fine-tuned, from scratch, and from scratch for longer, the last of the networks of `long`."""
+    study, (tuned, scratch) = Study.of(options), (TransferPlan.finetune(), TransferPlan.scratch())
+    training, longer = study.training(tuned), study.training(scratch)
+    if longer.epochs <= training.epochs or "epochs" in options.training.given:
         milestones = tuple(LONGER * epoch for epoch in training.milestones)
         longer = dataclasses.replace(training, epochs=LONGER * training.epochs, milestones=milestones)
+    twice = {"all": study.backbones, "first": study.backbones[:1], "none": ()}[options.long]
     arms = {
-        "pretrained": study.points(tuned, training),
-        "scratch": study.points(scratch, training),
-        "scratch_long": study.points(scratch, longer),
+        "pretrained": study.arm(tuned, training),
+        "scratch": study.arm(scratch, training),
+        "scratch_long": study.arm(scratch, longer, backbones=twice),
     }
-    twice = {"all": study.options.backbone, "first": study.options.backbone[:1], "none": ()}[long]
-    arms["scratch_long"] = [point for point in arms["scratch_long"] if point.backbone in twice]
-    return {arm: mine for arm, mine in arms.items() if mine}
+    return {name: arm for name, arm in arms.items() if arm.points}
 
 
-def compare(runs: Mapping[str, Sequence[Run]]) -> Result:
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options | None = None) -> Result:
     """Put the runs of each arm side by side."""
     pairs = [(arm, run) for arm, arm_runs in runs.items() for run in arm_runs]
     return Result(
@@ -170,7 +173,7 @@ def _caption(n: int) -> str:
 
 
 def summary(result: Result) -> str:
-    """The headline in words: each arm's accuracy, and what pretraining is worth on the same folds."""
+    """Return the headline in words: each arm's accuracy, and what pretraining gains on the same folds."""
     lines = []
     for backbone in dict.fromkeys(row.backbone for row in result.rows):
         last = {arm: result.by_fold("accuracy_last", backbone=backbone, init=arm) for arm in _arms(result)}
@@ -187,18 +190,8 @@ def summary(result: Result) -> str:
     return "\n".join(lines)
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, gather, compute, write, draw."""
-    options = cli.parse(Options, argv, prog="pretraining")
-    study = Study(options)
-    result = compare(study.gather_arms(points(study, long=options.long)))
-    write_csv(result.rows, options.figures / f"{STEM}.csv")
-    style.save_figure(draw(result), options.figures / STEM)
-    print(summary(result))
-    print(f"written: {options.figures / STEM}.png, .pdf, .csv")
-    return cli.DONE
-
+pretraining = question.Question("pretraining", Options, analyse, points)
+main = cli.command("pretraining", Options, pretraining)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,43 +15,41 @@ G. Alain, Y. Bengio: Understanding intermediate layers using linear classifier p
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transferlens import cli
-from transferlens.compare import by_block
+from transferlens.compare.by_block import Analysis, by_block
 from transferlens.models.plan import BLOCKS, TransferPlan
+from transferlens.options import BlockOptions
+from transferlens.training.presets import TrainingOptions
 
-__all__ = ["ANALYSIS", "Options", "main"]
-
-ANALYSIS = by_block.Analysis(
-    name="probe",
-    title="a linear head on a frozen block",
-    axis="block that is read",
-    plans={
-        "probe of ImageNet features": {k: TransferPlan.probe(k) for k in BLOCKS[1:]},
-        "probe of random features": {k: TransferPlan(None, k, k) for k in BLOCKS[1:]},
-    },
-)
+__all__ = ["Options", "probe", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(by_block.Options):
+class Options(BlockOptions):
     """Train a linear head on each block of the ImageNet network, and of a random one, held fixed."""
 
     references: bool = False
-    """Whether to train the fully pretrained network and the one from scratch beside them, as long."""
-    epochs: int | None = 100
-    """Number of epochs."""
-    lr: float | None = 1e-2
-    """Learning rate at the start."""
+    """Train the fully pretrained network and the one from scratch beside them, as long."""
+    training: TrainingOptions = TrainingOptions(epochs=100, lr=1e-2)
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, gather, compute, write, draw."""
-    return by_block.run(ANALYSIS, cli.parse(Options, argv, prog="probe"))
+def analysis(options: Options) -> Analysis:
+    """Return the plans: a head on each block of the ImageNet network, and of a random one."""
+    return Analysis(
+        name="probe",
+        title="a linear head on a frozen block",
+        axis="block that is read",
+        plans={
+            "probe of ImageNet features": {k: TransferPlan.probe(k) for k in BLOCKS[1:]},
+            "probe of random features": {k: TransferPlan(None, k, k) for k in BLOCKS[1:]},
+        },
+    )
 
+
+probe = by_block("probe", Options, analysis)
+main = cli.command("probe", Options, probe)
 
 if __name__ == "__main__":
     sys.exit(main())

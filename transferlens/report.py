@@ -13,13 +13,15 @@ import datetime
 import importlib.resources
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 
 from transferlens import __version__, cli
+from transferlens.compare import question
 from transferlens.compare.published import ARMS, CAPTION, HEAD, cells, lines
 from transferlens.data.catalogue import DataOptions
 from transferlens.explain.explanations import ExplanationOptions
@@ -28,10 +30,13 @@ from transferlens.features.cache import FeatureCache
 from transferlens.measures.attribution import check_options
 from transferlens.models.device import pick_device
 from transferlens.models.plan import TransferPlan
+from transferlens.options import OutputOptions
 from transferlens.store.listing import RunSummary, damaged, scan
 from transferlens.store.run import Run, load_runs
-from transferlens.util.errors import CheckpointError, DataError, ParameterError
-from transferlens.util.files import check_writable, write_text
+from transferlens.training.schedule import DeviceOptions
+from transferlens.training.sweep import StoreOptions
+from transferlens.util.errors import CheckpointError, DataError
+from transferlens.util.fields import Fields, Rule, at_least
 from transferlens.util.lazy import jinja2
 from transferlens.util.processes import keep_freed_memory
 
@@ -99,26 +104,26 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DataOptions):
+class Options(Fields):
     """One self-contained HTML page of a run store and a folder of figures, with an explorer of clips."""
 
-    runs: Path = Path("runs")
-    """Folder of the run store."""
-    figures: Path = Path("figures")
-    """Folder of the figures; report.html is written there."""
     ckpt: tuple[Path, ...] = ()
     """Runs that the explorer shows, with the same held-out clips. Default: one of each arm, on the data set, backbone
     and fold with most runs."""
-    explore: int = 40
+    explore: Annotated[int, at_least(0)] = 40
     """Clips in the explorer; 0 leaves it out."""
-    budget: float = 25
+    budget: Annotated[float, Rule("greater than 0 MB", lambda value: 0 < value < float("inf"))] = 25
     """Largest size of the page [MB]: clips beyond are left out."""
     max_steps: int = 64
     """Gradients of a clip after which Integrated Gradients stop."""
-    cache: Path = Path("cache")
-    """Folder of the feature caches."""
-    device: str = "auto"
-    """auto (cuda, mps, cpu: the first there is), or torch's name of a device."""
+    data: DataOptions = DataOptions()
+    store: StoreOptions = StoreOptions()
+    execution: DeviceOptions = DeviceOptions()
+    output: OutputOptions = OutputOptions()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_options(tolerance=ExplanationOptions.tolerance, max_steps=self.max_steps)
 
 
 @dataclass(frozen=True)
@@ -194,11 +199,12 @@ def _figures(folder: Path) -> tuple[list[dict[str, str]], list[str]]:
 
 def _of_clips(summaries: Sequence[RunSummary], options: Options) -> Sequence[RunSummary]:
     """Those trained on the clips that the options name, if they name any that some were trained on."""
-    if options.clips is None and options.dataset is None:
+    if options.data.clips is None and options.data.dataset is None:
         return summaries
-    dataset = options.open()
+    dataset = options.data.open()
     keys = {
-        each: FeatureCache(dataset, each, options.cache).data_key for each in {s.config.features for s in summaries}
+        each: FeatureCache(dataset, each, options.store.cache).data_key
+        for each in {s.config.features for s in summaries}
     }
     return [s for s in summaries if s.config.data_key == keys[s.config.features]] or summaries
 
@@ -289,46 +295,61 @@ def page(
     )
 
 
-def _check(options: Options) -> None:
-    check_options(tolerance=ExplanationOptions.tolerance, max_steps=options.max_steps)
-    if options.explore < 0:
-        raise ParameterError(f"explore={options.explore} must be at least 0")
-    if not 0 < options.budget < float("inf"):
-        raise ParameterError(f"budget={options.budget} must be greater than 0 MB")
-    check_writable("figures", options.figures)
+@dataclass(frozen=True)
+class Result(question.Result):
+    """The page, one row per group of runs, and what is wrong with files of the store."""
+
+    stem = "report"
+    rows: tuple[Group, ...]
+    page: str
+    problems: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]
+        """2 where files cannot be used."""
+        return cli.BAD_INPUT if self.problems else cli.DONE
+
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """Return no table: those of the folder are in the page."""
+        return {}
+
+    def texts(self) -> dict[str, str]:
+        """Return the page."""
+        return {"report.html": self.page}
+
+    def summary(self) -> str:
+        """Return the size of the page."""
+        return f"{len(self.rows)} groups of runs, {len(self.page.encode()) / MB:.1f} MB"
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, read the store, explain clips, write the page."""
-    options = cli.parse(Options, argv, prog="report")
-    _check(options)
-    device = pick_device(options.device)
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Read the store, explain clips, and make the page."""
+    device, folder = pick_device(options.execution.device), options.output.figures
     keep_freed_memory()
-    if wrong := _no_images(options.figures):
+    if wrong := _no_images(folder):
         raise DataError("; ".join(wrong))
-    summaries, problems = scan(options.runs)
+    summaries, problems = scan(options.store.runs)
     summaries = list({summary.id: summary for summary in summaries}.values())  # a copy is no other run
     bad = damaged(summary for summary in summaries if summary.is_complete)
     problems = [*problems, *bad.values()]
     summaries = [summary for summary in summaries if summary.id not in bad]
+    done = [summary for summary in summaries if summary.is_complete]
     named = load_runs(options.ckpt, least=0)
-    if not any(summary.is_complete for summary in summaries):
-        raise CheckpointError(f"runs={str(options.runs)!r} has no finished run: train some first")
+    if not done:
+        raise CheckpointError(f"runs={str(options.store.runs)!r} has no finished run: train some first")
     clips: list[Entry] = []
     if options.explore:
-        runs = named or _default_runs(_of_clips([s for s in summaries if s.is_complete], options))
+        shown = named or _default_runs(_of_clips(done, options))
         how = ExplanationOptions(max_steps=options.max_steps)
-        if runs:
-            clips = entries(runs, options, options.cache, n_clips=options.explore, how=how, device=device)
-    text = page(summaries, problems, options.figures, clips, store=options.runs.resolve().name, budget=options.budget)
-    path = options.figures / "report.html"
-    write_text(text, path)
-    print(f"written: {path} ({len(text.encode()) / MB:.1f} MB)")
-    for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
-    return cli.BAD_INPUT if problems else cli.DONE
+        if shown:
+            clips = entries(shown, options.data, options.store.cache, n_clips=options.explore, how=how, device=device)
+    name = options.store.runs.resolve().name
+    text = page(summaries, problems, folder, clips, store=name, budget=options.budget)
+    return Result(tuple(groups(done)), text, tuple(problems))
 
+
+report = question.Question("report", Options, analyse, first="runs")
+main = cli.command("report", Options, report)
 
 if __name__ == "__main__":
     sys.exit(main())

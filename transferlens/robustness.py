@@ -18,16 +18,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transferlens import cli
+from transferlens.compare import question
 from transferlens.compare.ensembles import gather
 from transferlens.data.catalogue import DataOptions
 from transferlens.features.corruptions import CORRUPTIONS
 from transferlens.measures import predictions, stats
 from transferlens.models.device import pick_device
+from transferlens.options import OutputOptions
 from transferlens.plots import style
 from transferlens.store.heldout import classify, heldout_audio
 from transferlens.store.run import Run, check_alike, load_runs
+from transferlens.training.schedule import DeviceOptions
 from transferlens.util.errors import ParameterError
-from transferlens.util.files import check_writable, write_csv
+from transferlens.util.fields import Fields
 from transferlens.util.lazy import tqdm
 from transferlens.util.processes import keep_freed_memory
 from transferlens.util.text import table
@@ -36,24 +39,28 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-__all__ = ["Options", "Row", "corrupted", "draw", "main", "rows_of"]
+__all__ = ["Options", "Result", "Row", "analyse", "corrupted", "draw", "main", "robustness", "rows_of"]
 
-STEM = "robustness"
 CLEAN = "clean"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DataOptions):
+class Options(Fields):
     """Accuracy of single networks and their ensembles as the held-out clips are corrupted."""
 
     ckpt: tuple[Path, ...]
     """Run files of one data set, two or more a held-out fold; their audio must be at hand."""
     corruption: tuple[str, ...] = tuple(CORRUPTIONS)
     """Which: noise, gain, low-pass, clipping, shift."""
-    figures: Path = Path("figures")
-    """Folder for robustness.png, .pdf and .csv."""
-    device: str = "auto"
-    """auto (cuda, mps, cpu: the first there is), or torch's name of a device."""
+    data: DataOptions = DataOptions()
+    execution: DeviceOptions = DeviceOptions()
+    output: OutputOptions = OutputOptions()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = [kind for kind in self.corruption if kind not in CORRUPTIONS]
+        if unknown or not self.corruption:
+            raise ParameterError(f"corruption={' '.join(unknown)!r} must be among {', '.join(CORRUPTIONS)}")
 
 
 @dataclass(frozen=True)
@@ -171,8 +178,8 @@ def _points(mean: float, low: float, high: float) -> str:
     return f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def text(rows: Sequence[Row]) -> str:
-    """Single, ensemble and gain under each corruption, as a table."""
+def summary(rows: Sequence[Row]) -> str:
+    """Return single, ensemble and gain under each corruption, as a table."""
     head = ("ensemble", "corruption", "strength", "single [%]", "ensemble [%]", "gain [points]", "more than clean")
     lines = [
         (
@@ -189,28 +196,37 @@ def text(rows: Sequence[Row]) -> str:
     return table([head, *lines])
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, read the runs, corrupt and classify, write numbers, draw."""
-    options = cli.parse(Options, argv, prog="robustness")
-    unknown = [kind for kind in options.corruption if kind not in CORRUPTIONS]
-    if unknown or not options.corruption:
-        raise ParameterError(f"corruption={' '.join(unknown)!r} must be among {', '.join(CORRUPTIONS)}")
-    check_writable("figures", options.figures)
-    device = pick_device(options.device)
-    keep_freed_memory()
-    runs = load_runs(options.ckpt, "dataset", "feature settings")
-    gather(runs)  # refuses what cannot be averaged before anything is computed
-    for fold in dict.fromkeys(run.config.fold for run in runs):
-        check_alike([run for run in runs if run.config.fold == fold], "held-out clips (fold)", "features")
-    kinds = list(dict.fromkeys(options.corruption))
-    rows = rows_of(corrupted(runs, options, kinds, device))
-    write_csv(rows, options.figures / f"{STEM}.csv")
-    style.save_figure(draw(rows, runs[0].config.dataset), options.figures / STEM)
-    print(text(rows))
-    print(f"written: {options.figures / STEM}.png, .pdf, .csv")
-    return cli.DONE
+@dataclass(frozen=True)
+class Result(question.Result):
+    """One row per ensemble under each corruption."""
 
+    stem = "robustness"
+    rows: tuple[Row, ...]
+    title: str = ""
+
+    def plot(self) -> Figure:
+        """Draw accuracy against strength, one panel per corruption."""
+        return draw(self.rows, self.title)
+
+    def summary(self) -> str:
+        """Return the table of all scores."""
+        return summary(self.rows)
+
+
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Classify corrupted held-out clips with the networks that the options name."""
+    device = pick_device(options.execution.device)
+    keep_freed_memory()
+    members = load_runs(options.ckpt, "dataset", "feature settings")
+    gather(members)  # raises what cannot be averaged before anything is computed
+    for fold in dict.fromkeys(run.config.fold for run in members):
+        check_alike([run for run in members if run.config.fold == fold], "held-out clips (fold)", "features")
+    logits = corrupted(members, options.data, list(dict.fromkeys(options.corruption)), device)
+    return Result(tuple(rows_of(logits)), members[0].config.dataset)
+
+
+robustness = question.Question("robustness", Options, analyse, first="ckpt")
+main = cli.command("robustness", Options, robustness)
 
 if __name__ == "__main__":
     sys.exit(main())

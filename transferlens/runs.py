@@ -93,10 +93,8 @@ def _watch(folder: Path, every: float) -> None:
             time.sleep(every)
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """List a store, show single runs, or watch what is trained."""
-    options = cli.parse(Options, argv, prog="runs")
     if options.ckpt:
         print("\n\n".join([_details(load_run(path)) for path in options.ckpt]))
         return cli.DONE
@@ -113,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {problem}", file=sys.stderr)
     return cli.BAD_INPUT if problems else cli.DONE
 
+
+main = cli.command("runs", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,57 +10,60 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
 from transferlens import cli
+from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
 from transferlens.explain import listen
 from transferlens.explain.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips, networks
 from transferlens.explain.figures import draw, draw_summary, text
-from transferlens.explain.scores import CascadeRow, Row, cascade_rows, clip_rows, summary
-from transferlens.measures.attribution import FEWEST, attribute, check_options
+from transferlens.explain.scores import CascadeRow, Row, SummaryRow, cascade_rows, clip_rows, summary
+from transferlens.measures.attribution import FEWEST, attribute
 from transferlens.models.device import pick_device
-from transferlens.plots import style
+from transferlens.options import OutputOptions
 from transferlens.store.heldout import heldout_audio
 from transferlens.store.run import Run, load_runs
+from transferlens.training.schedule import DeviceOptions
+from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError, TransferLensError
-from transferlens.util.files import check_writable, write_csv
+from transferlens.util.fields import Fields, at_least
 from transferlens.util.lazy import tqdm
 from transferlens.util.processes import keep_freed_memory
 
-__all__ = ["Options", "attribute", "main"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-STEM = "saliency"
+__all__ = ["Options", "attribute", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ExplanationOptions, DataOptions):
+class Options(Fields):
     """What trained networks look at: attributions over held-out clips, with their scores and checks."""
 
     ckpt: tuple[Path, ...]
     """Run files, one or more, with the same held-out clips; the first one's start is the untrained control."""
     clip: tuple[str, ...] = ()
     """Clips to draw, by id. Default: a few that the first network gets wrong, and right ones of several classes."""
-    rows: int = 8
+    rows: Annotated[int, at_least(1)] = 8
     """How many clips to draw where none is named."""
     score: Literal["all", "drawn"] = "all"
     """Clips that the numbers are over: all that were held out, or those drawn."""
-    control_steps: int = 32
+    control_steps: Annotated[int, at_least(FEWEST)] = 32
     """Gradients of a clip, at most, where the network is a control: before training, or with randomised blocks. Their
     paths are rough, and their means over clips hardly move with more."""
     listen: bool = False
     """Write what each network used of the drawn clips, and what it ignored, as wav files; needs the audio."""
-    cache: Path = Path("cache")
-    """Folder of the feature caches."""
-    figures: Path = Path("figures")
-    """Folder for saliency.png, .pdf and .csv, saliency_summary.*, saliency_cascade.csv and saliency_audio/."""
-    device: str = "auto"
-    """auto (cuda, mps, cpu: the first there is), or torch's name of a device."""
+    explanation: ExplanationOptions = ExplanationOptions()
+    data: DataOptions = DataOptions()
+    store: CacheOptions = CacheOptions()
+    execution: DeviceOptions = DeviceOptions()
+    output: OutputOptions = OutputOptions()
 
 
 # ------------------------------------------------------------------------------------------------- command
@@ -74,24 +77,14 @@ def _check(options: Options, runs: Sequence[Run]) -> list[int]:
             f"clip={' '.join(unknown)} is not among the {len(run.clip_ids)} clips that {run.path.name} held out, "
             f"as {run.clip_ids[0]} is"
         )
-    if options.target not in ("true", "predicted", *run.label_names):
+    target = options.explanation.target
+    if target not in ("true", "predicted", *run.label_names):
         raise ParameterError(
-            f"target={options.target!r} must be true, predicted, or a label of the run: {', '.join(run.label_names)}"
+            f"target={target!r} must be true, predicted, or a label of the run: {', '.join(run.label_names)}"
         )
     if options.clip:
         return [run.clip_ids.index(clip) for clip in dict.fromkeys(options.clip)]
     return choose(run, options.rows)
-
-
-def _check_options(options: Options) -> None:
-    check_options(tolerance=options.tolerance, max_steps=options.max_steps)
-    if options.control_steps < FEWEST:
-        raise ParameterError(f"control_steps={options.control_steps} must be at least {FEWEST}")
-    if options.rows < 1:
-        raise ParameterError(f"rows={options.rows} must be at least 1")
-    if options.block is not None and options.method != "gradcam":
-        raise ParameterError(f"block={options.block} goes with --method gradcam alone")
-    check_writable("figures", options.figures)
 
 
 def _waveforms(run: Run, options: Options, ids: Sequence[str]) -> Sequence[np.ndarray | None]:
@@ -99,7 +92,7 @@ def _waveforms(run: Run, options: Options, ids: Sequence[str]) -> Sequence[np.nd
     if not options.listen and run.config.features.seconds is not None:
         return [None] * len(ids)
     try:
-        return heldout_audio(run, options, ids)
+        return heldout_audio(run, options.data, ids)
     except TransferLensError as error:
         if options.listen:
             raise type(error)(f"--listen needs the audio: {error}") from None
@@ -125,59 +118,104 @@ def _stem(words: str, used: set[str]) -> str:
     return stem
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, read the runs, explain, score, write, draw."""
-    options = cli.parse(Options, argv, prog="saliency")
-    _check_options(options)
-    device = pick_device(options.device)
+@dataclass(frozen=True)
+class Result(question.Result):
+    """Scores of every clip and network, their means, the checks by randomised blocks, and the drawn clips.
+
+    Attributes
+    ----------
+    clip_rows : tuple of Row
+    means : tuple of SummaryRow
+    checks : tuple of CascadeRow
+    explained : tuple of Explained
+        Each network's attributions of the drawn clips.
+    waveforms : sequence of ndarray or None
+        Audio of the drawn clips, where it is needed.
+    method : str
+    listen : bool
+        Whether sounds are written too.
+    """
+
+    stem = "saliency"
+    clip_rows: tuple[Row, ...]
+    means: tuple[SummaryRow, ...]
+    checks: tuple[CascadeRow, ...]
+    explained: tuple[Explained, ...]
+    waveforms: Sequence[np.ndarray | None]
+    method: str
+    listen: bool = False
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """One row per clip and network, with all scores."""
+        return [row.flat for row in self.clip_rows]
+
+    @property
+    def title(self) -> str:
+        """Backbone, data set and fold."""
+        config = self.explained[0].run.config
+        return f"{config.backbone}, {config.dataset}, fold {config.fold}"
+
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """Return scores by clip, their means, and the checks."""
+        return {"saliency": self.rows, "saliency_summary": self.means, "saliency_cascade": self.checks}
+
+    def figures(self) -> dict[str, Figure]:
+        """Return the gallery of clips, and the summary."""
+        return {"saliency": self.plot(), "saliency_summary": draw_summary(self.means, self.checks, title=self.title)}
+
+    def plot(self) -> Figure:
+        """Draw every network's attribution over each drawn clip."""
+        features = self.explained[0].run.config.features
+        lengths = [None if y is None else len(y) / features.sr for y in self.waveforms]
+        seconds = [features.seconds or length for length in lengths]
+        return draw(self.explained, seconds=seconds, title=f"{self.title}: {self.method}")
+
+    def summary(self) -> str:
+        """Return means with intervals and chance levels."""
+        return text(self.means)
+
+    def write(self, folder: Path | str) -> list[str]:
+        """Write tables, figures and, where it was asked for, sounds."""
+        written = super().write(folder)
+        if self.listen:
+            sounds = Path(folder) / f"{self.stem}_audio"
+            n = _write_audio(self.explained, [y for y in self.waveforms if y is not None], sounds)
+            written.append(f"{n} wav files in {sounds}")
+        return written
+
+
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Explain and score held-out clips with the networks of the runs that the options name."""
+    device, how = pick_device(options.execution.device), options.explanation
     keep_freed_memory()
-    runs = load_runs(options.ckpt, "labels", "held-out clips (fold)", "features")
-    places = _check(options, runs)
-    clips = heldout_clips(runs[0], options, options.cache)
-    waveforms = _waveforms(runs[0], options, clips.pick(places).ids)
+    trained = load_runs(options.ckpt, "labels", "held-out clips (fold)", "features")
+    places = _check(options, trained)
+    clips = heldout_clips(trained[0], options.data, options.store.cache)
+    waveforms = _waveforms(trained[0], options, clips.pick(places).ids)
     if options.score == "drawn":
         clips, places = clips.pick(places), list(range(len(places)))
-    rows = []
-    explained: list[Explained] = []
-    bar = tqdm.tqdm(total=(1 + len(runs)) * len(clips.ids), unit="clip", desc="scores", disable=None)
-    control = replace(options, max_steps=min(options.max_steps, options.control_steps))
-    for name, run, network in networks(runs):
-        found = explain(name, run, network, clips, control if len(explained) == len(runs) else options, device)
-        rows += clip_rows(found, options, bar.update)
-        explained.append(found.pick(places))
-    bar.close()
-    checks = cascade_rows(explained[0], control)
-    _write(options, runs[0], rows, checks, explained, waveforms)
-    return cli.DONE
+    control = replace(how, max_steps=min(how.max_steps, options.control_steps))
+    rows, explained = [], []
+    with tqdm.tqdm(total=(1 + len(trained)) * len(clips.ids), unit="clip", desc="scores", disable=None) as bar:
+        for name, run, network in networks(trained):
+            is_control = len(explained) == len(trained)
+            found = explain(name, run, network, clips, control if is_control else how, device)
+            rows += clip_rows(found, how, bar.update)
+            explained.append(found.pick(places))
+    return Result(
+        clip_rows=tuple(rows),
+        means=tuple(summary(rows)),
+        checks=tuple(cascade_rows(explained[0], control)),
+        explained=tuple(explained),
+        waveforms=waveforms,
+        method=f"{how.method} from {how.baseline}",
+        listen=options.listen,
+    )
 
 
-def _write(
-    options: Options,
-    run: Run,
-    rows: Sequence[Row],
-    checks: Sequence[CascadeRow],
-    explained: Sequence[Explained],
-    waveforms: Sequence[np.ndarray | None],
-) -> None:
-    config, stem = run.config, options.figures / STEM
-    title = f"{config.backbone}, {config.dataset}, fold {config.fold}"
-    lengths = [None if y is None else len(y) / config.features.sr for y in waveforms]
-    seconds = [config.features.seconds or length for length in lengths]
-    table = summary(rows)
-    write_csv([row.flat for row in rows], stem.with_suffix(".csv"))
-    write_csv(table, options.figures / f"{STEM}_summary.csv")
-    write_csv(checks, options.figures / f"{STEM}_cascade.csv")
-    about = f"{title}: {options.method} from {options.baseline}"
-    style.save_figure(draw(explained, seconds=seconds, title=about), stem)
-    style.save_figure(draw_summary(table, checks, title=title), options.figures / f"{STEM}_summary")
-    print(text(table))
-    print(f"written: {stem}.png, .pdf, .csv, {stem}_summary.png, .pdf, .csv, {stem}_cascade.csv")
-    if options.listen:
-        folder = options.figures / f"{STEM}_audio"
-        n = _write_audio(explained, [y for y in waveforms if y is not None], folder)
-        print(f"written: {n} wav files in {folder}")
-
+saliency = question.Question("saliency", Options, analyse, first="ckpt")
+main = cli.command("saliency", Options, saliency)
 
 if __name__ == "__main__":
     sys.exit(main())

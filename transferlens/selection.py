@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,20 +17,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transferlens import cli
+from transferlens.compare import question
 from transferlens.measures import stats
+from transferlens.options import OutputOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import changes, points_and_means
 from transferlens.store.listing import list_runs
 from transferlens.store.run import Run, arm_names, load_runs
+from transferlens.training.sweep import RunsOptions
 from transferlens.util.errors import CheckpointError
-from transferlens.util.files import check_writable, write_csv
+from transferlens.util.fields import Fields
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Options", "Row", "draw", "main", "optimism", "rows_of"]
+__all__ = ["Options", "Result", "Row", "analyse", "draw", "main", "optimism", "rows_of", "selection"]
 
-STEM = "selection"
 # Letters in a line of a name.
 NARROW = 26
 WORDS = {
@@ -41,15 +43,13 @@ WORDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Fields):
     """How much choosing the epoch on the held-out fold flatters, over all finished runs of a store."""
 
-    runs: Path = Path("runs")
-    """Folder of the run store."""
     ckpt: tuple[Path, ...] = ()
     """Only these run files. Default: all of --runs."""
-    figures: Path = Path("figures")
-    """Folder for selection.png, .pdf and .csv."""
+    store: RunsOptions = RunsOptions()
+    output: OutputOptions = OutputOptions()
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ def draw(rows: Sequence[Row]) -> Figure:
     return fig
 
 
-def text(rows: Sequence[Row]) -> str:
-    """The optimism of each group in words."""
+def summary(rows: Sequence[Row]) -> str:
+    """Return the optimism of each group in words."""
     lines = []
     for group, mine in _groups(rows).items():
         name = group.replace("\n", ", ")
@@ -177,21 +177,33 @@ def text(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, read the store, compute, write, draw."""
-    options = cli.parse(Options, argv, prog="selection")
-    check_writable("figures", options.figures)
-    paths = options.ckpt or [summary.path for summary in list_runs(options.runs) if summary.is_complete]
-    if not paths:
-        raise CheckpointError(f"runs={str(options.runs)!r} has no finished run: train some first")
-    rows = rows_of(load_runs(paths))
-    write_csv(rows, options.figures / f"{STEM}.csv")
-    style.save_figure(draw(rows), options.figures / STEM)
-    print(text(rows))
-    print(f"written: {options.figures / STEM}.png, .pdf, .csv")
-    return cli.DONE
+@dataclass(frozen=True)
+class Result(question.Result):
+    """One row per run."""
 
+    stem = "selection"
+    rows: tuple[Row, ...]
+
+    def plot(self) -> Figure:
+        """Draw accuracy by each way of choosing the epoch."""
+        return draw(self.rows)
+
+    def summary(self) -> str:
+        """Return the optimism of each group in words."""
+        return summary(self.rows)
+
+
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Compare the ways of choosing the epoch, over the runs that the options name."""
+    folder = options.store.runs
+    paths = options.ckpt or [summary.path for summary in list_runs(folder) if summary.is_complete]
+    if not paths:
+        raise CheckpointError(f"runs={str(folder)!r} has no finished run: train some first")
+    return Result(tuple(rows_of(load_runs(paths))))
+
+
+selection = question.Question("selection", Options, analyse, first="ckpt")
+main = cli.command("selection", Options, selection)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,215 +7,164 @@ the command line. Runs that several commands ask for are trained once. ``analyse
 from __future__ import annotations
 
 import importlib
-import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from transferlens import cli
+from transferlens.options import OutputOptions
+from transferlens.store.config import Training
 from transferlens.training import forecast
-from transferlens.util.errors import DryRun, ParameterError, TransferLensError
+from transferlens.training.schedule import ExecutionOptions
+from transferlens.training.sweep import StoreOptions, planned
+from transferlens.util.errors import ParameterError, TransferLensError
+from transferlens.util.fields import Fields, build, flat, names, optional
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["EngineOptions", "Options", "Step", "check", "ids", "main", "perform", "plan", "read", "script"]
+__all__ = ["Options", "Overrides", "Step", "handed_on", "main", "perform", "read"]
+
+if TYPE_CHECKING:
+    Execution, Store, Output, Threads = ExecutionOptions, StoreOptions, OutputOptions, Training
+else:
+    words = "Default: that of each command."
+    Execution, Store, Output = (optional(kind, words=words) for kind in (ExecutionOptions, StoreOptions, OutputOptions))
+    Threads = optional(Training, ["threads"])
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineOptions:
-    """The options of what does many commands: who trains the runs."""
+class Overrides(Fields):
+    """Options that replace those of many commands: where runs are computed and kept."""
 
-    device: str | None = None
-    """As for `train`; so are the following."""
-    engine: Literal["local", "ray"] | None = None
-    """local or ray."""
-    workers: int | None = None
-    """local: runs trained at once."""
-    threads: int | None = None
-    """Threads of a run."""
-    address: str | None = None
-    """ray: address of the cluster's head, or auto."""
-    gpus_per_run: float | None = None
-    """ray: share of a GPU that a run takes."""
+    execution: Execution = Execution()
+    store: Store = Store()
+    output: Output = Output()
+    training: Threads = Threads()
     dry_run: bool = False
-    """Say which runs are missing, how long they take and what disk they need, and train nothing."""
-
-    def given(self, *own: str) -> dict[str, Any]:
-        """The options to hand to the commands: all that have a value but `own` ones and dry_run."""
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in (*own, "dry_run")}
-        numbers = (bool, int, float)
-        return {n: v if isinstance(v, numbers) else str(v) for n, v in values.items() if v is not None}
+    """Print which runs are missing, how long they take and what disk they need, and train nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(EngineOptions):
-    """Run a whole study, or with --dry-run say what it takes."""
+class Options(Overrides):
+    """Run a whole study; with --dry-run, print what it takes."""
 
     config: Path
     """TOML file: [all] with options of all commands, and a [[run]] for each command."""
-    runs: Path | None = None
-    """Folder of the run store, instead of the file's."""
-    cache: Path | None = None
-    """Folder of the feature caches, instead of the file's."""
-    figures: Path | None = None
-    """Folder of the figures, instead of the file's."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command of a study.
+    """A command of a study, with its options.
 
     Attributes
     ----------
-    command : str
-        Of `cli.COMMANDS`, or a module with `Options` and `main`, by its full name.
-    options : mapping of str to bool, number, str or list
+    command : Command
+    options : instance of the command's options
+    words : str
+        Which options were given.
     """
 
-    command: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    command: cli.Command
+    options: Any
+    words: str = ""
 
-    @property
-    def module(self) -> Any:
-        """What does it."""
-        return importlib.import_module(self.command if "." in self.command else f"transferlens.{self.command}")
+    @classmethod
+    def of(cls, command: cli.Command, values: Mapping[str, Any] | None = None) -> Step:
+        """Return a command with options by name, where they differ from its defaults."""
+        if command.default is not None:
+            return cls(command, command.default).given(values or {})
+        return cls(command, build(command.options, values or {}))
 
-    @property
-    def known(self) -> set[str]:
-        """The options that it has."""
-        return {each.name for each in fields(self.module.Options)}
+    def given(self, values: Mapping[str, Any]) -> Step:
+        """Return the step with those of these options that the command has, but for None, in place of its own."""
+        known = set(names(self.command.options))
+        values = {name: value for name, value in values.items() if name in known and value is not None}
+        words = " ".join(
+            [self.words, *(f"--{name.replace('_', '-')} {_word(value)}" for name, value in values.items())]
+        )
+        options = build(self.command.options, values, base=self.options)
+        return replace(self, options=options, words=words.strip())
 
-    def given(self, options: Mapping[str, Any]) -> Step:
-        """With those of these options that the command has, instead of its own."""
-        return Step(self.command, {**self.options, **{n: value for n, value in options.items() if n in self.known}})
+    def ids(self) -> list[str]:
+        """Return the runs that the step needs."""
+        return [point.id for arm in self.command.points(self.options).values() for point in arm.points]
 
-    def check(self) -> None:
-        """Refuse values that the command cannot take.
 
-        Raises
-        ------
-        ParameterError
-            Naming one.
-        """
-        usual = {each.name: each.default for each in fields(self.module.Options)}
-        for name, value in self.options.items():
-            values = value if isinstance(value, list) else [value]
-            if isinstance(value, bool) is not isinstance(usual[name], bool):
-                rule = "true or false" if isinstance(usual[name], bool) else "no true or false"
-                raise ParameterError(f"{name}={value!r} must be {rule}")
-            if any(not isinstance(each, (bool, int, float, str)) for each in values):
-                raise ParameterError(f"{name}={value!r} must be a number, a text, or a list of them")
-            if any(re.match(r"--|-[a-zA-Z]|.*\0", each) for each in values if isinstance(each, str)):
-                raise ParameterError(f"{name}={value!r} must not look like an option, or hold a zero byte")
-            if any(abs(each) > 2**63 for each in values if isinstance(each, int)):
-                raise ParameterError(f"{name} must be at most 2**63")
-        cli.parse(self.module.Options, self.argv(), prog=self.command)
+def _word(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
-    def argv(self) -> list[str]:
-        """As on the command line."""
-        words: list[str] = []
-        usual = {each.name: each.default for each in fields(self.module.Options)}
-        for name, value in self.options.items():
-            flag = name.replace("_", "-")
-            if isinstance(value, bool):
-                # A flag says what is not so by default.
-                words += [] if value is usual[name] else [f"--{flag}" if value else f"--no-{flag}"]
-            else:
-                words += [f"--{flag}", *(str(each) for each in (value if isinstance(value, list) else [value]))]
-        return words
+
+def handed_on(options: Any, *own: str) -> dict[str, Any]:
+    """Return a script's options as its commands are given them: all that have a value, but those of its `own`."""
+    return {name: value for name, value in flat(options).items() if value is not None and name not in (*own, "dry_run")}
+
+
+# -------------------------------------------------------------------------------------------------- files
 
 
 def read(path: Path) -> list[Step]:
-    """The steps of a study.
+    """Return the steps of a study.
 
     Raises
     ------
     ParameterError
         Naming what in the file is against the rules.
     """
+    where = f"config={str(path)!r}"
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ParameterError(f"config={str(path)!r} cannot be read: {error.strerror}") from error
+        raise ParameterError(f"{where} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ParameterError(f"config={str(path)!r} is no TOML: {error}") from error
+        raise ParameterError(f"{where} is not TOML: {error}") from error
     shared, steps = content.get("all", {}), content.get("run", [])
     tables = [shared, *steps] if isinstance(steps, list) else [None]
     if content.keys() - {"all", "run"} or not steps or not all(isinstance(table, dict) for table in tables):
-        raise ParameterError(
-            f"config={str(path)!r} must hold one [all] at most and [[run]] at least once, nothing else"
-        )
-    found = []
-    for number, step in enumerate(steps, start=1):
-        command = step.get("command")
-        if not isinstance(command, str) or command not in cli.COMMANDS or command == "study":
-            raise ParameterError(
-                f"config={str(path)!r}: command={command!r} of [[run]] {number} must be one of "
-                f"{', '.join(name for name in cli.COMMANDS if name != 'study')}"
-            )
-        named = Step(command)
-        own = {name.replace("-", "_"): value for name, value in step.items() if name != "command"}
-        if len(own) < len(step) - 1:
-            raise ParameterError(f"config={str(path)!r}: {command} of [[run]] {number} has an option in two spellings")
-        if unknown := sorted(own.keys() - named.known):
-            raise ParameterError(f"config={str(path)!r}: {command} of [[run]] {number} has no option {unknown[0]!r}")
-        usual = {name.replace("-", "_"): value for name, value in shared.items()}
-        if len(usual) < len(shared):
-            raise ParameterError(f"config={str(path)!r}: [all] has an option in two spellings")
-        found.append(named.given(usual | own))
-        try:
-            found[-1].check()
-        except ParameterError as error:
-            raise ParameterError(f"config={str(path)!r}: {command} of [[run]] {number}: {error}") from None
-    everywhere = set().union(*(step.known for step in found))
-    if unknown := sorted(name for name in shared if name.replace("-", "_") not in everywhere):
-        raise ParameterError(f"config={str(path)!r}: no command of it has the option {unknown[0]!r} of [all]")
+        raise ParameterError(f"{where} must hold one [all] at most and [[run]] at least once, nothing else")
+    shared = _spelled(shared, f"{where}: [all]")
+    found = [_step(step, shared, f"{where}: ", f" of [[run]] {number}") for number, step in enumerate(steps, start=1)]
+    everywhere = set().union(*(names(step.command.options) for step in found))
+    if unknown := sorted(shared.keys() - everywhere):
+        raise ParameterError(f"{where}: no command of it has the option {unknown[0]!r} of [all]")
     return found
 
 
-def perform(steps: Sequence[Step], argv: Sequence[str] = ()) -> int:
-    """Do steps one after the other, each with these words behind its own, and return the largest exit code.
-
-    A run that fails stops no other step; bad input and Ctrl-C do.
-    """
-    worst = cli.DONE
-    for step in steps:
-        print(f"== {step.command} {' '.join([*step.argv(), *argv])}", flush=True)
-        worst = max(worst, code := step.module.main([*step.argv(), *argv]))
-        if code not in (cli.DONE, cli.FOUND, cli.SOME_FAILED):
-            break
-    return worst
-
-
-def _planned(step: Step, argv: Sequence[str] = ()) -> DryRun | None:
-    """What a step would train, with these words behind its own; None where it trains nothing."""
-    if "dry_run" in step.known:
-        try:
-            step.module.main.__wrapped__([*step.given({"dry_run": True}).argv(), *argv])
-        except DryRun as planned:
-            return planned
-    return None
+def _step(table: Mapping[str, Any], shared: Mapping[str, Any], where: str, number: str) -> Step:
+    """One [[run]] of a study file."""
+    name = table.get("command")
+    if not isinstance(name, str) or name not in cli.COMMANDS or name == "study":
+        allowed = ", ".join(name for name in cli.COMMANDS if name != "study")
+        raise ParameterError(f"{where}command={name!r}{number} must be one of {allowed}")
+    command: cli.Command = importlib.import_module(f"transferlens.{name}").main
+    where = f"{where}{name}{number}"
+    own = _spelled({key: value for key, value in table.items() if key != "command"}, where)
+    if unknown := sorted(own.keys() - set(names(command.options))):
+        raise ParameterError(f"{where} has no option {unknown[0]!r}")
+    try:
+        known = {key: value for key, value in shared.items() if key in names(command.options)}
+        return Step(command, build(command.options, known | own)).given(own)
+    except ParameterError as error:
+        raise ParameterError(f"{where}: {error}") from None
 
 
-def ids(step: Step) -> list[str]:
-    """The runs that a step needs; none where it trains nothing."""
-    planned = _planned(step)
-    return planned.ids if planned else []
+def _spelled(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Options with underscores in their names."""
+    spelled = {name.replace("-", "_"): value for name, value in options.items()}
+    if len(spelled) < len(options):
+        raise ParameterError(f"{where} has an option in two spellings")
+    return spelled
 
 
-def plan(step: Step) -> list[forecast.Planned]:
-    """What each of the runs that a step needs has before it."""
-    planned = _planned(step)
-    return planned.rows() if planned else []
+# ------------------------------------------------------------------------------------------------ commands
 
 
-def check(steps: Sequence[Step], argv: Sequence[str] = ()) -> None:
-    """Refuse what steps cannot do, with these words behind their own, before the first of them trains anything.
+def check(steps: Sequence[Step]) -> None:
+    """Raise what would stop a step before the first of them trains anything.
 
     Raises
     ------
@@ -225,40 +174,47 @@ def check(steps: Sequence[Step], argv: Sequence[str] = ()) -> None:
     problems: dict[str, list[str]] = {}
     for step in steps:
         try:
-            cli.parse(step.module.Options, [*step.argv(), *argv], prog=step.command)
-            _planned(step, argv)
+            step.command.points(step.options)
         except TransferLensError as error:
-            problems.setdefault(str(error), []).append(step.command)
+            problems.setdefault(str(error), []).append(step.command.name)
     if problems:
-        raise ParameterError("; ".join(f"{', '.join(names)}: {problem}" for problem, names in problems.items()))
+        raise ParameterError("; ".join(f"{', '.join(each)}: {problem}" for problem, each in problems.items()))
 
 
-def script(steps: Sequence[Step]) -> cli.Main:
-    """A command that does steps; options given are handed to each."""
-
-    @cli.command
-    def main(argv: Sequence[str] | None = None) -> int:
-        words = sys.argv[1:] if argv is None else argv
-        check(steps, words)
-        return perform(steps, words)
-
-    return main
+def plan(steps: Sequence[Step]) -> str:
+    """Return what the missing runs of all steps take, as text."""
+    return forecast.text([row for step in steps for row in planned(step.command.points(step.options))])
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, read the file, do its commands; a run that fails stops no other command."""
-    options = cli.parse(Options, argv, prog="study")
-    given = options.given("config")
-    steps = [step.given(given) for step in read(options.config)]
-    for step in steps:
-        step.check()
+def perform(steps: Sequence[Step], *, dry_run: bool = False, step: Callable[[Step], int] | None = None) -> int:
+    """Do steps one after the other and return the largest exit code; with `dry_run`, print what they take.
+
+    What would stop one of them is raised before the first. A run that fails stops no other step; bad input does.
+    """
     check(steps)
-    if options.dry_run:
-        print(forecast.text([row for step in steps for row in plan(step)]))
+    if dry_run:
+        print(plan(steps))
         return cli.DONE
-    return perform(steps)
+    worst = cli.DONE
+    for each in steps:
+        print(f"== {each.command.name} {each.words}".rstrip(), flush=True)
+        worst = max(worst, code := (step or _run)(each))
+        if code not in (cli.DONE, cli.FOUND, cli.SOME_FAILED):
+            break
+    return worst
 
+
+def _run(step: Step) -> int:
+    return step.command.run(step.options)
+
+
+def work(options: Options) -> int:
+    """Read the file, and do its commands; a run that fails stops no other command."""
+    given = handed_on(options, "config")
+    return perform([step.given(given) for step in read(options.config)], dry_run=options.dry_run)
+
+
+main = cli.command("study", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,24 +14,29 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from transferlens import cli
+from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
 from transferlens.measures.cca import MEASURES
 from transferlens.measures.layerwise import LayerSimilarity, block_matrix, check_positions, compare, weight_change
 from transferlens.measures.similarity import chance
 from transferlens.measures.streaming import FEWEST_GROUPS, check_variance
 from transferlens.models.device import pick_device
+from transferlens.options import OutputOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import similarity_map
 from transferlens.store.heldout import heldout_features
 from transferlens.store.run import Run, arm_names, check_alike, load_runs
+from transferlens.training.schedule import DeviceOptions
+from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError
-from transferlens.util.files import check_writable, write_csv
+from transferlens.util.fields import Fields, Rule
 from transferlens.util.processes import keep_freed_memory
+from transferlens.util.text import group_by
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "Options", "Row", "comparisons", "draw", "draw_matrices", "main"]
 
-STEM = "svcca"
 # Samples that a neuron needs for its correlations to mean something.
 ENOUGH = 5
 # Resamples that percentiles need.
@@ -50,7 +54,7 @@ FEWEST = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DataOptions):
+class Options(Fields):
     """How far each layer of trained networks has moved from where it started: SVCCA, PWCCA and CKA by depth.
 
     With several runs, networks that differ by the seed alone are compared with each other too (the noise floor), and
@@ -63,18 +67,25 @@ class Options(DataOptions):
     """Samples of a convolution: all positions of every clip, the mean over them, or this many of each clip."""
     variance: float = 0.99
     """Share of the variance of each side that is kept."""
-    groups: int = 20
+    groups: Annotated[
+        int, Rule(f"at least {FEWEST_GROUPS}: intervals from fewer are too narrow", FEWEST_GROUPS.__le__)
+    ] = 20
     """Groups of clips for the bootstrap, at least 10."""
     resamples: int = 1000
     """Resamples of the bootstrap; 0 for no intervals. Fewer than 10 held-out clips have none."""
     matrix: bool = False
     """Draw the similarity (CKA of pooled outputs) of every block with every other, too."""
-    cache: Path = Path("cache")
-    """Folder of the feature caches."""
-    figures: Path = Path("figures")
-    """Folder for svcca.png, .pdf and .csv, svcca_weights.csv, and svcca_matrix.* with --matrix."""
-    device: str = "auto"
-    """auto (cuda, mps, cpu: the first there is), or torch's name of a device."""
+    data: DataOptions = DataOptions()
+    store: CacheOptions = CacheOptions()
+    execution: DeviceOptions = DeviceOptions()
+    output: OutputOptions = OutputOptions()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positions(self.positions)
+        check_variance(self.variance)
+        if self.resamples and self.resamples < FEWEST:
+            raise ParameterError(f"resamples={self.resamples} must be 0, for no intervals, or at least {FEWEST}")
 
 
 # ------------------------------------------------------------------------------------------------ runs
@@ -341,39 +352,67 @@ def _draw_blocks(rows: Sequence[Row], ax: Axes, *, names: bool) -> None:
     ax.set_xlim(rows[0].depth - 0.5, rows[-1].depth + 0.5)
 
 
-# ---------------------------------------------------------------------------------------------- command
+# ---------------------------------------------------------------------------------------------- question
 
 
-def _check(options: Options) -> None:
-    check_positions(options.positions)
-    check_variance(options.variance)
-    if options.groups < FEWEST_GROUPS:
-        raise ParameterError(
-            f"groups={options.groups} must be at least {FEWEST_GROUPS}: intervals from fewer are too narrow"
-        )
-    if options.resamples and options.resamples < FEWEST:
-        raise ParameterError(f"resamples={options.resamples} must be 0, for no intervals, or at least {FEWEST}")
-    check_writable("figures", options.figures)
+@dataclass(frozen=True)
+class Result(question.Result):
+    """One row per layer of every comparison, one per tensor, and the matrices between blocks."""
+
+    stem = "svcca"
+    rows: tuple[Row, ...]
+    weights: tuple[WeightRow, ...]
+    matrices: Mapping[Comparison, np.ndarray]
+    title: str = ""
+
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """Return layers, tensors and, where they were asked for, the cells of the matrices."""
+        cells = [
+            MatrixRow(comparison.label, first, second, similarity)
+            for comparison, matrix in self.matrices.items()
+            for (first, second), similarity in np.ndenumerate(matrix)
+        ]
+        return {"svcca": self.rows, "svcca_weights": self.weights} | ({"svcca_matrix": cells} if cells else {})
+
+    def figures(self) -> dict[str, Figure]:
+        """Return similarity by depth and, where they were asked for, the matrices."""
+        matrices = {"svcca_matrix": draw_matrices(self.matrices, self.title)} if self.matrices else {}
+        return {"svcca": self.plot()} | matrices
+
+    def plot(self) -> Figure:
+        """Draw SVCCA and change of weights against depth."""
+        return draw(self.rows, self.title)
+
+    def summary(self) -> str:
+        """Return the similarity at the end of each block, one line per comparison."""
+        return summary(self.rows)
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, read the runs, compare, write, draw."""
-    options = cli.parse(Options, argv, prog="svcca")
-    _check(options)
-    device = pick_device(options.device)
+def summary(rows: Sequence[Row]) -> str:
+    """Return SVCCA at the end of each block, one line per comparison."""
+    lines = []
+    for comparison, layers in group_by(rows, lambda row: row.comparison).items():
+        values = [
+            f"block {row.block} {row.svcca:.2f}{' (few samples)' if row.too_few else ''}"
+            for row in layers
+            if row.is_block
+        ]
+        lines.append(f"{comparison}: SVCCA {', '.join(values)}")
+    return "\n".join(lines)
+
+
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Compare the networks of the runs that the options name, layer by layer."""
+    device = pick_device(options.execution.device)
     keep_freed_memory()
-    runs = load_runs(options.ckpt, "backbone", "truncate_after", "held-out clips (fold)", "features")
-    S = heldout_features(runs[0], options, options.cache)
+    trained = load_runs(options.ckpt, "backbone", "truncate_after", "held-out clips (fold)", "features")
+    S = heldout_features(trained[0], options.data, options.store.cache)
     rows, weights, matrices = [], [], {}
-    for comparison in comparisons(runs):
+    for comparison in comparisons(trained):
+        before, after = _networks(comparison, device)
         x = comparison.first.inputs(S).to(device)
-        before, after = comparison.first.model(), comparison.second.model()
-        for network, state in zip((before, after), comparison.states(), strict=True):
-            network.load_state_dict(state)
-            network.to(device).eval()
-        changed = _weight_rows(comparison, before)
-        found = compare(
+        weight_rows = _weight_rows(comparison, before)
+        layers = compare(
             before,
             after,
             x,
@@ -383,28 +422,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             resamples=options.resamples,
             progress=True,
         )
-        by_tensor = {row.tensor: row for row in changed}
-        rows += [_row(comparison, each, by_tensor.get(f"{each.layer.module}.weight")) for each in found]
-        weights += changed
+        by_tensor = {row.tensor: row for row in weight_rows}
+        rows += [_row(comparison, layer, by_tensor.get(f"{layer.layer.module}.weight")) for layer in layers]
+        weights += weight_rows
         if options.matrix:
             matrices[comparison] = block_matrix(before, after, x)
-    write_csv(rows, options.figures / f"{STEM}.csv")
-    write_csv(weights, options.figures / f"{STEM}_weights.csv")
-    config = runs[0].config
+    config = trained[0].config
     title = f"{config.backbone}, {config.dataset}, fold {config.fold} ({len(S)} clips)"
-    style.save_figure(draw(rows, title), options.figures / STEM)
-    print(f"written: {options.figures / STEM}.png, .pdf, .csv, {options.figures / STEM}_weights.csv")
-    if matrices:
-        cells = [
-            MatrixRow(comparison.label, first, second, similarity)
-            for comparison, matrix in matrices.items()
-            for (first, second), similarity in np.ndenumerate(matrix)
-        ]
-        write_csv(cells, options.figures / f"{STEM}_matrix.csv")
-        style.save_figure(draw_matrices(matrices, title), options.figures / f"{STEM}_matrix")
-        print(f"written: {options.figures / STEM}_matrix.png, .pdf, .csv")
-    return cli.DONE
+    return Result(tuple(rows), tuple(weights), matrices, title)
 
+
+def _networks(comparison: Comparison, device: torch.device) -> tuple[Network, Network]:
+    """Both sides of a comparison, in evaluation mode on the device."""
+    networks = comparison.first.model(), comparison.second.model()
+    for network, state in zip(networks, comparison.states(), strict=True):
+        network.load_state_dict(state)
+        network.to(device).eval()
+    return networks
+
+
+svcca = question.Question("svcca", Options, analyse, first="ckpt")
+main = cli.command("svcca", Options, svcca)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -99,13 +99,13 @@ def _write_all(out: Path, chosen: Sequence[Spec]) -> None:
     _write_masks(out / "masks.h5", chosen)
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Write the built-in data set as files."""
-    options = cli.parse(Options, argv, prog="synth")
     print(f"{export(options.out)} clips, clips.csv and masks.h5 in {options.out}")
     return cli.DONE
 
+
+main = cli.command("synth", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

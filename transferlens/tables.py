@@ -9,29 +9,44 @@ the epoch best on the held-out fold, as the paper's training code selects it, an
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from transferlens import cli
+from transferlens.compare import question
 from transferlens.compare.published import CAPTION, HEAD, Cell, cells, lines
+from transferlens.options import OutputOptions
 from transferlens.store.listing import damaged, scan
+from transferlens.store.run import Run
+from transferlens.training.sweep import RunsOptions
 from transferlens.util.errors import CheckpointError
-from transferlens.util.files import check_writable, write_csv, write_text
+from transferlens.util.fields import Fields
 
-__all__ = ["Options", "latex", "main", "markdown"]
-
-STEM = "tables"
+__all__ = ["Options", "Result", "analyse", "latex", "main", "markdown", "tables"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Fields):
     """The paper's tables from a run store, as Markdown, CSV and LaTeX."""
 
-    runs: Path = Path("runs")
-    """Folder of the run store."""
-    figures: Path = Path("figures")
-    """Folder for tables.md, .csv and .tex."""
+    store: RunsOptions = RunsOptions()
+    output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True)
+class Result(question.Result):
+    """The cells of the tables."""
+
+    stem = "tables"
+    rows: tuple[Cell, ...]
+
+    def texts(self) -> dict[str, str]:
+        """Return the tables as Markdown and LaTeX."""
+        return {"tables.md": markdown(self.rows), "tables.tex": latex(self.rows)}
+
+    def summary(self) -> str:
+        """Return the tables as Markdown."""
+        return markdown(self.rows)
 
 
 def markdown(found: Sequence[Cell]) -> str:
@@ -58,25 +73,20 @@ def latex(found: Sequence[Cell]) -> str:
     return "\n".join([*text, r"\bottomrule", r"\end{tabular}", f"% {CAPTION}", ""])
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, read the store, write, print."""
-    options = cli.parse(Options, argv, prog="tables")
-    check_writable("figures", options.figures)
-    summaries, problems = scan(options.runs)
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Fill the cells from all finished runs of a store."""
+    folder = options.store.runs
+    summaries, problems = scan(folder)
     if problems := [*problems, *damaged(s for s in summaries if s.is_complete).values()]:
         raise CheckpointError("; ".join(problems))
     found = cells(summaries)
     if not any(cell.n_folds for cell in found):
-        raise CheckpointError(f"runs={str(options.runs)!r} has no finished run of a whole network: train some first")
-    stem = options.figures / STEM
-    write_csv(found, stem.with_suffix(".csv"))
-    write_text(markdown(found), stem.with_suffix(".md"))
-    write_text(latex(found), stem.with_suffix(".tex"))
-    print(markdown(found))
-    print(f"written: {stem}.md, .csv, .tex")
-    return cli.DONE
+        raise CheckpointError(f"runs={str(folder)!r} has no finished run of a whole network: train some first")
+    return Result(tuple(found))
 
+
+tables = question.Question("tables", Options, analyse, first="runs")
+main = cli.command("tables", Options, tables)
 
 if __name__ == "__main__":
     sys.exit(main())

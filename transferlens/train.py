@@ -6,44 +6,73 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transferlens import cli
+from transferlens.compare import question
+from transferlens.compare.by_block import RunRow, run_row
 from transferlens.measures import stats
-from transferlens.models.plan import PlanOptions
+from transferlens.options import DryRunOptions, PlanOptions
 from transferlens.store.run import Run
-from transferlens.training.sweep import Study, SweepOptions
-from transferlens.util.text import table
+from transferlens.training.sweep import Arm, Study, StudyOptions
+from transferlens.util.text import group_by, table
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(SweepOptions, PlanOptions):
-    """Train a network under a transfer plan, a run for each backbone, held-out fold and seed.
+class Options(StudyOptions):
+    """Train a network under a transfer plan, one run for each backbone, held-out fold and seed.
 
     Without --clips or --dataset it trains on synth, the built-in data set. Finished runs are not trained again;
     interrupted ones go on from their last epoch.
     """
 
-
-def _table(runs: Sequence[Run]) -> str:
-    rows = [(r.config.id, r.config.fold, f"{100 * r.accuracy_last:.1f}", f"{100 * r.accuracy_best:.1f}") for r in runs]
-    return table([("run", "fold", "last [%]", "best [%]"), *rows])
+    plan: PlanOptions = PlanOptions()
+    output: DryRunOptions = DryRunOptions()
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train, and print the accuracies."""
-    options = cli.parse(Options, argv, prog="train")
-    study = Study(options)
-    runs = list(study.gather(study.points(options.plan())).values())
-    print(_table(runs))
-    for backbone in dict.fromkeys(options.backbone):
-        mine = [run for run in runs if run.config.backbone == backbone]
-        folds = stats.fold_means([run.accuracy_last for run in mine], [run.config.fold for run in mine])
-        print(f"{backbone}: held-out accuracy after the last epoch {stats.fold_interval(folds)}")
-    return cli.DONE
+@dataclass(frozen=True)
+class Result(question.Result):
+    """The runs of the plan, and one row for each."""
 
+    stem = "train"
+    runs: tuple[Run, ...]
+
+    @property
+    def rows(self) -> tuple[RunRow, ...]:  # type: ignore[override]
+        """One row per run."""
+        return tuple(map(run_row, self.runs))
+
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """Return nothing: the store has it."""
+        return {}
+
+    def summary(self) -> str:
+        """Return the accuracies of the runs as a table, and their means over folds."""
+        cells = [
+            (r.config.id, r.config.fold, *(f"{100 * a:.1f}" for a in (r.accuracy_last, r.accuracy_best)))
+            for r in self.runs
+        ]
+        lines = [table([("run", "fold", "last [%]", "best [%]"), *cells])]
+        for backbone, runs in group_by(self.runs, lambda run: run.config.backbone).items():
+            folds = stats.fold_means([run.accuracy_last for run in runs], [run.config.fold for run in runs])
+            lines.append(f"{backbone}: held-out accuracy after the last epoch {stats.fold_interval(folds)}")
+        return "\n".join(lines)
+
+
+def points(options: Options) -> dict[str, Arm]:
+    """Return the runs of the plan."""
+    return {"runs": Study.of(options).arm(options.plan.plan())}
+
+
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Return the runs."""
+    return Result(tuple(runs["runs"]))
+
+
+train = question.Question("train", Options, analyse, points)
+main = cli.command("train", Options, train)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,34 +8,34 @@ every architecture; how many channels there are is read from the network. What i
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transferlens import cli
-from transferlens.compare import by_block
+from transferlens.compare.by_block import Analysis, by_block
 from transferlens.models.plan import BLOCKS, TransferPlan
+from transferlens.options import BlockOptions
 
-__all__ = ["ANALYSIS", "Options", "main"]
-
-ANALYSIS = by_block.Analysis(
-    name="truncate",
-    title="cut after a block",
-    axis="last block kept",
-    plans={"truncation": {block: TransferPlan.truncate(block) for block in BLOCKS[1:]}},
-    shows_cost=True,
-)
+__all__ = ["Options", "truncate", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(by_block.Options):
+class Options(BlockOptions):
     """Cut the ImageNet network after Block K and train what is left: accuracy, parameters and work for each K."""
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, gather, compute, write, draw."""
-    return by_block.run(ANALYSIS, cli.parse(Options, argv, prog="truncate"))
+def analysis(options: Options) -> Analysis:
+    """Return the plans: cut after each block."""
+    return Analysis(
+        name="truncate",
+        title="cut after a block",
+        axis="last block kept",
+        plans={"truncation": {block: TransferPlan.truncate(block) for block in BLOCKS[1:]}},
+        shows_cost=True,
+    )
 
+
+truncate = by_block("truncate", Options, analysis)
+main = cli.command("truncate", Options, truncate)
 
 if __name__ == "__main__":
     sys.exit(main())

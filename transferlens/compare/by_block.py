@@ -10,47 +10,33 @@ fold, with an interval that allows for folds sharing training clips (`stats.fold
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens import cli
+from transferlens.compare import question
 from transferlens.measures import stats
 from transferlens.models import build
 from transferlens.models.plan import TransferPlan, block_text
 from transferlens.plots import accuracy, style
 from transferlens.plots.accuracy import accuracy_against, band, points_and_means
 from transferlens.store.run import Run
-from transferlens.training.sweep import Study, SweepOptions
+from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import ParameterError
-from transferlens.util.files import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Analysis", "Options", "Result", "Row", "RunRow", "compare", "draw", "run", "summary"]
+__all__ = ["Analysis", "Result", "Row", "RunRow", "by_block", "compare", "draw", "summary"]
 
 REFERENCES = {"pretrained": TransferPlan.finetune(), "scratch": TransferPlan.scratch()}
 WORDS = {"pretrained": "fully pretrained", "scratch": "from scratch"}
 GREYS = {"pretrained": (0.25, 0.25, 0.25), "scratch": (0.6, 0.6, 0.6)}
 # What plans cost, by the field of a row.
 SIZES = {"parameters": "parameters [millions]", "multiply_adds": "multiply-adds a clip [millions]"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(SweepOptions):
-    """The options of an analysis by blocks."""
-
-    block: tuple[int, ...] = ()
-    """Blocks to ask about (0 is the stem); all by default."""
-    references: bool = True
-    """Whether to train the fully pretrained network and the one from scratch beside them."""
-    figures: Path = Path("figures")
-    """Folder for the figure (.png, .pdf) and its numbers (.csv)."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +172,7 @@ NO_CHANGE = Change("", "", "", "", stats.Interval(NAN, NAN, NAN, 0))
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(question.Result):
     """The rows of an analysis, and the changes between its neighbours."""
 
     analysis: Analysis
@@ -209,6 +195,19 @@ class Result:
     def variants(self) -> list[str]:
         """In the order of the analysis."""
         return list(self.analysis.plans)
+
+    @property
+    def stem(self) -> str:  # type: ignore[override]
+        """Of the files: the command's name."""
+        return self.analysis.name
+
+    def plot(self) -> Figure:
+        """Draw accuracy by block, and the changes between neighbours."""
+        return draw(self)
+
+    def summary(self) -> str:
+        """Return accuracy at each place, and the change from one to the next."""
+        return summary(self)
 
     def by_fold(self, field: str, **values: object) -> list[float]:
         """The field's mean over seeds in each fold, of the rows with these values."""
@@ -396,17 +395,30 @@ def summary(result: Result) -> str:
     return "\n".join(lines)
 
 
-def run(analysis: Analysis, options: Options) -> int:
-    """Gather the runs of an analysis, compare, write, draw: the command."""
-    plans = analysis.select(options.block, references=options.references)
-    study = Study(options)
-    training = options.training(TransferPlan.finetune())  # all arms are trained alike
-    references = REFERENCES if options.references else {}
-    runs = study.gather_arms({arm: study.points(plan, training) for arm, plan in (references | plans).items()})
-    result = compare(analysis, {arm: runs[arm] for arm in plans}, {arm: runs[arm] for arm in references})
-    stem = options.figures / analysis.name
-    write_csv(result.rows, stem.with_name(f"{stem.name}.csv"))
-    style.save_figure(draw(result), stem)
-    print(summary(result))
-    print(f"written: {stem}.png, .pdf, .csv")
-    return cli.DONE
+def by_block(name: str, options: type, analysis: Callable[[Any], Analysis]) -> question.Question:
+    """Return the question that compares plans by block.
+
+    Parameters
+    ----------
+    name : str
+        That of the command.
+    options : type
+        A dataclass with `block` and `references`, as `transferlens.options.BlockOptions`.
+    analysis : callable
+        Options to the `Analysis`.
+    """
+
+    def plans(options: Any) -> dict[tuple[str, int | None], TransferPlan]:
+        return analysis(options).select(options.block, references=options.references)
+
+    def points(options: Any) -> dict[Any, Arm]:
+        references = REFERENCES if options.references else {}
+        chosen, study = plans(options), Study.of(options)
+        training = study.training(TransferPlan.finetune())  # all arms are trained alike
+        return {arm: study.arm(plan, training) for arm, plan in (references | chosen).items()}
+
+    def analyse(runs: Mapping[Any, Sequence[Run]], options: Any) -> Result:
+        arms = {arm: runs[arm] for arm in plans(options)}
+        return compare(analysis(options), arms, {arm: runs[arm] for arm in REFERENCES if arm in runs})
+
+    return question.Question(name, options, analyse, points)

@@ -17,6 +17,7 @@ from transferlens.data.audit import unreadable
 from transferlens.data.clips import BUILT_IN, UNREADABLE, Clip, DataSet, positive
 from transferlens.data.manifest import ManifestRow, manifest
 from transferlens.util.errors import DataError, ParameterError
+from transferlens.util.fields import Fields
 from transferlens.util.text import some
 
 __all__ = ["DataOptions", "USER_WIDTH", "open_dataset"]
@@ -156,7 +157,7 @@ def _from_table(path: Path) -> DataSet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions:
+class DataOptions(Fields):
     """Which clips to use: those of a data set known by name, of your own table, or else the built-in ones."""
 
     dataset: str | None = None

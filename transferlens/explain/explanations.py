@@ -16,12 +16,14 @@ import numpy as np
 from transferlens.data.catalogue import DataOptions
 from transferlens.data.clips import BUILT_IN
 from transferlens.features.event_mask import event_mask
-from transferlens.measures.attribution import Attribution, attribute
+from transferlens.measures.attribution import Attribution, attribute, check_options
 from transferlens.measures.faithfulness import cascade
 from transferlens.measures.predictions import softmax
 from transferlens.models.build import skeleton
 from transferlens.store.heldout import heldout_features
 from transferlens.store.run import Run, arm_names
+from transferlens.util.errors import ParameterError
+from transferlens.util.fields import Fields
 from transferlens.util.lazy import torch
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ BEFORE = "before training"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplanationOptions:
+class ExplanationOptions(Fields):
     """How attributions are made."""
 
     target: str = "true"
@@ -60,6 +62,12 @@ class ExplanationOptions:
     max_steps: int = 256
     """Gradients of a clip, at least 8, after which they stop all the same; what was reached is in the figure and the
     table."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_options(tolerance=self.tolerance, max_steps=self.max_steps)
+        if self.block is not None and self.method != "gradcam":
+            raise ParameterError(f"block={self.block} goes with --method gradcam alone")
 
 
 @dataclass(frozen=True)

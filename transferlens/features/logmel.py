@@ -10,12 +10,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from transferlens.util.errors import ParameterError
+from transferlens.util.fields import Fields
 from transferlens.util.lazy import librosa, scipy
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class FeatureSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureOptions:
+class FeatureOptions(Fields):
     """The options of every command that turns clips into features."""
 
     windows: tuple[float, ...] = WINDOWS
@@ -252,8 +252,6 @@ class FeatureOptions:
     """Hop length of each channel [s]; a single one is used for all three channels."""
     fit: Literal["stretch", "pad"] = "stretch"
     """stretch: each whole clip to the width (the paper). pad: silence added or a cut to the data set's length first."""
-    cache: Path = Path("cache")
-    """Folder of the feature caches; each data set and setting has one file there."""
 
     def settings(self, dataset: DataSet) -> FeatureSettings:
         """The settings that these options mean for one data set."""

@@ -23,13 +23,11 @@ import functools
 import logging
 import operator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
-
-from tyro.constructors import PrimitiveConstructorSpec
+from typing import Any, Literal
 
 from transferlens.util.errors import ParameterError
 
-__all__ = ["BLOCKS", "PlanOptions", "TransferPlan", "block_text"]
+__all__ = ["BLOCKS", "TransferPlan", "block_text"]
 
 log = logging.getLogger(__name__)
 
@@ -203,43 +201,3 @@ def _warn_once(message: str) -> None:
 def block_text(number: int | None) -> str:
     """A block's number, or none, as options and tables spell it."""
     return "none" if number is None else str(number)
-
-
-# "none" on the command line; a number outside 0..4 passes here, so that TransferPlan refuses it in one line.
-_BlockOrNone = Annotated[
-    int | None,
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="{none,0,1,2,3,4}",
-        instance_from_str=lambda args: None if args[0].lower() == "none" else int(args[0]),
-        is_instance=lambda value: value is None or isinstance(value, int),
-        str_from_instance=lambda value: [block_text(value)],
-    ),
-]
-
-
-@dataclass(frozen=True)
-class PlanOptions:
-    """The options of a command that trains one transfer plan; other commands' options inherit them."""
-
-    pretrained_through: _BlockOrNone = LAST
-    """Last block that starts from ImageNet weights (0 is the stem); none trains from scratch."""
-
-    frozen_through: _BlockOrNone = None
-    """Last block that is held fixed; none trains all."""
-
-    truncate_after: int = LAST
-    """Last block kept, 1 to 4; the head stands right behind it."""
-
-    bn: Literal["fixed", "updating"] = "fixed"
-    """BatchNorm statistics of frozen blocks: fixed, or updating with the new data."""
-
-    def plan(self) -> TransferPlan:
-        """Return the plan that the options name.
-
-        Raises
-        ------
-        ParameterError
-            If they name none.
-        """
-        return TransferPlan(self.pretrained_through, self.frozen_through, self.truncate_after, self.bn)

@@ -7,83 +7,61 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from transferlens.features.augment import KINDS, Augmentation
+from transferlens.features.augment import Augmentation
 from transferlens.features.logmel import HOPS, WINDOWS, FeatureSettings
 from transferlens.models.plan import TransferPlan
 from transferlens.util.errors import ParameterError
+from transferlens.util.fields import Fields, Rule, above, at_least, between
 from transferlens.util.files import content_hash
 
 __all__ = ["RunConfig", "Training"]
 
 
-@dataclass(frozen=True)
-class Training:
-    """How a network is trained.
+@dataclass(frozen=True, kw_only=True)
+class Training(Fields):
+    """How a network is trained. The only place where these settings, their defaults and rules are declared."""
 
-    Attributes
-    ----------
-    epochs : int > 0
-    batch_size : int > 1 [clips]
-    lr : float > 0, at the start
-    weight_decay : float >= 0
-    optimizer : "adam" (L2 penalty, the paper's) or "adamw" (decoupled)
-    schedule : "cosine" (to 0, a step at a time), "step" (lr / 10 at each milestone) or "constant"
-    milestones : tuple of int [epochs], for "step"
-    normalise : "none" (the paper), "channel" (zero mean, unit deviation of each channel over the training folds) or
-        "imagenet" (the training folds' range made 0 to 1, then ImageNet's mean and deviation of each colour)
-    precision : "auto" (bf16 autocast where the processor or GPU has it), "bf16" or "fp32"
-    augment : "none", "spectrum", "waveform" or "released": how training clips are pitch shifted and stretched; see
-        `transferlens.augment`
-    variants : int >= 0, renderings of a clip, of which training draws one an epoch. 0 stands for 8, and is all there
-        is without augmentation
-    masks : int >= 0, of SpecAugment along either axis
-    mixup : float >= 0, parameter of its beta distribution; 0: no mixup
-    threads : int > 0 that a processor computes with, as sums of another number of threads round otherwise; None: as
-        many as there are
-    """
-
-    epochs: int = 12
-    batch_size: int = 32
-    lr: float = 1e-3
-    weight_decay: float = 1e-3
+    epochs: Annotated[int, between(1, 2**20)] = 12
+    """Number of epochs."""
+    batch_size: Annotated[int, between(2, 2**20, ": BatchNorm needs more than one clip")] = 32
+    """Clips per mini-batch."""
+    lr: Annotated[float, above(0)] = 1e-3
+    """Learning rate at the start."""
+    weight_decay: Annotated[float, at_least(0)] = 1e-3
+    """Weight decay."""
     optimizer: Literal["adam", "adamw"] = "adam"
+    """adam: L2 penalty (the paper). adamw: decoupled weight decay."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    milestones: tuple[int, ...] = ()
+    """cosine: to 0 at the end. step: a tenth at each milestone. constant."""
+    milestones: tuple[Annotated[int, at_least(1)], ...] = ()
+    """Epochs after which the step schedule drops."""
     normalise: Literal["none", "channel", "imagenet"] = "channel"
+    """none: log-mel as it is (the paper). channel: mean 0, standard deviation 1 over the training folds. imagenet: the
+    range of the training folds scaled to 0 to 1, then ImageNet's mean and standard deviation."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto: bf16 autocast where the processor or GPU computes in it. bf16. fp32. Recorded in the run."""
     augment: Literal["none", "spectrum", "waveform", "released"] = "none"
-    variants: int = 0
-    masks: int = 0
-    mixup: float = 0.0
-    threads: int | None = None
+    """Pitch shifts by -2 to 2 semitones and time stretches by 0.9 to 1.2 of training clips, rendered once. spectrum:
+    from one Fourier transform per clip. waveform: by librosa, slower (the paper). released: the same, but always 2
+    semitones up, as the paper's code was when it appeared. With --fit stretch, time stretches leave almost no trace,
+    none in spectrum, which then has at most five different renderings."""
+    variants: Annotated[int, between(0, 1000)] = 0
+    """Renderings per clip, of which training draws one per epoch. 0 stands for 8 with augmentation."""
+    masks: Annotated[int, between(0, 100)] = 0
+    """SpecAugment: this many masks along time and along frequency."""
+    mixup: Annotated[float, Rule("0, or 0.01 to 100", lambda value: value == 0 or 0.01 <= value <= 100)] = 0.0
+    """mixup: parameter of its beta distribution, often 0.2. 0: no mixup."""
+    threads: Annotated[int | None, between(1, 4096)] = None
+    """Threads that a run is computed with on a processor, recorded in it, as sums of another number of threads round
+    differently. Default: all cores. Required with --workers above 1 and with --engine ray, where 1 is usual."""
 
     def __post_init__(self) -> None:
-        # 1 and 1.0 are one setting, and have one id.
-        for name, kind in (("lr", float), ("weight_decay", float), ("milestones", tuple), ("mixup", float)):
-            object.__setattr__(self, name, kind(getattr(self, name)))
+        super().__post_init__()
         object.__setattr__(self, "variants", 0 if self.augment == "none" else self.variants or Augmentation.variants)
-        rules = {
-            "epochs": (1 <= self.epochs <= 2**20, "at least 1"),
-            "batch_size": (2 <= self.batch_size <= 2**20, "2 to 1048576: BatchNorm needs more than one clip"),
-            "lr": (0 < self.lr < float("inf"), "greater than 0"),
-            "milestones": (all(epoch >= 1 for epoch in self.milestones), "epochs of at least 1"),
-            "weight_decay": (0 <= self.weight_decay < float("inf"), "0 or more"),
-            "variants": (self.augment == "none" or 1 <= self.variants <= 1000, "1 to 1000"),
-            "masks": (0 <= self.masks <= 100, "0 to 100"),
-            "mixup": (self.mixup == 0 or 0.01 <= self.mixup <= 100, "0, or 0.01 to 100"),
-            "threads": (self.threads is None or 1 <= self.threads <= 4096, "1 to 4096"),
-        }
-        for name, (holds, rule) in rules.items():
-            if not holds:
-                raise ParameterError(f"{name}={getattr(self, name)!r} must be {rule}")
-        for field in dataclasses.fields(self):
-            allowed = _CHOICES.get(field.name)
-            if allowed and getattr(self, field.name) not in allowed:
-                raise ParameterError(f"{field.name}={getattr(self, field.name)!r} must be one of {', '.join(allowed)}")
 
     @property
     def augmentation(self) -> Augmentation | None:
@@ -104,13 +82,6 @@ class Training:
         return self.lr
 
 
-_CHOICES = {
-    "optimizer": ("adam", "adamw"),
-    "schedule": ("cosine", "step", "constant"),
-    "normalise": ("none", "channel", "imagenet"),
-    "precision": ("auto", "bf16", "fp32"),
-    "augment": KINDS,
-}
 # Settings that older runs do not have: at these values they are as if not there, and the ids stay.
 _LATER = {"augment": "none", "variants": 0, "masks": 0, "mixup": 0.0, "threads": None}
 

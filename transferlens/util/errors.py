@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-__all__ = ["CheckpointError", "DataError", "DryRun", "ParameterError", "SweepError", "TransferLensError"]
+__all__ = ["CheckpointError", "DataError", "ParameterError", "SweepError", "TransferLensError"]
 
 
 class TransferLensError(Exception):
@@ -23,23 +21,6 @@ class DataError(TransferLensError):
 
 class CheckpointError(TransferLensError):
     """A run file or a weights file is missing, damaged, incomplete or of another network."""
-
-
-class DryRun(Exception):
-    """What would be trained, instead of training it: no error, but the end of a command.
-
-    Attributes
-    ----------
-    ids : list of str
-        The runs asked for.
-    rows : function to list of planning.Planned
-        What each has before it, which is measured when it is asked.
-    text : function of such a list to str
-    """
-
-    def __init__(self, ids: list[str], rows: Callable[[], list], text: Callable[[list], str]) -> None:
-        super().__init__(f"{len(ids)} runs")
-        self.ids, self.rows, self.text = ids, rows, text
 
 
 class SweepError(TransferLensError):

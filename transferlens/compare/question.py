@@ -1,0 +1,156 @@
+"""A question of the study: which runs it needs, what follows from them, and how the answer is shown.
+
+A `Question` is a function: called with the options by name, it trains what is missing and returns a `Result`, which has
+flat rows, a table, a figure and a summary. The command of the same name writes them.
+"""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from transferlens.plots import style
+from transferlens.store.run import Run
+from transferlens.training import forecast
+from transferlens.training.sweep import Arm, gather, planned
+from transferlens.util.fields import build, described, signature
+from transferlens.util.files import write_csv, write_text
+from transferlens.util.lazy import pandas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+__all__ = ["Question", "Result"]
+
+Options = TypeVar("Options")
+# Options of the commands alone: a function returns what a command writes.
+OF_COMMANDS = ("figures", "dry_run")
+
+
+class Result:
+    """What a question answers; subclasses are frozen dataclasses with `rows`.
+
+    Attributes
+    ----------
+    rows : tuple of dataclass
+        The numbers, one flat row each.
+    """
+
+    stem: ClassVar[str] = ""
+    # The type of the rows where there may be none.
+    row_type: ClassVar[type | None] = None
+    # What the command exits with, and what it prints as errors.
+    exit_code: int = 0
+    problems: Sequence[str] = ()
+    rows: Sequence[Any]
+
+    def plot(self) -> Figure:
+        """Draw the figure."""
+        raise NotImplementedError(f"{self.stem} has no figure")
+
+    def summary(self) -> str:
+        """Return the answer in words, one line per number."""
+        raise NotImplementedError
+
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """Return the rows of every table that is written, by the stem of its file."""
+        return {self.stem: self.rows}
+
+    def figures(self) -> dict[str, Figure]:
+        """Return every figure that is written, by the stem of its files."""
+        return {} if type(self).plot is Result.plot else {self.stem: self.plot()}
+
+    def texts(self) -> dict[str, str]:
+        """Return every text that is written, by the name of its file."""
+        return {}
+
+    def table(self) -> DataFrame:
+        """Return the rows as a DataFrame, one column per field."""
+        return pandas.DataFrame([row if isinstance(row, dict) else vars(row) for row in self.rows])
+
+    def write(self, folder: Path | str) -> list[str]:
+        """Write tables (.csv) and figures (.png, .pdf) to a folder; return their paths, those of one stem together."""
+        written: dict[str, list[str]] = {}
+        for stem, figure in self.figures().items():
+            style.save_figure(figure, Path(folder) / stem)
+            written[stem] = [".png", ".pdf"]
+        for stem, rows in self.tables().items():
+            write_csv(rows, Path(folder) / f"{stem}.csv", kind=None if rows else self.row_type)
+            written.setdefault(stem, []).append(".csv")
+        for name, text in self.texts().items():
+            write_text(text, Path(folder) / name)
+            written.setdefault(Path(name).stem, []).append(Path(name).suffix)
+        return [f"{Path(folder) / stem}{', '.join(kinds)}" for stem, kinds in written.items()]
+
+    def __repr__(self) -> str:
+        return f"{self.stem}: {len(self.rows)} rows\n{self.summary()}"
+
+    def _repr_html_(self) -> str:
+        images = []
+        for figure in self.figures().values():
+            image = io.BytesIO()
+            figure.savefig(image, format="png", dpi=110)
+            data = base64.b64encode(image.getvalue()).decode()
+            images.append(f'<img src="data:image/png;base64,{data}" style="max-width:100%">')
+        return f"{''.join(images)}{self.table().to_html(max_rows=12)}"
+
+
+Answer = TypeVar("Answer", bound=Result)
+
+
+def _nothing(options: Any) -> dict[Any, Arm]:
+    return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Question(Generic[Options, Answer]):
+    """A question, which is asked by calling it.
+
+    Parameters
+    ----------
+    name : str
+        That of the command.
+    options : type
+        A dataclass: what can be chosen.
+    analyse : callable
+        (runs by arm, options) to Result; trains nothing.
+    points : callable
+        Options to arms by name: the runs that must be there. Default: none, the options name run files.
+    first : str
+        The option that may be given by position.
+    """
+
+    name: str
+    options: type[Options]
+    analyse: Callable[[Mapping[Any, list[Run]], Options], Answer]
+    points: Callable[[Options], Mapping[Any, Arm]] = field(default=_nothing)
+    first: str = "clips"
+
+    def __call__(self, *first: Any, **options: Any) -> Answer:
+        """Train what is missing, and return the answer; see `describe` for the options."""
+        if len(first) > 1:
+            raise TypeError(f"{self.name} takes one argument by position, {self.first}; name the others")
+        given = dict(zip((self.first,), first, strict=False))
+        return self.answer(build(self.options, given | options))
+
+    def answer(self, options: Options) -> Answer:
+        """Return the answer for options that are composed already."""
+        return self.analyse(gather(self.points(options)), options)
+
+    def planned(self, options: Options) -> list[forecast.Planned]:
+        """Return what each run that the question needs still takes, and train none."""
+        return planned(self.points(options))
+
+    def signature(self) -> inspect.Signature:
+        """Return the signature of the question as a function."""
+        return signature(self.options, positional=self.first, hidden=OF_COMMANDS)
+
+    def describe(self) -> str:
+        """Return what the question takes as a section of a docstring."""
+        return f"{self.name}{self.signature()}\n\n{described(self.options, hidden=OF_COMMANDS)}"

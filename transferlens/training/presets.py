@@ -1,0 +1,69 @@
+"""Training settings by name: what a preset means for a plan, and which of its values are replaced.
+
+``quick`` is this package's default. ``paper`` is that of Palanisamy, Singhania and Yao (2020): Adam at 1e-4 in steps,
+70 epochs for pretrained networks and 450 from scratch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal
+
+from transferlens.models.plan import TransferPlan
+from transferlens.store.config import Training
+from transferlens.util.errors import ParameterError
+from transferlens.util.fields import optional
+
+__all__ = ["PRESETS", "TrainingOptions"]
+
+_PAPER = Training(
+    epochs=70,
+    lr=1e-4,
+    weight_decay=1e-3,
+    schedule="step",
+    milestones=(30, 60),
+    normalise="none",
+    precision="auto",
+    augment="waveform",
+)
+# Preset name -> (where something is pretrained, where nothing is).
+PRESETS = {
+    "quick": (Training(), Training()),
+    "paper": (_PAPER, dataclasses.replace(_PAPER, epochs=450, milestones=(300, 350))),
+}
+
+
+if TYPE_CHECKING:
+    Settings = Training
+else:
+    Settings = optional(Training, words="Default: that of the preset.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingOptions(Settings):
+    """How networks are trained: a preset, and values that replace its own."""
+
+    preset: Literal["quick", "paper"] = "quick"
+    """quick: 12 epochs, lr 1e-3, cosine, normalised. paper: 70 epochs (450 from scratch), lr 1e-4 in steps, as is."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings that replace those of the preset."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Training)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def training(self, plan: TransferPlan) -> Training:
+        """Return the settings for one plan.
+
+        Raises
+        ------
+        ParameterError
+            If renderings are asked for without augmentation.
+        """
+        given = self.given
+        training = dataclasses.replace(PRESETS[self.preset][plan.pretrained_through is None], **given)
+        if given.get("variants") == 0:
+            raise ParameterError("variants=0 must be 1 to 1000")
+        if given.get("variants") and not training.variants:
+            raise ParameterError(f"variants={given['variants']} goes with augment='spectrum', 'waveform' or 'released'")
+        return training

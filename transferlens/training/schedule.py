@@ -1,0 +1,303 @@
+"""How missing runs come about: the store is read, what is missing is trained once, by one process or many.
+
+A run that another process trains is waited for. One that fails stops no other; why it failed is recorded beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from transferlens.store.config import RunConfig
+from transferlens.store.locks import claim, holder
+from transferlens.store.run import Run, load_run
+from transferlens.training import engines, trainer
+from transferlens.util import lazy
+from transferlens.util.errors import CheckpointError, DataError, ParameterError, SweepError, TransferLensError
+from transferlens.util.fields import Fields, Rule, between
+from transferlens.util.files import clear_left, expanded, write_text
+from transferlens.util.lazy import psutil, tqdm
+
+if TYPE_CHECKING:
+    from transferlens.training.sweep import Study, StudyOptions
+
+precision = lazy.load("transferlens.models.precision")
+
+log = logging.getLogger(__name__)
+
+__all__ = ["DeviceOptions", "ExecutionOptions", "attempt", "for_workers", "gather"]
+
+# What `attempt` returns for a run that another process trains.
+HELD = "held"
+# Seconds between two looks at runs that are trained elsewhere.
+POLL = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions(Fields):
+    """Where networks are computed."""
+
+    device: str = "auto"
+    """auto (cuda, mps, cpu: the first that is available), or torch's name of a device. Runs repeat bit by bit on cpu
+    only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionOptions(DeviceOptions):
+    """Where runs are computed; their numbers do not depend on it, but for the device."""
+
+    memory: Annotated[float | None, Rule("0 GB or more", lambda value: value >= 0)] = None
+    """Memory [GB] that features, and outputs of frozen blocks, may each take; what takes more is read from files.
+    Default: half of what is free."""
+    engine: Literal["local", "ray"] = "local"
+    """local: this machine. ray: a Ray cluster, all of whose machines see the clips, --runs and --cache."""
+    workers: Annotated[int, between(1, 1024)] = 1
+    """local: runs that are trained at once, each in a process with its share of the cores."""
+    address: str | None = None
+    """ray: address of the cluster's head, or auto. Default: start one on this machine."""
+    gpus_per_run: float | None = None
+    """ray: share of a GPU that a run takes; 0.25 puts four on one card. Default: none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        on_ray = self.engine == "ray"
+        if on_ray and self.workers > 1:
+            raise ParameterError(
+                f"workers={self.workers} goes with --engine local: Ray runs as many as there is room for"
+            )
+        for name in ("address", "gpus_per_run"):
+            if not on_ray and getattr(self, name) is not None:
+                raise ParameterError(f"{name}={getattr(self, name)!r} goes with --engine ray")
+        gpus = self.gpus_per_run or 0
+        if not 0 <= gpus <= 64 or gpus > 1 and gpus % 1:
+            raise ParameterError(f"gpus_per_run={gpus} must be 0 to 1, or a whole number to 64")
+
+    def check_threads(self, threads: int | None) -> None:
+        """Raise if several processes share the cores and the number of threads per run is not given."""
+        if threads is None and (self.engine == "ray" or self.workers > 1):
+            what = "engine='ray'" if self.engine == "ray" else f"workers={self.workers}"
+            raise ParameterError(
+                f"{what} needs --threads, most often 1: another number of threads gives a run other bits, so it must "
+                "not follow from the number of workers"
+            )
+
+
+def for_workers(options: StudyOptions) -> StudyOptions:
+    """Return a study's options as another process takes them, wherever it was started."""
+    data, sweep, store, execution = options.data, options.sweep, options.store, options.execution
+    absolute = {
+        each.name: value.absolute()
+        for each in dataclasses.fields(data)
+        if isinstance(value := getattr(data, each.name), Path)
+    }
+    weights = sweep.weights if sweep.weights == "auto" else str(expanded(sweep.weights).absolute())
+    memory = execution.memory
+    if execution.engine == "local" and execution.workers > 1 and memory is None:
+        memory = psutil.virtual_memory().available / 2e9 / execution.workers
+    return dataclasses.replace(
+        options,
+        data=dataclasses.replace(data, **absolute, splits=tuple(path.absolute() for path in data.splits)),
+        sweep=dataclasses.replace(sweep, weights=weights),
+        store=dataclasses.replace(store, runs=store.runs.absolute(), cache=store.cache.absolute()),
+        execution=dataclasses.replace(
+            execution, memory=memory, engine="local", workers=1, address=None, gpus_per_run=None
+        ),
+    )
+
+
+# ------------------------------------------------------------------------------------------------- runs
+
+
+def gather(study: Study, points: Sequence[RunConfig]) -> dict[RunConfig, Run]:
+    """Return the runs of these points: read from the store, or trained where they are missing.
+
+    Raises
+    ------
+    SweepError
+        If some runs failed, naming each with its reason, after the others have been trained.
+    TransferLensError
+        If the input of a run, or a run file that is there, cannot be used.
+    """
+    store = study.options.store.runs
+    runs = read(store, points)
+    missing = [point for point in points if point not in runs]
+    for point in missing:
+        precision.choose(point.training.precision, study.device, **point.computed)  # raises what would fail
+    if missing:
+        _train(study, missing)
+        runs |= read(store, missing)
+    return {point: runs[point] for point in points}
+
+
+def read(store: Path, points: Sequence[RunConfig]) -> dict[RunConfig, Run]:
+    """Return the runs that the store has; raise one error that names all that are damaged."""
+    runs, problems = {}, []
+    for point in points:
+        path = point.path(store)
+        if path.is_file():
+            try:
+                runs[point] = load_run(path, expected=point)
+            except CheckpointError as error:
+                problems.append(str(error))
+                continue
+            # Left where a run was killed between its last two steps.
+            path.with_suffix(".partial").unlink(missing_ok=True)
+            path.with_suffix(".failed").unlink(missing_ok=True)
+    if problems:
+        raise CheckpointError("; ".join(problems))
+    return runs
+
+
+def _train(study: Study, points: Sequence[RunConfig]) -> None:
+    """Train runs; one that fails stops no other, and those that other processes train are waited for.
+
+    Raises
+    ------
+    SweepError
+        Naming all that failed.
+    """
+    missing, held, failures = list(points), [], []
+    with tqdm.tqdm(total=sum(point.training.epochs for point in points), unit="epoch", delay=1) as bar:
+        while missing:
+            for point, failure in _outcomes(study, missing, bar):
+                if failure == HELD:
+                    held.append(point)
+                elif failure:
+                    failures.append(f"{point.id} ({failure})")
+            missing, held = _wait(study.options.store.runs, held, bar)
+    if failures:
+        raise SweepError(
+            f"{len(failures)} of {len(points)} runs failed: {'; '.join(failures)}. "
+            "The same command tries just these again"
+        )
+
+
+def _outcomes(study: Study, points: Sequence[RunConfig], bar: tqdm.tqdm) -> Iterator[tuple[RunConfig, str]]:
+    """Each run as it is done, with what `attempt` returns for it."""
+    execution, threads = study.options.execution, points[0].training.threads
+    if execution.engine == "local" and execution.workers == 1:
+        for point in points:
+            yield point, attempt(study, point, bar)
+        return
+    study.cache.fill()  # once, not in every worker
+    task, store = _Task(type(study), for_workers(study.options)), study.options.store.runs
+    if execution.engine == "ray":
+        outcomes = engines.on_ray(
+            task, points, address=execution.address, cpus=threads or 1, gpus=execution.gpus_per_run or 0
+        )
+    else:
+        outcomes = engines.in_processes(
+            task,
+            points,
+            workers=execution.workers,
+            cores_each=threads or 1,
+            reached=lambda point: _last_saved(point.path(store)),
+        )
+    for point, failure in outcomes:
+        if isinstance(failure, engines.Died):
+            failure = _record(point.path(store), str(failure))
+        if failure != HELD:
+            bar.set_postfix_str(point.id, refresh=False)
+            bar.update(point.training.epochs)
+        yield point, failure
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker does with a point."""
+
+    kind: type[Study]
+    options: StudyOptions
+
+    def __call__(self, point: RunConfig) -> str:
+        return attempt(_opened(self.kind, self.options), point)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(kind: type[Study], options: StudyOptions) -> Study:
+    """The study, opened once per worker."""
+    return kind.of(options)
+
+
+def _last_saved(path: Path) -> float | None:
+    """When the last epoch of a run was saved [ns]."""
+    try:
+        return path.with_suffix(".partial").stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _wait(store: Path, points: Sequence[RunConfig], bar: tqdm.tqdm) -> tuple[list[RunConfig], list[RunConfig]]:
+    """Wait for runs that other processes train, until some are given up or all are done.
+
+    Returns those given up, and those still held.
+    """
+    held, said = list(points), False
+    while held:
+        done = [point for point in held if point.path(store).is_file()]
+        bar.update(sum(point.training.epochs for point in done))
+        holders = {point: holder(point.path(store)) for point in held if point not in done}
+        held = [point for point, owner in holders.items() if owner]
+        if len(held) < len(holders):
+            return [point for point in holders if point not in held], held
+        if held and not said:
+            last = held[-1]
+            log.info("waiting for runs trained elsewhere: %d, %s by %s", len(held), last.id, holders[last])
+            said = True
+        time.sleep(POLL if held else 0)
+    return [], []
+
+
+def attempt(study: Study, point: RunConfig, bar: tqdm.tqdm | None = None) -> str:
+    """Train one run, if no other process does.
+
+    Parameters
+    ----------
+    study : Study
+    point : RunConfig
+    bar : tqdm, optional
+        Moved on by one per epoch.
+
+    Returns
+    -------
+    failure : str
+        Empty where the run is there now, `HELD` where another process trains it, else why it failed, which is also in
+        its .failed file.
+
+    Raises
+    ------
+    TransferLensError, OSError
+        What would stop other runs too: clips, weights or the store cannot be used.
+    """
+    store = study.options.store.runs
+    path = point.path(store)
+    if point.data_key != study.data_key:
+        raise DataError(f"the clips of {study.dataset.name} have changed since {point.id} was asked for")
+    with claim(path) as is_ours:
+        if not is_ours:
+            return HELD
+        try:
+            trainer.train(point, study.data, folder=store, weights=study.options.sweep.weights, progress=bar)
+        except (TransferLensError, OSError):
+            raise
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__}: {error}, at {Path(where.filename).name}:{where.lineno}"
+            return _record(path, reason, traceback.format_exc())
+        path.with_suffix(".failed").unlink(missing_ok=True)
+        clear_left(path)
+    return ""
+
+
+def _record(path: Path, reason: str, details: str = "") -> str:
+    """Keep why a run failed beside it."""
+    reason = " ".join(reason.split())
+    write_text(f"{reason}\n{details}", path.with_suffix(".failed"))
+    return reason

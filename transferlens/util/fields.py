@@ -1,0 +1,310 @@
+"""Options as dataclasses: what a value may be, what it means and how it is given, declared once.
+
+The type of a field says what it takes, a `Rule` in its annotation which values, and the text below it what it means:
+
+    epochs: Annotated[int, at_least(1)] = 12
+    "Number of epochs."
+
+`Fields` converts and checks values when an instance is made, from the command line, a file or Python alike. Options are
+composed: a field whose type is a dataclass is a group, and `build` distributes keywords over all groups.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import functools
+import inspect
+import operator
+import os
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, TypeVar, Union
+
+from typing_extensions import Doc
+
+from transferlens.util.errors import ParameterError
+
+__all__ = [
+    "Fields",
+    "Rule",
+    "above",
+    "at_least",
+    "between",
+    "build",
+    "described",
+    "flat",
+    "names",
+    "optional",
+    "signature",
+    "texts",
+]
+
+LARGEST = 2**63
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which values of a type are allowed: `text` completes "must be ...", `holds` tests a value."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+def between(low: float, high: float, why: str = "") -> Rule:
+    """Return the rule of a closed interval."""
+    return Rule(f"{low} to {high}{why}", lambda value: low <= value <= high)
+
+
+def at_least(low: float, why: str = "") -> Rule:
+    """Return the rule of a lower bound, which infinity and NaN do not obey."""
+    return Rule(f"at least {low}{why}", lambda value: low <= value < float("inf"))
+
+
+def above(low: float) -> Rule:
+    """Return the rule of an excluded lower bound, which infinity and NaN do not obey."""
+    return Rule(f"greater than {low}", lambda value: low < value < float("inf"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fields:
+    """Base of all options: converts every value to the type of its field, and checks it."""
+
+    def __post_init__(self) -> None:
+        for name, hint in _hints(type(self)).items():
+            object.__setattr__(self, name, _converted(hint, getattr(self, name), name))
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Types of a dataclass's fields, with the rules in their annotations."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+# ------------------------------------------------------------------------------------------------ values
+
+
+def _converted(hint: Any, value: Any, name: str) -> Any:
+    """Convert one value to a type; raise a ParameterError that names the argument, the value and the rule."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _checked(_converted(arguments[0], value, name), hint.__metadata__, name)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _converted(next(each for each in arguments if each is not type(None)), value, name)
+    if origin is Literal:
+        if value not in arguments:
+            raise ParameterError(f"{name}={value!r} must be one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        return _several(arguments, value, name)
+    return _SIMPLE[hint](value, name) if hint in _SIMPLE else value
+
+
+def _checked(value: Any, metadata: tuple[Any, ...], name: str) -> Any:
+    for rule in metadata:
+        if isinstance(rule, Rule) and value is not None and not rule.holds(value):
+            raise ParameterError(f"{name}={value!r} must be {rule.text}")
+    return value
+
+
+def _several(arguments: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
+    """A tuple of values; one value stands for a tuple of one."""
+    is_one = value is None or isinstance(value, (str, bytes, bool, int, float, os.PathLike, Mapping))
+    values = (value,) if is_one else tuple(value)
+    if arguments[-1] is ...:
+        return tuple(_converted(arguments[0], each, name) for each in values)
+    if len(values) != len(arguments):
+        raise ParameterError(f"{name}={value!r} must be {len(arguments)} values")
+    return tuple(_converted(hint, each, name) for hint, each in zip(arguments, values, strict=True))
+
+
+def _flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise ParameterError(f"{name}={value!r} must be true or false")
+    return value
+
+
+def _whole(value: Any, name: str) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise ParameterError(f"{name}={value!r} must be a whole number")
+    if abs(number) > LARGEST:
+        raise ParameterError(f"{name} must be at most 2**63")
+    return number
+
+
+def _real(value: Any, name: str) -> float:
+    if isinstance(value, (str, bytes, bool)) or not hasattr(value, "__float__") and not hasattr(value, "__index__"):
+        raise ParameterError(f"{name}={value!r} must be a number")
+    try:
+        return float(value)
+    except (OverflowError, TypeError, ValueError):
+        raise ParameterError(f"{name} must be one number of at most 2**63") from None
+
+
+def _text(value: Any, name: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, os.PathLike)):
+        raise ParameterError(f"{name}={value!r} must be a text")
+    text = str(os.fspath(value)) if isinstance(value, os.PathLike) else str(value)
+    if "\0" in text:
+        raise ParameterError(f"{name}={text!r} must not hold a zero byte")
+    return text
+
+
+def _path(value: Any, name: str) -> Path:
+    if not isinstance(value, (str, os.PathLike)):
+        raise ParameterError(f"{name}={value!r} must be a path")
+    return Path(_text(value, name))
+
+
+_SIMPLE: dict[Any, Callable[[Any, str], Any]] = {bool: _flag, int: _whole, float: _real, str: _text, Path: _path}
+
+
+# ----------------------------------------------------------------------------------------------- composition
+
+
+def _default(field: dataclasses.Field) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _leaves(kind: type) -> Iterator[tuple[str, dataclasses.Field, str, Any]]:
+    """Name, field, group and default of every option; those of `kind` itself first, in the group ""."""
+    groups = {name: hint for name, hint in _hints(kind).items() if dataclasses.is_dataclass(hint)}
+    for field in sorted(dataclasses.fields(kind), key=lambda field: field.name in groups):
+        if field.name not in groups:
+            yield field.name, field, "", _default(field)
+            continue
+        default = _default(field)
+        for leaf in dataclasses.fields(groups[field.name]):
+            yield leaf.name, leaf, field.name, getattr(default, leaf.name)
+
+
+def flat(options: Any) -> dict[str, Any]:
+    """Return all values of composed options under one level of names."""
+    return {
+        name: getattr(getattr(options, group) if group else options, name)
+        for name, _, group, _ in _leaves(type(options))
+    }
+
+
+def names(kind: type) -> list[str]:
+    """Return the names of all options, those of `kind` itself first."""
+    return [name for name, _, _, _ in _leaves(kind)]
+
+
+def optional(kind: type, only: Sequence[str] = (), *, words: str = "") -> type:
+    """Return a dataclass with the fields of another, or some of them, all None by default: not given.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass without groups.
+    only : sequence of str
+        Names of the fields; all by default.
+    words : str
+        Follow what a field means.
+    """
+    hints, meanings = _hints(kind), {name: f"{text} {words}".strip() for name, text in texts(kind).items()}
+    fields: list[Any] = [
+        (name, Annotated[Optional[hint], Doc(meanings[name])], None)  # noqa: UP045
+        for name, hint in hints.items()
+        if not only or name in only
+    ]
+    made = dataclasses.make_dataclass(f"Optional{kind.__name__}", fields, bases=(Fields,), frozen=True, kw_only=True)
+    made.TEXTS, made.__doc__ = meanings, kind.__doc__  # type: ignore[attr-defined]
+    return made
+
+
+def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = None) -> Kind:
+    """Make composed options from keywords under one level of names.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass, some of whose fields may be dataclasses.
+    keywords : dict of str to object
+        A name may be given in the singular or plural of the option's name.
+    base : instance of `kind`, optional
+        What is not given is taken from it. Default: the defaults.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such option, one without a default is missing, or a value is outside its rule.
+    """
+    groups = {name: group for name, _, group, _ in _leaves(kind)}
+    given: dict[str, dict[str, Any]] = {}
+    for word, value in keywords.items():
+        name = next((name for name in (word, f"{word}s", word.removesuffix("s")) if name in groups), None)
+        if name is None:
+            close = difflib.get_close_matches(word, groups, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"its options are {', '.join(groups)}"
+            raise ParameterError(f"there is no option {word!r}: {hint}")
+        given.setdefault(groups[name], {})[name] = value
+    own = given.pop("", {})
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for group, values in given.items():
+        start = _default(fields[group]) if base is None else getattr(base, group)
+        own[group] = dataclasses.replace(start, **values)
+    if base is not None:
+        return dataclasses.replace(base, **own)  # type: ignore[type-var]
+    missing = [name for name, field in fields.items() if name not in own and _default(field) is dataclasses.MISSING]
+    if missing:
+        raise ParameterError(f"{' and '.join(missing)} must be given")
+    return kind(**own)
+
+
+# ---------------------------------------------------------------------------------------------- description
+
+
+@functools.cache
+def texts(kind: type) -> dict[str, str]:
+    """Return what the fields of a dataclass mean: the text below each, in one line."""
+    found: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(each):
+            continue
+        found |= {name: " ".join(doc.split()) for name, doc in getattr(each, "TEXTS", {}).items()}
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0].body  # type: ignore[attr-defined]
+        except (OSError, TypeError):  # made by code, which says in TEXTS what they mean
+            continue
+        for field, text in zip(body, body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found[field.target.id] = " ".join(str(text.value.value).split())  # type: ignore[union-attr]
+    return found
+
+
+def signature(kind: type, *, positional: str = "", hidden: tuple[str, ...] = ()) -> inspect.Signature:
+    """Return the signature of a function that takes these options by name, and one of them by position."""
+    parameters = []
+    for name, _, _, default in _leaves(kind):
+        if name in hidden:
+            continue
+        how = inspect.Parameter.POSITIONAL_OR_KEYWORD if name == positional else inspect.Parameter.KEYWORD_ONLY
+        value = inspect.Parameter.empty if default is dataclasses.MISSING else default
+        parameters.append(inspect.Parameter(name, how, default=value))
+    return inspect.Signature(sorted(parameters, key=lambda each: each.kind))
+
+
+def described(kind: type, *, hidden: tuple[str, ...] = ()) -> str:
+    """Return the options as the Parameters section of a docstring."""
+    lines = ["Parameters", "----------"]
+    for name, _, group, default in _leaves(kind):
+        if name not in hidden:
+            owner = _hints(kind)[group] if group else kind
+            lines += [f"{name}" + ("" if default is dataclasses.MISSING else f" : default {default!r}")]
+            lines += textwrap.wrap(texts(owner).get(name, ""), 112, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join(lines)
