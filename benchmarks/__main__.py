@@ -92,10 +92,8 @@ def run(name: str, options: Sequence[str], clips: Path) -> list[Claim]:
         return [Claim(**json.loads(line)) for line in lines]
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Run, print, write."""
-    options = cli.parse(Options, argv, prog="benchmarks")
     if unknown := [name for name in options.only if name not in SCRIPTS]:
         raise ParameterError(f"only={unknown[0]!r} must be among {', '.join(SCRIPTS)}")
     started = time.perf_counter()
@@ -112,6 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         (HERE / "README.md").write_text(TEXT.format(machine=machine, table=table, growth=growth).rstrip() + "\n")
     return cli.DONE
 
+
+main = cli.Command("benchmarks", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

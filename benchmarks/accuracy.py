@@ -9,7 +9,6 @@ two cores).
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from transferlens import cli
@@ -26,10 +25,8 @@ class Options(SweepOptions):
     """Accuracy of the fast ways and of the plain one."""
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Train what is missing, print accuracies and differences."""
-    options = cli.parse(Options, argv, prog="benchmarks/accuracy.py")
     found = {}
     for name, changes in ({"as by default": {}} | ARMS).items():
         made = Study(replace(options, **changes))
@@ -43,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}, less as by default: {difference.interval.text('points')}, p = {difference.p_value:.2f}")
     return cli.DONE
 
+
+main = cli.Command("benchmarks/accuracy.py", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,6 @@ above its median, and those between two neighbouring semitones.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import librosa
@@ -41,10 +40,8 @@ def faster(y: np.ndarray, settings: FeatureSettings, semitones: int) -> np.ndarr
     return settings.compute(librosa.resample(y, orig_sr=settings.sr, target_sr=settings.sr / ratio))
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Render both ways."""
-    options = cli.parse(Options, argv, prog="benchmarks/augmentation.py")
     dataset = options.open()
     padded, settings = (FeatureOptions(fit=fit).settings(dataset) for fit in ("pad", "stretch"))
     places = np.linspace(0, len(dataset.clips) - 1, options.n_clips).astype(int)
@@ -77,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report(Claim("an augmented variant of a clip", other, ours, theirs, "ms", 10, beside))
     return cli.DONE
 
+
+main = cli.Command("benchmarks/augmentation.py", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,6 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -57,10 +56,8 @@ def step(network: torch.nn.Module, x: torch.Tensor, target: torch.Tensor, side: 
     return torch.cat([p.grad.flatten() for p in network.parameters()])
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Time all sides."""
-    options = cli.parse(Options, argv, prog="benchmarks/depthwise.py")
     keep_freed_memory()  # as in training
     torch.manual_seed(0)
     network = build(options.backbone, n_classes=10, plan=TransferPlan()).train()
@@ -84,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report(Claim(work, "torch's bf16 autocast", ours, times["torch bf16"], "s", 1, beside))
     return cli.DONE
 
+
+main = cli.Command("benchmarks/depthwise.py", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

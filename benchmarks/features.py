@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,10 +55,8 @@ def plain(path: Path, sr: int, width: int) -> np.ndarray:
     return np.stack(channels)
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Extract both ways."""
-    options = cli.parse(Options, argv, prog="benchmarks/features.py")
     dataset = options.open()
     places = np.linspace(0, len(dataset.clips) - 1, options.n_clips).astype(int)
     dataset = replace(dataset, clips=tuple(dataset.clips[i] for i in places))
@@ -82,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report(Claim(work, other, once, each, "s", 12, f"{per_pass}; largest difference {difference:.1g}"))
     return cli.DONE
 
+
+main = cli.Command("benchmarks/features.py", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,7 +14,6 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from transferlens.data.catalogue import DataOptions
 from transferlens.models.plan import TransferPlan
 from transferlens.store.config import RunConfig
 from transferlens.store.runfile import write_state
-from transferlens.training.sweep import Study, SweepOptions
+from transferlens.training.sweep import Study
 from transferlens.training.trainer import Trainer
 from transferlens.util.errors import CheckpointError
 
@@ -56,7 +55,7 @@ def seconds(study: Study, point: RunConfig, epochs: int, *, run_frozen_once: boo
     study.data.forget_outputs()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(point, study.data, study.options.weights, run_frozen_once=run_frozen_once)
+        trainer = Trainer(point, study.data, study.options.sweep.weights, run_frozen_once=run_frozen_once)
         ready = time.perf_counter()
         for _ in range(epochs):
             trainer.epoch()
@@ -72,16 +71,12 @@ def frozen(study: Study, block: int) -> RunConfig:
         return study.points(TransferPlan(pretrained_through=None, frozen_through=block))[0]
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Print a line for each network and block."""
-    options = cli.parse(Options, argv, prog="benchmarks/frozen_prefix.py")
     logging.getLogger("transferlens").setLevel(logging.ERROR)
     data = {field.name: getattr(options, field.name) for field in dataclasses.fields(DataOptions)}
     for backbone in options.backbone:
-        study = Study(
-            SweepOptions(**data, backbone=(backbone,), epochs=options.epochs, folds=options.folds, cache=options.cache)
-        )
+        study = Study(**data, backbone=(backbone,), epochs=options.epochs, folds=options.folds, cache=options.cache)
         for block in options.block:
             point = frozen(study, block)
             seconds(study, point, 1, run_frozen_once=False)  # what is slow the first time
@@ -92,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             report(Claim(work, "frozen blocks run in every epoch", once, plain, "s", GOALS.get(block, 1)))
     return cli.DONE
 
+
+main = cli.Command("benchmarks/frozen_prefix.py", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

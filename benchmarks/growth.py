@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -116,10 +116,8 @@ def cost(stage: str, dataset: DataSet, n: int, cores: int) -> tuple[float, float
     return time.perf_counter() - start, peak_memory() / 1e9
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Measure all, print and write the table."""
-    options = cli.parse(Options, argv, prog="benchmarks/growth.py")
     dataset = options.open()
     head = ["stage", "cores", *(f"{k}x: time [s], memory [GB]" for k in TIMES)]
     rows = [head, ["---"] * len(head)]
@@ -135,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     (Path(__file__).parent / "growth.md").write_text(text)
     return cli.DONE
 
+
+main = cli.Command("benchmarks/growth.py", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,7 +9,6 @@ import dataclasses
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,10 +69,8 @@ def write_store(folder: Path, n_runs: int) -> None:
         seal(path)
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """List twice: the first time opens every file."""
-    options = cli.parse(Options, argv, prog="benchmarks/listing.py")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_store(folder, max(1, options.n_runs))
@@ -85,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report(Claim(f"{options.n_runs} runs listed", "opening each file", again, each, "s", each / 2, beside))
     return cli.DONE
 
+
+main = cli.Command("benchmarks/listing.py", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,7 +12,7 @@ import concurrent.futures
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from claims import Claim, apart, report
@@ -85,10 +85,8 @@ def compiled(backbone: str, steps: int) -> tuple[float, float, float]:
     return found[0], found[1], first
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Time all."""
-    options = cli.parse(Options, argv, prog="benchmarks/processes.py")
     spawn = multiprocessing.get_context("spawn")
     with spawn.Manager() as manager:
         times = {}
@@ -107,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     return cli.DONE
 
+
+main = cli.Command("benchmarks/processes.py", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from transferlens.measures.attribution import attribute
 from transferlens.models.plan import TransferPlan
 from transferlens.store.heldout import heldout_features
 from transferlens.store.run import Run, load_run
-from transferlens.training.sweep import Study, SweepOptions
+from transferlens.training.sweep import Study
 from transferlens.util import text
 from transferlens.util.processes import keep_freed_memory
 
@@ -51,7 +50,7 @@ class Options(DataOptions):
 def trained(options: Options) -> Run:
     """A run of three epochs, kept in a folder that goes with the process."""
     data = {name: getattr(options, name) for name in DataOptions.__dataclass_fields__}
-    made = Study(SweepOptions(**data, epochs=3, cache=options.cache))
+    made = Study(**data, epochs=3, cache=options.cache)
     made = Study(replace(made.options, folds=made.folds[:1], runs=Path(FOLDER.name)))
     return next(iter(made.gather(made.points(TransferPlan())).values()))
 
@@ -70,10 +69,8 @@ def plain(
     return sums, time.perf_counter() - start
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Print a line each, and the ratio."""
-    options = cli.parse(Options, argv, prog="benchmarks/saliency.py")
     run = trained(options) if options.ckpt is None else load_run(options.ckpt)
     rows = np.linspace(0, len(run.clip_ids) - 1, options.n_clips).astype(int)
     x = run.inputs(heldout_features(run, options, options.cache)[rows])
@@ -105,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report(Claim(work, other, ours / len(rows), theirs / len(rows), "s", 3, beside))
     return cli.DONE
 
+
+main = cli.Command("benchmarks/saliency.py", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

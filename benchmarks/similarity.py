@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,10 +127,8 @@ def alone(options: Options, positions: str | None) -> tuple[float, float]:
     return apart(network_cost, options, positions)
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Print a line each, and the ratios."""
-    options = cli.parse(Options, argv, prog="benchmarks/similarity.py")
     # First: a process starts with the largest resident set of its parent.
     rows = [(f"{options.network}, {options.clips} clips", "time [s]", "peak memory [MB]")]
     for positions in (None, *options.network_positions):
@@ -152,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     return cli.DONE
 
+
+main = cli.Command("benchmarks/similarity.py", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from claims import Claim, report, seconds
@@ -24,10 +23,8 @@ class Options:
     """Times that each is timed; the least counts."""
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Time each command in a process of its own."""
-    options = cli.parse(Options, argv, prog="benchmarks/start.py")
 
     def start(*arguments: str) -> float:
         argv = [sys.executable, *arguments]
@@ -39,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report(Claim("--help of any command", "importing torch", times[slowest], torch, "s", torch / 0.5, beside))
     return cli.DONE
 
+
+main = cli.Command("benchmarks/start.py", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from claims import Claim, apart, peak_memory, report
 from transferlens import cli
 from transferlens.features.cache import FeatureCache
 from transferlens.models.plan import TransferPlan
-from transferlens.training.sweep import Study, SweepOptions
+from transferlens.training.sweep import Study
 from transferlens.training.trainer import Trainer
 
 
@@ -51,15 +50,13 @@ def write_clips(folder: Path, n_clips: int) -> Path:
 def study(folder: Path, options: Options, memory: float | None) -> Study:
     """The data set, with a limit of memory [GB]."""
     return Study(
-        SweepOptions(
-            clips=folder / "clips.csv",
-            backbone=(options.backbone,),
-            folds=("1",),
-            width=250,
-            cache=folder / "cache",
-            runs=folder / "runs",
-            memory=memory,
-        )
+        clips=folder / "clips.csv",
+        backbone=(options.backbone,),
+        folds=("1",),
+        width=250,
+        cache=folder / "cache",
+        runs=folder / "runs",
+        memory=memory,
     )
 
 
@@ -74,10 +71,8 @@ def cost(folder: Path, options: Options, memory: float | None) -> tuple[float, f
     return time.perf_counter() - start, peak_memory() / 1e9
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Time both."""
-    options = cli.parse(Options, argv, prog="benchmarks/streaming.py")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_clips(folder, options.n_clips)
@@ -89,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report(Claim(work, "the same from memory", streamed[0], held[0], "s", 0.8, beside))
     return cli.DONE
 
+
+main = cli.Command("benchmarks/streaming.py", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from transferlens import cli
 from transferlens.data.catalogue import DataOptions
 from transferlens.models.device import pick_device
 from transferlens.models.plan import TransferPlan
-from transferlens.training.sweep import Study, SweepOptions
+from transferlens.training.sweep import Study
 from transferlens.training.trainer import Trainer
 
 # Network and the gain that is aimed at on a CPU and on a GPU, in a step.
@@ -160,18 +160,16 @@ def epoch_claim(study: Study, rendered: float, options: Options) -> Claim:
     return Claim(work, "plain fp32, librosa in 2 loader workers", ours, theirs, "s", EPOCH_GOAL, beside)
 
 
-@cli.command
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> int:
     """Time steps, then the epoch."""
-    options = cli.parse(Options, argv, prog="benchmarks/training.py")
     data = {name: getattr(options, name) for name in DataOptions.__dataclass_fields__}
     pick_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         common = {**data, "cache": Path(folder), "device": options.device, "batch_size": options.batch_size}
         for name in options.backbone:
-            made = Study(SweepOptions(backbone=(name,), folds=made_fold(common), **common))
+            made = Study(backbone=(name,), folds=made_fold(common), **common)
             report(step_claim(made, name, options))
-        made = Study(SweepOptions(backbone=(options.epoch,), folds=made_fold(common), augment="spectrum", **common))
+        made = Study(backbone=(options.epoch,), folds=made_fold(common), augment="spectrum", **common)
         made.data.cache.fill()
         start = time.perf_counter()
         made.data.variants(made.options.training(TransferPlan.scratch()).augmentation)
@@ -181,8 +179,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def made_fold(common: dict) -> tuple[str, ...]:
     """The first fold."""
-    return (Study(SweepOptions(**common)).folds[0],)
+    return (Study(**common).folds[0],)
 
+
+main = cli.Command("benchmarks/training.py", Options, work)
 
 if __name__ == "__main__":
     sys.exit(main())

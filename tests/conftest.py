@@ -68,7 +68,7 @@ def weights_file(tmp_path_factory):
 @pytest.fixture
 def study(clips, weights_file, tmp_path):
     """Make a study of the small clips and network; options can be replaced by name."""
-    from transferlens.training.sweep import Study, SweepOptions
+    from transferlens.training.sweep import Study
 
     def make(**options):
         given = {
@@ -82,7 +82,7 @@ def study(clips, weights_file, tmp_path):
             "runs": tmp_path / "runs",
             "cache": tmp_path / "cache",
         }
-        return Study(SweepOptions(**(given | options)))
+        return Study(**(given | options))
 
     return make
 
@@ -100,26 +100,15 @@ def options(clips, weights_file, tmp_path):
 @pytest.fixture(scope="session")
 def seeds_store(tmp_path_factory, weights_file):
     """Runs of three seeds and two folds, of two arms and a second backbone."""
-    import dataclasses
-
     from transferlens.models.plan import TransferPlan
-    from transferlens.training.sweep import Study, SweepOptions
+    from transferlens.training.sweep import Study
 
     folder = tmp_path_factory.mktemp("seeds")
-    options = SweepOptions(
-        clips=write_clips(folder / "tones"),
-        backbone=("test_resnet",),
-        weights=str(weights_file),
-        width=32,
-        epochs=1,
-        batch_size=8,
-        device="cpu",
-        folds=("1", "2"),
-        seeds=(0, 1, 2),
-        runs=folder / "runs",
-        cache=folder / "cache",
-    )
-    made = Study(options)
-    arms = made.gather_arms({"tuned": made.points(TransferPlan()), "scratch": made.points(TransferPlan.scratch())})
-    other = Study(dataclasses.replace(options, backbone=("resnet10t",), weights="auto", seeds=(0, 1)))
-    return arms | other.gather_arms({"other": other.points(TransferPlan.scratch())}), folder
+    given = {
+        "clips": write_clips(folder / "tones"), "width": 32, "epochs": 1, "batch_size": 8, "device": "cpu",
+        "folds": (1, 2), "runs": folder / "runs", "cache": folder / "cache",
+    }  # fmt: skip
+    made = Study(**given, backbone="test_resnet", weights=weights_file, seeds=range(3))
+    arms = {"tuned": made.runs(TransferPlan()), "scratch": made.runs(TransferPlan.scratch())}
+    other = Study(**given, backbone="resnet10t", seeds=(0, 1))
+    return arms | {"other": other.runs(TransferPlan.scratch())}, folder

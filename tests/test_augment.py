@@ -179,19 +179,17 @@ def tones(tmp_path_factory):
 
 
 def study(tones, folder, weights_file, **options):
-    from transferlens.training.sweep import Study, SweepOptions
+    from transferlens.training.sweep import Study
 
     given = {"epochs": 2, "batch_size": 8, "width": 32, "folds": ("1",)} | options
     return Study(
-        SweepOptions(
-            clips=tones,
-            backbone=("test_resnet",),
-            weights=str(weights_file),
-            device="cpu",
-            runs=folder / "runs",
-            cache=folder / "cache",
-            **given,
-        )
+        clips=tones,
+        backbone=("test_resnet",),
+        weights=str(weights_file),
+        device="cpu",
+        runs=folder / "runs",
+        cache=folder / "cache",
+        **given,
     )
 
 

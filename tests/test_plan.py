@@ -152,8 +152,7 @@ def test_command_line(argv, made):
 
 @pytest.mark.parametrize("argv", [("--pretrained-through", "7"), ("--truncate-after", "0"), ("--frozen-through", "-1")])
 def test_a_number_that_is_no_block_is_one_line_and_exit_code_2(argv, capsys):
-    main = cli.command(lambda argv: parse(*argv) and 0)
-    assert main(argv) == 2
+    assert cli.guarded(lambda: parse(*argv) and 0) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {argv[0][2:].replace('-', '_')}={argv[1]} must be ")
 

@@ -105,13 +105,13 @@ def test_flat_and_back():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs=0 must be at least 1"),
+        ({"epochs": 0}, "epochs=0 must be 1 to 1048576"),
         ({"batch_size": 1}, "batch_size=1 must be 2 to 1048576"),
         ({"batch_size": 10**9}, "batch_size=1000000000 must be 2 to 1048576"),
-        ({"milestones": (-3,)}, r"milestones=\(-3,\) must be epochs of at least 1"),
+        ({"milestones": (-3,)}, "milestones=-3 must be at least 1"),
         ({"lr": 0.0}, "lr=0.0 must be greater than 0"),
         ({"lr": float("nan")}, "lr=nan must be greater than 0"),
-        ({"weight_decay": -1.0}, "weight_decay=-1.0 must be 0 or more"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0 must be at least 0"),
         ({"optimizer": "sgd"}, "optimizer='sgd' must be one of adam, adamw"),
         ({"schedule": "x"}, "schedule='x' must be one of cosine, step, constant"),
         ({"normalise": "x"}, "normalise='x' must be one of none, channel"),

@@ -20,23 +20,21 @@ from transferlens.store.run import load_run
 
 
 def trained(folder, weights_file, **data):
-    from transferlens.training.sweep import Study, SweepOptions
+    from transferlens.training.sweep import Study
 
     made = Study(
-        SweepOptions(
-            backbone=("test_resnet",),
-            weights=str(weights_file),
-            epochs=1,
-            batch_size=8,
-            device="cpu",
-            folds=("1",),
-            runs=folder / "runs",
-            cache=folder / "cache",
-            **data,
-        )
+        backbone=("test_resnet",),
+        weights=str(weights_file),
+        epochs=1,
+        batch_size=8,
+        device="cpu",
+        folds=("1",),
+        runs=folder / "runs",
+        cache=folder / "cache",
+        **data,
     )
     plans = {"tuned": TransferPlan(), "scratch": TransferPlan.scratch()}
-    return {name: runs[0] for name, runs in made.gather_arms({n: made.points(p) for n, p in plans.items()}).items()}
+    return {name: runs[0] for name, runs in {n: made.runs(p) for n, p in plans.items()}.items()}
 
 
 @pytest.fixture(scope="module")

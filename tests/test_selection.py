@@ -11,7 +11,7 @@ import pytest
 from transferlens import selection
 from transferlens.models.plan import TransferPlan
 from transferlens.store.run import load_run
-from transferlens.training.sweep import Study, SweepOptions
+from transferlens.training.sweep import Study
 from transferlens.util.errors import ParameterError
 
 
@@ -21,29 +21,19 @@ def store(tmp_path_factory, weights_file):
     from conftest import write_clips
 
     folder = tmp_path_factory.mktemp("selection")
-    options = SweepOptions(
-        clips=write_clips(folder / "tones"),
-        backbone=("test_resnet",),
-        weights=str(weights_file),
-        width=32,
-        epochs=3,
-        batch_size=8,
-        device="cpu",
-        folds=("1", "3"),
-        runs=folder / "runs",
-        cache=folder / "cache",
-    )
-    found = {}
-    for select in ("last", "nested"):
-        study = Study(dataclasses.replace(options, select=select))
-        found[select] = list(study.gather(study.points(TransferPlan())).values())
+    options = {
+        "clips": write_clips(folder / "tones"), "backbone": "test_resnet", "weights": weights_file, "width": 32,
+        "epochs": 3, "batch_size": 8, "device": "cpu", "folds": (1, 3), "runs": folder / "runs",
+        "cache": folder / "cache",
+    }  # fmt: skip
+    found = {select: Study(**options, select=select).runs(TransferPlan()) for select in ("last", "nested")}
     return found, folder, options
 
 
 def test_the_inner_fold_is_the_next_one_and_is_not_trained_on(store):
     runs, _, options = store
     assert [(run.config.fold, run.config.inner_fold) for run in runs["nested"]] == [("1", "2"), ("3", "1")]
-    study = Study(dataclasses.replace(options, select="nested"))
+    study = Study(**options, select="nested")
     (point, _) = study.points(TransferPlan())
     rows, held_out = study.dataset.split(point.fold, point.inner_fold)
     folds = np.array([clip.fold for clip in study.dataset.clips])

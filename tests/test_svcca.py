@@ -23,29 +23,18 @@ def store(tmp_path_factory, weights_file):
     """Finished runs of two arms and two seeds, and where their features are cached."""
     from conftest import write_clips
 
-    from transferlens.training.sweep import Study, SweepOptions
+    from transferlens.training.sweep import Study
 
     folder = tmp_path_factory.mktemp("svcca")
-    made = Study(
-        SweepOptions(
-            clips=write_clips(folder / "tones"),
-            backbone=("test_resnet",),
-            weights=str(weights_file),
-            width=32,
-            epochs=1,
-            batch_size=8,
-            device="cpu",
-            folds=("1",),
-            seeds=(0, 1),
-            runs=folder / "runs",
-            cache=folder / "cache",
-        )
-    )
+    given = {
+        "clips": write_clips(folder / "tones"), "backbone": "test_resnet", "weights": weights_file, "width": 32,
+        "epochs": 1, "batch_size": 8, "device": "cpu", "runs": folder / "runs", "cache": folder / "cache",
+    }  # fmt: skip
+    made = Study(**given, folds=1, seeds=(0, 1))
     plans = {"tuned": TransferPlan(), "scratch": TransferPlan.scratch(), "cut": TransferPlan.truncate(2)}
     plans["frozen"] = TransferPlan.freeze(2)
-    arms = made.gather_arms({name: made.points(plan) for name, plan in plans.items()})
-    other = Study(dataclasses.replace(made.options, folds=("2",), seeds=(0,)))
-    arms |= other.gather_arms({"fold 2": other.points(TransferPlan())})
+    arms = {name: made.runs(plan) for name, plan in plans.items()}
+    arms |= {"fold 2": Study(**given, folds=2).runs(TransferPlan())}
     return arms, folder
 
 

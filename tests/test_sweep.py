@@ -24,9 +24,9 @@ from transferlens.models.plan import TransferPlan
 from transferlens.store import listing, locks
 from transferlens.store.run import load_run
 from transferlens.store.runfile import read_state
-from transferlens.training import sweep, trainer
-from transferlens.training.sweep import PRESETS, SweepOptions
-from transferlens.util.errors import CheckpointError, DataError, DryRun, ParameterError, SweepError
+from transferlens.training import forecast, sweep, trainer
+from transferlens.training.presets import PRESETS, TrainingOptions
+from transferlens.util.errors import CheckpointError, DataError, ParameterError, SweepError
 
 
 def test_points_are_backbones_folds_and_seeds(study):
@@ -64,7 +64,7 @@ def test_labels_and_folds_are_in_the_point(study, clips, tmp_path):
 
 
 def test_presets():
-    quick, paper = SweepOptions(), SweepOptions(preset="paper")
+    quick, paper = TrainingOptions(), TrainingOptions(preset="paper")
     tuned, scratch = TransferPlan(), TransferPlan.scratch()
     assert paper.training(tuned).epochs == 70
     assert paper.training(tuned).milestones == (30, 60)
@@ -81,7 +81,7 @@ def test_every_value_of_a_preset_can_be_replaced():
         "milestones": (1, 2), "normalise": "none", "precision": "fp32",
         "augment": "spectrum", "variants": 3, "masks": 1, "mixup": 0.2, "threads": 2,
     }  # fmt: skip
-    assert dataclasses.asdict(SweepOptions(**given).training(TransferPlan())) == given
+    assert dataclasses.asdict(TrainingOptions(**given).training(TransferPlan())) == given
 
 
 def test_unknown_fold(study):
@@ -91,7 +91,7 @@ def test_unknown_fold(study):
 
 def test_negative_seed(study):
     for seed in (-1, 2**32):
-        with pytest.raises(ParameterError, match=f"seeds={seed} must be from 0 to 4294967295"):
+        with pytest.raises(ParameterError, match=f"seeds={seed} must be 0 to 4294967295"):
             study(seeds=(seed,))
 
 
@@ -130,7 +130,7 @@ def test_one_failed_run_stops_no_other(study, monkeypatch):
     points = made.points(TransferPlan())
     with pytest.raises(SweepError, match="1 of 3 runs failed: .*-f2-.*training loss is nan.*tries just these again"):
         made.gather(points)
-    assert [point.path(made.options.runs).is_file() for point in points] == [True, False, True]
+    assert [point.path(made.options.store.runs).is_file() for point in points] == [True, False, True]
     assert SweepError.exit_code == 3
 
 
@@ -157,12 +157,12 @@ def test_all_damaged_run_files_are_named_before_training(study):
     made = study()
     points = made.points(TransferPlan())
     for point in points[:2]:
-        path = point.path(made.options.runs)
+        path = point.path(made.options.store.runs)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
     with pytest.raises(CheckpointError, match="-f1-.*-f2-"):
         made.gather(points)
-    assert not points[2].path(made.options.runs).exists()
+    assert not points[2].path(made.options.store.runs).exists()
 
 
 def test_only_fold_is_train(study, tmp_path):
@@ -302,14 +302,14 @@ def test_failures_are_kept_beside_the_store_until_mended(study, monkeypatch, cap
         with pytest.raises(SweepError, match="ZeroDivisionError: division by zero, at test_sweep.py"):
             made.gather(made.points(TransferPlan()))
     (point,) = made.points(TransferPlan())
-    text = point.path(made.options.runs).with_suffix(".failed").read_text()
+    text = point.path(made.options.store.runs).with_suffix(".failed").read_text()
     assert text.startswith("ZeroDivisionError: division by zero")
     assert "Traceback" in text
-    assert runs.main(["--runs", str(made.options.runs)]) == 0
+    assert runs.main(["--runs", str(made.options.store.runs)]) == 0
     assert f"failed: {point.id} (ZeroDivisionError" in capsys.readouterr().out
     made.gather([point])
-    assert listing.failed(made.options.runs) == {}
-    assert {path.suffix for path in made.options.runs.rglob("*") if path.is_file()} == {".h5"}
+    assert listing.failed(made.options.store.runs) == {}
+    assert {path.suffix for path in made.options.store.runs.rglob("*") if path.is_file()} == {".h5"}
 
 
 def test_runs_that_others_train_are_awaited(study, monkeypatch):
@@ -317,7 +317,7 @@ def test_runs_that_others_train_are_awaited(study, monkeypatch):
     monkeypatch.setattr(sweep, "POLL", 0.05)
     made = study(epochs=1)
     points = made.points(TransferPlan())
-    first = points[0].path(made.options.runs)
+    first = points[0].path(made.options.store.runs)
     order = []
     train = trainer.train
 
@@ -349,15 +349,13 @@ def test_dry_run_trains_nothing_and_says_what_is_missing(study):
     made = study(epochs=2)
     points = made.points(TransferPlan())
     made.gather(points[:1])
-    planned = study(epochs=2, dry_run=True)
-    with pytest.raises(DryRun) as found:
-        planned.gather([*points, *planned.points(TransferPlan.scratch())])
-    planned_rows = found.value.rows()
+    arms = {"tuned": made.arm(TransferPlan()), "scratch": made.arm(TransferPlan.scratch())}
+    planned_rows = sweep.planned(arms)
     rows = {row.id: row for row in planned_rows}
-    assert [*rows] == found.value.ids
+    assert [*rows] == [point.id for arm in arms.values() for point in arm.points]
     done, missing = rows[points[0].id], rows[points[1].id]
     assert (done.seconds, done.nbytes, done.epochs_done) == (0, 0, 2)
-    run = load_run(points[0].path(made.options.runs))
+    run = load_run(points[0].path(made.options.store.runs))
     assert missing.is_measured
     assert missing.seconds == pytest.approx(run.history["seconds"].sum(), rel=1e-3)
     assert missing.nbytes == run.path.stat().st_size
@@ -368,16 +366,16 @@ def test_dry_run_trains_nothing_and_says_what_is_missing(study):
     assert scratch.nbytes == 2 * sum(
         t.numel() * t.element_size() for t in network.state_dict().values()
     )  # and its start
-    assert "6 runs: 1 done, 5 to train, about" in found.value.text(planned_rows)
-    assert len(list(made.options.runs.rglob("*.h5"))) == 1
+    assert "6 runs: 1 done, 5 to train, about" in forecast.text(planned_rows)
+    assert len(list(made.options.store.runs.rglob("*.h5"))) == 1
 
 
 def test_what_goes_on_in_a_store(study):
     made = study(epochs=1)
     points = made.points(TransferPlan())
     made.gather(points[:1])
-    with locks.claim(points[1].path(made.options.runs)):
-        text = listing.progress(made.options.runs)
+    with locks.claim(points[1].path(made.options.store.runs)):
+        text = listing.progress(made.options.store.runs)
     assert "1 runs done, 1 under way" in text
     assert f"{points[1].id}  first epoch  process {os.getpid()} on " in text
 
@@ -385,7 +383,7 @@ def test_what_goes_on_in_a_store(study):
 def test_a_snapshot_is_kept_beside_a_damaged_run(study):
     made = study(folds=("1",), epochs=1)
     (point,) = made.points(TransferPlan())
-    path = point.path(made.options.runs)
+    path = point.path(made.options.store.runs)
     made.gather([point])
     path.with_suffix(".partial").write_bytes(path.read_bytes())
     path.write_bytes(path.read_bytes()[:2000])

@@ -130,8 +130,8 @@ def test_damaged_partial_starts_over(study, tmp_path, damage):
     made = study(folds=("1",))
     whole = one(study(folds=("1",), runs=tmp_path / "whole"))
     (point,) = made.points(PLAN)
-    partial = point.path(made.options.runs).with_suffix(".partial")
-    trained = trainer.Trainer(point, made.data, made.options.weights)
+    partial = point.path(made.options.store.runs).with_suffix(".partial")
+    trained = trainer.Trainer(point, made.data, made.options.sweep.weights)
     trained.epoch()
     write_state(partial, trained.state())
     if damage is None:
@@ -312,7 +312,7 @@ FROZEN = [TransferPlan.freeze(0), TransferPlan.freeze(3), TransferPlan.freeze(4)
 
 def trained(study, plan, *, epochs=1, **how):
     (point,) = study.points(plan)
-    made = trainer.Trainer(point, study.data, study.options.weights, **how)
+    made = trainer.Trainer(point, study.data, study.options.sweep.weights, **how)
     for _ in range(epochs):
         made.epoch()
     return made

@@ -1,11 +1,55 @@
 """transferlens: what ImageNet-pretrained CNNs bring to audio, and where in the network it sits.
 
-``import transferlens as tl`` reaches every module as ``tl.features``, ``tl.runs`` and so on; each is imported
-when it is first used, so that the import itself is quick.
+``import transferlens as tl``, and then
+
+=======================================================  =============================================================
+tl.open_dataset("clips.csv")                             clips with labels and folds: a table, a folder, a known data set
+tl.log_mel(y, sr=22050)                                  the features of one clip, three channels
+tl.TransferPlan.freeze(2)                                which blocks start pretrained, are held fixed, are kept
+tl.Study("clips.csv", backbone="resnet18", folds=1)      names runs of a plan and trains those that are missing
+tl.list_runs("runs"), tl.load_run(path)                  what has been trained; one `tl.Run`, with its network
+tl.svcca(X, Y), tl.pwcca(X, Y), tl.cka(X, Y)             similarity of activations, (n_samples, n_neurons) each
+tl.attribute(network, x, targets=..., baseline=...)      Integrated Gradients and other attributions
+=======================================================  =============================================================
+
+Every question of the study is a function that trains what is missing and returns a result with ``.table()``,
+``.plot()``, ``.summary()`` and ``.write(folder)``:
+
+=======================================================  =============================================================
+tl.pretraining("clips.csv")                              pretrained against random initialisation
+tl.freeze, tl.fuse, tl.truncate, tl.probe, tl.plan_grid  which blocks hold the knowledge: accuracy by block
+tl.svcca(run), tl.saliency(run)                          how far layers have moved; what the network looks at
+tl.ensemble(runs), tl.robustness(runs)                   averaged outputs; corrupted clips
+tl.input_form, tl.selection, tl.duplicates               how the input is made; which epoch; near-duplicate clips
+tl.train, tl.tables, tl.report                           any plan; the paper's tables; all of it as one page
+=======================================================  =============================================================
+
+``help(tl.truncate)`` explains a question and all its options, whose names are those of the command line: ``--block 2 3``
+is ``block=[2, 3]``. Modules are imported when they are first used.
 """
 
 import lazy_loader as _lazy
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
+# Each question is a module that can be called; __init__.pyi tells type checkers the same.
+_QUESTIONS = (
+    "duplicates", "ensemble", "freeze", "fuse", "input_form", "plan_grid", "pretraining", "probe", "report",
+    "robustness", "saliency", "selection", "svcca", "tables", "train", "truncate",
+)  # fmt: skip
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    submodules=_QUESTIONS,
+    submod_attrs={
+        "data.catalogue": ["open_dataset"],
+        "data.clips": ["DataSet"],
+        "features.logmel": ["log_mel"],
+        "measures.attribution": ["attribute"],
+        "measures.similarity": ["cka", "pwcca"],
+        "models.plan": ["TransferPlan"],
+        "store.listing": ["list_runs"],
+        "store.run": ["Run", "load_run", "load_runs"],
+        "training.sweep": ["Study"],
+    },
+)

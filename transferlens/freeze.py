@@ -14,6 +14,7 @@ makes two "frozen" experiments disagree: ``--bn fixed updating`` draws both besi
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +24,7 @@ from transferlens.models.plan import BLOCKS, TransferPlan
 from transferlens.options import BlockOptions
 from transferlens.util.errors import ParameterError
 
-__all__ = ["Options", "freeze", "main"]
+__all__ = ["Options", "analysis", "freeze", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Options(BlockOptions):
             raise ParameterError("bn must name at least one of fixed, updating")
 
 
-def analysis(options: Options) -> Analysis:
+def analysis(bn: Sequence[Literal["fixed", "updating"]] = ("fixed",)) -> Analysis:
     """Return the plans: frozen through each block."""
     return Analysis(
         name="freeze",
@@ -48,12 +49,12 @@ def analysis(options: Options) -> Analysis:
         plans={
             f"BatchNorm {how}": {None: TransferPlan.finetune()}
             | {block: TransferPlan.freeze(block, bn=how) for block in BLOCKS}
-            for how in dict.fromkeys(options.bn)
+            for how in dict.fromkeys(bn)
         },
     )
 
 
-freeze = by_block("freeze", Options, analysis)
+freeze = by_block("freeze", Options, lambda options: analysis(options.bn))
 main = cli.command("freeze", Options, freeze)
 
 if __name__ == "__main__":

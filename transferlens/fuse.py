@@ -15,7 +15,14 @@ from transferlens.compare.by_block import Analysis, by_block
 from transferlens.models.plan import BLOCKS, TransferPlan
 from transferlens.options import BlockOptions
 
-__all__ = ["Options", "fuse", "main"]
+__all__ = ["ANALYSIS", "Options", "fuse", "main"]
+
+ANALYSIS = Analysis(
+    name="fuse",
+    title="pretrained through a block, randomly initialised behind it",
+    axis="last block that starts pretrained (0 is the stem)",
+    plans={"weight fusion": {None: TransferPlan.scratch()} | {block: TransferPlan.fuse(block) for block in BLOCKS}},
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,18 +30,7 @@ class Options(BlockOptions):
     """Start the blocks 0 to K from ImageNet weights and the rest from random ones: accuracy for each K."""
 
 
-def analysis(options: Options) -> Analysis:
-    """Return the plans: pretrained through each block."""
-    plans = {None: TransferPlan.scratch()} | {block: TransferPlan.fuse(block) for block in BLOCKS}
-    return Analysis(
-        name="fuse",
-        title="pretrained through a block, randomly initialised behind it",
-        axis="last block that starts pretrained (0 is the stem)",
-        plans={"weight fusion": plans},
-    )
-
-
-fuse = by_block("fuse", Options, analysis)
+fuse = by_block("fuse", Options, lambda options: ANALYSIS)
 main = cli.command("fuse", Options, fuse)
 
 if __name__ == "__main__":

@@ -23,7 +23,17 @@ from transferlens.models.plan import BLOCKS, TransferPlan
 from transferlens.options import BlockOptions
 from transferlens.training.presets import TrainingOptions
 
-__all__ = ["Options", "probe", "main"]
+__all__ = ["ANALYSIS", "Options", "probe", "main"]
+
+ANALYSIS = Analysis(
+    name="probe",
+    title="a linear head on a frozen block",
+    axis="block that is read",
+    plans={
+        "probe of ImageNet features": {k: TransferPlan.probe(k) for k in BLOCKS[1:]},
+        "probe of random features": {k: TransferPlan(None, k, k) for k in BLOCKS[1:]},
+    },
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +45,7 @@ class Options(BlockOptions):
     training: TrainingOptions = TrainingOptions(epochs=100, lr=1e-2)
 
 
-def analysis(options: Options) -> Analysis:
-    """Return the plans: a head on each block of the ImageNet network, and of a random one."""
-    return Analysis(
-        name="probe",
-        title="a linear head on a frozen block",
-        axis="block that is read",
-        plans={
-            "probe of ImageNet features": {k: TransferPlan.probe(k) for k in BLOCKS[1:]},
-            "probe of random features": {k: TransferPlan(None, k, k) for k in BLOCKS[1:]},
-        },
-    )
-
-
-probe = by_block("probe", Options, analysis)
+probe = by_block("probe", Options, lambda options: ANALYSIS)
 main = cli.command("probe", Options, probe)
 
 if __name__ == "__main__":

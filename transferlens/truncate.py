@@ -15,7 +15,15 @@ from transferlens.compare.by_block import Analysis, by_block
 from transferlens.models.plan import BLOCKS, TransferPlan
 from transferlens.options import BlockOptions
 
-__all__ = ["Options", "truncate", "main"]
+__all__ = ["ANALYSIS", "Options", "truncate", "main"]
+
+ANALYSIS = Analysis(
+    name="truncate",
+    title="cut after a block",
+    axis="last block kept",
+    plans={"truncation": {block: TransferPlan.truncate(block) for block in BLOCKS[1:]}},
+    shows_cost=True,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,18 +31,7 @@ class Options(BlockOptions):
     """Cut the ImageNet network after Block K and train what is left: accuracy, parameters and work for each K."""
 
 
-def analysis(options: Options) -> Analysis:
-    """Return the plans: cut after each block."""
-    return Analysis(
-        name="truncate",
-        title="cut after a block",
-        axis="last block kept",
-        plans={"truncation": {block: TransferPlan.truncate(block) for block in BLOCKS[1:]}},
-        shows_cost=True,
-    )
-
-
-truncate = by_block("truncate", Options, analysis)
+truncate = by_block("truncate", Options, lambda options: ANALYSIS)
 main = cli.command("truncate", Options, truncate)
 
 if __name__ == "__main__":

@@ -262,6 +262,10 @@ class Study:
         points = self.points(plan, training)
         return Arm(self, tuple(point for point in points if backbones is None or point.backbone in backbones))
 
+    def runs(self, plan: TransferPlan, training: Training | None = None) -> list[Run]:
+        """Return the runs of one plan, trained where they are missing; errors as in `gather`."""
+        return list(self.gather(self.points(plan, training)).values())
+
     def gather(self, points: Iterable[RunConfig]) -> dict[RunConfig, Run]:
         """Return the runs of these points: read from the store, or trained where they are missing.
 
