@@ -133,10 +133,10 @@ def test_bad_waveform(y, message):
         ({"width": 2.5}, "width=2.5 must be a whole number"),
         ({"windows": (float("nan"),) * 3}, "windows=nan nan nan must each be at least one sample"),
         ({"hops": (float("inf"),) * 3}, "hops=inf inf inf must each be .* at most 10 s"),
-        ({"windows": (0.1,)}, "must be of one length"),
-        ({"windows": (), "hops": ()}, "must be of one length, at least 1"),
+        ({"windows": (0.1,)}, "must have the same length"),
+        ({"windows": (), "hops": ()}, "must have the same length, at least 1"),
         ({"hops": (0.0, 0.1, 0.1)}, "hops=.* must each be at least one sample"),
-        ({"n_fft": 100}, "n_fft=100 must hold the longest window: at least 2205 samples"),
+        ({"n_fft": 100}, "n_fft=100 must be at least 2205 samples, the longest window"),
     ],
 )
 def test_bad_settings(options, message):
