@@ -166,7 +166,7 @@ def accuracy_against(
         for name, (x, interval) in zip(named, intervals, strict=True):
             _errorbar(ax, x, interval, fmt="D", color=palette[arm], ms=5, capsize=3, lw=1.2)
             top = 100 * np.nanmax([interval.mean, interval.high])
-            place = {"xytext": (-2, 4), "textcoords": "offset points", "ha": "right"}
+            place: dict[str, Any] = {"xytext": (-2, 4), "textcoords": "offset points", "ha": "right"}
             ax.annotate(name, (x, top), fontsize="small", c=palette[arm], **place)
     ax.set_xscale("log")
     ax.set_xmargin(0.35)
@@ -220,9 +220,9 @@ def heat_map(
         error = "" if np.isnan(errors[cell]) else f"\n± {100 * errors[cell]:.1f}"
         text[cell] = f"{100 * means[cell]:.1f}{error}"
     low, high = limits
-    names = {"xticklabels": columns, "yticklabels": rows, "xlabel": xlabel, "ylabel": ylabel}
+    numbers = {"annot": text, "fmt": "", "mask": np.isnan(means), "xticklabels": columns, "yticklabels": rows}
     look = {"vmin": 100 * low, "vmax": 100 * high, "linewidths": 1.5, "cbar": scale, "cbar_kws": {"label": HELDOUT}}
-    ax = _colour_map(100 * means, annot=text, fmt="", mask=np.isnan(means), **names, **look, ax=ax)
+    ax = _colour_map(100 * means, xlabel=xlabel, ylabel=ylabel, ax=ax, **numbers, **look)
     ax.set_yticklabels(ax.get_yticklabels(), rotation=0)
     return ax
 
