@@ -225,7 +225,7 @@ class FeatureSettings:
     n_mels : int > 0
     width : int > 0 [frames]
     seconds : float > 0 [s] or None
-        First pad every clip with zeros, or cut it, to this length. None: each clip in full is resized to the width.
+        First pad every clip with zeros, or cut it, to this length. None: the whole clip is resized to the width.
 
     Raises
     ------

@@ -265,7 +265,7 @@ def measure(
     """
     height, width = input_size
     if not (0 < height <= LARGEST and 0 < width <= LARGEST):
-        raise ParameterError(f"input_size={height}x{width} must be 1 to {LARGEST} pixels each way")
+        raise ParameterError(f"input_size={height}x{width} must be from 1 to {LARGEST} pixels high and wide")
     with torch.device("meta"):  # only shapes are needed
         blocks = chain(create(parts.name).eval(), parts.blocks[: through + 1])
         x = torch.empty(1, 3, height, width)

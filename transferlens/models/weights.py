@@ -93,17 +93,17 @@ def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | Non
         another sha256.
     """
     if str(weights) == "auto":
-        found = _imagenet_state(name, None, ())
+        loaded = _imagenet_state(name, None, ())
     else:
         path = _existing(expanded(weights))
         stat = path.stat()
-        found = _imagenet_state(name, path, (stat.st_mtime_ns, stat.st_size))
-    if sha256 not in (None, found.sha256):
+        loaded = _imagenet_state(name, path, (stat.st_mtime_ns, stat.st_size))
+    if sha256 not in (None, loaded.sha256):
         raise CheckpointError(
-            f"{found.source} holds ImageNet weights with sha256 {found.sha256[:12]}, but the run started from "
+            f"{loaded.source} holds ImageNet weights with sha256 {loaded.sha256[:12]}, but the run started from "
             f"{sha256[:12]}: give the weights that it was trained from"
         )
-    return found
+    return loaded
 
 
 def _existing(path: Path) -> Path:

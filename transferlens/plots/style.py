@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
     from matplotlib.lines import Line2D
 
-__all__ = ["colours", "handles", "new_figure", "new_mosaic", "new_parts", "save_figure", "subplots"]
+__all__ = [
+    "axes_or_new",
+    "colours",
+    "handles",
+    "new_figure",
+    "new_mosaic",
+    "new_parts",
+    "save_figure",
+    "spread",
+    "subplots",
+]
 
 DPI = 160
 
@@ -140,7 +150,7 @@ def save_figure(fig: Figure, stem: Path) -> list[Path]:
     paths = []
     for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
         path = stem.with_name(stem.name + suffix)
-        with complete_or_absent(path) as beside:
-            fig.savefig(beside, format=suffix[1:], dpi=DPI, metadata=metadata)
+        with complete_or_absent(path) as temporary:
+            fig.savefig(temporary, format=suffix[1:], dpi=DPI, metadata=metadata)
         paths.append(path)
     return paths
