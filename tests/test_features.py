@@ -19,7 +19,7 @@ from transferlens.util.errors import DataError, ParameterError
 
 
 def reference(y, *, sr, n_fft, width=250):
-    """The paper's recipe written plainly with torch, in double precision throughout."""
+    """Compute the paper's recipe with torch, in double precision."""
     mel = torch.from_numpy(librosa.filters.mel(sr=sr, n_fft=n_fft, n_mels=128, htk=True, norm=None, dtype=np.float64))
     channels = []
     for window, hop in ((25, 10), (50, 25), (100, 50)):
@@ -133,10 +133,10 @@ def test_bad_waveform(y, message):
         ({"width": 2.5}, "width=2.5 must be a whole number"),
         ({"windows": (float("nan"),) * 3}, "windows=nan nan nan must each be at least one sample"),
         ({"hops": (float("inf"),) * 3}, "hops=inf inf inf must each be .* at most 10 s"),
-        ({"windows": (0.1,)}, "must be of one length"),
-        ({"windows": (), "hops": ()}, "must be of one length, at least 1"),
+        ({"windows": (0.1,)}, "must have the same length"),
+        ({"windows": (), "hops": ()}, "must have the same length, at least 1"),
         ({"hops": (0.0, 0.1, 0.1)}, "hops=.* must each be at least one sample"),
-        ({"n_fft": 100}, "n_fft=100 must hold the longest window: at least 2205 samples"),
+        ({"n_fft": 100}, "n_fft=100 must be at least 2205 samples, the longest window"),
     ],
 )
 def test_bad_settings(options, message):
@@ -145,12 +145,12 @@ def test_bad_settings(options, message):
 
 
 def test_fit_pad_keeps_seconds_equally_wide():
-    """A clip of half the length fills half the width; stretched, it fills all."""
+    """A clip of half the length fills half the width; stretched, it fills the full width."""
     y = sounds(8000, 1)["noise"]
-    whole = FeatureSettings(8000, width=64, seconds=2.0).compute(y)
+    padded = FeatureSettings(8000, width=64, seconds=2.0).compute(y)
     silence = np.log(np.float32(1e-6))
-    assert (whole[0, :, 34:] == silence).all()
-    assert (whole[0, :, :30] > silence).all()
+    assert (padded[0, :, 34:] == silence).all()
+    assert (padded[0, :, :30] > silence).all()
     assert (FeatureSettings(8000, width=64).compute(y)[0] > silence).all()
 
 

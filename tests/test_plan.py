@@ -1,4 +1,4 @@
-"""Transfer plans: the table of experiments, their words, what is refused, and the command line."""
+"""Transfer plans: the table of experiments, their words, errors and warnings, and the command line."""
 
 import logging
 import subprocess
@@ -23,30 +23,30 @@ TABLE = [
 
 
 @pytest.fixture(autouse=True)
-def _warn_again():
+def warn_again():
     plan._warn_once.cache_clear()
 
 
-@pytest.mark.parametrize(("made", "numbers", "words"), TABLE, ids=[words for *_, words in TABLE])
-def test_each_experiment_is_three_numbers(made, numbers, words):
-    assert (made.pretrained_through, made.frozen_through, made.truncate_after) == numbers
-    assert made.words == str(made) == words
-    assert made.canonical() == made
-    assert made == TransferPlan(*numbers)
+@pytest.mark.parametrize(("experiment", "numbers", "words"), TABLE, ids=[words for *_, words in TABLE])
+def test_each_experiment_is_three_numbers(experiment, numbers, words):
+    assert (experiment.pretrained_through, experiment.frozen_through, experiment.truncate_after) == numbers
+    assert experiment.words == str(experiment) == words
+    assert experiment.canonical() == experiment
+    assert experiment == TransferPlan(*numbers)
 
 
 def test_through_includes_the_block_it_names_and_after_keeps_it():
-    made = TransferPlan(pretrained_through=1, frozen_through=0, truncate_after=3)
-    assert made.blocks == (0, 1, 2, 3)
-    assert [made.is_pretrained(block) for block in plan.BLOCKS] == [True, True, False, False, False]
-    assert [made.is_frozen(block) for block in plan.BLOCKS] == [True, False, False, False, False]
-    assert not made.is_pretrained("head")
+    experiment = TransferPlan(pretrained_through=1, frozen_through=0, truncate_after=3)
+    assert experiment.blocks == (0, 1, 2, 3)
+    assert [experiment.is_pretrained(block) for block in plan.BLOCKS] == [True, True, False, False, False]
+    assert [experiment.is_frozen(block) for block in plan.BLOCKS] == [True, False, False, False, False]
+    assert not experiment.is_pretrained("head")
 
 
 def test_a_cut_block_is_neither_pretrained_nor_frozen():
-    made = TransferPlan.probe(2)
-    assert [made.is_pretrained(block) for block in plan.BLOCKS] == [True, True, True, False, False]
-    assert [made.is_frozen(block) for block in plan.BLOCKS] == [True, True, True, False, False]
+    experiment = TransferPlan.probe(2)
+    assert [experiment.is_pretrained(block) for block in plan.BLOCKS] == [True, True, True, False, False]
+    assert [experiment.is_frozen(block) for block in plan.BLOCKS] == [True, True, True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_equal_experiments_have_one_canonical_plan_and_equal_words(given, canoni
     assert given.words == canonical.words
 
 
-def test_words_tell_all_canonical_plans_apart():
+def test_words_are_distinct_for_all_canonical_plans():
     numbers = [None, *plan.BLOCKS]
     plans = {
         TransferPlan(p, f, t, bn).canonical()
@@ -75,7 +75,7 @@ def test_words_tell_all_canonical_plans_apart():
         for bn in ("fixed", "updating")
         if f is None or f <= t
     }
-    assert len({made.words for made in plans}) == len(plans)
+    assert len({experiment.words for experiment in plans}) == len(plans)
 
 
 def test_frozen_batchnorm_that_updates_is_in_the_words():
@@ -96,38 +96,39 @@ def test_frozen_batchnorm_that_updates_is_in_the_words():
         ({"bn": "eval"}, r"bn='eval' must be 'fixed' or 'updating'"),
     ],
 )
-def test_a_number_outside_its_rule_is_refused(numbers, message):
+def test_a_value_that_is_not_allowed_raises_in_one_line(numbers, message):
     with pytest.raises(ParameterError, match=message) as caught:
         TransferPlan(**numbers)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("block", [5, -1, None, "head"])
-def test_only_blocks_can_be_asked_for(block):
+def test_only_blocks_0_to_4_are_frozen_or_not(block):
     with pytest.raises(ParameterError, match="block=.* must be one of 0, 1, 2, 3, 4"):
         TransferPlan().is_frozen(block)
 
 
-def test_numpy_integers_as_hdf5_hands_them_out_become_ints():
-    made = TransferPlan(np.int64(4), np.int32(2), np.int64(3))
-    assert made == TransferPlan(4, 2, 3)
-    assert {type(made.pretrained_through), type(made.frozen_through), type(made.truncate_after)} == {int}
+def test_numpy_integers_from_hdf5_become_ints():
+    experiment = TransferPlan(np.int64(4), np.int32(2), np.int64(3))
+    assert experiment == TransferPlan(4, 2, 3)
+    numbers = (experiment.pretrained_through, experiment.frozen_through, experiment.truncate_after)
+    assert {*map(type, numbers)} == {int}
 
 
-def test_freezing_random_blocks_is_said_once(caplog):
+def test_freezing_random_blocks_warns_once(caplog):
     with caplog.at_level(logging.WARNING):
-        made = TransferPlan(pretrained_through=0, frozen_through=2)
-        made.canonical()
+        experiment = TransferPlan(pretrained_through=0, frozen_through=2)
+        experiment.canonical()
     assert [record.getMessage() for record in caplog.records] == [
         "frozen_through=2 with pretrained_through=0: the blocks between are frozen at random weights "
         "(meant for a random-features control)"
     ]
 
 
-@pytest.mark.parametrize("made", [(4, 4, 4), (2, 2, 4), (2, 2, 2)])
-def test_freezing_pretrained_blocks_says_nothing(made, caplog):
+@pytest.mark.parametrize("numbers", [(4, 4, 4), (2, 2, 4), (2, 2, 2)])
+def test_freezing_pretrained_blocks_does_not_warn(numbers, caplog):
     with caplog.at_level(logging.WARNING):
-        TransferPlan(*made)
+        TransferPlan(*numbers)
     assert not caplog.records
 
 
@@ -136,7 +137,7 @@ def parse(*argv):
 
 
 @pytest.mark.parametrize(
-    ("argv", "made"),
+    ("argv", "experiment"),
     [
         ((), TransferPlan.finetune()),
         (("--pretrained-through", "none"), TransferPlan.scratch()),
@@ -146,19 +147,19 @@ def parse(*argv):
         (("--frozen-through", "1", "--bn", "updating"), TransferPlan.freeze(1, bn="updating")),
     ],
 )
-def test_command_line(argv, made):
-    assert parse(*argv) == made
+def test_command_line(argv, experiment):
+    assert parse(*argv) == experiment
 
 
 @pytest.mark.parametrize("argv", [("--pretrained-through", "7"), ("--truncate-after", "0"), ("--frozen-through", "-1")])
-def test_a_number_that_is_no_block_is_one_line_and_exit_code_2(argv, capsys):
+def test_a_number_that_is_not_a_block_is_one_line_and_exit_code_2(argv, capsys):
     assert cli.guarded(lambda: parse(*argv) and 0) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {argv[0][2:].replace('-', '_')}={argv[1]} must be ")
 
 
 @pytest.mark.parametrize("argv", [("--pretrained-through", "all"), ("--bn", "eval"), ("--truncate-after", "x")])
-def test_a_word_that_is_none_is_one_line(argv, capsys):
+def test_a_word_that_is_not_allowed_is_one_line(argv, capsys):
     with pytest.raises(ParameterError, match=argv[0]):
         parse(*argv)
     assert capsys.readouterr().err == ""
@@ -182,17 +183,17 @@ def test_plans_and_backbones_are_imported_without_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_pretraining_what_is_cut_is_said_once(caplog):
+def test_pretraining_a_block_that_is_cut_warns_once(caplog):
     plan._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         TransferPlan(3, None, 2)
         TransferPlan(3, None, 2).canonical()
     (message,) = [record.getMessage() for record in caplog.records]
-    assert "what is cut cannot be pretrained; this is the same as pretrained_through=4" in message
+    assert "a block that is cut cannot be pretrained; this is the same as pretrained_through=4" in message
 
 
 @pytest.mark.parametrize("numbers", [(4, None, 2), (2, None, 2), (1, None, 2), (None, None, 2)])
-def test_cutting_without_pretraining_what_is_cut_says_nothing(numbers, caplog):
+def test_cutting_blocks_that_are_not_pretrained_does_not_warn(numbers, caplog):
     with caplog.at_level(logging.WARNING):
         TransferPlan(*numbers)
     assert not caplog.records

@@ -1,4 +1,4 @@
-"""Mixed precision: bf16 where it is right, and depthwise gradients against fp32's."""
+"""Mixed precision: bf16 where it is correct, and depthwise gradients against those of fp32."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def choose(study, *, plan=None, **options):
         ((), 64, "fp32"),
     ],
 )
-def test_auto_is_bf16_where_the_processor_computes_in_it_and_rightly(study, able, names, width, expected):
+def test_auto_is_bf16_where_the_processor_computes_in_it_correctly(study, able, names, width, expected):
     able(*names)
     assert choose(study, width=width) == expected
 
 
-def test_maps_of_unpadded_networks_narrow_faster(study, able):
+def test_maps_of_networks_without_padding_get_narrow_earlier(study, able):
     able("amx_bf16")
     scratch = TransferPlan.scratch()
     assert choose(study, plan=scratch, backbone=("inception_v3",), width=90) == "fp32"
@@ -50,21 +50,21 @@ def test_maps_of_unpadded_networks_narrow_faster(study, able):
 
 def test_wrong_precision_is_refused_before_features_are_computed(study, able):
     able("amx_bf16")
-    made = study(folds=("1",), precision="bf16")
+    bf16 = study(folds=("1",), precision="bf16")
     with pytest.raises(ParameterError, match="use fp32"):
-        made.gather(made.points(TransferPlan()))
-    assert not made.cache.path.exists()
+        bf16.gather(bf16.points(TransferPlan()))
+    assert not bf16.cache.path.exists()
 
 
 @pytest.mark.parametrize("asked", ["bf16", "fp32"])
-def test_what_is_asked_for(study, able, asked):
+def test_a_precision_that_is_named_is_used(study, able, asked):
     able()
     assert choose(study, precision=asked) == asked
 
 
-def test_bf16_where_it_is_known_to_be_wrong(study, able):
+def test_bf16_is_refused_where_it_is_known_to_be_wrong(study, able):
     able("amx_bf16")
-    with pytest.raises(ParameterError, match="width=32.* one column wide .* use fp32, or a larger width"):
+    with pytest.raises(ParameterError, match="width=32.* one column wide, .* use fp32, or a larger width"):
         choose(study, precision="bf16")
 
 
@@ -118,7 +118,7 @@ def test_arguments_by_name_and_single_clips():
         torch.nn.Conv2d(8, 4, 1),
     ],
 )
-def test_other_convolutions_are_computed_too(layer):
+def test_other_convolutions_agree_with_fp32_too(layer):
     x = torch.randn(4, 8, 20, 24)
     for ours, exact in zip(gradients(x, layer, precision_="bf16"), gradients(x, layer, precision_="fp32"), strict=True):
         assert (ours - exact).norm() <= 0.02 * exact.norm()

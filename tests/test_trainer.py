@@ -280,7 +280,7 @@ def test_nothing_to_learn_from(study, tmp_path):
 
 
 def test_unknown_device():
-    with pytest.raises(ParameterError, match="device='tpu9' is not to be had here"):
+    with pytest.raises(ParameterError, match="device='tpu9' is not available here"):
         pick_device("tpu9")
 
 

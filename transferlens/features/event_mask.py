@@ -1,4 +1,4 @@
-"""Ideal binary masks of the built-in clips' events, in the cells of the features."""
+"""Ground-truth masks of the built-in clips: where in the features the event is."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ __all__ = ["event_mask"]
 def event_mask(
     id: str, *, sr: int | None = None, width: int | None = None, floor_db: float = 40.0, **options
 ) -> np.ndarray:
-    """The cells of a clip's features in which the event has more power than all else together.
+    """Compute in which cells of a clip's features the event has more power than all other sounds together.
 
     Parameters
     ----------
     id : str
-        One of `clip_ids`.
+        One of `data.synthetic.clip_ids`.
     sr : int > 0 [Hz], optional
         Rate of the features; by default that of the manifest.
     width : int > 0 [frames], optional
         Width of the features; by default that of the manifest.
     floor_db : float > 0 [dB]
-        Cells that much below the event's strongest of the same channel are no event: there quantisation noise
-        would be compared with itself.
+        Cells more than this below the event's strongest cell in the same channel are not event: they hold only
+        quantisation noise.
     **options
-        Further options of `features.log_mel`, as ``n_mels``.
+        Further options of `features.logmel.log_mel`, such as ``n_mels``.
 
     Returns
     -------
     mask : ndarray [shape=(3, n_mels, width), bool]
-        Ideal binary mask, local criterion 0 dB.
+        Ideal binary mask with a local criterion of 0 dB [1]_.
 
     Raises
     ------
     ParameterError
-        Where no clip has this id, or an option is outside its rule.
+        If no clip has this id, or an option has a value that is not allowed.
 
     References
     ----------
-    Wang (2005), see the module's docstring.
+    .. [1] D. Wang: On ideal binary mask as the computational goal of auditory scene analysis. In Speech Separation by
+       Humans and Machines, Kluwer 2005, chapter 12.
 
     Examples
     --------

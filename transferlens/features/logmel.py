@@ -1,8 +1,18 @@
-"""Waveforms to three-channel log-mel spectrograms, and the cache that holds those of a whole data set.
+"""Three-channel log-mel spectrograms of waveforms, the features of all networks.
 
-The recipe is that of Palanisamy, Singhania and Yao (2020, section 3.1): three log-mel spectrograms of one clip,
-with windows of 25, 50 and 100 ms and hops of 10, 25 and 50 ms, each resized to one width, so that they stack like
-the three colours of an image: short windows resolve time, long ones frequency.
+The recipe is that of [1]_: three log-mel spectrograms of one clip, with windows of 25, 50 and 100 ms and hops of 10,
+25 and 50 ms, are resized to one width and stacked like the three colours of an image. Short windows resolve time, long
+windows resolve frequency.
+
+* `log_mel`: the features of one waveform
+* `FeatureSettings`: all that the features of a clip depend on, checked; the key of a feature cache
+* `FeatureOptions`: the same as options of a command
+* `mel_filters`, `power_spectrum`, `resize`: the steps
+
+References
+----------
+.. [1] K. Palanisamy, D. Singhania, A. Yao: Rethinking CNN models for audio classification. arXiv 2007.11154 (2020),
+   section 3.1.
 """
 
 from __future__ import annotations
@@ -35,7 +45,7 @@ __all__ = [
 ]
 
 FLOOR = 1e-6
-TOGETHER = 64  # frames that are transformed at once: what they need stays in the processor's cache
+FRAMES_AT_ONCE = 64  # so few that their transforms stay in the processor's cache
 LONGEST = 10.0  # window or hop [s]
 WINDOWS = (0.025, 0.05, 0.1)
 HOPS = (0.01, 0.025, 0.05)
@@ -43,10 +53,21 @@ HOPS = (0.01, 0.025, 0.05)
 
 @functools.lru_cache(maxsize=32)
 def mel_filters(sr: int, n_fft: int, n_mels: int, semitones: int = 0) -> scipy.sparse.csr_array:
-    """HTK mel bands from 0 Hz to Nyquist, peak 1 [shape=(n_mels, n_fft // 2 + 1)]; each bin is in two bands at most.
+    """Return triangular HTK mel filters from 0 Hz to Nyquist, with a peak of 1.
 
-    With `semitones` their centre frequencies are divided by ``2 ** (semitones / 12)``: they give the mel bands of the
-    same sound that much higher. Bands that would lie above Nyquist are empty: nothing was recorded there.
+    Parameters
+    ----------
+    sr : int > 0 [Hz]
+    n_fft : int > 0 [samples]
+    n_mels : int > 0
+    semitones : int
+        Divides the centre frequencies by ``2 ** (semitones / 12)``: the filters give the mel bands of the same sound
+        shifted up in pitch. Bands that would lie above Nyquist are empty, as nothing was recorded there.
+
+    Returns
+    -------
+    filters : sparse array [shape=(n_mels, n_fft // 2 + 1), float32]
+        Each frequency is in at most two bands.
     """
     edges = librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=sr / 2, htk=True)
     bins = 2 ** (semitones / 12) * librosa.fft_frequencies(sr=sr, n_fft=n_fft)
@@ -62,7 +83,7 @@ def _hann(length: int) -> np.ndarray:
 
 
 def _frames(y: np.ndarray, *, n_fft: int, win_length: int, hop_length: int) -> np.ndarray:
-    """Centred frames [shape=(t, win_length)]: only the samples under the window, of frames of n_fft samples."""
+    """Return centred frames of n_fft samples, only the samples under the window [shape=(t, win_length)]."""
     start = (n_fft - win_length) // 2
     padded = np.pad(y, n_fft // 2, mode="reflect")[start:]
     n_frames = 1 + (len(y) + 2 * (n_fft // 2) - n_fft) // hop_length
@@ -70,20 +91,30 @@ def _frames(y: np.ndarray, *, n_fft: int, win_length: int, hop_length: int) -> n
 
 
 def power_spectrum(y: np.ndarray, *, n_fft: int, win_length: int, hop_length: int) -> np.ndarray:
-    """Power [shape=(n_fft // 2 + 1, t), float32] of centred, reflect-padded, periodic-Hann frames."""
+    """Return the power of centred, reflect-padded frames under a periodic Hann window.
+
+    Parameters
+    ----------
+    y : ndarray [shape=(n,), float32]
+    n_fft, win_length, hop_length : int > 0 [samples]
+
+    Returns
+    -------
+    power : ndarray [shape=(n_fft // 2 + 1, t), float32]
+    """
     frames = _frames(y, n_fft=n_fft, win_length=win_length, hop_length=hop_length)
     power = np.empty((n_fft // 2 + 1, len(frames)), np.float32)
-    for start in range(0, len(frames), TOGETHER):
-        some = frames[start : start + TOGETHER] * _hann(win_length)
-        # The power spectrum does not depend on where in the frame the window lies, so zeros may follow it. In single
-        # precision the rounding of a loud tone would drown its quiet bands.
-        D = scipy.fft.rfft(some, n=n_fft, axis=1)
-        power[:, start : start + TOGETHER] = (D.real**2 + D.imag**2).T
+    for start in range(0, len(frames), FRAMES_AT_ONCE):
+        windowed = frames[start : start + FRAMES_AT_ONCE] * _hann(win_length)
+        # Zeros may follow the window: power does not depend on where in the frame it lies. In double precision: in
+        # single, the rounding error of a loud tone hides quiet bands.
+        D = scipy.fft.rfft(windowed, n=n_fft, axis=1)
+        power[:, start : start + FRAMES_AT_ONCE] = (D.real**2 + D.imag**2).T
     return power
 
 
 def resize(S: np.ndarray, width: int) -> np.ndarray:
-    """Resize the time axis to `width` frames, bilinearly and with antialiasing, as the paper's code does."""
+    """Resize the time axis of S [shape=(n_mels, t)] to `width` frames, bilinearly with antialiasing."""
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(S, dtype=np.float32))
@@ -106,7 +137,13 @@ def _check_waveform(y: np.ndarray) -> np.ndarray:
 
 
 def samples(seconds: float, sr: int) -> int:
-    # Halves go to the even number, as in the paper's code: 25 ms at 44100 Hz are 1102 samples.
+    """Return a length in samples; halves are rounded to even, as in the paper's code.
+
+    Examples
+    --------
+    >>> samples(0.025, sr=44100)
+    1102
+    """
     return round(seconds * sr)
 
 
@@ -120,21 +157,21 @@ def log_mel(
     n_mels: int = 128,
     width: int = 250,
 ) -> np.ndarray:
-    """Log-mel spectrograms of one clip, a channel a window, resized to one width.
+    """Compute log-mel spectrograms of one clip, one channel per window, resized to one width.
 
-    Each channel is ``log(M + 1e-6)`` with M the power of a centred STFT (reflect padding, periodic Hann) in HTK
-    mel bands of unit peak from 0 Hz to Nyquist, resized in time bilinearly with antialiasing.
+    Each channel is ``log(M + 1e-6)``, where M is the power of a centred STFT (reflect padding, periodic Hann window) in
+    HTK mel bands of unit peak from 0 Hz to Nyquist. It is resized in time bilinearly with antialiasing.
 
     Parameters
     ----------
     y : ndarray [shape=(n,), float]
-        Mono waveform. One shorter than `n_fft` is padded with zeros to that length.
+        Mono waveform. If it is shorter than `n_fft`, zeros are added at its end.
     sr : int > 0 [Hz]
         Sample rate of `y`.
     n_fft : int > 0 [samples], optional
-        Length of the Fourier transform of every channel; by default the longest window.
+        Length of the Fourier transform of all channels; by default that of the longest window.
     windows, hops : sequence of float > 0 [s]
-        A window and a hop length a channel.
+        Window and hop length of each channel.
     n_mels : int > 0
         Number of mel bands.
     width : int > 0 [frames]
@@ -147,12 +184,12 @@ def log_mel(
     Raises
     ------
     ParameterError
-        Where an argument is outside its rule.
+        If an argument has a value that is not allowed.
 
-    References
-    ----------
-    Palanisamy, Singhania, Yao (2020), arXiv 2007.11154, section 3.1. Their code places the bins of an odd `n_fft`
-    (22 050 Hz) 0.05 % too high in frequency; here they stand where the transform has them.
+    Notes
+    -----
+    For an odd `n_fft` (22 050 Hz) the code of Palanisamy, Singhania and Yao (2020) takes the frequencies of the
+    transform 0.05 % too high; here they are exact.
 
     Examples
     --------
@@ -164,7 +201,7 @@ def log_mel(
     y = _check_waveform(y)
     settings = FeatureSettings(sr, n_fft, tuple(windows), tuple(hops), n_mels, width)
     n_fft = settings.n_fft
-    assert n_fft is not None  # the settings have seen to that
+    assert n_fft is not None  # set by FeatureSettings
     y = np.pad(y.astype(np.float32), (0, max(0, n_fft - len(y))))
     channels: dict[tuple[float, float], np.ndarray] = {}
     for window, hop in dict.fromkeys(zip(settings.windows, settings.hops, strict=True)):
@@ -176,17 +213,24 @@ def log_mel(
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """How a clip becomes features: with the clips' content, the key of the feature cache.
+    """All that the features of a clip depend on; with the content of the clips, the key of a feature cache.
 
     Attributes
     ----------
-    sr : int > 0 [Hz]
-    n_fft : int > 0 [samples]; None stands for the longest window
-    windows, hops : tuple of float > 0 [s], one of each a channel
+    sr : int from 1000 to 768 000 [Hz]
+    n_fft : int > 0 [samples]
+        None, when constructed, is replaced by the length of the longest window.
+    windows, hops : tuple of float > 0 [s]
+        Window and hop length of each channel.
     n_mels : int > 0
     width : int > 0 [frames]
     seconds : float > 0 [s] or None
-        Pad with zeros or crop every clip to this length first; None stretches each whole clip to the width.
+        First pad every clip with zeros, or cut it, to this length. None: the whole clip is resized to the width.
+
+    Raises
+    ------
+    ParameterError
+        If a setting has a value that is not allowed.
     """
 
     sr: int
@@ -198,18 +242,26 @@ class FeatureSettings:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        # 1 and 1.0 are one setting, and have one key.
+        # 1 and 1.0 are one setting, and must have one key.
         for name in ("windows", "hops"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         object.__setattr__(self, "seconds", None if self.seconds is None else float(self.seconds))
+        self._check()
+        longest = samples(max(self.windows), self.sr)
+        if self.n_fft is None:
+            object.__setattr__(self, "n_fft", longest)
+        elif self.n_fft < longest:
+            raise ParameterError(f"n_fft={self.n_fft!r} must be at least {longest} samples, the longest window")
+
+    def _check(self) -> None:
         for name, (low, high) in {"sr": (1000, 768_000), "n_mels": (1, 4096), "width": (1, 100_000)}.items():
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or not low <= value <= high:
                 raise ParameterError(f"{name}={value!r} must be a whole number from {low} to {high}")
         if not self.windows or len(self.windows) != len(self.hops):
             raise ParameterError(
-                f"windows={_words(self.windows)} and hops={_words(self.hops)} must be of one length, at least 1: "
-                "give a hop for each window"
+                f"windows={_words(self.windows)} and hops={_words(self.hops)} must have the same length, at least 1: "
+                "give one hop per window"
             )
         for name in ("windows", "hops"):
             if not all(1 / self.sr <= value <= LONGEST for value in getattr(self, name)):
@@ -217,45 +269,46 @@ class FeatureSettings:
                     f"{name}={_words(getattr(self, name))} must each be at least one sample and at most {LONGEST:g} s"
                 )
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
-            raise ParameterError(f"seconds={self.seconds!r} must be greater than 0")
-        longest = samples(max(self.windows), self.sr)
-        if self.n_fft is None:
-            object.__setattr__(self, "n_fft", longest)
-        elif self.n_fft < longest:
-            raise ParameterError(f"n_fft={self.n_fft!r} must hold the longest window: at least {longest} samples")
+            raise ParameterError(f"seconds={self.seconds!r} must be greater than 0 and finite")
 
     def compute(self, y: np.ndarray) -> np.ndarray:
-        """Features of one waveform at the rate `sr`: [shape=(len(windows), n_mels, width), float32]."""
+        """Return the features of one waveform at the rate `sr` [shape=(len(windows), n_mels, width), float32]."""
         if self.seconds is not None:
             y = librosa.util.fix_length(y, size=max(1, samples(self.seconds, self.sr)))
-        keep = ("sr", "n_fft", "windows", "hops", "n_mels", "width")
-        return log_mel(y, **{name: getattr(self, name) for name in keep})
+        names = ("sr", "n_fft", "windows", "hops", "n_mels", "width")
+        return log_mel(y, **{name: getattr(self, name) for name in names})
 
     @property
     def mel_frequencies(self) -> np.ndarray:
-        """Centre of each mel band [Hz] [shape=(n_mels,)]."""
+        """Centre frequencies of the mel bands [Hz] [shape=(n_mels,)]."""
         return librosa.mel_frequencies(self.n_mels + 2, fmin=0.0, fmax=self.sr / 2, htk=True)[1:-1]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Shape of one clip's features: (channels, n_mels, width)."""
+        """Shape of the features of one clip, (channels, n_mels, width)."""
         return len(self.windows), self.n_mels, self.width
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureOptions(Fields):
-    """The options of every command that turns clips into features."""
+    """The options of every command that computes features."""
 
     windows: tuple[float, ...] = WINDOWS
     """Window length of each channel [s]; a single one is used for all three channels."""
     hops: tuple[float, ...] = HOPS
     """Hop length of each channel [s]; a single one is used for all three channels."""
     fit: Literal["stretch", "pad"] = "stretch"
-    """stretch: each whole clip to the width (the paper). pad: silence added or a cut to the data set's length first."""
+    """stretch: resize each whole clip to the width (the paper); pad: first pad or cut it to the data set's length."""
 
     def settings(self, dataset: DataSet) -> FeatureSettings:
-        """The settings that these options mean for one data set."""
-        windows, hops = (each * 3 if len(each) == 1 else each for each in (self.windows, self.hops))
+        """Return the settings for one data set.
+
+        Raises
+        ------
+        ParameterError
+            If an option has a value that is not allowed.
+        """
+        windows, hops = (lengths * 3 if len(lengths) == 1 else lengths for lengths in (self.windows, self.hops))
         if len(windows) != 3:
             raise ParameterError(
                 f"windows={_words(self.windows)} must be 3 lengths, or 1 for all: the networks take 3 channels"

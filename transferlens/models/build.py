@@ -1,4 +1,13 @@
-"""Build the network of a transfer plan, and count what it costs."""
+"""Build the network of a transfer plan, and measure what it costs.
+
+* `check`: raise if a name is not a backbone
+* `build`: the network of a plan, pretrained as the plan says
+* `skeleton`: the same, entirely randomly initialised
+* `imagenet_state`: the ImageNet weights of a backbone
+* `block_table`, `cost`: parameters and multiply-adds of the blocks of a backbone, and of the network of a plan
+
+Importing this module does not import torch; its functions do.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transferlens.util.errors import CheckpointError, ParameterError
+from transferlens.util.errors import ParameterError
 
 if TYPE_CHECKING:
     from transferlens.models.network import Anatomy, Network
@@ -26,17 +35,19 @@ class BlockRow:
     block : int in 0..4
         0 is the stem.
     modules : tuple of str
-        timm's names of what it is made of.
-    channels, stride : int
+        timm's names of its modules.
+    channels : int
         Of its output.
-    size : tuple of 2 int [pixels]
+    stride : int [pixels of the input]
+        Distance of neighbouring cells in its output.
+    size : tuple of 2 int [cells]
         Height and width of its output.
     parameters : int
-        Trainable numbers in it.
+        Number of trainable parameters.
     multiply_adds : int
         Of its convolutions and linear layers, for one input.
     share : float in [0, 1]
-        Of the multiply-adds of the blocks measured.
+        Its part of the multiply-adds of all blocks measured.
     """
 
     block: int
@@ -50,12 +61,12 @@ class BlockRow:
 
 
 def check(name: str) -> None:
-    """Refuse a name that is no backbone, before anything is loaded for it.
+    """Raise if `name` is not a backbone; loads no weights.
 
     Raises
     ------
     ParameterError
-        If timm does not know the name, or the model has no four stages.
+        If timm does not know the name, or the model does not have four spatial stages.
     """
     from transferlens.models.network import anatomy
 
@@ -63,23 +74,23 @@ def check(name: str) -> None:
 
 
 def build(name: str, *, n_classes: int, plan: TransferPlan, weights: str | Path = "auto", seed: int = 0) -> Network:
-    """Build the network of a transfer plan: ImageNet weights where the plan has them, fresh ones elsewhere.
+    """Build the network of a transfer plan, with ImageNet weights in the blocks that the plan starts from them.
 
-    A fresh tensor depends on `name`, `n_classes` and `seed` alone, never on the plan; only the head also
-    depends on the width it stands on. Torch's global generator is left as it was.
+    All other tensors are randomly initialised. They depend on `name`, `n_classes` and `seed` alone, not on the plan,
+    except that the head depends on its number of inputs. Torch's global generator keeps its state.
 
     Parameters
     ----------
     name : str
         timm's name of a convolutional model, such as ``densenet201`` or ``resnet50.a1_in1k``.
     n_classes : int > 0
-        Width of the output.
+        Number of outputs.
     plan : TransferPlan
-        What is pretrained, frozen and cut.
+        Which blocks are pretrained, frozen and cut.
     weights : str or Path
-        A weights file, or "auto" (see `imagenet_state`). Not looked at where the plan pretrains nothing.
+        A weights file, or "auto" (see `imagenet_state`). Ignored if the plan pretrains no block.
     seed : int >= 0
-        Of the fresh tensors.
+        Of the random initialisation.
 
     Returns
     -------
@@ -89,9 +100,9 @@ def build(name: str, *, n_classes: int, plan: TransferPlan, weights: str | Path 
     Raises
     ------
     ParameterError
-        If an argument is outside its rule, or the model has no four stages.
+        If an argument has a value that is not allowed, or the model does not have four spatial stages.
     CheckpointError
-        If weights are needed and cannot be had, or are another network's.
+        If weights are needed and are not available, cannot be read, or belong to another network.
 
     Examples
     --------
@@ -100,24 +111,24 @@ def build(name: str, *, n_classes: int, plan: TransferPlan, weights: str | Path 
     >>> net.head
     Linear(in_features=128, out_features=10, bias=True)
     """
-    # Weights first: what is most often missing is refused before anything is built.
-    found = None if plan.pretrained_through is None else imagenet_state(name, weights)
+    # Weights first: an error about them comes before the time that building takes.
+    pretrained = None if plan.pretrained_through is None else imagenet_state(name, weights)
     network = skeleton(name, n_classes=n_classes, plan=plan, seed=seed)
-    if found is not None:
-        network.load_pretrained(found.state)
+    if pretrained is not None:
+        network.load_pretrained(pretrained.state)
     return network
 
 
 def skeleton(name: str, *, n_classes: int, plan: TransferPlan, seed: int = 0) -> Network:
-    """Build the network of a plan with all tensors fresh: to be pretrained by `build`, or to load a run into.
+    """Build the network of a transfer plan entirely randomly initialised, whatever the plan pretrains.
 
-    Parameters and errors are those of `build`; no weights are looked for.
+    Parameters and errors are those of `build`; no weights are needed.
     """
     from transferlens.models.network import Network, anatomy, create, seeded
 
-    for word, value, least in (("n_classes", n_classes, 1), ("seed", seed, 0)):
+    for argument, value, least in (("n_classes", n_classes, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
-            raise ParameterError(f"{word}={value!r} must be an integer of at least {least}")
+            raise ParameterError(f"{argument}={value!r} must be an integer of at least {least}")
     parts = anatomy(name)
     with seeded(name, "backbone", seed):
         backbone = create(name)
@@ -126,46 +137,39 @@ def skeleton(name: str, *, n_classes: int, plan: TransferPlan, seed: int = 0) ->
 
 
 def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | None = None) -> Weights:
-    """Find ImageNet weights for timm's model `name`: see `transferlens.weights.imagenet_state`.
+    """Find ImageNet weights for timm's model `name`: see `transferlens.models.weights.imagenet_state`."""
+    from transferlens.models import weights as sources
 
-    Raises
-    ------
-    CheckpointError
-        Also where `sha256` is given and the weights found have another one.
-    """
-    from transferlens.models.weights import imagenet_state as find
-
-    found = find(name, weights)
-    if sha256 not in (None, found.sha256):
-        raise CheckpointError(
-            f"{found.source} holds ImageNet weights with sha256 {found.sha256[:12]}, and the run started from "
-            f"{sha256[:12]}: give the weights that it was trained from"
-        )
-    return found
+    return sources.imagenet_state(name, weights, sha256=sha256)
 
 
 @functools.lru_cache(maxsize=32)
 def block_table(name: str, *, input_size: tuple[int, int] = (128, 250), through: int = 4) -> tuple[BlockRow, ...]:
-    """Measure the blocks of a backbone.
+    """Measure the size and cost of each block of a backbone.
 
     Parameters
     ----------
     name : str
         timm's name of a convolutional model.
     input_size : tuple of int > 0 [pixels]
-        Height and width of the input that multiply-adds are counted for.
+        Height and width of the input.
     through : int in 0..4
         The last block that is measured.
 
     Returns
     -------
     tuple of BlockRow
-        The stem first; the head is not counted.
+        The stem first; the head is not included.
 
     Raises
     ------
     ParameterError
-        If timm does not know the name, the model has no four stages, or the input is too small for it.
+        If timm does not know the name, the model does not have four spatial stages, or the input is too small for it.
+
+    Examples
+    --------
+    >>> [row.channels for row in block_table("resnet18")]
+    [64, 64, 128, 256, 512]
     """
     from transferlens.models.network import anatomy, measure
 
@@ -188,12 +192,14 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250), through:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the network of a plan costs.
+    """The cost of the network of a plan.
 
     Attributes
     ----------
-    parameters, trainable_parameters : int
-        Numbers in the blocks kept and in the head, and those of them that are trained.
+    parameters : int
+        Of the kept blocks and the head.
+    trainable_parameters : int
+        Those that are not frozen.
     multiply_adds : int
         Of the convolutions and linear layers, for one input.
     """
@@ -204,7 +210,10 @@ class Cost:
 
 
 def cost(name: str, *, n_classes: int, plan: TransferPlan, input_size: tuple[int, int] = (128, 250)) -> Cost:
-    """Count what the network of a plan costs; arguments are those of `build` and `block_table`, errors the latter's."""
+    """Return the cost of the network of a plan.
+
+    `name`, `n_classes` and `plan` are as for `build`, `input_size` and errors as for `block_table`.
+    """
     rows = block_table(name, input_size=input_size, through=plan.truncate_after)
     width = rows[-1].channels
     head = (width + 1) * n_classes
@@ -216,7 +225,7 @@ def cost(name: str, *, n_classes: int, plan: TransferPlan, input_size: tuple[int
 
 
 def _condense(parts: Anatomy, number: int) -> tuple[str, ...]:
-    """Name a block's modules by the outermost containers that lie in it wholly."""
+    """Return the modules of a block, replaced by the outermost containers that lie entirely in it."""
     others = [name for i, names in enumerate(parts.blocks) if i != number for name in names]
     short: dict[str, None] = {}
     for name in parts.blocks[number]:

@@ -1,4 +1,4 @@
-"""Where networks are computed, and in batches of which size."""
+"""The device on which networks are computed, and the batch size of passes without training."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from transferlens.util.lazy import torch
 
 __all__ = ["PASS_SIZE", "pick_device"]
 
-# Clips in one batch where nothing is learned: evaluation, normalisation statistics, frozen blocks.
-PASS_SIZE = 64
+PASS_SIZE = 64  # clips per batch in evaluation, normalisation statistics and frozen blocks
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device named, or for "auto" the best there is: cuda, mps, cpu.
+    """Return the device `name`, or for "auto" the first available of cuda, mps and cpu.
 
     Raises
     ------
     ParameterError
-        Where the name is none of torch's, or this machine has no such device.
+        If torch does not know the name, or the device is not available on this machine.
+
+    Examples
+    --------
+    >>> pick_device("cpu")
+    device(type='cpu')
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -25,5 +29,5 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        raise ParameterError(f"device={name!r} is not to be had here; use auto, cpu, cuda, cuda:N or mps") from error
+        raise ParameterError(f"device={name!r} is not available here; use auto, cpu, cuda, cuda:N or mps") from error
     return device

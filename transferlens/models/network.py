@@ -1,13 +1,11 @@
 """A timm model as a chain of five blocks and one linear head.
 
-Kept apart from `transferlens.backbones` because a class that derives from ``torch.nn.Module`` loads torch as
-its module is imported; import this one inside the function that needs it.
+How the blocks are found: timm lists the module at which each level of resolution ends (``model.feature_info``). A
+forward pass records which modules ``forward_features`` calls, in order. The last four levels end Blocks 1 to 4; modules
+that downsample after a level begin the next block, modules after the last level belong to Block 4, and those before
+Block 1 are the stem, Block 0. Run one after the other, the modules must return what ``forward_features`` returns.
 
-How the blocks are found: timm tells where each level of resolution ends (``model.feature_info``). A forward
-pass records which modules ``forward_features`` calls, and in what order; the last four levels end Block 1..4.
-What downsamples after a level opens the next block; what follows the last level belongs to Block 4; what
-comes before Block 1 is the stem, Block 0. The modules are then run in a row and must give what
-``forward_features`` gives.
+Importing this module imports torch, which takes seconds: import it inside the function that needs it.
 """
 
 from __future__ import annotations
@@ -38,18 +36,20 @@ PROBE_SIZE = (128, 128)  # height and width [pixels] of the one input that finds
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Where the blocks of a backbone are.
+    """The blocks of a backbone.
 
     Attributes
     ----------
     name : str
         timm's name of the model.
     blocks : tuple of 5 tuples of str
-        The modules of each block in the order they run, by timm's names.
-    channels, strides : tuple of 5 int
-        Of each block's output, the stride against the input [pixels].
+        timm's names of the modules of each block, in the order in which they run.
+    channels : tuple of 5 int
+        Channels of each block's output.
+    strides : tuple of 5 int [pixels of the input]
+        Distance of neighbouring cells in each block's output.
     shapes : dict of str to torch.Size
-        The parameters and buffers of all blocks.
+        Shapes of the parameters and buffers of all blocks, by timm's names.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class _Step:
-    """One module that ``forward_features`` called, and the shape of what it returned."""
+    """One module that ``forward_features`` called, and the shape of its output."""
 
     module: str
     shape: tuple[int, ...]
@@ -73,17 +73,16 @@ class _Level:
 
     first: int
     last: int
-    channels: int
     stride: int
 
 
 def create(name: str) -> nn.Module:
-    """Return timm's model `name`, randomly initialised from torch's global generator, without a classifier.
+    """Return timm's model `name` without a classifier, randomly initialised by torch's global generator.
 
     Raises
     ------
     ParameterError
-        If timm has no model or no pretrained tag of that name; the nearest names are given.
+        If timm has no model or pretrained tag of this name; the message lists the nearest names.
     """
     base, _, tag = name.partition(".")
     known = timm.list_pretrained(f"{base}.*") if tag else timm.list_models()
@@ -96,7 +95,7 @@ def create(name: str) -> nn.Module:
 
 @contextlib.contextmanager
 def seeded(*words: Any) -> Iterator[None]:
-    """Seed torch's CPU generator by `words`, and give it back as it was."""
+    """Seed torch's CPU generator by `words` in a ``with`` block, and restore its state afterwards."""
     digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would reseed the caller's GPUs too.
@@ -106,12 +105,12 @@ def seeded(*words: Any) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=32)
 def anatomy(name: str) -> Anatomy:
-    """Find the blocks of timm's model `name`, without disturbing torch's global generator.
+    """Find the blocks of timm's model `name`; torch's global generator keeps its state.
 
     Raises
     ------
     ParameterError
-        If timm does not know the name, or the model is no chain with four levels of resolution.
+        If timm does not know the name, or the model is not a chain with four levels of resolution.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         model = create(name).eval()
@@ -126,11 +125,11 @@ def anatomy(name: str) -> Anatomy:
 
 
 class _NotAChain(Exception):
-    """Why a model has no five blocks."""
+    """The reason why a model cannot be cut into five blocks."""
 
 
 def _dissect(name: str, model: nn.Module) -> Anatomy:
-    """Cut the chain of `model` at the ends of its last four levels."""
+    """Cut the chain of modules after the stem and after each of the last four levels."""
     atoms = dict(_atoms(model))
     x = torch.randn(1, 3, *PROBE_SIZE, generator=torch.Generator().manual_seed(0))
     steps, output = _trace(model, atoms, x)
@@ -152,7 +151,7 @@ def _dissect(name: str, model: nn.Module) -> Anatomy:
 
 
 def _atoms(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Name the modules that a chain is made of: the children, those of plain Sequentials in their stead."""
+    """Yield the names and modules of a chain: the children, with plain Sequentials replaced by their children."""
     for name, child in module.named_children():
         if type(child).forward is nn.Sequential.forward:
             yield from _atoms(child, f"{prefix}{name}.")
@@ -161,7 +160,7 @@ def _atoms(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module
 
 
 def _trace(model: nn.Module, atoms: dict[str, nn.Module], x: torch.Tensor) -> tuple[list[_Step], torch.Tensor]:
-    """Record what ``forward_features`` calls; this leaves out classifiers and auxiliary heads."""
+    """Return the modules that ``forward_features`` calls, so no classifier or auxiliary head, and its output."""
     steps: list[_Step] = []
 
     def note(name: str):
@@ -178,7 +177,7 @@ def _trace(model: nn.Module, atoms: dict[str, nn.Module], x: torch.Tensor) -> tu
 
 
 def _verify(steps: list[_Step], atoms: dict[str, nn.Module], x: torch.Tensor, output: torch.Tensor) -> None:
-    """Refuse a model that is more than its modules in a row: skips between them, or functions of its own."""
+    """Raise if a model is more than its modules in a row, as with skip connections or functions between them."""
     if len({step.module for step in steps}) < len(steps):
         raise _NotAChain("it calls a module twice")
     try:
@@ -191,16 +190,16 @@ def _verify(steps: list[_Step], atoms: dict[str, nn.Module], x: torch.Tensor, ou
 
 
 def _levels(model: nn.Module, steps: list[_Step], atoms: dict[str, nn.Module]) -> list[_Level]:
-    """Return the levels of resolution, at least four, each with parameters and NCHW output of its own."""
+    """Return the levels of resolution, at least four, each with its own parameters and NCHW output."""
     levels: list[_Level] = []
     for info in getattr(model, "feature_info", None) or []:
         level = _level(info, steps)
         start = levels[-1].last + 1 if levels else 0
         own = [atoms[step.module] for step in steps[start : level.last + 1]]
-        if not any(True for atom in own for _ in atom.parameters()):
-            continue  # VGG counts its last pooling as a level
+        if not any(list(atom.parameters()) for atom in own):
+            continue  # VGG lists its last pooling as a level
         if levels and levels[-1].stride >= level.stride:
-            levels.pop()  # the deepest at a resolution stands for it
+            levels.pop()  # of two levels at one resolution the deeper one counts
         levels.append(level)
     if len(levels) < 4:
         raise _NotAChain(f"it has {len(levels)} levels of resolution")
@@ -208,19 +207,19 @@ def _levels(model: nn.Module, steps: list[_Step], atoms: dict[str, nn.Module]) -
 
 
 def _level(info: dict, steps: list[_Step]) -> _Level:
-    """Place one entry of ``feature_info`` in the chain."""
+    """Find the steps of one entry of ``feature_info``."""
     module, channels = info["module"], info["num_chs"]
     inside = [i for i, step in enumerate(steps) if f"{step.module}.".startswith(f"{module}.")]
     if not inside:
         raise _NotAChain(f"its level {module} ends inside a module")
     shape = steps[inside[-1]].shape
     if len(shape) != 4 or shape[1] != channels:
-        raise _NotAChain(f"its level {module} gives {shape}, not (batch, {channels}, height, width)")
-    return _Level(inside[0], inside[-1], channels, info["reduction"])
+        raise _NotAChain(f"its level {module} returns {shape}, not (batch, {channels}, height, width)")
+    return _Level(inside[0], inside[-1], info["reduction"])
 
 
 def _stem_end(levels: list[_Level]) -> int:
-    """Return the last step of the stem: the level before Block 1, or what runs before Block 1's module."""
+    """Return the last step of the stem: the end of the level before Block 1's, or the step before Block 1's module."""
     end = levels[-5].last if len(levels) > 4 else levels[-4].first - 1
     if end < 0:
         raise _NotAChain("nothing runs before its first level")
@@ -228,7 +227,7 @@ def _stem_end(levels: list[_Level]) -> int:
 
 
 def _strides(levels: list[_Level], steps: list[_Step], ends: list[int]) -> tuple[int, ...]:
-    """Return each block's stride, timm's where it has one: unpadded convolutions shrink maps further."""
+    """Return the stride of each block: timm's where known, as unpadded convolutions shrink maps by more than that."""
     known = {level.last: level.stride for level in levels}
     last = levels[-1]
     after = round(steps[last.last].shape[2] / steps[ends[-1]].shape[2])
@@ -237,14 +236,27 @@ def _strides(levels: list[_Level], steps: list[_Step], ends: list[int]) -> tuple
 
 
 def chain(model: nn.Module, blocks: Iterable[Iterable[str]]) -> tuple[nn.Sequential, ...]:
-    """Return the blocks of `model` as modules that can be called."""
+    """Return the blocks of `model`, given by the names of their modules, as modules that can be called."""
     return tuple(nn.Sequential(*map(model.get_submodule, names)) for names in blocks)
 
 
 def measure(
     parts: Anatomy, input_size: tuple[int, int], *, through: int
 ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """Measure the blocks 0 to `through`: parameters, and for one input multiply-adds and output's height and width.
+    """Measure the blocks 0 to `through` for one input of `input_size`.
+
+    Parameters
+    ----------
+    parts : Anatomy
+    input_size : tuple of int > 0 [pixels]
+        Height and width.
+    through : int in 0..4
+
+    Returns
+    -------
+    parameters, multiply_adds : list of int
+    sizes : list of tuple of 2 int [cells]
+        Height and width of each block's output.
 
     Raises
     ------
@@ -253,8 +265,8 @@ def measure(
     """
     height, width = input_size
     if not (0 < height <= LARGEST and 0 < width <= LARGEST):
-        raise ParameterError(f"input_size={height}x{width} must be 1 to {LARGEST} pixels each way")
-    with torch.device("meta"):  # shapes are all that is needed
+        raise ParameterError(f"input_size={height}x{width} must be from 1 to {LARGEST} pixels high and wide")
+    with torch.device("meta"):  # only shapes are needed
         blocks = chain(create(parts.name).eval(), parts.blocks[: through + 1])
         x = torch.empty(1, 3, height, width)
     counts, sizes = [0] * len(blocks), []
@@ -270,10 +282,10 @@ def measure(
 
 @contextlib.contextmanager
 def _counting(block: nn.Module, counts: list[int], number: int) -> Iterator[None]:
-    """Add to ``counts[number]`` what the convolutions and linear layers of `block` multiply."""
+    """Add to ``counts[number]`` the multiply-adds of the convolutions and linear layers of `block`."""
 
     def count(module: nn.Conv2d | nn.Linear, args: Any, out: torch.Tensor) -> None:
-        # Each weight of an output channel (the first axis) is used once for each number that channel gives.
+        # Each weight of an output channel (first axis) is used once for every number that the channel outputs.
         counts[number] += out.numel() * module.weight[0].numel()
 
     layers = (nn.Conv2d, nn.Linear)
@@ -288,33 +300,30 @@ def _counting(block: nn.Module, counts: list[int], number: int) -> Iterator[None
 class Network(nn.Module):
     """A backbone cut after one of its blocks, global average pooling, and a linear head.
 
-    Nothing else stands between the cut and the head, whatever the architecture. MobileNetV3's last
-    convolution and ConvNeXt's last normalisation work on pooled features: they belong to timm's head and are
-    left out.
+    Nothing else is between the last block and the head, in any architecture. The last convolution of MobileNetV3 and
+    the last normalisation of ConvNeXt work on pooled features: they are part of timm's head and are left out.
 
     Parameters
     ----------
     backbone : nn.Module
-        timm's model; the modules that are cut are deleted from it, so its own ``forward`` no longer works.
+        timm's model. The modules that are cut are deleted from it, so that its own ``forward`` no longer works.
     parts : Anatomy
         Its blocks.
     n_classes : int > 0
-        Width of the output.
     plan : TransferPlan
         Where to cut and what to freeze.
 
     Attributes
     ----------
     backbone : nn.Module
-        What is kept; its parameters have timm's names.
+        The kept modules, under timm's names.
     head : nn.Linear
         The classifier.
     blocks : tuple of nn.Sequential
-        The kept blocks: the modules of `backbone` again, not registered a second time.
+        The kept blocks: the modules of `backbone`, not registered a second time.
     width : int
         Channels of the last kept block.
     plan : TransferPlan
-        As given.
     """
 
     def __init__(self, backbone: nn.Module, parts: Anatomy, *, n_classes: int, plan: TransferPlan) -> None:
@@ -335,7 +344,7 @@ class Network(nn.Module):
         return [block for block in self.plan.blocks if self.plan.is_frozen(block)]
 
     def train(self, mode: bool = True) -> Network:
-        """Set training mode, except in frozen blocks whose BatchNorm statistics are to stand still."""
+        """Set training mode, except for frozen blocks whose BatchNorm statistics are fixed."""
         super().train(mode)
         if self.plan.bn == "fixed":
             for block in self._frozen():
@@ -343,7 +352,7 @@ class Network(nn.Module):
         return self
 
     def load_pretrained(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Copy into the blocks that the plan has pretrained their tensors in `state`, under timm's names."""
+        """Copy the tensors of `state`, under timm's names, into the blocks that the plan starts from ImageNet."""
         with torch.no_grad():
             for name, tensor in self.backbone.state_dict().items():
                 if self.plan.is_pretrained(self.block_of(f"backbone.{name}")):
@@ -355,9 +364,9 @@ class Network(nn.Module):
         Parameters
         ----------
         x : torch.Tensor [shape=(batch, channels, height, width)]
-            The network's input, or for ``start > 0`` the output of block ``start - 1``.
+            The input of the network, or for ``start > 0`` the output of block ``start - 1``.
         start, through : int
-            Blocks; by default the stem and the last block kept. Nothing runs if `start` is ``through + 1``.
+            By default the stem and the last block kept. If `start` is ``through + 1``, `x` is returned.
 
         Returns
         -------
@@ -367,26 +376,26 @@ class Network(nn.Module):
         Raises
         ------
         ParameterError
-            If the network has no such blocks.
+            If the network does not have these blocks.
         """
         last = len(self.blocks) - 1 if through is None else through
         if not 0 <= start <= last + 1 <= len(self.blocks):
-            raise ParameterError(f"start={start}, through={last} must be in order, within 0..{len(self.blocks) - 1}")
+            raise ParameterError(f"start={start}, through={last} must be in order, from 0 to {len(self.blocks) - 1}")
         for block in self.blocks[start : last + 1]:
             x = block(x)
         return x
 
     def forward(self, x: torch.Tensor, *, start: int = 0) -> torch.Tensor:
-        """Return the logits [shape=(batch, n_classes)] of inputs, or of what block ``start - 1`` gave."""
+        """Return the logits [shape=(batch, n_classes)] of inputs, or of the outputs of block ``start - 1``."""
         return self.head(self.features(x, start=start).mean(dim=(2, 3)))
 
     def block_of(self, name: str) -> int | Literal["head"]:
-        """Return where a parameter or buffer of this network lives, by its name in ``state_dict()``.
+        """Return the block of a parameter or buffer, or "head", by its name in ``state_dict()``.
 
         Raises
         ------
         ParameterError
-            If the network has no such tensor.
+            If the network has no parameter or buffer of this name.
         """
         root, _, path = name.partition(".")
         if root == "head":
@@ -394,12 +403,12 @@ class Network(nn.Module):
         while path and path not in self._homes:
             path = path.rpartition(".")[0]
         if root != "backbone" or not path:
-            raise ParameterError(f"name={name!r} is no parameter or buffer of this network")
+            raise ParameterError(f"name={name!r} is not a parameter or buffer of this network")
         return self._homes[path]
 
 
 def _prune(module: nn.Module, *, keep: Collection[str], prefix: str = "") -> None:
-    """Delete all that is neither in `keep` nor on the way to it."""
+    """Delete all modules except those in `keep` and their parents."""
     for name, child in list(module.named_children()):
         path = prefix + name
         if path in keep:

@@ -1,7 +1,7 @@
 """The transfer plan: which blocks start pretrained, which stay frozen, and where the backbone is cut.
 
-Three numbers over the blocks of a backbone (0 = stem, 1..4 = Block 1..Block 4) name every experiment of this
-package, so that nothing else in it knows of "freezing experiments" or "fusion experiments":
+Every experiment is three numbers over the blocks of a backbone (0 = stem, 1..4 = Block 1..Block 4). No other module
+distinguishes "freezing experiments" from "fusion experiments".
 
 ==============================  ==================  ==============  ==============
 experiment                      pretrained_through  frozen_through  truncate_after
@@ -14,7 +14,8 @@ truncation at k                 4                   none            k
 linear probe of Block k         4                   k               k
 ==============================  ==================  ==============  ==============
 
-``through`` includes the block it names; ``truncate_after`` keeps the block it names and cuts what follows.
+``through`` includes the block that it names; ``truncate_after`` keeps the block that it names and cuts those that
+follow.
 """
 
 from __future__ import annotations
@@ -37,24 +38,24 @@ LAST = BLOCKS[-1]
 
 @dataclass(frozen=True)
 class TransferPlan:
-    """What is taken from ImageNet, what is held fixed and what is cut away.
+    """Which blocks start from ImageNet weights, which are frozen, and where the network is cut.
 
     Parameters
     ----------
     pretrained_through : int in 0..4 or None
-        Blocks 0 to this one start from ImageNet weights. A block beyond it is wholly fresh, its normalisation
+        Blocks 0 to this one start from ImageNet weights; later blocks are entirely randomly initialised, normalisation
         layers too. None: train from scratch.
     frozen_through : int in 0..truncate_after or None
-        Blocks 0 to this one are not trained. None: all blocks are.
+        Blocks 0 to this one are not trained. None: all blocks are trained.
     truncate_after : int in 1..4
-        The last block kept; the head stands right behind it.
+        The last block that is kept; the head follows it directly.
     bn : {"fixed", "updating"}
-        Whether the BatchNorm statistics of frozen blocks stand still too, or follow the new data.
+        Whether the BatchNorm statistics of frozen blocks are frozen too, or are updated by the new data.
 
     Raises
     ------
     ParameterError
-        If a number is outside its rule, or more is frozen than is kept.
+        If a value is not allowed, or a block that is cut would be frozen.
 
     Examples
     --------
@@ -82,8 +83,8 @@ class TransferPlan:
             raise ParameterError(f"bn={self.bn!r} must be 'fixed' or 'updating'")
         if self.pretrained_through is not None and self.truncate_after < self.pretrained_through < LAST:
             _warn_once(
-                f"pretrained_through={self.pretrained_through} with truncate_after={self.truncate_after}: what is cut "
-                f"cannot be pretrained; this is the same as pretrained_through={LAST}, all that is kept"
+                f"pretrained_through={self.pretrained_through} with truncate_after={self.truncate_after}: a block that "
+                f"is cut cannot be pretrained; this is the same as pretrained_through={LAST}"
             )
         self._check_frozen()
 
@@ -96,17 +97,12 @@ class TransferPlan:
                 f"frozen_through={frozen} must not exceed truncate_after={self.truncate_after}: "
                 "a block that is cut cannot be frozen"
             )
-        if (pretrained is None or frozen > pretrained) and frozen < self.truncate_after:  # else a control for certain
+        # No warning where all that is kept is frozen: the linear probe of a random network is a control on purpose.
+        if (pretrained is None or frozen > pretrained) and frozen < self.truncate_after:
             _warn_once(
                 f"frozen_through={frozen} with pretrained_through={block_text(pretrained)}: the blocks between "
                 "are frozen at random weights (meant for a random-features control)"
             )
-
-    @property
-    def title(self) -> str:
-        """What figures call it: "pretrained" and "from scratch" the plainest two, `words` the others."""
-        plain = {TransferPlan.finetune(): "pretrained", TransferPlan.scratch(): "from scratch"}
-        return plain.get(self.canonical(), self.words)
 
     @classmethod
     def finetune(cls) -> TransferPlan:
@@ -125,12 +121,12 @@ class TransferPlan:
 
     @classmethod
     def freeze(cls, k: int, *, bn: Literal["fixed", "updating"] = "fixed") -> TransferPlan:
-        """Start all blocks from ImageNet and hold those through `k` fixed."""
+        """Start all blocks from ImageNet and freeze those through `k`."""
         return cls(frozen_through=k, bn=bn)
 
     @classmethod
     def truncate(cls, k: int) -> TransferPlan:
-        """Start from ImageNet and cut what follows block `k`."""
+        """Start from ImageNet and cut the blocks after `k`."""
         return cls(truncate_after=k)
 
     @classmethod
@@ -140,12 +136,12 @@ class TransferPlan:
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """The blocks that are kept, the stem first."""
+        """The blocks that are kept, stem first."""
         return BLOCKS[: self.truncate_after + 1]
 
     @property
     def words(self) -> str:
-        """How run ids spell the plan, such as ``p4-none-4``: equal for plans that are the same experiment."""
+        """The plan in run ids, such as ``p4-none-4``; equal for plans that are the same experiment."""
         plan = self.canonical()
         numbers = (plan.pretrained_through, plan.frozen_through, plan.truncate_after)
         return "p" + "-".join(map(block_text, numbers)) + ("-updating" if plan.bn == "updating" else "")
@@ -154,25 +150,27 @@ class TransferPlan:
         return self.words
 
     @property
-    def _all_kept_is_pretrained(self) -> bool:
-        return self.pretrained_through is not None and self.pretrained_through >= self.truncate_after
+    def title(self) -> str:
+        """The plan in figures: "pretrained", "from scratch", or else `words`."""
+        titles = {TransferPlan.finetune(): "pretrained", TransferPlan.scratch(): "from scratch"}
+        return titles.get(self.canonical(), self.words)
 
     def canonical(self) -> TransferPlan:
-        """Return the one plan that stands for all plans that are the same experiment.
+        """Return the plan that represents all plans that are the same experiment.
 
-        Where all that is kept is pretrained, ``pretrained_through`` is 4; where nothing is frozen, ``bn`` is
-        "fixed".
+        If all kept blocks are pretrained, its `pretrained_through` is 4; if no block is frozen, its `bn` is "fixed".
         """
-        pretrained = LAST if self._all_kept_is_pretrained else self.pretrained_through
+        through = self.pretrained_through
+        pretrained = LAST if through is not None and through >= self.truncate_after else through
         bn = "fixed" if self.frozen_through is None else self.bn
         return replace(self, pretrained_through=pretrained, bn=bn)
 
     def is_pretrained(self, block: int | Literal["head"]) -> bool:
-        """Whether `block` is kept and starts from ImageNet weights; the head never does."""
+        """Return whether `block` is kept and starts from ImageNet weights; the head never does."""
         return block != "head" and self._reaches(self.pretrained_through, block)
 
     def is_frozen(self, block: int) -> bool:
-        """Whether `block` is kept and not trained."""
+        """Return whether `block` is kept and not trained."""
         return self._reaches(self.frozen_through, block)
 
     def _reaches(self, through: int | None, block: int) -> bool:
@@ -181,7 +179,7 @@ class TransferPlan:
 
 
 def _block_number(name: str, value: Any, *, choices: tuple[int, ...], optional: bool = False) -> int:
-    """Return `value` as a plain int (HDF5 hands out NumPy's); `optional` says that none would do as well."""
+    """Return `value` as an int (HDF5 gives NumPy's); `optional` adds to the error that none is allowed too."""
     try:
         number = -1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -193,11 +191,11 @@ def _block_number(name: str, value: Any, *, choices: tuple[int, ...], optional: 
     return number
 
 
-@functools.cache  # plans are made again and again, each copy of one need not repeat what its first said
+@functools.cache  # plans are constructed often; the same warning is given once
 def _warn_once(message: str) -> None:
     log.warning(message)
 
 
 def block_text(number: int | None) -> str:
-    """A block's number, or none, as options and tables spell it."""
+    """Return a block number, or none, as text for options and tables."""
     return "none" if number is None else str(number)

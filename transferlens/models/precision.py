@@ -1,7 +1,11 @@
-"""bf16 mixed precision: where it is computed rightly, and fast.
+"""bf16 mixed precision, where it is correct and fast.
 
-Two defects of oneDNN, which torch computes bf16 convolutions with on CPUs, are kept away from users here: wrong numbers
-for maps one column wide, and slow gradients of depthwise convolutions (``benchmarks/depthwise.py`` has the ratio).
+On CPUs torch computes bf16 convolutions by oneDNN. This module avoids two defects of it: wrong numbers for maps one
+column wide, and slow gradients of depthwise convolutions (``benchmarks/depthwise.py`` measures the ratio).
+
+* `choose`: the precision for a device and a network
+* `check`: raise if a precision is known to give wrong numbers
+* `autocast`: compute in a precision
 """
 
 from __future__ import annotations
@@ -23,22 +27,23 @@ __all__ = ["autocast", "check", "choose"]
 def choose(
     precision: str, device: torch.device, *, backbone: str, input_size: tuple[int, int], through: int = BLOCKS[-1]
 ) -> str:
-    """Choose bf16 or fp32: for auto, bf16 only where the hardware computes in it, and correctly.
+    """Return "bf16" or "fp32"; "auto" gives bf16 only where the hardware computes in it, and correctly.
 
     Parameters
     ----------
-    precision : "auto", "bf16" or "fp32"
+    precision : {"auto", "bf16", "fp32"}
     device : torch.device
     backbone : str
-        timm's name.
-    input_size : tuple of int [height, width]
-    through : int
+        timm's name of the model.
+    input_size : tuple of int > 0 [pixels]
+        Height and width.
+    through : int in 0..4
         The last block that is computed.
 
     Raises
     ------
     ParameterError
-        Where bf16 is asked for and is known to be computed wrongly.
+        If `precision` is "bf16" and is known to give wrong numbers here.
     """
     if precision != "auto":
         check(precision, device, backbone=backbone, input_size=input_size, through=through)
@@ -53,28 +58,28 @@ def choose(
 def check(
     precision: str, device: torch.device, *, backbone: str, input_size: tuple[int, int], through: int = BLOCKS[-1]
 ) -> None:
-    """Raise if a precision is known to be computed wrongly; parameters as for `choose`.
+    """Raise if `precision` is known to give wrong numbers here; parameters as for `choose`.
 
     Raises
     ------
     ParameterError
-        Naming what makes it wrong, and the remedy.
+        If bf16 is wrong on this processor for this network and width; the message says what to do.
     """
     if precision == "bf16" and device.type == "cpu" and _computed_wrongly(backbone, input_size, through):
         raise ParameterError(
-            f"precision='bf16' with width={input_size[1]}: the last maps of {backbone} are one column "
-            "wide then, which this processor computes wrongly in bf16; use fp32, or a larger width"
+            f"precision='bf16' with width={input_size[1]}: the last maps of {backbone} are then one column "
+            "wide, which this processor computes incorrectly in bf16; use fp32, or a larger width"
         )
 
 
 def _bf16_features() -> set[str]:
-    """What the processor has for bf16: avx512_bf16, amx_bf16, bf16 (Arm); older releases of torch do not tell."""
+    """Return the bf16 instruction sets of the processor (avx512_bf16, amx_bf16, Arm's bf16); none if torch is old."""
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return {name for name, on in capabilities.items() if on and "bf16" in name}
 
 
 def _computed_wrongly(backbone: str, input_size: tuple[int, int], through: int) -> bool:
-    """Whether kernels read beyond a map: AMX ones do in strided convolutions to one column (oneDNN of torch 2.15)."""
+    """Return whether a kernel reads beyond a map, as AMX's strided convolutions to one column do (torch 2.15)."""
     if "amx_bf16" not in _bf16_features():
         return False
     return block_table(backbone, input_size=input_size, through=through)[-1].size[1] < 2
@@ -82,7 +87,7 @@ def _computed_wrongly(backbone: str, input_size: tuple[int, int], through: int) 
 
 @contextlib.contextmanager
 def autocast(device: torch.device, precision: str) -> Iterator[None]:
-    """Compute in `precision` on the device; on CPUs, the gradients of bf16 depthwise convolutions in fp32."""
+    """Compute a ``with`` block in `precision`; on CPUs the gradients of bf16 depthwise convolutions are in fp32."""
     bf16 = precision == "bf16"
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16))
@@ -92,7 +97,7 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
 
 
 class _DepthwiseGradients(TorchFunctionMode):
-    """Takes depthwise convolutions through `_Depthwise`, whichever module calls them."""
+    """Replaces depthwise convolutions by `_Depthwise`, whichever module calls them."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         return (_conv2d if func is torch.conv2d else func)(*args, **(kwargs or {}))
@@ -110,12 +115,12 @@ def _conv2d(
     depthwise = groups > 1 and weight.shape[1] == 1 and input.dim() == 4
     if not depthwise or isinstance(padding, str):
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    pairs = ([each, each] if isinstance(each, int) else list(each) for each in (stride, padding, dilation))
+    pairs = ([size, size] if isinstance(size, int) else list(size) for size in (stride, padding, dilation))
     return _Depthwise.apply(input, weight, bias, *pairs, groups)
 
 
 class _Depthwise(torch.autograd.Function):
-    """Forward in bf16; backward in fp32, many times as fast where strides or kernels are large, and more exact."""
+    """Computes forward in bf16 and backward in fp32: much faster for large strides or kernels, and more exact."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, stride, padding, dilation, groups):

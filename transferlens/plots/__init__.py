@@ -1,1 +1,1 @@
-"""Arrays to Axes. Alone in importing matplotlib and seaborn."""
+"""Figures from arrays. Only this folder imports matplotlib and seaborn."""

@@ -1,8 +1,19 @@
-"""Accuracies, intervals and curves on Axes."""
+"""Accuracies, intervals and curves on Axes.
+
+Accuracies and similarities are given as fractions; accuracies are drawn in per cent. A mean has its 95 % interval
+(`measures.stats`), except the mean of a single value. Every function draws on `ax`, by default the Axes of a new
+figure, and returns it; `palette` gives each name its colour, by default that of `style.colours`.
+
+* `points_and_means`, `band`, `changes`, `accuracy_against`, `heat_map`: accuracies of arms, and differences of them
+* `against_size`, `stacked_bars`, `reliability_diagram`: ensembles
+* `learning_curves`: training
+* `similarity_map`: two networks, block by block
+* `intervals`, `stages`: scores of attributions
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +40,18 @@ __all__ = [
     "stages",
 ]
 
+HELDOUT = "held-out accuracy [%]"
+
+
+def _distinct(names: Iterable[str]) -> dict[str, tuple]:
+    """Return a colour for each different name, in order of first appearance."""
+    return colours(list(dict.fromkeys(names)))
+
+
+def _errorbar(ax: Axes, x: float, interval: Interval, **style: Any) -> None:
+    low, high = (100 * abs(interval.mean - bound) for bound in (interval.low, interval.high))
+    ax.errorbar(x, 100 * interval.mean, yerr=None if interval.n == 1 else [[low], [high]], **style)
+
 
 def points_and_means(
     groups: Mapping[str, Mapping[str, Sequence[float]]],
@@ -37,21 +60,25 @@ def points_and_means(
     palette: Mapping[str, tuple] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracies as points, with the mean and its 95 % interval, for the arms of each group.
+    """Draw every accuracy as a point, with the mean of each arm and its interval.
 
     Parameters
     ----------
     groups : dict of group to dict of arm to sequence of float in [0, 1]
-        Groups stand along the axis, arms beside each other in every group.
+        The groups lie along the x axis, the arms of a group next to each other.
     beside : the same, optional
-        A second value of each point, drawn as hollow points to the right of the first.
+        A second value of each point, drawn as a hollow point to the right of the first.
     palette : dict of arm to colour, optional
-        By default `colours` of the arms.
     ax : Axes, optional
-        By default those of a new figure.
+
+    Examples
+    --------
+    >>> arms = {"pretrained": [0.91, 0.93], "from scratch": [0.70, 0.76]}
+    >>> points_and_means({"resnet18": arms}).get_ylabel()
+    'held-out accuracy [%]'
     """
     ax = axes_or_new(ax)
-    palette = palette or colours(list(dict.fromkeys(arm for values in groups.values() for arm in values)))
+    palette = palette or _distinct(arm for arms in groups.values() for arm in arms)
     step = min(0.36, 0.8 / max(map(len, groups.values())))
     labelled: set[str] = set()
     for i, (group, arms) in enumerate(groups.items()):
@@ -65,7 +92,7 @@ def points_and_means(
     ax.set_xticks(range(len(groups)), list(groups))
     ax.set_xlim(-0.5, len(groups) - 0.5)
     ax.set_ylim(0, 103)
-    ax.set_ylabel("held-out accuracy [%]")
+    ax.set_ylabel(HELDOUT)
     return ax
 
 
@@ -75,14 +102,8 @@ def _points(ax: Axes, x: float, values: Sequence[float], colour: tuple, step: fl
     _errorbar(ax, x - step / 4, interval, fmt="D", color=colour, ms=6, capsize=4, lw=1.5, label=label)
 
 
-def _errorbar(ax: Axes, x: float, interval: Interval, **style) -> None:
-    """A mean with its interval, where it has one."""
-    low, high = (100 * abs(interval.mean - bound) for bound in (interval.low, interval.high))
-    ax.errorbar(x, 100 * interval.mean, yerr=None if interval.n == 1 else [[low], [high]], **style)
-
-
 def band(values: Sequence[float], *, colour: tuple, label: str, ax: Axes | None = None) -> Axes:
-    """Mean of accuracies as a line across the Axes, and its 95 % interval as a band."""
+    """Draw the mean of accuracies, fractions, as a line across the Axes and its interval as a band."""
     ax = axes_or_new(ax)
     interval = fold_interval(values)
     ax.axhline(100 * interval.mean, color=colour, lw=1.2, zorder=1, label=label)
@@ -97,34 +118,24 @@ def changes(
     palette: Mapping[str, tuple] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Differences of accuracies with their intervals, around zero: a full mark where the interval excludes it.
+    """Draw differences of accuracies with their intervals: a full mark where the interval excludes zero.
 
     Parameters
     ----------
     intervals : dict of arm to sequence of (x, Interval)
-        Arms stand beside each other.
+        The arms lie next to each other at every x.
     palette : dict of arm to colour, optional
-        By default `colours` of the arms.
     ax : Axes, optional
-        By default those of a new figure.
     """
     ax = axes_or_new(ax)
     palette = palette or colours(list(intervals))
     step = 0.36 / len(intervals)
     ax.axhline(0, color="0.4", lw=0.8)
-    for j, (arm, each) in enumerate(intervals.items()):
-        for x, interval in each:
-            _errorbar(
-                ax,
-                x + (j - (len(intervals) - 1) / 2) * step,
-                interval,
-                fmt="s",
-                color=palette[arm],
-                mfc=palette[arm] if interval.excludes_zero else "white",
-                ms=5,
-                capsize=3,
-                lw=1.2,
-            )
+    for j, (arm, points) in enumerate(intervals.items()):
+        offset, style = (j - (len(intervals) - 1) / 2) * step, {"fmt": "s", "ms": 5, "capsize": 3, "lw": 1.2}
+        for x, interval in points:
+            face = palette[arm] if interval.excludes_zero else "white"
+            _errorbar(ax, x + offset, interval, color=palette[arm], mfc=face, **style)
     ax.set_ylabel("change\n[points]")
     return ax
 
@@ -136,7 +147,7 @@ def accuracy_against(
     palette: Mapping[str, tuple] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Mean accuracy and 95 % interval against a quantity on a logarithmic axis, each point named.
+    """Draw mean accuracies with their intervals against a quantity on a logarithmic axis, each point with its name.
 
     Parameters
     ----------
@@ -145,9 +156,7 @@ def accuracy_against(
     xlabel : str
         The quantity, with its unit.
     palette : dict of arm to colour, optional
-        By default `colours` of the arms.
     ax : Axes, optional
-        By default those of a new figure.
     """
     ax = axes_or_new(ax)
     palette = palette or colours(list(points))
@@ -157,9 +166,8 @@ def accuracy_against(
         for name, (x, interval) in zip(named, intervals, strict=True):
             _errorbar(ax, x, interval, fmt="D", color=palette[arm], ms=5, capsize=3, lw=1.2)
             top = 100 * np.nanmax([interval.mean, interval.high])
-            ax.annotate(
-                name, (x, top), xytext=(-2, 4), textcoords="offset points", ha="right", fontsize="small", c=palette[arm]
-            )
+            place: dict[str, Any] = {"xytext": (-2, 4), "textcoords": "offset points", "ha": "right"}
+            ax.annotate(name, (x, top), fontsize="small", c=palette[arm], **place)
     ax.set_xscale("log")
     ax.set_xmargin(0.35)
     ax.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 3)))
@@ -167,6 +175,16 @@ def accuracy_against(
     ax.xaxis.set_minor_formatter("")
     ax.set_ylim(0, 103)
     ax.set_xlabel(xlabel)
+    return ax
+
+
+def _colour_map(values: np.ndarray, *, xlabel: str, ylabel: str, ax: Axes | None, **kwargs: Any) -> Axes:
+    ax = axes_or_new(ax)
+    seaborn.heatmap(values, cmap="viridis", annot_kws={"fontsize": "small"}, ax=ax, **kwargs)
+    ax.grid(False)
+    ax.tick_params(length=0)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
     return ax
 
 
@@ -182,48 +200,36 @@ def heat_map(
     scale: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracies as colours and numbers, with the standard error below each; NaN leaves a cell empty.
+    """Draw accuracies as colours and numbers, with the standard error below each.
 
     Parameters
     ----------
     means, errors : ndarray [shape=(n_rows, n_columns)], fractions
+        A mean that is NaN leaves its cell empty, an error that is NaN is left out.
     rows, columns : sequence of str
-        Names of both axes' cells.
+        Names of the rows and of the columns.
     xlabel, ylabel : str
-    limits : tuple of float
+    limits : tuple of 2 float in [0, 1]
         Accuracies at the ends of the colour scale.
     scale : bool
-        Whether to draw it.
+        Whether to draw the colour scale.
     ax : Axes, optional
-        By default those of a new figure.
     """
-    ax = axes_or_new(ax)
     text = np.empty(means.shape, dtype=object)
     for cell in np.ndindex(means.shape):
         error = "" if np.isnan(errors[cell]) else f"\n± {100 * errors[cell]:.1f}"
         text[cell] = f"{100 * means[cell]:.1f}{error}"
-    seaborn.heatmap(
-        100 * means,
-        annot=text,
-        fmt="",
-        mask=np.isnan(means),
-        vmin=100 * limits[0],
-        vmax=100 * limits[1],
-        cmap="viridis",
-        linewidths=1.5,
-        xticklabels=columns,
-        yticklabels=rows,
-        annot_kws={"fontsize": "small"},
-        cbar=scale,
-        cbar_kws={"label": "held-out accuracy [%]"},
-        ax=ax,
-    )
-    ax.grid(False)
-    ax.tick_params(length=0)
+    low, high = limits
+    numbers = {"annot": text, "fmt": "", "mask": np.isnan(means), "xticklabels": columns, "yticklabels": rows}
+    look = {"vmin": 100 * low, "vmax": 100 * high, "linewidths": 1.5, "cbar": scale, "cbar_kws": {"label": HELDOUT}}
+    ax = _colour_map(100 * means, xlabel=xlabel, ylabel=ylabel, ax=ax, **numbers, **look)
     ax.set_yticklabels(ax.get_yticklabels(), rotation=0)
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
     return ax
+
+
+def similarity_map(values: np.ndarray, *, xlabel: str, ylabel: str, ax: Axes | None = None) -> Axes:
+    """Draw similarities in [0, 1] as colours and numbers [shape=(n_rows, n_columns)]."""
+    return _colour_map(values, annot=True, fmt=".2f", vmin=0, vmax=1, cbar=False, xlabel=xlabel, ylabel=ylabel, ax=ax)
 
 
 def against_size(
@@ -232,7 +238,7 @@ def against_size(
     palette: Mapping[str, tuple] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracy against the number of members: the mean, and the lowest and highest as a band.
+    """Draw the accuracy of ensembles against their size: the mean as a line, lowest to highest as a band.
 
     Parameters
     ----------
@@ -250,14 +256,23 @@ def against_size(
         ax.plot(size, mean, "o-", color=palette[name], ms=4, lw=1.2, label=name)
     ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("networks in the ensemble")
-    ax.set_ylabel("held-out accuracy [%]")
+    ax.set_ylabel(HELDOUT)
     return ax
 
 
 def stacked_bars(
     names: Sequence[str], parts: Mapping[str, Sequence[float]], *, ylabel: str, ax: Axes | None = None
 ) -> Axes:
-    """A bar for each name, its parts on top of each other with their values."""
+    """Draw one bar per name, its parts on top of each other with their values.
+
+    Parameters
+    ----------
+    names : sequence of str
+    parts : dict of part to sequence of float >= 0 [shape=(len(names),)]
+        The first part is at the bottom.
+    ylabel : str
+    ax : Axes, optional
+    """
     ax, bottom = axes_or_new(ax), np.zeros(len(names))
     for i, (part, values) in enumerate(parts.items()):
         bars = ax.bar(range(len(names)), values, 0.5, bottom=bottom, color=("0.45", "0.75")[i % 2], label=part)
@@ -278,22 +293,23 @@ def reliability_diagram(
     palette: Mapping[str, tuple] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracy against confidence: on the diagonal confidence can be believed.
+    """Draw accuracy against confidence; a calibrated network lies on the diagonal.
 
     Parameters
     ----------
     curves : dict of (name, "single" or "ensemble") to sequence of (confidence, accuracy, n_clips)
-        The areas of the dots follow n_clips; bins of fewer than `least` are left out. Singles are dashed.
+        One triple per bin of confidence, fractions; the area of a dot follows n_clips. Single networks are dashed.
     least : int > 0
+        Bins of fewer clips are left out.
     palette : dict of name to colour, optional
     ax : Axes, optional
     """
     ax = axes_or_new(ax)
-    palette = palette or colours(list(dict.fromkeys(name for name, _ in curves)))
+    palette = palette or _distinct(name for name, _ in curves)
     ax.plot([0, 1], [0, 1], color="0.6", lw=0.8)
-    for (name, who), points in curves.items():
+    for (name, kind), points in curves.items():
         confidence, right, n = np.array([point for point in points if point[2] >= least]).reshape(-1, 3).T
-        line, face = ("--", "white") if who == "single" else ("-", palette[name])
+        line, face = ("--", "white") if kind == "single" else ("-", palette[name])
         ax.plot(confidence, right, line, color=palette[name], lw=1)
         ax.scatter(confidence, right, s=8 + 120 * n / n.sum(), ec=palette[name], fc=face, lw=1, zorder=3)
     ax.set_xlim(0, 1.03)
@@ -304,14 +320,13 @@ def reliability_diagram(
 
 
 def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], *, ax: Axes | None = None) -> Axes:
-    """Held-out accuracy against the epoch: a thin line a run, a thick one for the mean of an arm.
+    """Draw held-out accuracy against the epoch: a thin line per run, a thick one for the mean of each arm.
 
     Parameters
     ----------
     curves : dict of arm to sequence of runs, each a sequence of float in [0, 1]
-        The runs of one arm have one length.
+        All runs of an arm have the same number of epochs.
     ax : Axes, optional
-        By default those of a new figure.
     """
     ax = axes_or_new(ax)
     for arm, colour in colours(list(curves)).items():
@@ -322,28 +337,7 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], *, ax: Axes
         ax.plot(epochs, runs.mean(0), color=colour, lw=2, label=arm, zorder=above)
     ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("epoch")
-    ax.set_ylabel("held-out accuracy [%]")
-    return ax
-
-
-def similarity_map(values: np.ndarray, *, xlabel: str, ylabel: str, ax: Axes | None = None) -> Axes:
-    """Similarities in [0, 1] as colours and numbers [shape=(n_rows, n_columns)]."""
-    ax = axes_or_new(ax)
-    seaborn.heatmap(
-        values,
-        annot=True,
-        fmt=".2f",
-        vmin=0,
-        vmax=1,
-        cmap="viridis",
-        cbar=False,
-        annot_kws={"fontsize": "small"},
-        ax=ax,
-    )
-    ax.grid(False)
-    ax.tick_params(length=0)
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
+    ax.set_ylabel(HELDOUT)
     return ax
 
 
@@ -354,27 +348,26 @@ def intervals(
     palette: Mapping[str, tuple],
     ax: Axes | None = None,
 ) -> Axes:
-    """Means with their intervals, a row a quantity, and within it a line a series; other levels as marks beside them.
+    """Draw means with their intervals: a row per quantity, in it a line per series, with other levels as marks.
 
     Parameters
     ----------
     means : dict of quantity to dict of series to an object with mean, low and high
     marks : dict of marker to dict of quantity to dict of series to float
+        Values to compare each mean with, by matplotlib's name of the marker.
     palette : dict of series to colour
     ax : Axes, optional
-        By default those of a new figure.
     """
     ax = axes_or_new(ax)
     places = {}
     for row, (quantity, by_series) in enumerate(means.items()):
-        for offset, (series, each) in zip(spread(by_series, 0.25), by_series.items(), strict=True):
+        for offset, (series, interval) in zip(spread(by_series, 0.25), by_series.items(), strict=True):
             y = places[quantity, series] = row + offset
-            colour = palette[series]
-            ax.plot([each.low, each.high], [y, y], color=colour, lw=2, solid_capstyle="butt")
-            ax.plot(each.mean, y, "o", color=colour, ms=5)
+            ax.plot([interval.low, interval.high], [y, y], color=palette[series], lw=2, solid_capstyle="butt")
+            ax.plot(interval.mean, y, "o", color=palette[series], ms=5)
     for marker, by_quantity in marks.items():
-        for quantity, by_series in by_quantity.items():
-            for series, value in by_series.items():
+        for quantity, values in by_quantity.items():
+            for series, value in values.items():
                 ax.plot(value, places[quantity, series], marker, color=palette[series], mfc="none", ms=7, mew=1.5)
     ax.set_yticks(range(len(means)), list(means), fontsize="small")
     ax.set_ylim(len(means) - 0.5, -0.5)
@@ -385,15 +378,22 @@ def intervals(
 
 
 def stages(curves: Mapping[str, Mapping[str, Interval]], *, ax: Axes | None = None) -> Axes:
-    """Means with their intervals along named stages; the last curve, the level to compare with, in grey."""
+    """Draw means with their intervals along named stages.
+
+    Parameters
+    ----------
+    curves : dict of name to dict of stage to Interval
+        The last curve, in grey, is the level that the others are compared with.
+    ax : Axes, optional
+    """
     ax = axes_or_new(ax)
     palette = colours(list(curves)) | {list(curves)[-1]: (0.6, 0.6, 0.6)}
-    for label, by_stage in curves.items():
-        places, each = range(len(by_stage)), list(by_stage.values())
-        low, high = ([getattr(interval, name) for interval in each] for name in ("low", "high"))
-        ax.plot(places, [interval.mean for interval in each], "o-", color=palette[label], label=label)
+    for name, by_stage in curves.items():
+        places = range(len(by_stage))
+        mean, low, high = np.array([(i.mean, i.low, i.high) for i in by_stage.values()]).T
+        ax.plot(places, mean, "o-", color=palette[name], label=name)
         if np.isfinite(low).all():
-            ax.fill_between(places, low, high, color=palette[label], alpha=0.15, lw=0)
+            ax.fill_between(places, low, high, color=palette[name], alpha=0.15, lw=0)
         ax.set_xticks(places, list(by_stage), fontsize="small")
     ax.axhline(0, color="0.7", lw=0.8, zorder=0)
     ax.set_ylim(top=1.3)

@@ -1,4 +1,8 @@
-"""Spectrograms and attributions on Axes and as images."""
+"""Spectrograms and attributions, on Axes and as images for a web page.
+
+Loud cells are dark. An attribution is red where it speaks for the class and blue where it speaks against it, the more
+opaque the stronger, and is smoothed for the eye.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["attribution_image", "attribution_map", "spectrogram", "spectrogram_image"]
 
-# Marks on the mel axis [Hz].
-MEL_TICKS = (500, 1000, 2000, 4000, 8000, 16000)
-# Share of an attribution's cells that its colours do not saturate.
-ROBUST = 0.995
-# Deviation of the kernel that attributions are smoothed with [cells].
-SMOOTH = 1.5
+MEL_TICKS = (500, 1000, 2000, 4000, 8000, 16000)  # on the mel axis [Hz]
+SHADES = (0.02, 0.998)  # quantiles of a spectrogram that are drawn white and black
+ROBUST = 0.995  # share of an attribution's cells whose colours do not saturate
+SMOOTH = 1.5  # standard deviation of the kernel that smooths attributions [cells]
 
 
 def _extent(S: np.ndarray, seconds: float | None) -> tuple[float, float, float, float]:
@@ -29,20 +31,20 @@ def _extent(S: np.ndarray, seconds: float | None) -> tuple[float, float, float, 
 
 
 def spectrogram(S: np.ndarray, *, seconds: float | None, hz: np.ndarray, ax: Axes | None = None) -> Axes:
-    """A log-mel spectrogram in grey, loud cells dark.
+    """Draw a log-mel spectrogram in grey.
 
     Parameters
     ----------
     S : ndarray [shape=(n_mels, width)]
     seconds : float > 0 [s] or None
-        Length of the clip; where it is not known, time is a share of the clip.
+        Length of the clip. None, where it is not known, gives an axis from 0 to 1.
     hz : ndarray [shape=(n_mels,)]
-        Centres of the mel bands.
+        Centre frequencies of the mel bands.
     ax : Axes, optional
         By default those of a new figure.
     """
     ax = axes_or_new(ax)
-    low, high = np.quantile(S, (0.02, 0.998))
+    low, high = np.quantile(S, SHADES)
     ax.imshow(S, origin="lower", aspect="auto", cmap="Greys", vmin=low, vmax=high, extent=_extent(S, seconds))
     ticks = [tick for tick in MEL_TICKS if hz[0] <= tick <= hz[-1]]
     ax.set_yticks(np.interp(ticks, hz, np.arange(len(hz))), [f"{tick:g}" for tick in ticks])
@@ -52,7 +54,7 @@ def spectrogram(S: np.ndarray, *, seconds: float | None, hz: np.ndarray, ax: Axe
 
 
 def attribution_map(values: np.ndarray, *, seconds: float | None, ax: Axes | None = None) -> Axes:
-    """Attributions over a spectrogram: red for, blue against, the more opaque the stronger; smoothed to be seen.
+    """Draw attributions, usually over a spectrogram.
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ def attribution_map(values: np.ndarray, *, seconds: float | None, ax: Axes | Non
 
 
 def _attribution_colours(values: np.ndarray) -> np.ndarray:
-    """Red, green, blue and opacity [shape=(n_mels, width, 4)]."""
+    """Return red, green, blue and opacity [shape=(n_mels, width, 4)]."""
     values = scipy.ndimage.gaussian_filter(values, SMOOTH)
     limit = np.quantile(np.abs(values), ROBUST) or 1.0
     share = np.clip(values / limit, -1, 1)
@@ -77,13 +79,16 @@ def _attribution_colours(values: np.ndarray) -> np.ndarray:
 
 
 def attribution_image(values: np.ndarray) -> str:
-    """The same as `attribution_map`, a cell a pixel, as a data URI to be laid over that of `spectrogram_image`."""
+    """Return attributions, drawn as by `attribution_map`, as the data URI of a PNG of one pixel per cell.
+
+    It fits over the image of the clip's `spectrogram_image`.
+    """
     return _data_uri(_attribution_colours(values))
 
 
 def spectrogram_image(S: np.ndarray) -> str:
-    """The same as `spectrogram`, a cell a pixel, without axes, as a data URI."""
-    low, high = np.quantile(S, (0.02, 0.998))
+    """Return a spectrogram, drawn as by `spectrogram` without axes, as the data URI of a PNG of one pixel per cell."""
+    low, high = np.quantile(S, SHADES)
     shade = np.clip((S - low) / max(high - low, 1e-9), 0, 1)
     return _data_uri(matplotlib.colormaps["Greys"](shade))
 

@@ -1,11 +1,15 @@
-"""Arrays to Axes, and the one function that writes a figure. Nothing else imports matplotlib or seaborn."""
+"""Figures in the style of the project, their colours, and the one function that writes them.
+
+`new_figure` makes a grid of Axes, `new_mosaic` Axes with names, `new_parts` a figure in strips that `subplots` fills;
+`colours` and `handles` serve legends. Sizes are in inches. No figure belongs to a window.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,84 +19,138 @@ from transferlens.util.lazy import matplotlib, seaborn
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+    from matplotlib.lines import Line2D
 
-__all__ = ["colours", "handles", "new_figure", "new_mosaic", "new_parts", "save_figure", "subplots"]
+__all__ = [
+    "axes_or_new",
+    "colours",
+    "handles",
+    "new_figure",
+    "new_mosaic",
+    "new_parts",
+    "save_figure",
+    "spread",
+    "subplots",
+]
 
 DPI = 160
 
 
 def _style() -> AbstractContextManager:
-    style = seaborn.axes_style("ticks") | {"axes.grid": True, "axes.grid.axis": "y", "grid.color": "0.92"}
-    style["text.parse_math"] = False  # labels of clips may hold a $
-    return matplotlib.rc_context(style | seaborn.plotting_context("notebook", font_scale=0.85))
+    style = seaborn.axes_style("ticks") | seaborn.plotting_context("notebook", font_scale=0.85)
+    style |= {"axes.grid": True, "axes.grid.axis": "y", "grid.color": "0.92"}
+    style |= {"axes.spines.top": False, "axes.spines.right": False}
+    style["text.parse_math"] = False  # the name of a clip may contain a $
+    return matplotlib.rc_context(style)
+
+
+def _empty_figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def new_figure(
     n_rows: int = 1, n_columns: int = 1, *, width: float, height: float, **kwargs
 ) -> tuple[Figure, np.ndarray]:
-    """An empty figure of `width` x `height` inches and its Axes [shape=(n_rows, n_columns)], bound to no window."""
+    """Return an empty figure and its Axes.
+
+    Parameters
+    ----------
+    n_rows, n_columns : int > 0
+    width, height : float > 0 [inches]
+    **kwargs
+        Further arguments of `matplotlib.figure.Figure.subplots`, such as ``sharey=True``.
+
+    Returns
+    -------
+    fig : Figure
+    axes : ndarray of Axes [shape=(n_rows, n_columns)]
+
+    Examples
+    --------
+    >>> fig, axes = new_figure(2, 3, width=8, height=5, sharey=True)
+    >>> axes.shape
+    (2, 3)
+    """
     fig, (part,) = new_parts([1], width=width, height=height)
     return fig, subplots(part, n_rows, n_columns, **kwargs)
 
 
 def new_parts(heights: Sequence[float], *, width: float, height: float) -> tuple[Figure, list[SubFigure]]:
-    """An empty figure in parts below each other, with these shares of its height, for `subplots`."""
-    from matplotlib.figure import Figure
+    """Return an empty figure in strips, the first on top, each with its share of the height; fill them by `subplots`.
 
-    fig = Figure(figsize=(width, height), layout="constrained")
+    Parameters
+    ----------
+    heights : sequence of float > 0
+        Relative heights of the strips.
+    width, height : float > 0 [inches]
+    """
+    fig = _empty_figure(width, height)
     return fig, [*fig.subfigures(len(heights), 1, squeeze=False, height_ratios=heights).flat]
 
 
-def subplots(part: SubFigure, n_rows: int, n_columns: int, **kwargs) -> np.ndarray:
-    """Axes [shape=(n_rows, n_columns)] of a part of a figure."""
+def subplots(part: Figure | SubFigure, n_rows: int, n_columns: int, **kwargs) -> np.ndarray:
+    """Fill a figure, or a part of one, with Axes, and return them [shape=(n_rows, n_columns)]."""
     with _style():
-        axes = part.subplots(n_rows, n_columns, squeeze=False, **kwargs)
-    for ax in axes.flat:
-        ax.spines[["top", "right"]].set_visible(False)
-    return axes
+        return part.subplots(n_rows, n_columns, squeeze=False, **kwargs)
 
 
 def new_mosaic(
     names: Sequence[Sequence[str]], *, width: float, height: float, **kwargs
 ) -> tuple[Figure, dict[str, Axes]]:
-    """As `new_figure`, with Axes named by where they stand in `names`; one that is named twice spans both places."""
-    from matplotlib.figure import Figure
+    """Return an empty figure and its Axes by name.
 
+    Parameters
+    ----------
+    names : sequence of rows, each a sequence of str
+        The name at each place; Axes whose name is repeated span all its places.
+    width, height : float > 0 [inches]
+    **kwargs
+        Further arguments of `matplotlib.figure.Figure.subplot_mosaic`.
+    """
+    fig = _empty_figure(width, height)
     with _style():
-        fig = Figure(figsize=(width, height), layout="constrained")
-        axes = fig.subplot_mosaic([list(row) for row in names], **kwargs)
-    for ax in axes.values():
-        ax.spines[["top", "right"]].set_visible(False)
-    return fig, axes
+        return fig, fig.subplot_mosaic([list(row) for row in names], **kwargs)
 
 
 def axes_or_new(ax: Axes | None) -> Axes:
-    return new_figure(width=5, height=4)[1][0, 0] if ax is None else ax
+    """Return `ax`, or the Axes of a new figure if it is None."""
+    return subplots(_empty_figure(width=5, height=4), 1, 1)[0, 0] if ax is None else ax
 
 
 def colours(names: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """A colour for each name, told apart by colour-blind readers too."""
+    """Return one colour per name, distinct for colour-blind readers too.
+
+    Examples
+    --------
+    >>> list(colours(["pretrained", "from scratch"]))
+    ['pretrained', 'from scratch']
+    """
     return dict(zip(names, seaborn.color_palette("colorblind", len(names)), strict=True))
 
 
 def spread(values: Sized, width: float) -> np.ndarray:
-    """Horizontal places of points, so that equal ones do not hide each other."""
+    """Return one offset per value, from `-width` to `width`, so that equal points do not hide each other."""
     return np.linspace(-width, width, len(values)) if len(values) > 1 else np.zeros(1)
 
 
-def handles(palette: Mapping[str, tuple]) -> list[Any]:
-    """A legend's entries for the series of a palette."""
+def handles(palette: Mapping[str, tuple]) -> list[Line2D]:
+    """Return one legend entry per colour, from a dict of name to colour."""
     from matplotlib.lines import Line2D
 
     return [Line2D([], [], color=colour, marker="o", lw=2, label=name) for name, colour in palette.items()]
 
 
 def save_figure(fig: Figure, stem: Path) -> list[Path]:
-    """Write ``<stem>.png`` and ``<stem>.pdf``, each complete or absent; the same figure gives the same bytes."""
+    """Write ``<stem>.png`` and ``<stem>.pdf`` and return their paths.
+
+    Each file is complete or absent; the same figure gives the same bytes.
+    """
     paths = []
     for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
         path = stem.with_name(stem.name + suffix)
-        with complete_or_absent(path) as beside:
-            fig.savefig(beside, format=suffix[1:], dpi=DPI, metadata=metadata)
+        with complete_or_absent(path) as temporary:
+            fig.savefig(temporary, format=suffix[1:], dpi=DPI, metadata=metadata)
         paths.append(path)
     return paths

@@ -1,4 +1,7 @@
-"""The errors that transferlens raises on purpose. Each message is one line: what was found, the rule, the remedy."""
+"""The errors that transferlens raises on purpose.
+
+Each message is one line: which argument or file, what was found, what is allowed, what to do.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ __all__ = ["CheckpointError", "DataError", "ParameterError", "SweepError", "Tran
 
 
 class TransferLensError(Exception):
-    """Base of all errors that a user can mend; the command line prints it as one line and exits with `exit_code`."""
+    """Base of all errors that a user can resolve; a command prints it in one line and exits with `exit_code`."""
 
     exit_code = 2
 
 
 class ParameterError(TransferLensError, ValueError):
-    """An argument has a value outside its rule."""
+    """An argument has a value that is not allowed."""
 
 
 class DataError(TransferLensError):
@@ -20,10 +23,28 @@ class DataError(TransferLensError):
 
 
 class CheckpointError(TransferLensError):
-    """A run file or a weights file is missing, damaged, incomplete or of another network."""
+    """A run file or a weights file is missing, damaged, incomplete, or from another network."""
 
 
 class SweepError(TransferLensError):
     """Some runs of a sweep failed; the others are finished and kept."""
 
     exit_code = 3
+
+
+class DryRun(Exception):
+    """Ends a command with ``--dry-run`` before it trains; not an error.
+
+    Attributes
+    ----------
+    ids : list of str
+        The runs that the command needs.
+    rows : callable
+        Returns the estimate of each run, a list of `training.forecast.Planned`; measures only when called.
+    text : callable
+        Returns such a list as text.
+    """
+
+    def __init__(self, ids: list[str], rows: Callable[[], list], text: Callable[[list], str]) -> None:
+        super().__init__(f"{len(ids)} runs")
+        self.ids, self.rows, self.text = ids, rows, text

@@ -1,6 +1,6 @@
-"""Modules that are imported when they are first used, so that ``--help`` need not wait for torch.
+"""Modules that are imported on first use, so that ``--help`` does not wait for torch.
 
-``from transferlens.lazy import torch`` names one. Type checkers take it for the module itself.
+``from transferlens.util.lazy import torch`` is one of them; for type checkers it is the module itself.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ __all__ = ["load"]
 
 
 class _Lazy:
-    # Kept out of sys.modules, unlike importlib's own lazy modules: `inspect`, which torch and tyro use, looks at every
-    # module there, which would wake all of them, some of them halfway through another's import.
+    # Not in sys.modules, where importlib puts its own lazy modules: `inspect`, which torch and tyro use, looks at every
+    # module there, and would import all of them, some in the middle of another's import.
     def __init__(self, name: str) -> None:
         self._name = name
 
@@ -22,7 +22,7 @@ class _Lazy:
 
 
 def load(name: str) -> Any:
-    """A stand-in for the module `name`, which is imported at the first look at one of its attributes.
+    """Return a stand-in for the module `name`, which is imported when an attribute is first read.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Tables and lists of names as text."""
+"""Text for people: tables, lists of names, and the order of names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ Key = TypeVar("Key")
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:
-    """Rows as text, each column as wide as its widest cell; columns that hold numbers are set to the right."""
+    """Return rows as text, each column as wide as its widest cell, columns of numbers aligned to the right.
+
+    The first row is the header.
+
+    Examples
+    --------
+    >>> print(table([("run", "epochs"), ("a", 12), ("b", 5)]))
+    run  epochs
+    a        12
+    b         5
+    """
     cells = [[str(cell) for cell in row] for row in rows]
     columns = list(zip(*cells, strict=True))
     widths = [max(map(len, column)) for column in columns]
@@ -28,7 +38,7 @@ MOST_NAMES = 50
 
 
 def some(names: Iterable[object]) -> str:
-    """All of some names in one line; of a whole data set's, only the first fifty and how many more there are.
+    """Return names in one line: the first 50, and how many more there are.
 
     Examples
     --------
@@ -41,7 +51,7 @@ def some(names: Iterable[object]) -> str:
 
 
 def natural(name: str) -> list[tuple[bool, int, str, str]]:
-    """Sort key that puts "2" before "10", and numbers before words.
+    """Return a key that sorts "2" before "10", and numbers before words.
 
     Examples
     --------
@@ -50,7 +60,7 @@ def natural(name: str) -> list[tuple[bool, int, str, str]]:
     """
     parts = re.findall(r"[0-9]+|[^0-9]+", name)
     digits = [part.lstrip("0") if part.isdecimal() else None for part in parts]
-    # Numbers by their length first, as text: there are longer ones than int takes.
+    # Numbers as text, by length first: int() refuses very long ones.
     return [(n is None, len(n or ""), n or "", part) for n, part in zip(digits, parts, strict=True)]
 
 

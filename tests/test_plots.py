@@ -1,15 +1,56 @@
-"""Drawing: what stands in the Axes, and files that are complete and the same each time."""
+"""Plots: what is drawn, and files that are complete and the same each time."""
 
 from __future__ import annotations
 
+import base64
+import io
+
 import matplotlib.axes
+import matplotlib.image
 import numpy as np
 import pytest
 
 from transferlens.measures.stats import Interval
-from transferlens.plots import accuracy, style
+from transferlens.plots import accuracy, spectrogram, style
 
 GROUPS = {"net": {"a": [0.8, 0.9, 1.0], "b": [0.5, 0.6, 0.7]}}
+INTERVAL = Interval(0.1, 0.05, 0.15, 5)
+LEVELS = {"quantity": {"a": INTERVAL}}
+SQUARE = np.linspace(0, 1, 9).reshape(3, 3)
+
+DRAWN = {
+    "points_and_means": lambda ax: accuracy.points_and_means(GROUPS, ax=ax),
+    "band": lambda ax: accuracy.band([0.8, 0.9], colour=(0, 0, 0), label="a", ax=ax),
+    "changes": lambda ax: accuracy.changes({"a": [(0, INTERVAL)]}, ax=ax),
+    "accuracy_against": lambda ax: accuracy.accuracy_against({"a": {"point": (1, [0.5, 0.6])}}, xlabel="x", ax=ax),
+    "heat_map": lambda ax: accuracy.heat_map(
+        SQUARE, SQUARE, rows="abc", columns="abc", xlabel="x", ylabel="y", limits=(0, 1), ax=ax
+    ),
+    "similarity_map": lambda ax: accuracy.similarity_map(SQUARE, xlabel="x", ylabel="y", ax=ax),
+    "against_size": lambda ax: accuracy.against_size({"a": [(1, 0.5, 0.4, 0.6), (2, 0.6, 0.5, 0.7)]}, ax=ax),
+    "stacked_bars": lambda ax: accuracy.stacked_bars(["a", "b"], {"part": [0.1, 0.2]}, ylabel="y", ax=ax),
+    "reliability_diagram": lambda ax: accuracy.reliability_diagram({("a", "single"): [(0.5, 0.6, 9)]}, ax=ax),
+    "learning_curves": lambda ax: accuracy.learning_curves({"a": [[0.1, 0.2]]}, ax=ax),
+    "intervals": lambda ax: accuracy.intervals(LEVELS, marks={}, palette={"a": (0, 0, 0)}, ax=ax),
+    "stages": lambda ax: accuracy.stages(LEVELS, ax=ax),
+    "spectrogram": lambda ax: spectrogram.spectrogram(SQUARE, seconds=None, hz=np.array([1, 500, 900]), ax=ax),
+    "attribution_map": lambda ax: spectrogram.attribution_map(SQUARE, seconds=2.0, ax=ax),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_function_draws_on_the_axes_given_or_on_new_ones(name):
+    given = style.new_figure(width=4, height=3)[1][0, 0]
+    assert DRAWN[name](given) is given
+    ax = DRAWN[name](None)
+    assert isinstance(ax, matplotlib.axes.Axes)
+    assert ax is not given
+    ax.figure.savefig(io.BytesIO())
+
+
+def test_every_function_is_tested():
+    public = {*accuracy.__all__, *spectrogram.__all__}
+    assert {name for name in public if not name.endswith("_image")} == DRAWN.keys()
 
 
 def test_points_and_means_draws_every_value():
@@ -17,7 +58,6 @@ def test_points_and_means_draws_every_value():
     ax = accuracy.points_and_means(
         GROUPS, beside={"net": {"a": [0.81, 0.91, 1.0], "b": [0.6, 0.6, 0.7]}}, ax=axes[0, 0]
     )
-    assert isinstance(ax, matplotlib.axes.Axes)
     drawn = np.concatenate([line.get_ydata() for line in ax.lines])
     for values in (*GROUPS["net"].values(), [0.81, 0.91]):
         for value in values:
@@ -40,18 +80,18 @@ def test_learning_curves_draws_runs_and_mean():
 
 
 def test_save_figure_writes_the_same_bytes(tmp_path):
-    def made(folder):
+    def save(folder):
         fig, axes = style.new_figure(width=4, height=3)
         accuracy.points_and_means(GROUPS, ax=axes[0, 0])
         return style.save_figure(fig, tmp_path / folder / "x.y")
 
-    first, second = made("a"), made("b")
+    first, second = save("a"), save("b")
     assert [path.name for path in first] == ["x.y.png", "x.y.pdf"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["x.y.pdf", "x.y.png"]
 
 
-def test_a_dollar_in_a_name_is_no_formula(tmp_path):
+def test_a_dollar_in_a_name_is_not_a_formula(tmp_path):
     fig, axes = style.new_figure(width=3, height=2)
     axes[0, 0].set_title("$_$")
     style.save_figure(fig, tmp_path / "figure")
@@ -105,7 +145,7 @@ def test_accuracy_against_names_its_points():
     assert ax.get_xscale() == "log"
 
 
-def test_heat_map_says_mean_and_error_and_leaves_gaps():
+def test_heat_map_writes_mean_and_error_and_leaves_gaps():
     means, errors = np.array([[0.5, np.nan], [0.75, 0.9]]), np.array([[0.01, np.nan], [np.nan, 0.02]])
     ax = accuracy.heat_map(
         means, errors, rows=["a", "b"], columns=["c", "d"], xlabel="x", ylabel="y", limits=(0, 1), scale=False
@@ -117,3 +157,27 @@ def test_heat_map_says_mean_and_error_and_leaves_gaps():
 def test_groups_may_have_different_arms():
     ax = accuracy.points_and_means({"none": {"reference": [0.9]}, "1": {"a": [0.5], "b": [0.6]}})
     assert ax.get_legend_handles_labels()[1] == ["reference", "a", "b"]
+
+
+def pixels(uri):
+    prefix, _, data = uri.partition(",")
+    assert prefix == "data:image/png;base64"
+    return matplotlib.image.imread(io.BytesIO(base64.b64decode(data)))
+
+
+def test_images_have_one_pixel_per_cell_and_the_highest_band_on_top():
+    S = np.zeros((8, 12))
+    S[-1] = 1
+    image = pixels(spectrogram.spectrogram_image(S))
+    assert image.shape == (8, 12, 4)
+    assert (image[0, :, :3] < 0.1).all()
+    assert (image[1:, :, :3] > 0.9).all()
+
+
+def test_attributions_are_red_for_and_blue_against_the_class():
+    values = np.repeat([[3.0], [0.0], [-3.0]], 20, axis=0) * np.ones(20)
+    image = pixels(spectrogram.attribution_image(values))[::-1]
+    red, blue, opacity = image[..., 0], image[..., 2], image[..., 3]
+    assert (red[5] > blue[5]).all()
+    assert (red[-5] < blue[-5]).all()
+    assert (opacity[30] < 0.1 * opacity[5]).all()
