@@ -3,7 +3,7 @@
 ``import transferlens as tl``, and then
 
 =======================================================  =============================================================
-tl.open_dataset("clips.csv")                             clips with labels and folds: a table, a folder, a known data set
+tl.open_dataset("clips.csv")                             clips with labels and folds: a table, folder, known data set
 tl.log_mel(y, sr=22050)                                  the features of one clip, three channels
 tl.TransferPlan.freeze(2)                                which blocks start pretrained, are held fixed, are kept
 tl.Study("clips.csv", backbone="resnet18", folds=1)      names runs of a plan and trains those that are missing
@@ -24,8 +24,8 @@ tl.input_form, tl.selection, tl.duplicates               how the input is made; 
 tl.train, tl.tables, tl.report                           any plan; the paper's tables; all of it as one page
 =======================================================  =============================================================
 
-``help(tl.truncate)`` explains a question and all its options, whose names are those of the command line: ``--block 2 3``
-is ``block=[2, 3]``. Modules are imported when they are first used.
+``help(tl.truncate)`` explains a question and all its options, whose names are those of the command line: ``--block 2
+3`` is ``block=[2, 3]``. Modules are imported when they are first used.
 """
 
 import lazy_loader as _lazy

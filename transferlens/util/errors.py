@@ -32,19 +32,3 @@ class SweepError(TransferLensError):
     exit_code = 3
 
 
-class DryRun(Exception):
-    """Ends a command with ``--dry-run`` before it trains; not an error.
-
-    Attributes
-    ----------
-    ids : list of str
-        The runs that the command needs.
-    rows : callable
-        Returns the estimate of each run, a list of `training.forecast.Planned`; measures only when called.
-    text : callable
-        Returns such a list as text.
-    """
-
-    def __init__(self, ids: list[str], rows: Callable[[], list], text: Callable[[list], str]) -> None:
-        super().__init__(f"{len(ids)} runs")
-        self.ids, self.rows, self.text = ids, rows, text
