@@ -25,10 +25,12 @@ from analyses import (
     rq4_ensemble,
     rq5_saliency,
 )
-from transferlens import cli, report, study, tables
+from transferlens import cli, study
 from transferlens.options import OutputOptions
+from transferlens.report import main as report
 from transferlens.store.listing import RunSummary, list_runs
 from transferlens.study import Step
+from transferlens.tables import main as tables
 from transferlens.training.sweep import StoreOptions
 from transferlens.util.errors import DataError
 from transferlens.util.fields import at_least, flat
@@ -90,7 +92,7 @@ def steps(options: Options) -> list[Step]:
         if options.epochs is not None and of_step.get("epochs_scratch") is not None:
             values |= {"epochs_scratch": options.epochs}
         found.append(step.given(values))
-    return [*found, *(Step.of(each.main).given(given) for each in (tables, report))]
+    return [*found, *(Step.of(each).given(given) for each in (tables, report))]
 
 
 def _finished(store: Path) -> list[RunSummary]:

@@ -16,13 +16,14 @@ import sys
 from analyses import BACKBONES
 from transferlens import cli
 from transferlens.pretraining import Options, pretraining
+from transferlens.pretraining import main as command
 from transferlens.study import Step
 from transferlens.training.sweep import SweepOptions
 
 DEFAULT = Options(sweep=SweepOptions(backbone=BACKBONES), long="first")
 
 main = cli.Command("analyses.rq1_pretrained_vs_scratch", Options, pretraining, DEFAULT)
-STEPS = [Step(main, DEFAULT)]
+STEPS = [Step(command, DEFAULT)]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,12 +15,16 @@ import sys
 from dataclasses import dataclass
 
 from analyses import BACKBONES
-from transferlens import cli, freeze, fuse, probe, truncate
+from transferlens import cli
+from transferlens.freeze import main as freeze
+from transferlens.fuse import main as fuse
 from transferlens.options import QuestionOptions
+from transferlens.probe import main as probe
 from transferlens.study import Step, handed_on, perform
 from transferlens.training.sweep import SweepOptions
+from transferlens.truncate import main as truncate
 
-STEPS = [Step.of(each.main, {"backbone": BACKBONES}) for each in (freeze, fuse, truncate, probe)]
+STEPS = [Step.of(each, {"backbone": BACKBONES}) for each in (freeze, fuse, truncate, probe)]
 
 
 @dataclass(frozen=True, kw_only=True)

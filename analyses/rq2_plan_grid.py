@@ -16,13 +16,14 @@ import sys
 from analyses import BACKBONES
 from transferlens import cli
 from transferlens.plan_grid import Options, plan_grid
+from transferlens.plan_grid import main as command
 from transferlens.study import Step
 from transferlens.training.sweep import SweepOptions
 
 DEFAULT = Options(sweep=SweepOptions(backbone=BACKBONES[:1], n_folds=2), maps=("truncate",))
 
 main = cli.Command("analyses.rq2_plan_grid", Options, plan_grid, DEFAULT)
-STEPS = [Step(main, DEFAULT)]
+STEPS = [Step(command, DEFAULT)]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from analyses import BACKBONES
-from transferlens import cli, svcca
+from transferlens import cli
 from transferlens.compare.question import Question
 from transferlens.models.plan import TransferPlan
 from transferlens.options import QuestionOptions
 from transferlens.store.run import Run
 from transferlens.study import Step
+from transferlens.svcca import Options as Named
+from transferlens.svcca import Result, svcca
 from transferlens.training.sweep import Arm, Study, SweepOptions
 
 
@@ -38,16 +40,16 @@ def points(options: Options) -> dict[str, Arm]:
     return {"pretrained": study.arm(TransferPlan()), "from scratch": study.arm(TransferPlan.scratch())}
 
 
-def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> svcca.Result:
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Compare every run with its start, and runs of two seeds."""
-    named = svcca.Options(
+    named = Named(
         ckpt=tuple(run.path for arm in runs.values() for run in arm),
         matrix=True,
         data=options.data,
         store=options.store,
         execution=options.execution,
     )
-    return svcca.svcca.answer(named)
+    return svcca.answer(named)
 
 
 question: Question[Options, Any] = Question("analyses.rq2_svcca", Options, analyse, points)

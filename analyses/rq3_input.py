@@ -14,13 +14,14 @@ import sys
 from analyses import BACKBONES
 from transferlens import cli
 from transferlens.input_form import Options, input_form
+from transferlens.input_form import main as command
 from transferlens.study import Step
 from transferlens.training.sweep import SweepOptions
 
 DEFAULT = Options(sweep=SweepOptions(backbone=BACKBONES[:1]))
 
 main = cli.Command("analyses.rq3_input", Options, input_form, DEFAULT)
-STEPS = [Step(main, DEFAULT)]
+STEPS = [Step(command, DEFAULT)]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,9 +15,13 @@ import sys
 from dataclasses import dataclass, replace
 
 from analyses import BACKBONES
-from transferlens import cli, duplicates, ensemble, robustness, selection
+from transferlens import cli
+from transferlens.duplicates import main as duplicates
+from transferlens.ensemble import main as ensemble
 from transferlens.models.plan import TransferPlan
 from transferlens.options import QuestionOptions
+from transferlens.robustness import main as robustness
+from transferlens.selection import main as selection
 from transferlens.study import Step, handed_on, perform
 from transferlens.training import forecast
 from transferlens.training.sweep import Arm, Study, SweepOptions, gather, planned
@@ -65,7 +69,7 @@ def work(options: Options) -> int:
         robustness: [*seeds, *scratch],
         duplicates: seeds,
     }
-    return perform([Step.of(each.main, {"ckpt": ckpt}).given(given) for each, ckpt in runs_of.items()])
+    return perform([Step.of(each, {"ckpt": ckpt}).given(given) for each, ckpt in runs_of.items()])
 
 
 main = cli.Command("analyses.rq4_ensemble", Options, work, arms=points)

@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from analyses import BACKBONES
-from transferlens import cli, saliency
+from transferlens import cli
 from transferlens.compare.question import Question
 from transferlens.models.plan import TransferPlan
 from transferlens.options import QuestionOptions
+from transferlens.saliency import Options as Named
+from transferlens.saliency import Result, saliency
 from transferlens.store.run import Run
 from transferlens.study import Step
 from transferlens.training.sweep import Arm, Study, SweepOptions
@@ -45,15 +47,15 @@ def points(options: Options) -> dict[str, Arm]:
     return {"pretrained": study.arm(TransferPlan()), "from scratch": study.arm(scratch, training)}
 
 
-def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> saliency.Result:
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Explain the held-out clips with every network."""
-    named = saliency.Options(
+    named = Named(
         ckpt=tuple(run.path for arm in runs.values() for run in arm),
         data=options.data,
         store=options.store,
         execution=options.execution,
     )
-    return saliency.saliency.answer(named)
+    return saliency.answer(named)
 
 
 question: Question[Options, Any] = Question("analyses.rq5_saliency", Options, analyse, points)

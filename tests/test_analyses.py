@@ -13,6 +13,7 @@ import pytest
 
 from analyses import BACKBONES, results
 from transferlens.util.errors import DataError
+from transferlens.util.fields import build, flat
 
 all_ = importlib.import_module("analyses.all")
 ROOT = Path(__file__).parent.parent
@@ -35,22 +36,29 @@ def made(accuracies, **values):
     ]
 
 
+def asked_of(folder, **options):
+    """Name and options of every step."""
+    chosen = build(all_.Options, {"clips": folder / "clips.csv", **options})
+    return [(step.command.name, flat(step.options)) for step in all_.steps(chosen)]
+
+
 def test_steps_ask_each_question_of_its_networks(tmp_path):
-    steps = all_.steps(all_.Options(clips=tmp_path / "clips.csv", figures=tmp_path / "figures", workers=2, threads=1))
-    asked = {step.command: step.options.get("backbone") for step in steps}
+    figures = tmp_path / "figures"
+    steps = asked_of(tmp_path, figures=figures, workers=2, threads=1)
+    asked = {name: values.get("backbone") for name, values in steps}
     assert asked["pretraining"] == asked["freeze"] == asked["analyses.rq4_ensemble"] == BACKBONES
     assert asked["plan_grid"] == asked["analyses.rq2_svcca"] == BACKBONES[:1]
-    first, second = (step.options for step in steps if step.command == "analyses.rq5_saliency")
-    assert (first["clips"], second["dataset"]) == (str(tmp_path / "clips.csv"), "synth")
-    assert "clips" not in second
-    assert second["figures"] == str(tmp_path / "figures" / "synth")
-    assert all(step.options["workers"] == 2 for step in steps if "workers" in step.known)
-    assert "workers" not in steps[-1].options  # the report trains nothing
+    first, second = (values for name, values in steps if name == "analyses.rq5_saliency")
+    assert (first["clips"], second["dataset"]) == (tmp_path / "clips.csv", "synth")
+    assert second["clips"] is None
+    assert second["figures"] == figures / "synth"
+    assert all(values["workers"] == 2 for _, values in steps if "workers" in values)
+    assert "workers" not in steps[-1][1]  # the report trains nothing
 
 
 def test_one_network_is_asked_everything(tmp_path):
-    steps = all_.steps(all_.Options(clips=tmp_path / "clips.csv", backbone=("resnet50",)))
-    assert {tuple(step.options["backbone"]) for step in steps if "backbone" in step.known} == {("resnet50",)}
+    steps = asked_of(tmp_path, backbone="resnet50")
+    assert {values["backbone"] for _, values in steps if "backbone" in values} == {("resnet50",)}
 
 
 def test_gains_are_paired_and_means_are_over_folds(tmp_path):
@@ -119,10 +127,11 @@ def test_text_that_cannot_be_written_is_said_at_the_start(clips, tmp_path, capsy
 def test_what_cannot_be_done_is_said_at_the_start_and_records_are_kept(clips, weights_file, tmp_path, capsys):
     record = tmp_path / "steps.csv"
     shutil.copy(ROOT / "figures" / "steps.csv", record)
-    argv = ["--clips", str(clips), "--backbone", "test_resnet", "--weights", str(weights_file), "--epochs", "0"]
+    argv = ["--clips", str(clips), "--backbone", "test_resnet", "--weights", str(weights_file), "--workers", "2"]
     assert all_.main([*argv, "--figures", str(tmp_path), "--results", str(tmp_path / "R.md")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "pretraining, freeze, fuse, truncate, probe, plan_grid" in line
+    assert "workers=2 needs --threads" in line
     assert "epochs=0 must be at least 1" in line
     assert record.read_text() == (ROOT / "figures" / "steps.csv").read_text()
     assert len(all_.recorded(record)) > 5
@@ -137,8 +146,8 @@ def test_what_the_readme_says_of_its_figure_is_in_the_table():
 
 
 def test_every_network_is_asked(tmp_path):
-    steps = all_.steps(all_.Options(clips=tmp_path / "clips.csv", backbone=("a", "b", "c", "d")))
-    assert {len(step.options["backbone"]) for step in steps if "backbone" in step.known} == {1, 4}
+    steps = asked_of(tmp_path, backbone=("a", "b", "c", "d"))
+    assert {len(values["backbone"]) for _, values in steps if "backbone" in values} == {1, 4}
 
 
 def test_the_text_has_the_numbers_of_the_tables_beside_the_figures():

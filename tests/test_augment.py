@@ -313,5 +313,5 @@ def test_ids_of_runs_without_augmentation_are_those_of_before(tones, tmp_path, w
 def test_variants_without_augmentation_are_refused(tones, tmp_path, weights_file):
     from transferlens.models.plan import TransferPlan
 
-    with pytest.raises(ParameterError, match="variants=5 goes with --augment spectrum, waveform or released"):
+    with pytest.raises(ParameterError, match="variants=5 goes with augment='spectrum', 'waveform' or 'released'"):
         study(tones, tmp_path, weights_file, variants=5).points(TransferPlan())

@@ -9,7 +9,8 @@ import pytest
 
 from transferlens import cli
 from transferlens.models import plan
-from transferlens.models.plan import PlanOptions, TransferPlan
+from transferlens.models.plan import TransferPlan
+from transferlens.options import PlanOptions
 from transferlens.util.errors import ParameterError
 
 TABLE = [

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from transferlens import pretraining
 from transferlens.models.plan import TransferPlan
 from transferlens.pretraining import Result, Row
-from transferlens.training.sweep import PRESETS
+from transferlens.training.presets import PRESETS
+from transferlens.util.fields import build, flat
 
 
 def rows(accuracies, init):
@@ -59,11 +60,18 @@ def test_without_the_long_arm(options, tmp_path, capsys):
     assert "n = 1" in capsys.readouterr().out
 
 
+def points(study, *, long="all", **options):
+    """The points of each arm."""
+    values = flat(study(**options).options) | {"long": long}
+    arms = pretraining.pretraining.points(build(pretraining.Options, values))
+    return {name: arm.points for name, arm in arms.items()}
+
+
 def test_the_long_arm_of_the_first_network_alone(study, monkeypatch):
     monkeypatch.setattr("transferlens.training.sweep.imagenet_state", lambda *_: SimpleNamespace(sha256="0" * 64))
     networks = ("test_resnet", "resnet18")
-    arms = pretraining.points(study(backbone=networks), long="first")
-    assert {arm: {point.backbone for point in points} for arm, points in arms.items()} == {
+    arms = points(study, backbone=networks, long="first")
+    assert {name: {point.backbone for point in arm} for name, arm in arms.items()} == {
         "pretrained": {*networks},
         "scratch": {*networks},
         "scratch_long": {"test_resnet"},
@@ -71,7 +79,7 @@ def test_the_long_arm_of_the_first_network_alone(study, monkeypatch):
 
 
 def test_arms(study):
-    arms = pretraining.points(study())
+    arms = points(study)
     assert list(arms) == ["pretrained", "scratch", "scratch_long"]
     assert {point.plan for point in arms["pretrained"]} == {TransferPlan.finetune()}
     assert {point.plan for point in arms["scratch"] + arms["scratch_long"]} == {TransferPlan.scratch()}
@@ -80,16 +88,16 @@ def test_arms(study):
 
 
 def test_longer_arm_drops_its_rate_later_too(study):
-    arms = pretraining.points(study(schedule="step", milestones=(1, 2)))
+    arms = points(study, schedule="step", milestones=(1, 2))
     assert arms["scratch"][0].training.milestones == (1, 2)
     assert arms["scratch_long"][0].training.milestones == (6, 12)
-    arms = pretraining.points(study(preset="paper", epochs=70))
+    arms = points(study, preset="paper", epochs=70)
     assert arms["scratch_long"][0].training.epochs == 420
     assert arms["scratch_long"][0].training.milestones == (180, 360)
 
 
 def test_paper_preset_keeps_its_450_epochs(study):
-    arms = pretraining.points(study(preset="paper", epochs=None, batch_size=None))
+    arms = points(study, preset="paper", epochs=None, batch_size=None)
     tuned, scratch = PRESETS["paper"]
     assert arms["pretrained"][0].training == arms["scratch"][0].training == tuned
     assert arms["scratch_long"][0].training == scratch

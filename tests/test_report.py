@@ -17,6 +17,7 @@ from transferlens import report
 from transferlens.explain import explorer
 from transferlens.plots import style
 from transferlens.store.listing import list_runs, scan
+from transferlens.util.fields import build
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -226,7 +227,8 @@ def test_runs_of_the_clips_named_are_explored(seeds_store):
     folder = seeds_store[1]
     mine = list_runs(folder / "runs")
     other = SimpleNamespace(config=dataclasses.replace(mine[0].config, data_key="0" * 64))
-    options = report.Options(clips=folder / "tones" / "clips.csv", width=32, cache=folder / "cache")
+    values = {"clips": folder / "tones" / "clips.csv", "width": 32, "cache": folder / "cache"}
+    options = build(report.Options, values)
     assert report._of_clips([other, *mine], options) == mine
     assert report._of_clips([other], options) == [other]
     assert report._of_clips([other, *mine], report.Options()) == [other, *mine]

@@ -89,11 +89,9 @@ def test_command(store, tmp_path, capsys):
 def test_too_few_folds(store, tmp_path):
     from conftest import write_clips
 
-    options = dataclasses.replace(
-        store[2], clips=write_clips(tmp_path / "two", folds=("1", "2")), folds=(), select="nested"
-    )
+    options = store[2] | {"clips": write_clips(tmp_path / "two", folds=("1", "2")), "folds": (), "select": "nested"}
     with pytest.raises(ParameterError, match="select='nested' needs three folds or more and two has 2"):
-        Study(options)
+        Study(**options)
 
 
 def test_an_empty_store(tmp_path, capsys):

@@ -77,6 +77,12 @@ def test_files_against_the_rules_are_named(tmp_path, text, message):
         study.read(written(tmp_path, text))
 
 
+def test_all_options_against_the_rules_are_named_at_once(tmp_path):
+    text = "[[run]]\ncommand = 'train'\nlr = -1\n[[run]]\ncommand = 'fuse'\nepochs = 0"
+    with pytest.raises(ParameterError, match=r"train of .* 1: lr=-1.0 must.*; fuse of .* 2: epochs=0 must"):
+        study.read(written(tmp_path, text))
+
+
 def test_no_file(tmp_path):
     with pytest.raises(ParameterError, match="none.toml' cannot be read: No such file"):
         study.read(tmp_path / "none.toml")
@@ -103,12 +109,13 @@ def test_dry_run_counts_shared_runs_once_and_the_study_trains_them_once(options,
 def test_all_that_no_step_can_do_is_said_before_the_first(options, tmp_path, capsys):
     texts = dict(option.removeprefix("--").split("=", 1) for option in options)
     lines = [f"{name} = {value if value.isdecimal() else repr(value)}" for name, value in texts.items()]
-    steps = "[[run]]\ncommand = 'truncate'\n[[run]]\ncommand = 'fuse'\nblock = [7]\n[[run]]\ncommand = 'train'\nlr = -1"
+    steps = "[[run]]\ncommand = 'truncate'\n[[run]]\ncommand = 'fuse'\nblock = [7]\n"
+    steps += "[[run]]\ncommand = 'train'\ntruncate_after = 9"
     path = written(tmp_path, "\n".join(["[all]", *lines, steps]))
     assert study.main(["--config", str(path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "fuse: block=7 must be among" in line
-    assert "train: lr=-1.0 must be greater than 0" in line
+    assert "train: truncate_after=9 must be one of 1, 2, 3, 4" in line
     assert not (tmp_path / "runs").exists()
 
 

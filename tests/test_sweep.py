@@ -24,7 +24,7 @@ from transferlens.models.plan import TransferPlan
 from transferlens.store import listing, locks
 from transferlens.store.run import load_run
 from transferlens.store.runfile import read_state
-from transferlens.training import forecast, sweep, trainer
+from transferlens.training import forecast, schedule, sweep, trainer
 from transferlens.training.presets import PRESETS, TrainingOptions
 from transferlens.util.errors import CheckpointError, DataError, ParameterError, SweepError
 
@@ -314,7 +314,7 @@ def test_failures_are_kept_beside_the_store_until_mended(study, monkeypatch, cap
 
 def test_runs_that_others_train_are_awaited(study, monkeypatch):
     """The first is held by someone else, who finishes it; the others are trained in the meantime."""
-    monkeypatch.setattr(sweep, "POLL", 0.05)
+    monkeypatch.setattr(schedule, "POLL", 0.05)
     made = study(epochs=1)
     points = made.points(TransferPlan())
     first = points[0].path(made.options.store.runs)

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 import logging
+import re
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -88,8 +89,14 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str, defa
             )
     except SystemExit as end:
         if end.code == BAD_INPUT:
-            raise ParameterError(_unboxed(said.getvalue())) from None
+            raise ParameterError(_plain(_unboxed(said.getvalue()))) from None
         raise
+
+
+def _plain(message: str) -> str:
+    """An error of our own without what tyro puts around it."""
+    own = re.fullmatch(r"Error parsing [\w.]+: (.*?); For full helptext.*", message, re.DOTALL)
+    return own[1] if own else message
 
 
 def _unboxed(box: str) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from transferlens import cli, pretraining
+from transferlens import cli
 from transferlens.options import OutputOptions
+from transferlens.pretraining import Options as Pretraining
+from transferlens.pretraining import main as pretraining
 from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import StoreOptions
 from transferlens.util.fields import Fields, build, flat
@@ -28,7 +30,7 @@ class Options(Fields):
 def work(options: Options) -> int:
     """Ask `transferlens.pretraining` with the settings of the demo."""
     settings = {"folds": ("1", "2"), "epochs": 2, "long": "none"} | flat(options)
-    return pretraining.main.run(build(pretraining.Options, settings))
+    return pretraining.run(build(Pretraining, settings))
 
 
 main = cli.command("demo", Options, work)

@@ -127,21 +127,28 @@ def read(path: Path) -> list[Step]:
     if content.keys() - {"all", "run"} or not steps or not all(isinstance(table, dict) for table in tables):
         raise ParameterError(f"{where} must hold one [all] at most and [[run]] at least once, nothing else")
     shared = _spelled(shared, f"{where}: [all]")
-    found = [_step(step, shared, f"{where}: ", f" of [[run]] {number}") for number, step in enumerate(steps, start=1)]
+    found, problems = [], []
+    for number, step in enumerate(steps, start=1):
+        try:
+            found.append(_step(step, shared, f" of [[run]] {number}"))
+        except ParameterError as error:
+            problems.append(str(error))
+    if problems:
+        raise ParameterError(f"{where}: {'; '.join(problems)}")
     everywhere = set().union(*(names(step.command.options) for step in found))
     if unknown := sorted(shared.keys() - everywhere):
         raise ParameterError(f"{where}: no command of it has the option {unknown[0]!r} of [all]")
     return found
 
 
-def _step(table: Mapping[str, Any], shared: Mapping[str, Any], where: str, number: str) -> Step:
+def _step(table: Mapping[str, Any], shared: Mapping[str, Any], number: str) -> Step:
     """One [[run]] of a study file."""
     name = table.get("command")
     if not isinstance(name, str) or name not in cli.COMMANDS or name == "study":
         allowed = ", ".join(name for name in cli.COMMANDS if name != "study")
-        raise ParameterError(f"{where}command={name!r}{number} must be one of {allowed}")
+        raise ParameterError(f"command={name!r}{number} must be one of {allowed}")
     command: cli.Command = importlib.import_module(f"transferlens.{name}").main
-    where = f"{where}{name}{number}"
+    where = f"{name}{number}"
     own = _spelled({key: value for key, value in table.items() if key != "command"}, where)
     if unknown := sorted(own.keys() - set(names(command.options))):
         raise ParameterError(f"{where} has no option {unknown[0]!r}")

@@ -30,5 +30,3 @@ class SweepError(TransferLensError):
     """Some runs of a sweep failed; the others are finished and kept."""
 
     exit_code = 3
-
-
