@@ -202,7 +202,7 @@ def test_run_file_cut_in_half(options, tmp_path, capsys):
     capsys.readouterr()
     (path,) = (tmp_path / "runs").rglob("*.h5")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert f"{path} is no readable run file: damaged, cut short" in refused([*options, "--folds", "1"], capsys)
+    assert f"{path} is not a readable run file: damaged, cut short" in refused([*options, "--folds", "1"], capsys)
     assert path.exists()
 
 
