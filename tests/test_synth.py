@@ -188,7 +188,7 @@ def test_digest_tells_clips_and_code_apart(monkeypatch):
 
 
 def test_unknown_id_is_refused():
-    with pytest.raises(ParameterError, match="'dog-1' is no clip of the synth"):
+    with pytest.raises(ParameterError, match="'dog-1' is not a clip of the synth"):
         synthetic.render("dog-1")
 
 

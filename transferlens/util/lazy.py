@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import librosa
     import matplotlib
     import matplotlib.image as images
+    import pandas
     import pooch
     import psutil
     import requests
@@ -56,6 +57,7 @@ else:
     jinja2 = load("jinja2")
     librosa = load("librosa")
     matplotlib = load("matplotlib")
+    pandas = load("pandas")
     pooch = load("pooch")
     psutil = load("psutil")
     requests = load("requests")
