@@ -126,7 +126,7 @@ def unreadable(dataset: DataSet) -> dict[str, str]:
 
 
 def _in_two_folds(clips: Iterable[Clip], key: Callable[[Clip], Hashable | None]) -> Iterator[list[Clip]]:
-    """Yield the clips of each key that stands in more than one fold; the key None is left out."""
+    """Yield the clips of each key that is in more than one fold; clips whose key is None are left out."""
     by_key = defaultdict(list)
     for clip in clips:
         if key(clip) is not None:
@@ -152,7 +152,7 @@ def _silent_or_short(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterat
 
 
 def _leaks(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
-    """Find recordings that stand in more than one fold."""
+    """Find recordings that are in more than one fold."""
 
     def content(clip: Clip) -> str | None:
         # Silent clips are all equal, which is not a leak.

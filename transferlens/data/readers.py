@@ -65,7 +65,7 @@ def _checked(
 ) -> list[dict[str, str]]:
     if missing := [name for name in needed if name not in names]:
         raise DataError(
-            f"{path} lacks the columns {some(missing)}: it has {some(names) or 'none'}, and needs {some(needed)}, "
+            f"{path} lacks {some(missing)}: it has {some(names) or 'no columns'}, and needs {some(needed)}, "
             "in lower case and separated by commas"
         )
     if twice := [name for name, n in Counter(names).items() if n > 1 and name]:

@@ -136,7 +136,7 @@ def scan(folder: Path | str) -> tuple[list[RunSummary], list[str]]:
 def damaged(summaries: Iterable[RunSummary]) -> dict[str, str]:
     """Open finished runs, and return the reasons why some cannot be used, by run id.
 
-    A summary is of few values, and does not show this.
+    Summaries are of a few values only, and do not show all damage.
     """
     reasons = {}
     for summary in summaries:
@@ -177,12 +177,13 @@ def failed(folder: Path) -> dict[str, str]:
 def progress(folder: Path) -> str:
     """Describe a store: how many runs are done, which are being trained and by whom, and which have failed."""
     summaries, problems = scan(folder)
-    finished = [summary.id for summary in summaries if summary.is_complete]
+    done = [summary for summary in summaries if summary.is_complete]
+    finished = {summary.id for summary in done}
     epochs = {s.id: f"{s.epochs_done}/{s.epochs} epochs" for s in summaries if s.id not in finished}
     holders = {path.stem: locks.holder(path.with_suffix(".h5")) for path in sorted(folder.glob("*/*.claim"))}
     unfinished = sorted({*epochs, *holders})
     rows = [(name, epochs.get(name, "first epoch"), holders.get(name) or "nobody") for name in unfinished]
-    parts = [f"{len(finished)} runs done, {len(rows)} under way"]
+    parts = [f"{len(done)} runs done, {len(rows)} under way"]
     if rows:
         parts.append(text.table([("run", "reached", "trained by"), *rows]))
     parts += [f"failed: {name} ({reason})" for name, reason in failed(folder).items()]
