@@ -1,4 +1,4 @@
-"""Laws of the data sets: what is chosen is opened, sounds are decoded as they are, bad input is named."""
+"""Data sets: the one that is named is opened, sounds are decoded as they are, and bad input is named."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor

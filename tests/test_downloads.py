@@ -1,4 +1,4 @@
-"""Downloads from a server of our own: whole, broken off and resumed, altered, hostile, out of reach."""
+"""Downloads from a local server: complete, interrupted and resumed, altered, hostile, out of reach."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from transferlens.util.errors import DataError, ParameterError
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Gives `content`, from the byte that is asked for; breaks off after `most` bytes."""
+    """Sends `content` from the byte that is requested; stops after `most` bytes."""
 
     content, most, asked = b"", None, []
 

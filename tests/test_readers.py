@@ -1,4 +1,4 @@
-"""Every layout is read as it lies, and what is wrong with one is named in one line."""
+"""Every layout of a data set is read, and what is wrong with one is named in one line."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""The run store: what a run is called, what its file holds, and what is wrong with files that are no runs."""
+"""The run store: ids, run files, and the errors for files that are not runs."""
 
 from __future__ import annotations
 
