@@ -207,29 +207,30 @@ def test_cache_holds_the_variants_of_each_clip_after_another(tones, tmp_path, we
     np.testing.assert_array_equal(batch, rows.reshape(-1, 3, 128, 32)[[17, 1]].astype(np.float32))
 
 
-def test_rendering_goes_on_where_it_was_killed(tones, tmp_path, weights_file, monkeypatch):
-    data = study(tones, tmp_path, weights_file).data
-    monkeypatch.setattr("transferlens.features.cache.PART", 8)
-    cache = VariantCache(
-        FeatureCache(data.dataset, data.cache.settings, tmp_path / "other"), Augmentation("spectrum", 2)
-    )
-    done, compute = [], VariantCache.compute
+class PartByPart(VariantCache):
+    """A cache that is written four clips at a time, and is killed before clip `killed_before`."""
 
-    def some(self, number, clip):
-        done.append(number)
-        if number == 9:
+    part_rows = 8
+    killed_before = 9
+
+    def compute(self, number, clip):
+        if number == self.killed_before:
             raise KeyboardInterrupt
-        return compute(self, number, clip)
+        self.computed.append(number)
+        return super().compute(number, clip)
 
-    monkeypatch.setattr(VariantCache, "compute", some)
+
+def test_rendering_goes_on_where_it_was_killed(tones, tmp_path, weights_file):
+    data = study(tones, tmp_path, weights_file).data
+    cache = PartByPart(FeatureCache(data.dataset, data.cache.settings, tmp_path / "other"), Augmentation("spectrum", 2))
+    cache.computed = []
     with pytest.raises(KeyboardInterrupt):
         cache.fill()
     assert not cache.is_complete()
-    first, done[:] = set(done), []
-    monkeypatch.setattr(VariantCache, "compute", lambda self, n, clip: done.append(n) or compute(self, n, clip))
+    assert set(range(8)) <= set(cache.computed)
+    cache.killed_before, cache.computed = -1, []
     cache.fill()
-    assert set(done) == set(range(8, len(data.dataset.clips)))
-    assert {0, 1, 2, 3} <= first
+    assert sorted(cache.computed) == list(range(8, len(data.dataset.clips)))
     whole = data.variants(Augmentation("spectrum", 2))
     np.testing.assert_array_equal(cache.load(), whole.load())
     assert [path.name for path in (tmp_path / "other").iterdir()] == [cache.path.name]

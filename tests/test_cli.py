@@ -66,7 +66,7 @@ def test_help_shows_the_options_of_the_question_first_and_groups_in_boxes(comman
     module = importlib.import_module(f"transferlens.{command}")
     with pytest.raises(SystemExit):
         module.main(["--help"])
-    boxes = re.findall(r"^[╭+]─?-? (\w+ ?\w*) [─-]", capsys.readouterr().out, re.MULTILINE)
+    boxes = re.findall(r"^[╭─ ]*((?:\w+ )?options)[ ─╮]*$", capsys.readouterr().out, re.MULTILINE)
     groups = [each.name for each in dataclasses.fields(module.Options) if each.name not in fields.names(module.Options)]
     assert boxes == ["options", *(f"{group} options" for group in groups)]
 
@@ -199,7 +199,7 @@ def test_run_file_cut_in_half(options, tmp_path, capsys):
     capsys.readouterr()
     (path,) = (tmp_path / "runs").rglob("*.h5")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert f"{path} is no readable run file: damaged, cut short" in refused([*options, "--folds", "1"], capsys)
+    assert f"{path} is not a readable run file: damaged, cut short" in refused([*options, "--folds", "1"], capsys)
     assert path.exists()
 
 

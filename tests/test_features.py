@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import h5py
 import librosa
@@ -268,56 +269,78 @@ def test_shifted_mel_bands_read_lower_frequencies():
     np.testing.assert_allclose(shifted[:, :512], plain[:, :1024:2], atol=1e-6)  # an octave: half the bin
 
 
-def test_two_that_fill_one_cache_both_end_with_it(clips, tmp_path, monkeypatch):
-    """The other one ends, and takes its parts away, while this one writes a part."""
-    dataset = DataOptions(clips=clips, width=32).open()
-    one, other = (FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path) for _ in range(2))
-    fill_part, done = FeatureCache._fill_part, []
+class PartByPart(FeatureCache):
+    """A cache that is written a few clips at a time, and can be killed before one of them."""
 
-    def slow(self, *given):
-        found = fill_part(self, *given)
-        if not done:
-            done.append(True)
-            other.fill()
-        return found
+    part_rows = 8
+    killed_before = -1
 
-    monkeypatch.setattr(FeatureCache, "_fill_part", slow)
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.computed = []
+
+    def compute(self, number, clip):
+        if number == self.killed_before:
+            raise KeyboardInterrupt
+        self.computed.append(number)
+        return super().compute(number, clip)
+
+
+class Killed(PartByPart):
+    killed_before = 20
+
+
+def test_two_that_fill_one_cache_both_end_with_it(small, tmp_path):
+    """The other one ends, and takes its parts away, while this one computes its last part."""
+
+    class Slow(PartByPart):
+        def compute(self, number, clip):
+            if number == 20:
+                other.fill()
+            return super().compute(number, clip)
+
+    one, other = Slow(*small, tmp_path), PartByPart(*small, tmp_path)
     one.fill()
+    assert sorted(one.computed) == list(range(24))
+    assert sorted(other.computed) == list(range(16, 24))
     assert one.is_complete()
     assert {path.name for path in tmp_path.iterdir()} == {one.path.name}
 
 
+@pytest.fixture
+def killed(small, tmp_path):
+    """A cache whose first two parts of three were written, and the folder of the parts."""
+    cache = Killed(*small, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        cache.fill()
+    return cache, cache.path.with_suffix(".parts")
+
+
 @pytest.mark.parametrize("damage", ["flipped", "short", "long", "text", "empty"])
-def test_a_part_that_is_damaged_is_made_again(clips, tmp_path, monkeypatch, damage):
-    dataset = DataOptions(clips=clips, width=32).open()
-    cache, again = (FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path / name) for name in ("a", "b"))
-    monkeypatch.setattr("transferlens.features.cache.shutil.rmtree", lambda folder, **_: None)  # keeps the parts
-    cache.fill()
-    (part,) = cache.path.with_suffix(".parts").iterdir()
-    content = part.read_bytes()
+def test_a_part_that_is_damaged_is_made_again(small, tmp_path, killed, damage):
+    cache, parts = killed
+    content = (parts / "8").read_bytes()
     flipped = bytearray(content)
     flipped[5000] ^= 1
-    made = {"flipped": flipped, "short": content[:-4], "long": content + b"0000", "text": b"hello", "empty": b""}
-    left = again.path.with_suffix(".parts") / part.name
-    left.parent.mkdir(parents=True)
-    left.write_bytes(made[damage])
+    damaged = {"flipped": flipped, "short": content[:-4], "long": content + b"0000", "text": b"hello", "empty": b""}
+    (parts / "8").write_bytes(damaged[damage])
+    again, whole = PartByPart(*small, tmp_path), FeatureCache(*small, tmp_path / "whole")
     again.fill()
-    np.testing.assert_array_equal(again.load(), cache.load())
+    whole.fill()
+    assert sorted(again.computed) == list(range(8, 24))
+    np.testing.assert_array_equal(again.load(), whole.load())
+    assert not parts.exists()
 
 
-def test_whole_parts_are_used_and_count_as_room(clips, tmp_path, monkeypatch):
-    dataset = DataOptions(clips=clips, width=32).open()
-    cache, again = (FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path / name) for name in ("a", "b"))
-    monkeypatch.setattr("transferlens.features.cache.shutil.rmtree", lambda folder, **_: None)
-    cache.fill()
-    parts = cache.path.with_suffix(".parts")
-    again.path.parent.mkdir()
-    parts.rename(again.path.with_suffix(".parts"))
-    monkeypatch.setattr(FeatureCache, "compute", lambda *_: pytest.fail("computed again"))
-    asked = []
-    monkeypatch.setattr("transferlens.features.cache.check_space", lambda path, nbytes: asked.append(nbytes))
+def test_whole_parts_are_used_and_count_as_room(small, tmp_path, killed, monkeypatch):
+    cache, parts = killed
+    free = 1.05 * (2 * cache.nbytes - sum(part.stat().st_size for part in parts.iterdir())) + 1e6
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    again = PartByPart(*small, tmp_path)
     again.fill()
-    assert asked == [again.nbytes]
+    assert sorted(again.computed) == list(range(16, 24))
+    with pytest.raises(DataError, match="make room"):
+        FeatureCache(*small, tmp_path / "other").fill()
 
 
 @pytest.mark.parametrize("damage", ["flipped", "gone"])
@@ -330,6 +353,9 @@ def test_a_cache_that_is_damaged_later_is_named(clips, tmp_path, damage):
     content = bytearray(cache.path.read_bytes())
     content[place + 100] ^= 1
     cache.path.unlink() if damage == "gone" else cache.path.write_bytes(content)
-    message = {"flipped": "is no readable feature cache: delete it", "gone": "has gone: the same command computes it"}
+    message = {
+        "flipped": "is not a readable feature cache: delete it",
+        "gone": "does not exist any more: run the same",
+    }
     with pytest.raises(DataError, match=message[damage]):
         cache.load()

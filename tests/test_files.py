@@ -31,6 +31,21 @@ def test_written_whole(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_folder_is_complete_or_absent(tmp_path):
+    path = tmp_path / "deep" / "data"
+    with pytest.raises(ZeroDivisionError), complete_or_absent(path, folder=True) as beside:
+        (beside / "half").mkdir(parents=True)
+        raise ZeroDivisionError
+    assert list(path.parent.iterdir()) == []
+    (path.parent / f".data.{platform.node()}-999999999.tmp" / "half").mkdir(parents=True)  # its writer was killed
+    with complete_or_absent(path, folder=True) as beside:
+        beside.mkdir()
+        (beside / "x.txt").write_text("new")
+        assert not path.exists()
+    assert (path / "x.txt").read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_an_error_leaves_the_old_file_alone(tmp_path):
     path = tmp_path / "x.txt"
     path.write_text("old")
@@ -80,7 +95,7 @@ def test_folder_that_is_a_file(tmp_path):
 def test_folder_that_is_a_link_to_nowhere(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     with pytest.raises(
-        ParameterError, match=f"runs='{tmp_path}/link/new' must be a folder: .*link is a link that leads"
+        ParameterError, match=f"runs='{tmp_path}/link/new' must be a folder: .*link is a link to something"
     ):
         check_writable("runs", tmp_path / "link" / "new")
 

@@ -1,6 +1,6 @@
-"""Files from others are data: whatever is in them, readers give the project's own errors, or what is there.
+"""Files from others are data: whatever they contain, readers return it or raise the project's own errors.
 
-``TRANSFERLENS_FUZZ=10000 python -m pytest tests/test_fuzz.py`` tries so many cases a reader; a few by default.
+``TRANSFERLENS_FUZZ=10000 python -m pytest tests/test_fuzz.py`` tries that many cases per reader; a few by default.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ fuzz = settings(
 
 
 def changed(content: bytes) -> st.SearchStrategy[bytes]:
-    """A file with some bytes altered, cut short, or with something put in."""
+    """A file with some bytes changed, cut short, or with bytes inserted."""
     places = st.integers(0, len(content) - 1)
 
     def flip(edits):
@@ -57,7 +57,7 @@ def changed(content: bytes) -> st.SearchStrategy[bytes]:
 
 
 def own_errors_only(*readers):
-    """Each reader gives something, or an error of the project, soon."""
+    """Each reader returns something or raises an error of the project, and does so soon."""
     for reader in readers:
         started = time.monotonic()
         try:
@@ -122,7 +122,7 @@ def test_sounds(tmp_path, data, kind):
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory, clips, weights_file):
-    """A run file, a snapshot and a feature cache, small ones."""
+    """A small study and its one run."""
     from transferlens.training.sweep import Study
 
     folder = tmp_path_factory.mktemp("fuzz")
@@ -146,7 +146,7 @@ def test_run_files(small_run, tmp_path, data):
 
 
 def readers(store, path):
-    """All that open run files."""
+    """All functions that open run files."""
 
     def whole():
         found = load_run(path)
@@ -159,7 +159,7 @@ def readers(store, path):
 @fuzz
 @given(data=st.data())
 def test_snapshots_cost_their_epochs_at_most(small_run, tmp_path, data):
-    """`trainer` starts over whatever `read_state` raises; it must come to an end."""
+    """`trainer` starts again whatever `read_state` raises; it must return."""
     path = tmp_path / "run.partial"
     path.write_bytes(data.draw(changed(small_run[1].path.read_bytes())))
     started = time.monotonic()
@@ -199,7 +199,7 @@ def test_study_files(tmp_path, data):
 
 @pytest.mark.slow
 def test_a_run_file_cut_at_every_4_kib_is_no_run(small_run, tmp_path):
-    """A power cut in the middle of a write: no beginning of a run file is taken for one."""
+    """A power cut in the middle of a write: no beginning of a run file is accepted as one."""
     _, run = small_run
     content, path = run.path.read_bytes(), tmp_path / "cut.h5"
     for n in range(0, len(content), 4096):

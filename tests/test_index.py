@@ -1,4 +1,4 @@
-"""The index of a store: it saves opening files, and is never the truth."""
+"""The index of a store: unchanged files are not opened, and it never decides what is listed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transferlens.util.errors import CheckpointError
 
 
 class Reader:
-    """Gives a file's text, and knows how often it was asked."""
+    """Returns the text of a file, and records which files were opened."""
 
     def __init__(self):
         self.opened = []

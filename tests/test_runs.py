@@ -1,9 +1,12 @@
-"""The run store: what a run is called, what its file holds, and what is wrong with files that are no runs."""
+"""The run store: ids, run files, and the errors for files that are not runs."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -16,7 +19,8 @@ from transferlens.models.build import build
 from transferlens.models.plan import TransferPlan
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.listing import list_runs, summarise
-from transferlens.store.run import arm_names, load_run
+from transferlens.store.rows import run_row
+from transferlens.store.run import arm_names, load_run, load_runs
 from transferlens.store.runfile import read_state, seal, write_state
 from transferlens.util.errors import CheckpointError, ParameterError
 
@@ -194,6 +198,38 @@ def test_model_gives_the_stored_logits(study):
     np.testing.assert_allclose(logits.numpy(), run.logits, rtol=1e-4, atol=1e-5)
 
 
+def test_a_run_is_itself_and_stands_for_its_file(run):
+    other = load_run(run)
+    assert run in [other, run]
+    assert run not in [other]
+    assert len({run, other, run}) == 2
+    assert Path(run) == Path(other) == run.path
+    assert load_runs([run, other, run.path]) != [run]
+    assert len(load_runs([run, other, run.path])) == 1
+    assert summarise(run).path == run.path
+
+
+def test_a_run_is_printed_in_one_line(run):
+    expected = f"Run '{run.config.id}': accuracy {100 * run.accuracy_last:.1f} % on fold 1, {run.path}"
+    assert repr(run) == expected
+    assert run._repr_html_() == f"<p>{expected}</p>"
+    marked = dataclasses.replace(run, path=Path("a<b>"))
+    assert "a&lt;b&gt;" in marked._repr_html_()
+
+
+def test_a_row_says_what_the_run_is(run):
+    row = run_row(run)
+    assert (row.dataset, row.backbone, row.pretrained_through, row.frozen_through) == (
+        run.config.dataset,
+        "test_resnet",
+        "4",
+        "none",
+    )
+    assert (row.fold, row.seed, row.epochs, row.run) == ("1", 0, 2, run.config.id)
+    assert (row.accuracy_last, row.accuracy_best) == (run.accuracy_last, run.accuracy_best)
+    assert row.trainable_parameters == row.parameters == sum(p.numel() for p in run.model().parameters())
+
+
 def test_listing(run):
     (summary,) = list_runs(run.path.parents[1])
     assert summary.id == run.config.id == run.path.stem
@@ -209,9 +245,9 @@ def test_files_that_are_no_runs(run, tmp_path):
     with h5py.File(other, "w") as file:
         file["x"] = 1
     for path in (half, text):
-        with pytest.raises(CheckpointError, match=rf"{path.name} is no readable run file: damaged, cut short"):
+        with pytest.raises(CheckpointError, match=rf"{path.name} is not a readable run file: damaged, cut short"):
             load_run(path)
-    with pytest.raises(CheckpointError, match=r"other\.h5 is no readable run file"):
+    with pytest.raises(CheckpointError, match=r"other\.h5 is not a readable run file"):
         load_run(other)
     with pytest.raises(CheckpointError, match=r"none\.h5 does not exist"):
         load_run(tmp_path / "none.h5")
@@ -230,7 +266,7 @@ def test_file_of_another_version(run):
 
 
 def test_listing_of_a_folder_that_is_none(tmp_path):
-    with pytest.raises(CheckpointError, match="none' is no folder"):
+    with pytest.raises(CheckpointError, match="none' is not a folder"):
         list_runs(tmp_path / "none")
 
 
@@ -265,9 +301,9 @@ def test_command(run, tmp_path, capsys):
     assert runs.main(["--runs", str(store)]) == 2
     captured = capsys.readouterr()
     assert run.config.id in captured.out
-    assert "broken.h5 is no readable run file" in captured.err
+    assert "broken.h5 is not a readable run file" in captured.err
     assert runs.main(["--runs", str(tmp_path / "none")]) == 2
-    assert "none' is no folder" in capsys.readouterr().err
+    assert "none' is not a folder" in capsys.readouterr().err
 
 
 def test_another_run_than_the_name_says(study):
@@ -312,7 +348,7 @@ def test_what_cannot_be_is_refused(run, tmp_path, name, change, what):
         del file[name]
         file[name] = values
     seal(path)
-    with pytest.raises(CheckpointError, match=rf"altered\.h5 is damaged: its {what} cannot be"):
+    with pytest.raises(CheckpointError, match=rf"altered\.h5 is damaged in its {what}: delete it"):
         load_run(path)
 
 
@@ -340,7 +376,7 @@ def test_a_flipped_bit_anywhere_is_seen_before_hdf5_looks(run, tmp_path, place):
     content = bytearray(run.path.read_bytes())
     content[int(place * len(content)) if isinstance(place, float) else place] ^= 1
     (tmp_path / "flipped.h5").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"flipped\.h5 is no readable run file: damaged"):
+    with pytest.raises(CheckpointError, match=r"flipped\.h5 is not a readable run file: damaged"):
         load_run(tmp_path / "flipped.h5")
 
 
@@ -350,16 +386,37 @@ def test_no_file_is_opened_whose_seal_is_gone_and_one_that_is_sealed_again_is(ru
     path = tmp_path / "cut.h5"
     path.write_bytes(content[:left])
     for read in (load_run, summarise):
-        with pytest.raises(CheckpointError, match=r"cut\.h5 is no readable run file"):
+        with pytest.raises(CheckpointError, match=r"cut\.h5 is not a readable run file"):
             read(path)
     path.write_bytes(content)
     with h5py.File(path, "r+") as file:
         file["config"].attrs["seed"] = 7
-    with pytest.raises(CheckpointError, match=r"cut\.h5 is no readable run file"):
+    with pytest.raises(CheckpointError, match=r"cut\.h5 is not a readable run file"):
         load_run(path)
     for _ in range(2):
         seal(path)
         assert load_run(path).config.seed == 7
+
+
+def test_a_checksum_is_verified_once_until_the_file_changes(run, tmp_path, monkeypatch):
+    path = shutil.copyfile(run.path, tmp_path / "copy.h5")
+    verified, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: verified.append(self.name) or read_bytes(self))
+    for _ in range(2):
+        load_run(path)
+    assert verified == ["copy.h5"] * 2  # just written: a second change might not show in its time
+    os.utime(path, (0, 0))
+    for read in (load_run, summarise, read_state, lambda path: load_run(path).model()):
+        read(path)
+    assert verified == ["copy.h5"] * 3
+    time.sleep(0.05)  # longer than the clock of a file system stands still
+    with path.open("r+b") as file:
+        file.write(b"\1")
+    os.utime(path, (0, 0))
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"copy\.h5 is not a readable run file"):
+            load_run(path)
+    assert verified == ["copy.h5"] * 5
 
 
 def test_a_flipped_bit_in_the_logits_is_seen(run, tmp_path):
@@ -368,7 +425,7 @@ def test_a_flipped_bit_in_the_logits_is_seen(run, tmp_path):
     content = bytearray(run.path.read_bytes())
     content[place] ^= 1
     (tmp_path / "flipped.h5").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"flipped\.h5 is no readable run file: damaged"):
+    with pytest.raises(CheckpointError, match=r"flipped\.h5 is not a readable run file: damaged"):
         load_run(tmp_path / "flipped.h5")
 
 

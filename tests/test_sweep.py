@@ -387,7 +387,7 @@ def test_a_snapshot_is_kept_beside_a_damaged_run(study):
     made.gather([point])
     path.with_suffix(".partial").write_bytes(path.read_bytes())
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(CheckpointError, match="no readable run file"):
+    with pytest.raises(CheckpointError, match="not a readable run file"):
         made.gather([point])
     assert path.with_suffix(".partial").is_file()
 

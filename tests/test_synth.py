@@ -1,4 +1,4 @@
-"""Laws of the built-in data set: what is known about it is true, and it is the same everywhere."""
+"""The built-in data set: its clips are what their parameters say, and the same on every machine."""
 
 import csv
 import dataclasses
@@ -16,8 +16,8 @@ from transferlens.features import event_mask, logmel
 from transferlens.util.errors import ParameterError
 
 ROW = manifest()["synth"]
-# Over the 16-bit samples of all mixtures, little-endian, in the order of the ids. A change of it is a change
-# of the data set: old results on it no longer compare.
+# Sha256 over the 16-bit samples of all mixtures, little-endian, in the order of the ids. If it changes, the data set
+# has changed, and old results on it can no longer be compared.
 PINNED = "6783200dbe9822d015b9a5a7f05c803d74575491f0f12a884bc3569a831bea13"
 SPECS = synthetic.specs()
 
@@ -188,7 +188,7 @@ def test_digest_tells_clips_and_code_apart(monkeypatch):
 
 
 def test_unknown_id_is_refused():
-    with pytest.raises(ParameterError, match="'dog-1' is no clip of the synth"):
+    with pytest.raises(ParameterError, match="'dog-1' is not a clip of the synth"):
         synthetic.render("dog-1")
 
 

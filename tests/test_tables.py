@@ -82,7 +82,7 @@ def test_command_writes_three_formats(seeds_store, tmp_path, capsys):
 
 def test_no_store_or_nothing_in_it(tmp_path, capsys):
     (tmp_path / "runs").mkdir()
-    for folder, message in (("nowhere", "is no folder"), ("runs", "has no finished run of a whole network")):
+    for folder, message in (("nowhere", "is not a folder"), ("runs", "has no finished run of a whole network")):
         assert tables.main(["--runs", str(tmp_path / folder), "--figures", str(tmp_path / "figures")]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line

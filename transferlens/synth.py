@@ -18,8 +18,6 @@ by Humans and Machines, chapter 12: local criterion 0 dB.
 from __future__ import annotations
 
 import csv
-import os
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -78,12 +76,8 @@ def export(out: Path, chosen: Iterable[Spec] | None = None) -> int:
         raise ParameterError(f"out={str(out)!r} must be a new or an empty folder: nothing is overwritten")
     chosen = tuple(specs() if chosen is None else chosen)
     check_writable("out", out)
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    with complete_or_absent(out, folder=True) as beside:
         _write_all(beside, chosen)
-        beside.replace(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return len(chosen)
 
 

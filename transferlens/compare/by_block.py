@@ -18,10 +18,10 @@ import numpy as np
 
 from transferlens.compare import question
 from transferlens.measures import stats
-from transferlens.models import build
 from transferlens.models.plan import TransferPlan, block_text
 from transferlens.plots import accuracy, style
 from transferlens.plots.accuracy import accuracy_against, band, points_and_means
+from transferlens.store.rows import RunRow, run_row
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import ParameterError
@@ -82,57 +82,6 @@ class Analysis:
             for block, plan in plans.items()
             if block in chosen or (references and plan in REFERENCES.values())
         }
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """What tables say of one run.
-
-    Accuracies are fractions, multiply-adds those of one clip, seconds those of training; where runs share what their
-    frozen blocks gave, the first has the time to compute it.
-    """
-
-    dataset: str
-    backbone: str
-    pretrained_through: str
-    frozen_through: str
-    truncate_after: int
-    bn: str
-    fold: str
-    seed: int
-    epochs: int
-    accuracy_last: float
-    accuracy_best: float
-    trainable_parameters: int
-    parameters: int
-    multiply_adds: int
-    seconds: float
-    run: str
-
-
-def run_row(run: Run) -> RunRow:
-    """Read a run's row out of it."""
-    config, plan = run.config, run.config.plan
-    size = (config.features.n_mels, config.features.width)
-    cost = build.cost(config.backbone, n_classes=len(run.label_names), plan=plan, input_size=size)
-    return RunRow(
-        dataset=config.dataset,
-        backbone=config.backbone,
-        pretrained_through=block_text(plan.pretrained_through),
-        frozen_through=block_text(plan.frozen_through),
-        truncate_after=plan.truncate_after,
-        bn=plan.bn,
-        fold=config.fold,
-        seed=config.seed,
-        epochs=config.training.epochs,
-        accuracy_last=run.accuracy_last,
-        accuracy_best=run.accuracy_best,
-        trainable_parameters=cost.trainable_parameters,
-        parameters=cost.parameters,
-        multiply_adds=cost.multiply_adds,
-        seconds=float(run.history["seconds"].sum()),
-        run=config.id,
-    )
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,16 @@
-"""What would spoil an experiment with a data set: clips that cannot be used, and folds that are not apart."""
+"""Look for what would spoil an experiment with a data set: unusable clips, and recordings that several folds share."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from transferlens.data.attempts import attempt_each
 from transferlens.data.clips import Clip
 from transferlens.util.errors import DataError
 from transferlens.util.lazy import tqdm
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Audit", "Finding", "audit", "unreadable"]
 
-SILENT_PEAK = 1e-4
+SILENT_PEAK = 1e-4  # full scale is 1
 SILENT_DBFS = -80.0
 SHORTEST = 0.1  # [s], the longest window of the features
 SERIOUS = ("unreadable", "same audio", "same group")
@@ -39,9 +38,9 @@ class Finding:
     kind : str
         "unreadable", "silent", "short", "missing class", "same audio" or "same group".
     clips, folds : tuple of str
-        Ids of the clips and names of the folds that are concerned.
+        Ids of the clips and names of the folds that the finding is about.
     message : str
-        What was found, in words.
+        The finding in words.
     """
 
     kind: str
@@ -51,7 +50,7 @@ class Finding:
 
     @property
     def serious(self) -> bool:
-        """Whether a clip cannot be used or folds share a recording."""
+        """Whether the clip cannot be used, or folds share a recording."""
         return self.kind in SERIOUS
 
 
@@ -73,18 +72,22 @@ class Audit:
 
     @property
     def serious(self) -> tuple[Finding, ...]:
-        """The findings that forbid an experiment: unreadable clips, and leaks from fold to fold."""
+        """The findings that make results invalid: unreadable clips, and leaks between folds."""
         return tuple(finding for finding in self.findings if finding.serious)
 
 
 @dataclass(frozen=True)
 class _Sound:
-    """What is kept of a decoded clip."""
+    """What the audit compares of a decoded clip."""
 
     seconds: float
     peak: float
     dbfs: float
     digest: str
+
+    @property
+    def is_silent(self) -> bool:
+        return self.peak < SILENT_PEAK or self.dbfs < SILENT_DBFS
 
 
 def _sound(y: np.ndarray, sr: int) -> _Sound:
@@ -99,24 +102,15 @@ def _sound(y: np.ndarray, sr: int) -> _Sound:
     )
 
 
-def _each(dataset: DataSet, look: Callable[[np.ndarray, int], Result]) -> dict[str, Result | str]:
-    """What a look at every decoded clip gives, or why it cannot be decoded, by id."""
-
-    def one(clip: Clip) -> Result | str:
-        try:
-            y, sr = dataset.decode(clip)
-        except DataError as error:
-            return str(error)
-        return look(y, sr)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(one, dataset.clips)
-        bar = tqdm.tqdm(results, f"reading {dataset.name}", len(dataset.clips), unit="clip", delay=2)
-        return {clip.id: result for clip, result in zip(dataset.clips, bar, strict=True)}
+def _decode_each(dataset: DataSet, measure: Callable[[np.ndarray, int], Result]) -> dict[str, Result | Exception]:
+    """Decode every clip, and return what `measure` gives for it, or why it cannot be decoded, by id."""
+    with tqdm.tqdm(total=len(dataset.clips), desc=f"reading {dataset.name}", unit="clip", delay=2) as bar:
+        results = attempt_each(lambda clip: measure(*dataset.decode(clip)), dataset.clips, bar=bar)
+    return {clip.id: result for clip, result in zip(dataset.clips, results, strict=True)}
 
 
 def unreadable(dataset: DataSet) -> dict[str, str]:
-    """The clips that cannot be decoded.
+    """Decode every clip, and return those that cannot be decoded.
 
     Parameters
     ----------
@@ -125,18 +119,19 @@ def unreadable(dataset: DataSet) -> dict[str, str]:
     Returns
     -------
     reasons : dict of str to str
-        Why, by the clip's id; empty where every clip can be decoded.
+        Error message by clip id; empty if every clip can be decoded.
     """
-    return {id: why for id, why in _each(dataset, lambda y, sr: None).items() if why is not None}
+    results = _decode_each(dataset, lambda y, sr: None)
+    return {id: str(result) for id, result in results.items() if isinstance(result, DataError)}
 
 
 def _in_two_folds(clips: Iterable[Clip], key: Callable[[Clip], Hashable | None]) -> Iterator[list[Clip]]:
-    """The clips of each key that is found in more than one fold."""
-    alike = defaultdict(list)
+    """Yield the clips of each key that is in more than one fold; clips whose key is None are left out."""
+    by_key = defaultdict(list)
     for clip in clips:
         if key(clip) is not None:
-            alike[key(clip)].append(clip)
-    return (same for same in alike.values() if len({clip.fold for clip in same}) > 1)
+            by_key[key(clip)].append(clip)
+    return (same for same in by_key.values() if len({clip.fold for clip in same}) > 1)
 
 
 def _finding(kind: str, clips: Iterable[Clip], message: str) -> Finding:
@@ -145,11 +140,10 @@ def _finding(kind: str, clips: Iterable[Clip], message: str) -> Finding:
     return Finding(kind, tuple(clip.id for clip in clips), tuple(folds), message)
 
 
-def _poor(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
-    """Findings on single clips that can be decoded."""
+def _silent_or_short(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
     for clip in clips:
         sound = sounds[clip.id]
-        if _is_silent(sound):
+        if sound.is_silent:
             level = f"peak {sound.peak:.1g}, {max(sound.dbfs, -240):.0f} dBFS"
             rule = f"silent is a peak below {SILENT_PEAK:g} or a mean level below {SILENT_DBFS:g} dBFS"
             yield _finding("silent", [clip], f"{level}; {rule}")
@@ -157,33 +151,29 @@ def _poor(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]
             yield _finding("short", [clip], f"{sound.seconds:.3f} s, less than the longest window of {SHORTEST} s")
 
 
-def _is_silent(sound: _Sound) -> bool:
-    return sound.peak < SILENT_PEAK or sound.dbfs < SILENT_DBFS
-
-
-def _leaks(clips: list[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
-    """Recordings in two folds."""
+def _leaks(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
+    """Find recordings that are in more than one fold."""
 
     def content(clip: Clip) -> str | None:
-        # All silence is alike, and no leak.
+        # Silent clips are all equal, which is not a leak.
         sound = sounds.get(clip.id)
-        return None if sound is None or _is_silent(sound) else sound.digest
+        return None if sound is None or sound.is_silent else sound.digest
 
-    for alike in _in_two_folds(clips, content):
-        yield _finding("same audio", alike, "the same samples in two folds: a leak")
-    for alike in _in_two_folds(clips, lambda clip: clip.group):
-        yield _finding("same group", alike, f"group {alike[0].group} is in two folds: a leak")
+    for same in _in_two_folds(clips, content):
+        yield _finding("same audio", same, "the same samples in two folds: a leak")
+    for same in _in_two_folds(clips, lambda clip: clip.group):
+        yield _finding("same group", same, f"group {same[0].group} is in two folds: a leak")
 
 
 def _missing_classes(dataset: DataSet) -> Iterator[Finding]:
-    there = {(clip.label, clip.fold) for clip in dataset.clips}
+    present = {(clip.label, clip.fold) for clip in dataset.clips}
     for label in dataset.label_names:
-        if folds := tuple(fold for fold in dataset.folds if (label, fold) not in there):
+        if folds := tuple(fold for fold in dataset.folds if (label, fold) not in present):
             yield Finding("missing class", (), folds, f"no clip of class {label} in these folds")
 
 
 def audit(dataset: DataSet) -> Audit:
-    """Decode every clip and look for what would spoil an experiment.
+    """Decode every clip, and look for what would spoil an experiment.
 
     Parameters
     ----------
@@ -191,10 +181,10 @@ def audit(dataset: DataSet) -> Audit:
 
     Returns
     -------
-    found : Audit
-        Clips that cannot be decoded or hold no samples; recordings in two folds, by their samples (as 16-bit
-        mono at their own rate) or their group; silent clips, of a peak below 1e-4 or a mean level below
-        -80 dBFS; clips shorter than the longest window of the features, 0.1 s; classes missing from a fold.
+    audit : Audit
+        Clips that cannot be decoded or have no samples; recordings in two folds, by their samples (as 16-bit mono at
+        their own rate) or their group; silent clips, with a peak below 1e-4 or a mean level below -80 dBFS; clips
+        shorter than the longest window of the features, 0.1 s; classes that are missing from a fold.
 
     Examples
     --------
@@ -202,12 +192,12 @@ def audit(dataset: DataSet) -> Audit:
     >>> audit(open_dataset()).findings
     ()
     """
-    looks = _each(dataset, _sound)
-    sounds = {id: look for id, look in looks.items() if isinstance(look, _Sound)}
-    reasons = {id: look for id, look in looks.items() if isinstance(look, str)}
-    read = [clip for clip in dataset.clips if clip.id in sounds]
-    findings = [_finding("unreadable", [clip], reasons[clip.id]) for clip in dataset.clips if clip.id in reasons]
-    findings += _leaks(list(dataset.clips), sounds)
+    results = _decode_each(dataset, _sound)
+    sounds = {id: result for id, result in results.items() if isinstance(result, _Sound)}
+    readable = [clip for clip in dataset.clips if clip.id in sounds]
+    unread = [clip for clip in dataset.clips if clip.id not in sounds]
+    findings = [_finding("unreadable", [clip], str(results[clip.id])) for clip in unread]
+    findings += _leaks(dataset.clips, sounds)
     findings += _missing_classes(dataset)
-    findings += _poor(read, sounds)
+    findings += _silent_or_short(readable, sounds)
     return Audit(dataset.name, len(dataset.clips), tuple(findings))

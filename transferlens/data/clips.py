@@ -1,8 +1,13 @@
-"""Clips and data sets: labels, folds, and how audio is decoded."""
+"""Clips and data sets: labels, folds, and the decoding of audio.
+
+- `DataSet` holds the clips of a data set, splits them by fold and decodes them; `Clip` is one of them.
+- `load_audio` decodes a single file.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import html
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,20 +19,21 @@ import soxr
 from transferlens.data import synthetic
 from transferlens.data.manifest import manifest
 from transferlens.util.errors import DataError, ParameterError
+from transferlens.util.lazy import pandas
 from transferlens.util.text import natural, some
 
 __all__ = ["BUILT_IN", "Clip", "DataSet", "HINTS", "LOUDEST", "UNREADABLE", "load_audio"]
 
 BUILT_IN = "synth"
-LOUDEST = 1e6  # beyond it powers leave the range of float32
-# TypeError: what soundfile raises for headerless files.
+LOUDEST = 1e6  # largest magnitude of a sample whose power is in the range of float32
+# TypeError is what soundfile raises for headerless files.
 UNREADABLE = (soundfile.SoundFileError, OSError, TypeError)
 HINTS = {"jazz.00054": " (known to be damaged in the popular copy of GTZAN)"}
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Clips, and how they are loaded.
+    """A data set: its clips, and how they are loaded.
 
     Attributes
     ----------
@@ -37,7 +43,7 @@ class DataSet:
     seconds : float > 0 [s]
         Nominal length of a clip, or that of the longest one.
     n_fft : int > 0 [samples] or None
-        Length of the Fourier transform; None leaves it to the features.
+        Length of the Fourier transform; if None, the features choose it.
     width : int > 0 [frames]
         Width of the features.
     clips : tuple of Clip
@@ -54,6 +60,13 @@ class DataSet:
     clips: tuple[Clip, ...]
     skipped: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        sizes = f"{len(self.clips)} clips, {len(self.label_names)} classes, {len(self.folds)} folds"
+        return f"DataSet {self.name!r}: {sizes}, {self.sr} Hz"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self), quote=False)}</p>{self.counts().to_html()}"
+
     @property
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes, sorted."""
@@ -61,25 +74,47 @@ class DataSet:
 
     @property
     def folds(self) -> tuple[str, ...]:
-        """Names of the folds, numbers in numerical order."""
+        """Names of the folds, in natural order: "2" before "10"."""
         return tuple(sorted({clip.fold for clip in self.clips}, key=natural))
 
     @property
     def held_out_folds(self) -> tuple[str, ...]:
-        """The folds that are held out by default: each in turn, or "test" alone where one is named "train"."""
+        """The folds that are held out by default: each in turn or, if one is named "train", only "test"."""
         if "train" not in self.folds:
             return self.folds
         return ("test",) if "test" in self.folds else tuple(fold for fold in self.folds if fold != "train")
 
-    def split(self, fold: str, inner_fold: str = "") -> tuple[np.ndarray, np.ndarray]:
-        """Places among the clips of those trained on and of those held out: two ndarrays of int.
+    def counts(self) -> pandas.DataFrame:
+        """Count the clips of each class (rows) in each fold (columns).
 
-        All other folds but `inner_fold` are trained on, or only the one named "train" where there is one.
+        Examples
+        --------
+        >>> from transferlens.data.catalogue import open_dataset
+        >>> open_dataset().counts().loc["siren", "1"].item()
+        8
+        """
+        clips = pandas.DataFrame([(clip.label, clip.fold) for clip in self.clips], columns=["class", "fold"])
+        return pandas.crosstab(clips["class"], clips["fold"])[list(self.folds)]
+
+    def split(self, fold: str, inner_fold: str = "") -> tuple[np.ndarray, np.ndarray]:
+        """Split the clips into those to train on and those that are held out.
+
+        Parameters
+        ----------
+        fold : str
+            The held-out fold.
+        inner_fold : str
+            A fold that is left out of training too; empty: none.
+
+        Returns
+        -------
+        training, held_out : ndarray of int
+            Indices into `clips`. If a fold is named "train", it alone is trained on, else all other folds are.
 
         Raises
         ------
         DataError
-            Where the other folds leave nothing to learn from.
+            If fewer than two classes are left to train on.
         """
         folds = np.array([clip.fold for clip in self.clips], dtype=object)
         other = folds == "train" if "train" in self.folds and fold != "train" else folds != fold
@@ -92,39 +127,45 @@ class DataSet:
         return training, np.flatnonzero(folds == fold)
 
     def decode(self, clip: Clip) -> tuple[np.ndarray, int]:
-        """One clip as it is stored: mono samples [shape=(n,), float32] and their rate [Hz].
+        """Decode a clip at the sample rate of its file.
+
+        Returns
+        -------
+        y : ndarray [shape=(n,), float32]
+            Mono waveform.
+        sr : int [Hz]
 
         Raises
         ------
         DataError
-            Where the file is missing, unreadable, empty, or holds NaN or infinite samples.
+            If the file is missing, unreadable or empty, or has NaN, infinite or far too large samples.
         """
         if clip.path is None:
             return synthetic.render(clip.id).y, manifest()[BUILT_IN].sr
         return _decode(clip.path)
 
     def load(self, clip: Clip) -> np.ndarray:
-        """One clip at the rate `sr`; threads may call it side by side.
+        """Decode a clip and resample it to the rate `sr`; threads may call this at the same time.
 
         Returns
         -------
         y : ndarray [shape=(n,), float32]
-            Mono waveform, as long as the clip is.
+            Mono waveform of the whole clip.
 
         Raises
         ------
         DataError
-            Where the file is missing, unreadable, empty, or holds NaN or infinite samples.
+            As for `decode`.
         """
         return _resample(*self.decode(clip), self.sr)
 
     def digest(self, clip: Clip) -> str:
-        """Sha256 in hexadecimal of the clip's content, which need not be decoded for it.
+        """Return the sha256, in hexadecimal, of a clip's file; of a built-in clip, that of its recipe.
 
         Raises
         ------
         DataError
-            Where the file cannot be read.
+            If the file cannot be read.
         """
         if clip.path is None:
             return synthetic.digest(clip.id)
@@ -134,17 +175,17 @@ class DataSet:
             raise DataError(f"{clip.path} cannot be read: {error.strerror}") from error
 
     def without(self, ids: Collection[str]) -> DataSet:
-        """The same data set without some clips.
+        """Return the data set without the clips that have these ids.
 
         Raises
         ------
         ParameterError
-            Where an id is of no clip.
+            If no clip has one of the ids.
         DataError
-            Where no clip is left.
+            If no clip is left.
         """
         if unknown := sorted(set(ids) - {clip.id for clip in self.clips}):
-            raise ParameterError(f"ids={some(unknown)!r} are no clips of {self.name}")
+            raise ParameterError(f"ids={some(unknown)!r} are not clips of {self.name}")
         clips = tuple(clip for clip in self.clips if clip.id not in set(ids))
         if not clips:
             raise DataError(f"no clip of {self.name} is left: all {len(self.clips)} were left out")
@@ -154,7 +195,7 @@ class DataSet:
 def _decode(path: Path) -> tuple[np.ndarray, int]:
     hint = HINTS.get(path.stem, "")
     if not path.is_file():
-        raise DataError(f"{path} is missing{hint}")
+        raise DataError(f"{path} does not exist{hint}")
     try:
         y, sr = soundfile.read(path, dtype="float32", always_2d=True)
     except UNREADABLE as error:
@@ -163,14 +204,14 @@ def _decode(path: Path) -> tuple[np.ndarray, int]:
     if not y.size:
         raise DataError(f"{path} is empty: it has no samples{hint}")
     if not np.isfinite(y).all():
-        raise DataError(f"{path} holds NaN or infinite samples{hint}")
+        raise DataError(f"{path} has NaN or infinite samples{hint}")
     if np.abs(y).max() > LOUDEST:
-        raise DataError(f"{path} holds samples beyond {LOUDEST:g}: full scale is 1{hint}")
+        raise DataError(f"{path} has samples larger than {LOUDEST:g}: full scale is 1{hint}")
     return y.mean(axis=1, dtype=np.float32), sr
 
 
 def _resample(y: np.ndarray, native: int, sr: int) -> np.ndarray:
-    """As librosa.resample with res_type="soxr_hq", without its import, which threads may not share."""
+    """Resample as librosa.resample does with res_type="soxr_hq"; threads cannot import librosa at the same time."""
     if native == sr:
         return y
     n = -(-len(y) * sr // native)
@@ -195,14 +236,15 @@ def load_audio(path: Path, *, sr: int) -> np.ndarray:
     Raises
     ------
     DataError
-        Where the file is missing, unreadable, empty, or holds NaN or infinite samples.
+        If the file is missing, unreadable or empty, or has NaN, infinite or far too large samples.
     ParameterError
-        Where `sr` is not positive.
+        If `sr` is not positive.
     """
     return _resample(*_decode(Path(path)), positive("sr", sr))
 
 
 def positive(name: str, value: int) -> int:
+    """Return a number, or raise ParameterError if it is not positive."""
     if value <= 0:
         raise ParameterError(f"{name}={value!r} must be greater than 0")
     return value
@@ -215,14 +257,15 @@ class Clip:
     Attributes
     ----------
     id : str
-        Unique in its data set and the same wherever that lies.
+        Unique in the data set, and independent of the folder that the data set is in.
     label, fold : str
+        Name of the class; name of the fold.
     path : Path or None
-        The audio file; None where the clip is made by code.
+        The audio file; None if the clip is generated by code.
     group : str or None
-        What it was cut from; clips of one group belong in one fold.
+        The recording that the clip was cut from; clips of one group belong in one fold.
     extra : mapping of str to str
-        The columns of a user's table that have no meaning here.
+        The other columns of a user's table.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""The table of the data sets that are known by name: ``data_manifest.csv``, the one place for their facts."""
+"""The data sets that are known by name, and the facts about them: the table ``data_manifest.csv``."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from pathlib import Path
 
 from transferlens.util.errors import DataError
 
-__all__ = ["ManifestRow", "manifest"]
+__all__ = ["ManifestRow", "manifest", "manifest_path"]
 
 FILE = "data_manifest.csv"
 
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """What is known about one data set before its files are seen.
+    """The facts about one data set.
 
     Attributes
     ----------
     name : str
-        What users type.
+        The name that users type.
     title : str
-        What it is, in words.
+        Full name.
     classes, folds : int > 0
-        How many of each a complete copy has.
+        Numbers of classes and folds of a complete copy.
     sr : int > 0 [Hz]
         Rate at which its clips are loaded.
     seconds : float > 0 [s]
@@ -37,11 +37,11 @@ class ManifestRow:
     width : int > 0 [frames]
         Width of its features.
     layout : str
-        How its folders are laid out: the reader to use.
+        Name of the layout of its folders, which decides how it is read.
     licence, homepage : str
-        Terms of use, and where they stand.
+        Terms of use, and the page that states them.
     archive, checksum : str
-        Where it is downloaded, and ``algorithm:hex`` of that file; empty where none is certain.
+        Address of the file to download, and its checksum as ``algorithm:hex``; empty if not known for certain.
     """
 
     name: str
@@ -59,8 +59,14 @@ class ManifestRow:
     checksum: str
 
 
-def _path() -> Path:
-    """The table beside the package in a checkout, else where pip installed it."""
+def manifest_path() -> Path:
+    """Return the path of the table: beside the package in a checkout, else where pip installed it.
+
+    Raises
+    ------
+    DataError
+        If the table is not found.
+    """
     above = Path(__file__).parents[2]
     candidates = [above / FILE, above / "share" / "transferlens" / FILE]  # the second: pip install --target
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -69,7 +75,7 @@ def _path() -> Path:
     for path in candidates:
         if path.is_file():
             return path
-    raise DataError(f"{FILE} is neither beside the package nor installed with it: install transferlens again")
+    raise DataError(f"{FILE} is not beside the package and was not installed with it: install transferlens again")
 
 
 def _row(cells: dict[str, str]) -> ManifestRow:
@@ -87,7 +93,7 @@ def _row(cells: dict[str, str]) -> ManifestRow:
 
 @functools.cache
 def _rows() -> tuple[ManifestRow, ...]:
-    with _path().open(encoding="utf-8-sig", newline="") as file:
+    with manifest_path().open(encoding="utf-8-sig", newline="") as file:
         return tuple(_row(cells) for cells in csv.DictReader(file))
 
 
@@ -97,12 +103,12 @@ def manifest() -> dict[str, ManifestRow]:
     Returns
     -------
     rows : dict of str to ManifestRow
-        By name, in the table's order.
+        By name, in the order of the table.
 
     Raises
     ------
     DataError
-        Where the table is not found.
+        If the table is not found.
 
     Examples
     --------

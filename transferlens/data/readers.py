@@ -1,4 +1,9 @@
-"""Lists of clips, read from the official folders of known data sets and from a user's own table."""
+"""Read lists of clips: from the official folders of known data sets, and from a user's own table.
+
+- `read_official` reads the folder of a known data set.
+- `read_user_table` reads a user's table of clips.
+- `read_table` reads any table of comma-separated values.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,26 +28,26 @@ SPLITS = ("train", "validation", "test")
 
 
 def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    """Read a table of comma-separated values, in UTF-8 with or without BOM, spaces trimmed.
+    """Read a table of comma-separated values, in UTF-8 with or without BOM; spaces around cells are removed.
 
     Parameters
     ----------
     path : Path
     needed : sequence of str
-        Columns that must be there and full.
+        Columns that the table must have, without empty cells.
 
     Returns
     -------
     rows : list of dict of str to str
-        By column name, in the table's order.
+        By column name, in the order of the table.
 
     Raises
     ------
     DataError
-        Where the file is none, has no rows, or lacks a needed column or cell.
+        If the file is not such a table, has no rows, or lacks a needed column or cell.
     """
     if path.is_dir():
-        raise DataError(f"{path} is a folder, not a table of clips: give the csv file in it")
+        raise DataError(f"{path} is a folder, not a table of clips: name the csv file in it")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = csv.reader(file)
@@ -59,20 +65,20 @@ def _checked(
 ) -> list[dict[str, str]]:
     if missing := [name for name in needed if name not in names]:
         raise DataError(
-            f"{path} lacks {some(missing)}: it has {some(names) or 'no columns'}, needs {some(needed)}, "
-            "in small letters and parted by commas"
+            f"{path} lacks {some(missing)}: it has {some(names) or 'no columns'}, and needs {some(needed)}, "
+            "in lower case and separated by commas"
         )
     if twice := [name for name, n in Counter(names).items() if n > 1 and name]:
-        raise DataError(f"{path} has more than one column named {some(twice)}: leave one")
+        raise DataError(f"{path} has more than one column named {some(twice)}: keep one of them")
     if not numbered:
-        raise DataError(f"{path} lists no clips: only its header is there")
+        raise DataError(f"{path} lists no clips: it has only a header")
     if uneven := [line for line, cells in numbered if len(cells) != len(names)]:
         raise DataError(
-            f"{path} must have {len(names)} cells in every row, and has not in row {some(uneven)}: "
-            "put double quotes around a cell that holds a comma"
+            f"{path} must have {len(names)} cells in every row, and has more or fewer in row {some(uneven)}: "
+            "put double quotes around a cell that contains a comma"
         )
     if odd := [line for line, cells in numbered if any("\0" in cell for cell in cells)]:
-        raise DataError(f"{path} holds the character NUL in row {some(odd)}: write it as plain UTF-8 text")
+        raise DataError(f"{path} contains the character NUL in row {some(odd)}: save it as plain UTF-8 text")
     rows = [dict(zip(names, cells, strict=True)) for _, cells in numbered]
     empty = [line for (line, _), row in zip(numbered, rows, strict=True) if not all(row[name] for name in needed)]
     if empty:
@@ -83,35 +89,37 @@ def _checked(
 def _is_file(path: Path | None) -> bool:
     try:
         return path is not None and path.is_file()
-    except OSError:  # the name is too long, or a folder may not be looked into
+    except OSError:  # the name is too long, or the folder may not be read
         return False
 
 
 def _check_files(clips: Sequence[Clip], where: Path, remedy: str) -> None:
     if missing := [clip.id for clip in clips if not _is_file(clip.path)]:
-        raise DataError(f"{len(missing)} of {len(clips)} audio files are not under {where}: {some(missing)}; {remedy}")
+        raise DataError(
+            f"{len(missing)} of {len(clips)} audio files do not exist in {where}: {some(missing)}; {remedy}"
+        )
 
 
 def read_user_table(path: Path) -> tuple[Clip, ...]:
-    """Read a user's own list of clips.
+    """Read a user's own table of clips.
 
     Parameters
     ----------
     path : Path
-        A table with the columns ``path`` (relative to the table), ``label`` and ``fold``; ``group`` is
-        optional, further columns are kept in `Clip.extra`.
+        A table with the columns ``path`` (relative to the table), ``label`` and ``fold``; ``group`` is optional, other
+        columns are kept in `Clip.extra`.
 
     Returns
     -------
     clips : tuple of Clip
-        With the path, as written in the table, for an id.
+        The id of a clip is its path, as written in the table.
 
     Raises
     ------
     DataError
-        Where the table cannot be used as it is, or audio files are missing.
+        If the table cannot be used as it is, or audio files are missing.
     """
-    known = ("path", "label", "fold")
+    needed = ("path", "label", "fold")
     clips = tuple(
         Clip(
             id=row["path"],
@@ -119,13 +127,13 @@ def read_user_table(path: Path) -> tuple[Clip, ...]:
             fold=row["fold"],
             path=path.parent / row["path"],
             group=row.get("group") or None,
-            extra={name: cell for name, cell in row.items() if name not in (*known, "group")},
+            extra={name: cell for name, cell in row.items() if name not in (*needed, "group")},
         )
-        for row in read_table(path, known)
+        for row in read_table(path, needed)
     )
-    files = [os.path.realpath(path.parent / clip.id) for clip in clips]  # takes links that lead in a circle
-    times = Counter(files)
-    if twice := dict.fromkeys(clip.id for clip, file in zip(clips, files, strict=True) if times[file] > 1):
+    files = [os.path.realpath(path.parent / clip.id) for clip in clips]  # Path.resolve raises for circular links
+    counts = Counter(files)
+    if twice := dict.fromkeys(clip.id for clip, file in zip(clips, files, strict=True) if counts[file] > 1):
         raise DataError(f"{path} lists files more than once: {some(twice)}")
     _check_files(clips, path.parent, "paths are relative to the table")
     return clips
@@ -133,13 +141,12 @@ def read_user_table(path: Path) -> tuple[Clip, ...]:
 
 def _official_table(root: Path, table: str, needed: Sequence[str]) -> list[dict[str, str]]:
     if not (root / table).is_file():
-        raise DataError(f"root={str(root)!r} must be the folder that holds {table}: it is not there")
+        raise DataError(f"root={str(root)!r} must be the folder that contains {table}, which does not exist there")
     return read_table(root / table, needed)
 
 
 def _read_esc(root: Path, splits: Sequence[Path], folds: int, only: str | None = None) -> tuple[Clip, ...]:
-    """ESC-50: ``meta/esc50.csv`` and ``audio/``; `only` names a column that must say True."""
-    _refuse_splits(splits)
+    """Read ESC-50: ``meta/esc50.csv`` and ``audio/``; `only` names a column that must be True."""
     needed = ["filename", "fold", "category", "src_file"] + ([only] if only else [])
     rows = _official_table(root, "meta/esc50.csv", needed)
     return tuple(
@@ -150,8 +157,7 @@ def _read_esc(root: Path, splits: Sequence[Path], folds: int, only: str | None =
 
 
 def _read_urbansound(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, ...]:
-    """UrbanSound8K: ``metadata/UrbanSound8K.csv`` and ``audio/fold1`` to ``audio/fold10``."""
-    _refuse_splits(splits)
+    """Read UrbanSound8K: ``metadata/UrbanSound8K.csv`` and ``audio/fold1`` to ``audio/fold10``."""
     rows = _official_table(root, "metadata/UrbanSound8K.csv", ["slice_file_name", "fsID", "fold", "class"])
     ids = [f"fold{row['fold']}/{row['slice_file_name']}" for row in rows]
     return tuple(
@@ -159,19 +165,14 @@ def _read_urbansound(root: Path, splits: Sequence[Path], folds: int) -> tuple[Cl
     )
 
 
-def _refuse_splits(splits: Sequence[Path]) -> None:
-    if splits:
-        raise ParameterError(f"splits={some(splits)!r} are for gtzan only: this data set has official folds")
-
-
 def _genres(root: Path) -> dict[str, list[Path]]:
-    """Audio files of each genre folder, sorted."""
+    """Return the audio files of each genre, sorted."""
     inner = next((root / name for name in ("genres_original", "genres") if (root / name).is_dir()), root)
-    # Names that begin with a dot are what macOS leaves in archives.
+    # macOS puts files whose names begin with a dot into archives.
     files = [f for f in sorted(inner.glob("*/*")) if f.suffix.lower() in (".wav", ".au") and f.name[0] != "."]
     if not files:
         raise DataError(
-            f"root={str(root)!r} must hold genres_original/ or genres/: .wav or .au files, a folder a genre"
+            f"root={str(root)!r} must contain genres_original/ or genres/, one folder of .wav or .au files per genre"
         )
     genres: dict[str, list[Path]] = {}
     for file in files:
@@ -180,10 +181,10 @@ def _genres(root: Path) -> dict[str, list[Path]]:
 
 
 def _read_gtzan(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, ...]:
-    """GTZAN: a folder a genre.
+    """Read GTZAN: one folder per genre.
 
-    There are no official folds. Without split files the sorted files of each genre are cut into as many
-    blocks as there are folds, so that neighbours, often of one album, stay together.
+    There are no official folds. Without split files the sorted files of each genre are cut into as many blocks as there
+    are folds, so that neighbours, often of one album, stay together.
     """
     clips = tuple(
         Clip(f"{genre}/{file.name}", genre, str(1 + i * folds // len(files)), file)
@@ -194,21 +195,22 @@ def _read_gtzan(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, .
 
 
 def _split_files(splits: Sequence[Path]) -> tuple[Path, ...]:
-    """The three lists that were given, or that lie in the folder given."""
+    """Return the three lists that were given, or that are in the folder that was given."""
     if len(splits) == 3:
         return tuple(splits)
     if len(splits) != 1 or not splits[0].is_dir():
         raise ParameterError(
-            f"splits={some(splits)!r} must be a folder that holds train*.txt, valid*.txt and test*.txt, or "
-            "three such files in that order"
+            f"splits={some(splits)!r} must be a folder that contains train*.txt, valid*.txt and test*.txt, or "
+            "these three files in this order"
         )
-    found = {pattern: sorted(splits[0].glob(pattern)) for pattern in ("train*.txt", "valid*.txt", "test*.txt")}
-    if wrong := [f"{len(files)} {pattern}" for pattern, files in found.items() if len(files) != 1]:
-        raise DataError(f"splits={str(splits[0])!r} must hold one file of each kind, and holds {some(wrong)}")
-    return tuple(files[0] for files in found.values())
+    lists = {pattern: sorted(splits[0].glob(pattern)) for pattern in ("train*.txt", "valid*.txt", "test*.txt")}
+    if wrong := [f"{len(files)} {pattern}" for pattern, files in lists.items() if len(files) != 1]:
+        raise DataError(f"splits={str(splits[0])!r} must contain one file of each kind, and contains {some(wrong)}")
+    return tuple(files[0] for files in lists.values())
 
 
-def _listed(path: Path) -> list[str]:
+def _read_names(path: Path) -> list[str]:
+    """Return the lines of a text file that are not empty."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -217,18 +219,17 @@ def _listed(path: Path) -> list[str]:
 
 
 def _split(clips: Sequence[Clip], files: Sequence[Path]) -> tuple[Clip, ...]:
-    """The clips that the lists name, each with its list for a fold."""
-    # Without the ending: the lists say .wav where some copies hold .au.
+    """Return the clips that the lists name; the fold of a clip is its list."""
+    # Without the ending: the lists name .wav files, and some copies have .au files.
     by_stem = {clip.id.rpartition(".")[0]: clip for clip in clips}
-    named = [(name, fold) for fold, file in zip(SPLITS, files, strict=True) for name in _listed(file)]
+    named = [(name, fold) for fold, file in zip(SPLITS, files, strict=True) for name in _read_names(file)]
     stems = [name.rpartition(".")[0] for name, _ in named]
     if unknown := [name for (name, _), stem in zip(named, stems, strict=True) if stem not in by_stem]:
-        raise DataError(f"{len(unknown)} names in the split files are no clips of gtzan: {some(unknown)}")
+        raise DataError(f"{len(unknown)} names in the split files are not clips of gtzan: {some(unknown)}")
     if twice := [stem for stem, n in Counter(stems).items() if n > 1]:
-        raise DataError(f"{len(twice)} clips stand more than once in the split files: {some(twice)}")
+        raise DataError(f"{len(twice)} clips are named more than once in the split files: {some(twice)}")
     log.info("%d of %d clips are in none of the split files and are left out", len(clips) - len(named), len(clips))
-    chosen = ((by_stem[stem], fold) for stem, (_, fold) in zip(stems, named, strict=True))
-    return tuple(Clip(clip.id, clip.label, fold, clip.path) for clip, fold in chosen)
+    return tuple(replace(by_stem[stem], fold=fold) for stem, (_, fold) in zip(stems, named, strict=True))
 
 
 def read_official(layout: str, root: Path, *, splits: Sequence[Path], folds: int, homepage: str) -> tuple[Clip, ...]:
@@ -237,15 +238,15 @@ def read_official(layout: str, root: Path, *, splits: Sequence[Path], folds: int
     Parameters
     ----------
     layout : str
-        As the manifest calls it: a key of `READERS`.
+        Name of the layout in the manifest: a key of `READERS`.
     root : Path
         Folder of the unpacked archive.
     splits : sequence of Path
-        Lists of the training, validation and test files, or the folder they lie in; for GTZAN only.
+        Lists of the training, validation and test files, or the folder that they are in; for GTZAN only.
     folds : int > 0
         Number of folds, for a data set that has no official ones.
     homepage : str
-        What to name as a remedy.
+        Named in error messages as the place to get the data set from.
 
     Returns
     -------
@@ -254,16 +255,18 @@ def read_official(layout: str, root: Path, *, splits: Sequence[Path], folds: int
     Raises
     ------
     DataError
-        Where tables or audio files are missing or cannot be used as they are.
+        If tables or audio files are missing or cannot be used as they are.
     ParameterError
-        Where `root` is no folder or `splits` do not apply.
+        If `root` is not a folder, or `splits` do not apply.
     """
     if not root.is_dir():
-        raise ParameterError(f"root={str(root)!r} must be a folder: unpack there what {homepage} offers")
+        raise ParameterError(f"root={str(root)!r} must be a folder: unpack the archive from {homepage} there")
+    if splits and layout != "gtzan":
+        raise ParameterError(f"splits={some(splits)!r} are for gtzan only: this data set has official folds")
     clips = READERS[layout](root, splits, folds)
     if not clips:
-        raise DataError(f"root={str(root)!r} holds no clips of this data set")
-    _check_files(clips, root, f"get the complete set from {homepage}")
+        raise DataError(f"root={str(root)!r} contains no clips of this data set")
+    _check_files(clips, root, f"get the complete data set from {homepage}")
     return clips
 
 

@@ -1,7 +1,14 @@
-"""Shapes of sound on a spectrogram: ten classes of events for the built-in data set, and four of no class.
+"""The built-in data set ``synth``: what its clips are made of, and their rendering.
 
-A shape is a function of the time [s] since its start, of its `Form` and of a random stream, and returns a
-waveform of any scale.
+A clip is the sum of an event, whose shape on the spectrogram is its class, a background of coloured noise and, in half
+of the clips, a louder distractor, whose shape is of no class.
+
+- `specs` and `spec` return the parameters of clips; `clip_ids` lists the clips.
+- `render` computes the stems of a clip.
+- `digest` identifies the content of a clip without rendering it.
+
+A shape is a function of the time since its start [s], of its `Form` and of a random generator, and returns a waveform
+of any scale. Clips are bit-identical on every machine: `transferlens.synth` says how.
 """
 
 from __future__ import annotations
@@ -39,16 +46,16 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """Where on the spectrogram a shape lies, and how fast it repeats; one without repeats ignores the rate.
+    """The place of a shape on the frequency axis, and its rate of repetition, which shapes without one ignore.
 
     Attributes
     ----------
     centre_hz : int > 0 [Hz]
-        Middle of the frequencies, on a logarithmic scale.
+        Centre frequency, on a logarithmic scale.
     octaves : float > 0
-        Distance of the lowest from the highest frequency.
+        Distance between the lowest and the highest frequency.
     rate_hz : float > 0 [Hz]
-        Repetitions a second; clicks come twice as often.
+        Repetitions per second; clicks come twice as often.
     """
 
     centre_hz: int
@@ -57,17 +64,17 @@ class Form:
 
     @property
     def edges(self) -> tuple[int, int]:
-        """Lowest and highest frequency [Hz]: whole, so that no last digit of a root adds up in a phase."""
+        """Lowest and highest frequency [Hz]: whole numbers, so that rounding errors do not add up in a phase."""
         half = 2 ** (self.octaves / 2)
         return round(self.centre_hz / half), round(self.centre_hz * half)
 
 
-CLICK = 0.006  # [s], time in which a click decays to 1 / e
+CLICK = 0.006  # time in which a click decays to 1 / e [s]
 Shape = Callable[[np.ndarray, Form, np.random.RandomState], np.ndarray]
 
 
 def _tone(cycles: np.ndarray) -> np.ndarray:
-    # Whole cycles go first, exactly: the sine of a large angle differs between libraries.
+    # Whole cycles are removed first, exactly: the sine of a large angle differs between libraries.
     return np.sin(2 * np.pi * (cycles % 1))
 
 
@@ -77,14 +84,14 @@ def _sweep(t: np.ndarray, start: float, end: float) -> np.ndarray:
 
 
 def _band(t: np.ndarray, low: float, high: float, rng: np.random.RandomState) -> np.ndarray:
-    """Noise between two frequencies [Hz]."""
+    """Return noise between two frequencies [Hz]."""
     spectrum = np.fft.rfft(rng.uniform(-1, 1, len(t)))
     hz = np.fft.rfftfreq(len(t), t[1])
     return np.fft.irfft(spectrum * ((hz >= low) & (hz <= high)), len(t))
 
 
 def _gate(t: np.ndarray, rate: float) -> np.ndarray:
-    """Open for the first half of every period, closed for the second, with soft edges."""
+    """Return 1 in the first half of every period and 0 in the second, with soft edges."""
     return np.clip(0.5 + 4 * _tone(rate * t), 0, 1)
 
 
@@ -139,7 +146,7 @@ def _warble(t, form, rng):
 
 
 def _whole(rng: np.random.RandomState, low: int, high: int) -> int:
-    # Not randint, whose stream depends on the size of a C long.
+    # Not randint, whose numbers depend on the size of a C long.
     return int(rng.uniform(low, high))
 
 
@@ -184,9 +191,9 @@ EVENTS = {
 
 DISTRACTORS = {"bell": _bell, "buzz": _buzz, "grains": _grains, "whoosh": _whoosh}
 
-GROUPS, TAKES = 4, 2  # groups a class and fold, clips a group
+GROUPS, TAKES = 4, 2  # groups per class and fold, clips per group
 
-# Raise it when the clips change: feature caches of the old ones are then made anew.
+# Increase it when the clips change: feature caches of the old ones are then computed again.
 RECIPE = 1
 CENTRES = (700.0, 2800.0)  # [Hz], common to all classes
 OCTAVES = (0.8, 1.4)
@@ -196,26 +203,26 @@ FADE = 0.015  # [s]
 
 @dataclass(frozen=True, kw_only=True)
 class Spec(Form):
-    """What one clip is made of.
+    """The parameters of one clip.
 
     Attributes
     ----------
     id, label, fold, group : str
-        Clips of a group share the cell of the parameter grid that only this group has; all are in one fold.
+        The clips of a group have similar parameters, which no other group of the class has; all are in one fold.
     distractor : str
         Shape of the distractor, or "none".
     centre_hz, octaves, rate_hz
-        The event's `shapes.Form`.
+        The `Form` of the event.
     onset, length : float in [0, 1]
         Start and length of the event, as fractions of the clip.
     distractor_onset, distractor_length : float in [0, 1]
-        The same of the distractor's place, which is drawn whether or not it is taken.
+        Start and length of the distractor; drawn for clips without one too.
     snr_db : float [dB]
-        Power of the event while it lasts, over that of the background.
+        Power of the event while it lasts, relative to that of the background.
     distractor_db : float > 0 [dB]
-        Power of the distractor while it lasts, over that of the event.
+        Power of the distractor while it lasts, relative to that of the event.
     slope : float >= 0
-        The background's power falls as ``1 / f**slope``.
+        The power of the background falls as ``1 / f**slope``.
     peak : float in (0, 1)
         Largest magnitude of the mixture.
     """
@@ -236,7 +243,7 @@ class Spec(Form):
 
     @property
     def has_distractor(self) -> bool:
-        """Whether the clip holds a distractor."""
+        """Whether the clip contains a distractor."""
         return self.distractor != "none"
 
 
@@ -245,18 +252,18 @@ def _rng(name: str) -> np.random.RandomState:
 
 
 def _cell(span: tuple[float, float], slot: int, slots: int, rng: np.random.RandomState) -> float:
-    """A value in the inner part of one of the equal cells of a span."""
+    """Draw a value in the inner part of one of the equal slots of a span."""
     low, high = span
     return low + (high - low) * (slot + rng.uniform(0.3, 0.7)) / slots
 
 
 def _parameters(label: str, fold: int, group: int) -> dict[str, float]:
-    """What the clips of a group share, each number from a cell that no other group of the class has."""
+    """Draw what the clips of a group share, each number from a slot that no other group of the class has."""
     folds = manifest()["synth"].folds
     slots, slot = folds * GROUPS, folds * group + fold - 1
     shuffles = _rng(label)
     rng = _rng(f"{label}-{fold}-{group}")
-    # Folds take turns along the grid: none is of one register. The shuffles keep register and rate unrelated.
+    # Folds alternate along the slots, so that each covers all registers; shuffles make register and rate independent.
     octave = _cell((0, np.log2(CENTRES[1] / CENTRES[0])), slot, slots, rng)
     return {
         "centre_hz": CENTRES[0] * 2**octave,
@@ -266,7 +273,7 @@ def _parameters(label: str, fold: int, group: int) -> dict[str, float]:
 
 
 def _places(rng: np.random.RandomState) -> dict[str, float]:
-    """Where event and distractor stand: apart from each other, in either order."""
+    """Draw the places of event and distractor: apart from each other, in either order."""
     lengths = {"": rng.uniform(0.25, 0.45), "distractor_": rng.uniform(0.2, 0.3)}
     rest = 0.97 - sum(lengths.values())
     before, after = np.sort(rng.uniform(0, rest, 2))
@@ -288,7 +295,7 @@ def _spec(label: str, fold: int, group: int, take: int) -> Spec:
         label=label,
         fold=str(fold),
         group=name,
-        # In turn, so that every class and fold has each shape equally often.
+        # In rotation, so that every class and fold has each shape equally often.
         distractor=list(DISTRACTORS)[turn % len(DISTRACTORS)] if taken else "none",
         centre_hz=round(shared["centre_hz"] * rng.uniform(0.99, 1.01)),
         octaves=shared["octaves"],
@@ -303,7 +310,7 @@ def _spec(label: str, fold: int, group: int, take: int) -> Spec:
 
 @functools.cache
 def specs() -> tuple[Spec, ...]:
-    """The specifications of all clips, sorted by id.
+    """Return the parameters of all clips, sorted by id.
 
     Examples
     --------
@@ -321,36 +328,36 @@ def specs() -> tuple[Spec, ...]:
 
 
 def clip_ids() -> tuple[str, ...]:
-    """The ids of all clips, sorted."""
-    return tuple(each.id for each in specs())
+    """Return the ids of all clips, sorted."""
+    return tuple(_by_id())
 
 
 @functools.cache
 def _by_id() -> dict[str, Spec]:
-    return {each.id: each for each in specs()}
+    return {spec.id: spec for spec in specs()}
 
 
 def spec(id: str) -> Spec:
-    """The specification of one clip.
+    """Return the parameters of one clip.
 
     Raises
     ------
     ParameterError
-        Where no clip has this id.
+        If no clip has this id.
     """
     if id not in _by_id():
-        raise ParameterError(f"id={id!r} is no clip of the synth data set; synth.clip_ids() lists them")
+        raise ParameterError(f"id={id!r} is not a clip of the synth data set: synth.clip_ids() lists them")
     return _by_id()[id]
 
 
 @dataclass(frozen=True)
 class Stems:
-    """What a clip is the sum of.
+    """The parts of a clip, whose sum it is.
 
     Attributes
     ----------
     event, background, distractor : ndarray [shape=(n_samples,), int16]
-        The distractor is all zeros where the clip has none.
+        The distractor is all zeros if the clip has none.
     """
 
     event: np.ndarray
@@ -369,6 +376,7 @@ class Stems:
 
 
 def waveform(samples: np.ndarray) -> np.ndarray:
+    """Convert 16-bit samples to a waveform [shape=(n_samples,), float32 in [-1, 1)]."""
     return samples.astype(np.float32) / np.float32(32768)
 
 
@@ -377,7 +385,7 @@ def _unit(y: np.ndarray) -> np.ndarray:
 
 
 def _placed(shape, spec: Spec, rng: np.random.RandomState, place: tuple[float, float], n: int, sr: int) -> np.ndarray:
-    """One shape of unit power while it lasts, faded in and out, in a clip of n samples."""
+    """Return a clip of n samples with one shape in it, of unit power while it lasts, faded in and out."""
     start, length = (round(fraction * n) for fraction in place)
     t = np.arange(length) / sr
     fade = np.clip(np.minimum(t, t[::-1]) / FADE, 0, 1)
@@ -387,15 +395,15 @@ def _placed(shape, spec: Spec, rng: np.random.RandomState, place: tuple[float, f
 
 
 def _background(spec: Spec, rng: np.random.RandomState, n: int, sr: int) -> np.ndarray:
-    """Noise of unit power with the clip's spectral slope."""
+    """Return noise of unit power with the spectral slope of a clip."""
     hz = np.maximum(np.fft.rfftfreq(n, 1 / sr), 50)
-    # Uniform noise is exact on every machine, where normal noise goes through a logarithm.
+    # Uniform noise is exact on every machine; normal noise needs a logarithm, which is not.
     return _unit(np.fft.irfft(np.fft.rfft(rng.uniform(-1, 1, n)) * hz ** (-spec.slope / 2), n))
 
 
 @functools.lru_cache(maxsize=16)
 def render(id: str) -> Stems:
-    """Make one clip.
+    """Render one clip.
 
     Parameters
     ----------
@@ -405,28 +413,28 @@ def render(id: str) -> Stems:
     Returns
     -------
     stems : Stems
-        Read-only arrays at the rate and of the length that the manifest gives for ``synth``.
+        Read-only arrays, at the sample rate and of the length that the manifest gives for ``synth``.
 
     Raises
     ------
     ParameterError
-        Where no clip has this id.
+        If no clip has this id.
 
     Examples
     --------
     >>> render("siren-f1-g0-0").y.shape
     (44100,)
     """
-    it, row = spec(id), manifest()["synth"]
+    clip, row = spec(id), manifest()["synth"]
     n, sr = round(row.sr * row.seconds), row.sr
     rng = _rng(f"{id} sound")
-    event = _placed(EVENTS[it.label], it, rng, (it.onset, it.length), n, sr)
-    background = _background(it, rng, n, sr) * 10 ** (-it.snr_db / 20)
+    event = _placed(EVENTS[clip.label], clip, rng, (clip.onset, clip.length), n, sr)
+    background = _background(clip, rng, n, sr) * 10 ** (-clip.snr_db / 20)
     distractor = np.zeros(n)
-    if it.has_distractor:
-        place = (it.distractor_onset, it.distractor_length)
-        distractor = _placed(DISTRACTORS[it.distractor], it, rng, place, n, sr) * 10 ** (it.distractor_db / 20)
-    gain = 32768 * it.peak / np.abs(event + background + distractor).max()
+    if clip.has_distractor:
+        place = (clip.distractor_onset, clip.distractor_length)
+        distractor = _placed(DISTRACTORS[clip.distractor], clip, rng, place, n, sr) * 10 ** (clip.distractor_db / 20)
+    gain = 32768 * clip.peak / np.abs(event + background + distractor).max()
     stems = [np.rint(gain * stem).astype(np.int16) for stem in (event, background, distractor)]
     for stem in stems:
         stem.setflags(write=False)
@@ -435,12 +443,12 @@ def render(id: str) -> Stems:
 
 @functools.cache
 def digest(id: str) -> str:
-    """Sha256 in hexadecimal of what makes a clip: the generator's recipe number, the manifest's numbers, the id.
+    """Return the sha256, in hexadecimal, of what determines a clip: recipe, rate, length and number of folds, and id.
 
     Raises
     ------
     ParameterError
-        Where no clip has this id.
+        If no clip has this id.
     """
     row = manifest()["synth"]
     return content_hash([RECIPE, row.sr, row.seconds, row.folds, spec(id).id])

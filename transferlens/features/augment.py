@@ -1,17 +1,23 @@
-"""Augmented features: variants of every clip, pitch shifted and stretched in time, rendered once before any training.
+"""Augmented features: pitch-shifted and time-stretched variants of every clip, SpecAugment and mixup.
 
-Augmentation that runs while a network trains is done anew in every epoch, by the processor that should be feeding the
-network. Here each clip is rendered a few times into a cache; training draws one rendering a clip and epoch.
+Variants are rendered before training, a few per clip, into a cache; training draws one variant per clip and epoch.
+Rendering them during training would repeat the work in every epoch, on the processor that feeds the network.
 
-"spectrum" shares one Fourier transform among all renderings of a clip. A pitch shift by s semitones of a power spectrum
-is a mel filter bank whose centre frequencies are divided by ``2 ** (s / 12)``; a time stretch is a resampling of
-frames. "waveform" shifts and stretches the waveform by a phase vocoder (librosa), which is slower and smears.
+- `Augmentation` renders the variants of a clip, by `from_spectrum` or `from_waveform`; `VariantCache` those of a data
+  set.
+- `mask` hides bands and stretches of time (SpecAugment [2]_); `mix` mixes the clips of a batch (mixup [3]_).
+
+"spectrum" uses one Fourier transform for all variants of a clip. It shifts the pitch by s semitones by dividing the
+centre frequencies of the mel filters by ``2 ** (s / 12)``, and stretches time by resampling frames. "waveform" shifts
+and stretches the waveform by a phase vocoder (librosa), which is slower and smears transients. Semitones from -2 to 2
+and rates from 0.9 to 1.2 are those of [1]_, section 4.1, and of its released code.
 
 References
 ----------
-Palanisamy, Singhania, Yao (2020), section 4.1, and the code released with it: semitones -2 to 2, rates 0.9 to 1.2.
-D. S. Park et al.: SpecAugment: a simple data augmentation method for automatic speech recognition. Interspeech 2019.
-H. Zhang et al.: mixup: beyond empirical risk minimization. ICLR 2018.
+.. [1] K. Palanisamy, D. Singhania, A. Yao: Rethinking CNN models for audio classification. arXiv:2007.11154, 2020.
+.. [2] D. S. Park et al.: SpecAugment: a simple data augmentation method for automatic speech recognition.
+   Interspeech 2019.
+.. [3] H. Zhang et al.: mixup: beyond empirical risk minimization. ICLR 2018.
 """
 
 from __future__ import annotations
@@ -29,27 +35,26 @@ from transferlens.util.lazy import librosa, torch
 if TYPE_CHECKING:
     from transferlens.data.clips import Clip
 
-__all__ = ["KINDS", "Augmentation", "VariantCache", "mask", "mix"]
+__all__ = ["KINDS", "Augmentation", "VariantCache", "from_spectrum", "from_waveform", "mask", "mix"]
 
-# Raise it when the numbers that render gives change: old caches are then made anew.
+# Increase it when the numbers that render gives change: old caches are then computed again.
 RECIPE = 1
 KINDS = ("none", "spectrum", "waveform", "released")
 SEMITONES = (-2, -1, 0, 1, 2)
 RATES = (0.9, 1.2)
-# SpecAugment: a mask is at most this share of its axis.
-WIDEST = 1 / 8
+WIDEST = 1 / 8  # largest width of a SpecAugment mask, as a fraction of its axis
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How a clip is rendered.
+    """How the variants of a clip are rendered.
 
     Attributes
     ----------
     kind : "spectrum", "waveform" or "released"
-        "released" is as "waveform", but always 2 semitones up, as the code was that the paper was released with.
+        "released" is "waveform" with a shift of always 2 semitones up, as in the code released with the paper.
     variants : int > 0
-        Renderings of a clip. The first is the clip as it is, but for "released".
+        Variants per clip. The first is the unchanged clip, except for "released".
     """
 
     kind: Literal["spectrum", "waveform", "released"]
@@ -62,31 +67,29 @@ class Augmentation:
             raise ParameterError(f"variants={self.variants!r} must be from 1 to 1000")
 
     def draws(self, clip: int) -> list[tuple[int, float]]:
-        """Semitones and rate of each variant of a clip; a rate above 1 is faster.
+        """Draw the semitones and the rate of each variant of a clip; a rate above 1 is faster.
 
         Parameters
         ----------
         clip : int >= 0
-            Its number, which decides them.
+            Index of the clip, which seeds the draws.
         """
         rng = np.random.default_rng([RECIPE, clip])
-        found = list(
-            zip(rng.choice(SEMITONES, self.variants).tolist(), rng.uniform(*RATES, self.variants), strict=True)
-        )
+        semitones, rates = rng.choice(SEMITONES, self.variants).tolist(), rng.uniform(*RATES, self.variants)
         if self.kind == "released":
-            return [(max(SEMITONES), rate) for _, rate in found]
-        return [(0, 1.0), *found[1:]]
+            return [(max(SEMITONES), rate) for rate in rates]
+        return [(0, 1.0), *zip(semitones[1:], rates[1:], strict=True)]
 
     def render(self, y: np.ndarray, settings: FeatureSettings, clip: int = 0) -> np.ndarray:
-        """All variants' features.
+        """Compute the features of all variants of a clip.
 
         Parameters
         ----------
         y : ndarray [shape=(n_samples,), float]
-            At the rate of the features.
+            Mono waveform, at the sample rate of the features.
         settings : FeatureSettings
         clip : int >= 0
-            As for `draws`.
+            Index of the clip: see `draws`.
 
         Returns
         -------
@@ -97,18 +100,33 @@ class Augmentation:
 
 
 def from_waveform(y: np.ndarray, settings: FeatureSettings, draws: list[tuple[int, float]]) -> np.ndarray:
-    """Shift, stretch, then compute features, each time from the start."""
-    found = []
+    """Shift and stretch the waveform for each variant, and compute its features; parameters as for `from_spectrum`."""
+    features = []
     for semitones, rate in draws:
-        made = librosa.effects.pitch_shift(y, sr=settings.sr, n_steps=semitones) if semitones else y
-        found.append(settings.compute(librosa.effects.time_stretch(made, rate=rate) if rate != 1 else made))
-    return np.stack(found)
+        variant = librosa.effects.pitch_shift(y, sr=settings.sr, n_steps=semitones) if semitones else y
+        variant = librosa.effects.time_stretch(variant, rate=rate) if rate != 1 else variant
+        features.append(settings.compute(variant))
+    return np.stack(features)
 
 
 def from_spectrum(y: np.ndarray, settings: FeatureSettings, draws: list[tuple[int, float]]) -> np.ndarray:
-    """The same up to the phase vocoder's smear, from one Fourier transform a channel."""
+    """Compute the features of all variants from one Fourier transform per channel.
+
+    Parameters
+    ----------
+    y : ndarray [shape=(n_samples,), float]
+        Mono waveform, at the sample rate of the features.
+    settings : FeatureSettings
+    draws : list of (int, float)
+        Semitones and rate of each variant.
+
+    Returns
+    -------
+    S : ndarray [shape=(variants, channels, n_mels, width), float32]
+        Those of `from_waveform`, without the smear of its phase vocoder.
+    """
     n_fft = settings.n_fft
-    assert n_fft is not None  # the settings have seen to that
+    assert n_fft is not None  # FeatureSettings sets it
     y = np.pad(np.asarray(y, np.float32), (0, max(0, n_fft - len(y))))
     S = np.empty((len(draws), *settings.shape), np.float32)
     done: dict[tuple[float, float], int] = {}
@@ -122,7 +140,7 @@ def from_spectrum(y: np.ndarray, settings: FeatureSettings, draws: list[tuple[in
         power = power_spectrum(y, n_fft=n_fft, win_length=win_length, hop_length=hop_length)
         n_frames = None
         if settings.seconds is not None:
-            length = max(samples(settings.seconds, settings.sr), n_fft)  # as shorter ones are padded to
+            length = max(samples(settings.seconds, settings.sr), n_fft)  # shorter clips are padded
             n_frames = 1 + (length - n_fft % 2) // hop_length
         shifted: dict[int, np.ndarray] = {}
         for variant, (semitones, rate) in enumerate(draws):
@@ -132,14 +150,14 @@ def from_spectrum(y: np.ndarray, settings: FeatureSettings, draws: list[tuple[in
                 )
             S[variant, channel] = _fit(shifted[semitones], rate, n_frames, settings.width)
     if settings.seconds is not None:
-        # Waveforms are padded before their transform, which frames at the clip's end show.
+        # Waveforms are padded before their transform, which changes the frames at the end of the clip.
         for variant in [i for i, draw in enumerate(draws) if draw == (0, 1.0)]:
             S[variant] = settings.compute(y)
     return S
 
 
 def _fit(S: np.ndarray, rate: float, n_frames: int | None, width: int) -> np.ndarray:
-    """Stretched to the width whatever the rate; or played at the rate, silence added or a cut to `n_frames` first."""
+    """Resize features to the width; if `n_frames` is given, apply the rate first, and pad or cut to `n_frames`."""
     if n_frames is None:
         return resize(S, width)
     played = resize(S, max(1, round(S.shape[1] / rate)))[:, :n_frames] if rate != 1 else S[:, :n_frames]
@@ -148,14 +166,14 @@ def _fit(S: np.ndarray, rate: float, n_frames: int | None, width: int) -> np.nda
 
 
 class VariantCache(FeatureCache):
-    """Variants of every clip of a data set in one HDF5 file, those of one clip after another, in half precision.
+    """The variants of every clip of a data set in one HDF5 file, grouped by clip, in half precision.
 
-    Half precision rounds log-mel features by 0.004 at most, less than a twentieth of a semitone's change.
+    Half precision rounds log-mel features by at most 0.004, less than a twentieth of the change by one semitone.
 
     Parameters
     ----------
     clips : FeatureCache
-        Of the clips as they are, beside which it lies.
+        That of the unchanged clips; the variants are written to the same folder.
     augmentation : Augmentation
     """
 
@@ -167,26 +185,26 @@ class VariantCache(FeatureCache):
 
     @property
     def content(self) -> list:
-        """What the key is made of."""
+        """What the key is computed from."""
         return [self.clips.key, RECIPE, self.augmentation.kind, self.augmentation.variants]
 
     def compute(self, number: int, clip: Clip) -> np.ndarray:
-        """The rows of one clip [shape=(variants, channels, n_mels, width)]."""
+        """Compute the variants of one clip [shape=(variants, channels, n_mels, width)]; see `FeatureCache.compute`."""
         return self.augmentation.render(self.dataset.load(clip), self.settings, number)
 
 
 def mask(x: torch.Tensor, n_masks: int) -> torch.Tensor:
-    """Hide bands and stretches of time: SpecAugment's masks, of each clip its own, filled with the clip's mean.
+    """Replace random mel bands and stretches of time by the mean of their clip, as SpecAugment does [2]_, section 2.
 
     Parameters
     ----------
     x : torch.Tensor [shape=(n, channels, n_mels, width)]
     n_masks : int >= 0
-        Masks along each of the two axes, each from nothing to an eighth of it.
+        Masks per clip along each of the two axes; a mask covers at most an eighth of its axis.
 
-    References
-    ----------
-    Park et al. 2019, section 2.
+    Returns
+    -------
+    masked : torch.Tensor [shape as x]
     """
     mean = x.mean((1, 2, 3), keepdim=True)
     for axis in (2, 3):
@@ -194,15 +212,15 @@ def mask(x: torch.Tensor, n_masks: int) -> torch.Tensor:
         for _ in range(n_masks):
             widths = torch.rand(len(x)) * WIDEST * size
             starts = torch.rand(len(x)) * (size - widths)
-            places = torch.arange(size)
-            hidden = (places >= starts[:, None]) & (places < (starts + widths)[:, None])
+            position = torch.arange(size)
+            hidden = (position >= starts[:, None]) & (position < (starts + widths)[:, None])
             shape = (len(x), 1, size, 1) if axis == 2 else (len(x), 1, 1, size)
             x = torch.where(hidden.reshape(shape).to(x.device), mean, x)
     return x
 
 
 def mix(x: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Mix every clip of a batch with another one: mixup.
+    """Mix every clip of a batch with another one, as mixup does [3]_, section 2 and equation 1.
 
     Parameters
     ----------
@@ -214,15 +232,11 @@ def mix(x: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor, floa
     -------
     mixed : torch.Tensor [shape as x]
     others : torch.Tensor of int [shape=(n,)]
-        With which clip of the batch each one was mixed.
+        Index of the clip that each one was mixed with.
     share : float in [0, 1]
-        Of the clip itself, in the input and in the loss.
-
-    References
-    ----------
-    Zhang et al. 2018, equation 1 and section 2.
+        Weight of the clip itself, in the input and in the loss.
     """
-    exact = torch.tensor(alpha, dtype=torch.float64)  # in single precision small ones give one half
+    exact = torch.tensor(alpha, dtype=torch.float64)  # in single precision, a small alpha gives shares of one half
     share = torch.distributions.Beta(exact, exact).sample().item()
     others = torch.randperm(len(x))
     return share * x + (1 - share) * x[others.to(x.device)], others, share

@@ -1,4 +1,9 @@
-"""The feature cache: the features of a data set in one HDF5 file."""
+"""The feature cache: the features of a data set in one HDF5 file.
+
+- `FeatureCache` computes the features of a data set and reads them.
+- `read_cached` reads the features of some clips from a cache file, without their audio.
+- `opened` opens a cache file.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +13,14 @@ import errno
 import hashlib
 import json
 import math
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transferlens.data.attempts import attempt_each, check_readable
 from transferlens.features.logmel import FeatureSettings
 from transferlens.util.errors import DataError
 from transferlens.util.files import UNREADABLE, array, check_space, complete_or_absent, content_hash
@@ -28,44 +32,18 @@ if TYPE_CHECKING:
 
 __all__ = ["FeatureCache", "opened", "read_cached"]
 
-# Raise it when the numbers that log_mel gives change: old caches are then made anew.
+# Increase it when the numbers that log_mel gives change: old caches are then computed again.
 RECIPE = 1
-PART = 512  # rows that are written at once
-
-
-def _workers() -> int:
-    """A thread for each core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _or_error(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Make what raises a DataError return it, so that all clips can be looked at before the first is complained of."""
-
-    def attempt(clip: Any) -> Any:
-        try:
-            return compute(clip)
-        except DataError as error:
-            return error
-
-    return attempt
-
-
-def _refuse(problems: Sequence[DataError], n_clips: int) -> None:
-    if problems:
-        raise DataError(
-            f"{len(problems)} of {n_clips} clips cannot be read: {'; '.join(map(str, problems))}. "
-            "Mend or remove them, or leave them out with --skip-unreadable"
-        )
 
 
 def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
-    """Features of some clips out of a cache file, without their audio.
+    """Read the features of some clips from a cache file, without their audio.
 
     Parameters
     ----------
     path : Path
     key : str
-        What the file must hold: see `FeatureCache.key`.
+        The key that the file must have: see `FeatureCache`.
     clip_ids : sequence of str
 
     Returns
@@ -76,37 +54,47 @@ def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
     Raises
     ------
     DataError
-        Where the file is damaged, or holds other features.
+        If the file is damaged, or contains other features.
     """
     with opened(path) as file:
         if file.attrs["key"] != key:
-            raise DataError(f"{path} holds other features than those with the key {key[:8]}: delete it")
-        places = {clip: i for i, clip in enumerate(file["clip_ids"].asstr()[:])}
-        if unknown := [clip for clip in clip_ids if clip not in places]:
-            raise DataError(f"{path} holds no features of {unknown[0]}: name the clips that they are to be made of")
+            raise DataError(f"{path} contains other features than those with the key {key[:8]}: delete it")
+        rows = {clip: row for row, clip in enumerate(file["clip_ids"].asstr()[:])}
+        if unknown := [clip for clip in clip_ids if clip not in rows]:
+            raise DataError(f"{path} has no features of {unknown[0]}: name the clips to compute them from")
         features = file["features"]
         if features.nbytes > file.id.get_filesize():
-            raise ValueError("it claims more than its file has")
+            raise ValueError("features are declared to be larger than the file")
         S = np.empty((len(clip_ids), *features.shape[1:]), np.float32)
         for i, clip in enumerate(clip_ids):
-            S[i] = features[places[clip]]
+            S[i] = features[rows[clip]]
         return S
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """A feature cache for reading; whatever is wrong with it becomes one DataError."""
+    """Open a feature cache for reading.
+
+    Yields
+    ------
+    file : h5py.File
+
+    Raises
+    ------
+    DataError
+        If the file is missing, or if it is found to be damaged, now or while it is read.
+    """
     try:
         with h5py.File(path, "r") as file:
             yield file
     except FileNotFoundError as error:
-        raise DataError(f"{path} has gone: the same command computes it again") from error
+        raise DataError(f"{path} does not exist any more: run the same command again to compute it") from error
     except UNREADABLE as error:
-        raise DataError(f"{path} is no readable feature cache: delete it, it is computed again") from error
+        raise DataError(f"{path} is not a readable feature cache: delete it, and it is computed again") from error
 
 
 class FeatureCache:
-    """The features of a data set in one HDF5 file, a row a clip in the order of the clips.
+    """The features of a data set in one HDF5 file, one row per clip in the order of the clips.
 
     Parameters
     ----------
@@ -117,14 +105,15 @@ class FeatureCache:
     Attributes
     ----------
     key : str
-        Sha256 over the recipe, the settings and every clip's id and content.
+        Sha256 over the recipe, the settings, and the id and content of every clip.
     path : Path
     shape : tuple of int
         (n_clips, channels, n_mels, width)
     """
 
     dtype = "f4"
-    per_clip = 1
+    per_clip = 1  # rows
+    part_rows = 512  # rows that are computed and written at once
 
     def __init__(self, dataset: DataSet, settings: FeatureSettings, folder: Path) -> None:
         self.dataset, self.settings = dataset, settings
@@ -134,25 +123,31 @@ class FeatureCache:
 
     @property
     def data_key(self) -> str:
-        """Sha256 over features, labels and folds: what runs are trained on."""
+        """Sha256 over features, labels and folds: all the data that runs are trained on."""
         clips = self.dataset.clips
         return content_hash([self.key, [clip.label for clip in clips], [clip.fold for clip in clips]])
 
     @property
     def content(self) -> list:
-        """What the key is made of."""
-        return [RECIPE, dataclasses.asdict(self.settings), [clip.id for clip in self.dataset.clips], self._digests()]
+        """What the key is computed from."""
+        digests = attempt_each(self.dataset.digest, self.dataset.clips)
+        check_readable(digests, len(digests))
+        return [RECIPE, dataclasses.asdict(self.settings), [clip.id for clip in self.dataset.clips], digests]
 
     def compute(self, number: int, clip: Clip) -> np.ndarray:
-        """The rows of one clip, by its number in the data set [shape=(per_clip, channels, n_mels, width)]."""
-        return self.settings.compute(self.dataset.load(clip))[None]
+        """Compute the rows of one clip.
 
-    def _digests(self) -> list[str]:
-        """Hash of each clip's content; all that cannot be read are named at once."""
-        with ThreadPoolExecutor(_workers()) as pool:
-            digests = list(pool.map(_or_error(self.dataset.digest), self.dataset.clips))
-        _refuse([each for each in digests if isinstance(each, DataError)], len(digests))
-        return digests
+        Parameters
+        ----------
+        number : int >= 0
+            Index of the clip in the data set.
+        clip : Clip
+
+        Returns
+        -------
+        rows : ndarray [shape=(per_clip, channels, n_mels, width)]
+        """
+        return self.settings.compute(self.dataset.load(clip))[None]
 
     @property
     def nbytes(self) -> int:
@@ -160,7 +155,7 @@ class FeatureCache:
         return np.dtype(self.dtype).itemsize * math.prod(self.shape)
 
     def is_complete(self) -> bool:
-        """Whether the file is there, opens, and holds these features."""
+        """Return whether the file exists, can be opened, and contains these features."""
         try:
             with h5py.File(self.path, "r") as file:
                 return file.attrs["key"] == self.key and file["features"].shape == self.shape
@@ -168,19 +163,19 @@ class FeatureCache:
             return False
 
     def load(self) -> np.ndarray:
-        """All features at once, of the cache's shape and type."""
+        """Read all features [shape and type of the cache]."""
         with opened(self.path) as file:
             return array(file["features"])
 
     def fill(self) -> None:
-        """Compute the features, in parallel, and write them; return at once where that is done.
+        """Compute the features and write them, unless this is done already.
 
-        What a killed process had done in part, some hundred rows at a time, is not done again.
+        Parts of some hundred rows are written as they are finished; if the process is killed, they are used again.
 
         Raises
         ------
         DataError
-            Naming every clip that cannot be read; nothing is left then.
+            If clips cannot be read, naming all of them; no file is left then.
         """
         if self.is_complete():
             return
@@ -188,74 +183,73 @@ class FeatureCache:
             raise DataError(f"{self.path} is a folder, and features are to be written there: move it away")
         keep_freed_memory()
         folder = self.path.with_suffix(".parts")
-        there = sum(part.stat().st_size for part in folder.iterdir()) if folder.is_dir() else 0
-        check_space(self.path, max(self.nbytes, 2 * self.nbytes - there))
-        problems: list[DataError] = []
-        n_clips = len(self.dataset.clips)
-        bar = tqdm.tqdm(total=n_clips, desc=f"features of {self.dataset.name}", unit="clip", delay=1, disable=None)
+        written = sum(part.stat().st_size for part in folder.iterdir()) if folder.is_dir() else 0
+        check_space(self.path, max(self.nbytes, 2 * self.nbytes - written))
         try:
-            with bar:
-                for clips in self._parts():
-                    path = folder / f"{clips[0]}"
-                    if self._part(path, clips) is None:
-                        problems += self._fill_part(clips, path, bar)
-                    bar.update(clips[-1] + 1 - bar.n)
-            if not problems:
-                self._join(folder)
-        except FileNotFoundError:  # another process was faster
+            self._write_parts(folder)
+            self._join_parts(folder)
+        except FileNotFoundError:  # another process was faster, and has removed the parts
             if not self.is_complete():
                 raise
-        if problems:
+        except DataError:
             shutil.rmtree(folder, ignore_errors=True)
-            _refuse(problems, n_clips)
+            raise
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _parts(self) -> Iterator[range]:
-        """The clips' numbers, some at a time."""
-        size = max(1, PART // self.per_clip)
-        for start in range(0, len(self.dataset.clips), size):
-            yield range(start, min(start + size, len(self.dataset.clips)))
+    def _parts(self, folder: Path) -> Iterator[tuple[Path, range]]:
+        """Yield the file of each part, and the indices of its clips."""
+        n_clips, step = len(self.dataset.clips), max(1, self.part_rows // self.per_clip)
+        for start in range(0, n_clips, step):
+            yield folder / f"{start}", range(start, min(start + step, n_clips))
 
-    def _fill_part(self, clips: range, path: Path, bar: Any) -> list[DataError]:
-        """Compute and write the rows of some clips; or say which cannot be read. FFT and products leave the GIL."""
+    def _write_parts(self, folder: Path) -> None:
+        """Compute and write the parts that are missing or damaged; raise one DataError for all unreadable clips."""
+        n_clips, errors = len(self.dataset.clips), []
+        with tqdm.tqdm(
+            total=n_clips, desc=f"features of {self.dataset.name}", unit="clip", delay=1, disable=None
+        ) as bar:
+            for path, clips in self._parts(folder):
+                if self._read_part(path, clips) is None:
+                    errors += self._write_part(path, clips, bar)
+                bar.update(clips.stop - bar.n)
+        check_readable(errors, n_clips)
+
+    def _write_part(self, path: Path, clips: range, bar: Any) -> list[DataError]:
+        """Compute and write the rows of some clips, or return the errors of those that cannot be read."""
 
         def compute(number: int) -> np.ndarray:
             return self.compute(number, self.dataset.clips[number]).astype(self.dtype)
 
-        rows = []
-        with threadpoolctl.threadpool_limits(1), ThreadPoolExecutor(_workers()) as pool:
-            for found in pool.map(_or_error(compute), clips):
-                rows.append(found)
-                bar.update()
-        problems = [each for each in rows if isinstance(each, DataError)]
-        if not problems:
-            with complete_or_absent(path) as beside, beside.open("wb") as file:
-                values = np.concatenate(rows).tobytes()
-                file.write(hashlib.sha256(values).digest() + values)
-        return problems
+        with threadpoolctl.threadpool_limits(1):  # threads compute side by side: FFT and products release the GIL
+            rows: list[Any] = attempt_each(compute, clips, bar=bar)
+        if errors := [row for row in rows if isinstance(row, DataError)]:
+            return errors
+        content = np.concatenate(rows).tobytes()
+        with complete_or_absent(path) as beside:
+            beside.write_bytes(hashlib.sha256(content).digest() + content)
+        return []
 
-    def _part(self, path: Path, clips: range) -> np.ndarray | None:
-        """The rows of some clips, where they are there and whole."""
+    def _read_part(self, path: Path, clips: range) -> np.ndarray | None:
+        """Read the rows of some clips; None if the file is missing or damaged."""
         shape = (len(clips) * self.per_clip, *self.shape[1:])
         try:
             content = path.read_bytes()
         except OSError:
             return None
-        values = memoryview(content)[hashlib.sha256().digest_size :]
-        whole = len(values) == np.dtype(self.dtype).itemsize * math.prod(shape)
-        if not whole or hashlib.sha256(values).digest() != content[: -len(values)]:
+        rows = memoryview(content)[hashlib.sha256().digest_size :]
+        expected = np.dtype(self.dtype).itemsize * math.prod(shape)
+        if len(rows) != expected or hashlib.sha256(rows).digest() != content[:-expected]:
             return None
-        return np.frombuffer(values, self.dtype).reshape(shape)
+        return np.frombuffer(rows, self.dtype).reshape(shape)
 
-    def _join(self, folder: Path) -> None:
-        """Write the one file, of all parts."""
-        with complete_or_absent(self.path) as path, h5py.File(path, "w") as file:
+    def _join_parts(self, folder: Path) -> None:
+        """Write the cache file from its parts."""
+        with complete_or_absent(self.path) as beside, h5py.File(beside, "w") as file:
             rows = file.create_dataset("features", self.shape, self.dtype, chunks=(1, *self.shape[1:]), fletcher32=True)
-            for clips in self._parts():
-                start, stop = (self.per_clip * number for number in (clips[0], clips[-1] + 1))
-                part = self._part(folder / f"{clips[0]}", clips)
+            for path, clips in self._parts(folder):
+                part = self._read_part(path, clips)
                 if part is None:
-                    raise FileNotFoundError(errno.ENOENT, "a part has gone", str(folder / f"{clips[0]}"))
-                rows[start:stop] = part
+                    raise FileNotFoundError(errno.ENOENT, "was removed", str(path))
+                rows[self.per_clip * clips.start : self.per_clip * clips.stop] = part
             file["clip_ids"] = [clip.id for clip in self.dataset.clips]
             file.attrs.update(key=self.key, recipe=RECIPE, settings=json.dumps(dataclasses.asdict(self.settings)))

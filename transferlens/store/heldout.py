@@ -1,4 +1,4 @@
-"""Held-out clips of a run: audio, features, predictions."""
+"""The held-out clips of a run: their audio, features and predictions."""
 
 from __future__ import annotations
 
@@ -21,66 +21,96 @@ __all__ = ["classify", "heldout_audio", "heldout_features"]
 
 
 def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
-    """Logits of features [shape=(n_clips, n_classes)], by the network of a run where it is.
+    """Compute the logits of clips, on the device of the network.
 
     Parameters
     ----------
     run : Run
+        Gives the normalisation of the features.
     network : torch.nn.Module
-        As `Run.model` gives it, on any device.
+        As `Run.model` returns it, on any device.
     S : ndarray [shape=(n_clips, channels, n_mels, width)]
         Log-mel features.
+
+    Returns
+    -------
+    logits : ndarray [shape=(n_clips, n_classes), float32]
     """
     device = next(network.parameters()).device
     with torch.inference_mode():
         return torch.cat([network(part.to(device)).cpu() for part in run.inputs(S).split(PASS_SIZE)]).numpy()
 
 
-def _own_features(run: Run, options: DataOptions, cache: Path) -> FeatureCache:
-    """The feature cache of the data set that the options name, which must be that of the run."""
+def _feature_cache(run: Run, options: DataOptions, folder: Path) -> FeatureCache:
+    """Return the feature cache of the clips that the options name; raise if a run was trained on other clips."""
     dataset = options.open()
-    found = FeatureCache(dataset, run.config.features, cache)
-    if found.key != run.provenance["features_key"]:
+    cache = FeatureCache(dataset, run.config.features, folder)
+    if cache.key != run.provenance["features_key"]:
         raise CheckpointError(
             f"{run.path} was trained on other clips than {dataset.name}: name its clips (--clips, or --dataset and "
             "--root)"
         )
-    return found
+    return cache
 
 
 def heldout_audio(run: Run, options: DataOptions, ids: Sequence[str] | None = None) -> list[np.ndarray]:
-    """Waveforms of a run's held-out clips, or of those named, at the rate of its features, each [shape=(n_samples,)].
+    """Load the waveforms of a run's held-out clips, at the sample rate of its features.
+
+    Parameters
+    ----------
+    run : Run
+    options : DataOptions
+        The clips that the run was trained on.
+    ids : sequence of str, optional
+        Ids of some of the clips; by default all held-out clips.
+
+    Returns
+    -------
+    waveforms : list of ndarray [shape=(n_samples,), float32]
 
     Raises
     ------
     CheckpointError
-        Where the clips that the options name are not those of the run.
+        If the run was trained on other clips than those that the options name.
     DataError
-        Where the clips cannot be read.
+        If clips cannot be read.
     """
-    dataset = _own_features(run, options, Path()).dataset
+    dataset = _feature_cache(run, options, Path()).dataset
     by_id = {clip.id: clip for clip in dataset.clips}
-    return [dataset.load(by_id[clip]) for clip in (run.clip_ids if ids is None else ids)]
+    return [dataset.load(by_id[id]) for id in (run.clip_ids if ids is None else ids)]
 
 
 def heldout_features(run: Run, options: DataOptions, cache: Path) -> np.ndarray:
-    """Features of a run's held-out clips [shape=(n_clips, channels, n_mels, width)], cached or computed again.
+    """Load the features of a run's held-out clips; compute them if they are not cached.
+
+    Parameters
+    ----------
+    run : Run
+    options : DataOptions
+        The clips that the run was trained on; not opened if the features are cached.
+    cache : Path
+        Folder of the feature caches.
+
+    Returns
+    -------
+    S : ndarray [shape=(n_clips, channels, n_mels, width), float32]
 
     Raises
     ------
     CheckpointError
-        Where they are not cached, and the clips that the options name are not those of the run.
+        If the features are not cached, and the run was trained on other clips than those that the options name.
     DataError
-        Where the clips cannot be read.
+        If clips or the cache cannot be read.
     """
     key = run.provenance["features_key"]
     path = cache / f"{run.config.dataset}-{key[:8]}.h5"
     if not path.is_file():
         try:
-            made = _own_features(run, options, cache)
+            features = _feature_cache(run, options, cache)
         except CheckpointError as error:
             raise CheckpointError(
-                f"{error}, or the cache that has its features (--cache); they are not in {path}"
+                f"{error}, or name the folder of the cache that holds its features (--cache): {path} does not exist"
             ) from None
-        made.fill()
+        features.fill()
+        path = features.path
     return read_cached(path, key, run.clip_ids)

@@ -1,8 +1,8 @@
-"""What is known of the files below a folder, kept beside them, so that listing thousands opens only what is new.
+"""An index of the files below a folder, so that listing thousands of them opens only new and changed ones.
 
-The index is never the truth: a line counts only while the file has the size and time of change that it had, and the
-whole of it may be deleted at any time. It is one file, replaced whole, so that it is safe on file systems shared by
-machines.
+The index is only a help. A line of it counts while its file has the size and the time of change that it had when it was
+read, and the index may be deleted at any time. It is one file, which is replaced as a whole, so that it is safe on file
+systems that several machines share.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from transferlens.util.files import complete_or_absent
 __all__ = ["NAME", "read_through"]
 
 NAME = ".index.tsv"
-# Share of the files, in the index and new or gone, from which on it is written anew.
+# The index is written again if this share of the files was added or removed.
 STALE = 0.01
 
 
 def _walk(folder: str, suffixes: Sequence[str], above: Sequence[Path] = ()) -> Iterator[tuple[str, str]]:
-    """Path and stamp of each file: its size and time of change. Links that lead back up are not followed."""
+    """Yield the path, and the size and time of change, of each file. Links to a folder above are not followed."""
     above = [*above, Path(folder).resolve()]
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -32,13 +32,13 @@ def _walk(folder: str, suffixes: Sequence[str], above: Sequence[Path] = ()) -> I
                 if not (entry.is_symlink() and Path(entry.path).resolve() in above):
                     yield from _walk(entry.path, suffixes, above)
             elif entry.name.endswith(tuple(suffixes)):
-                with contextlib.suppress(FileNotFoundError):  # gone since
+                with contextlib.suppress(FileNotFoundError):  # removed since
                     status = entry.stat()
                     yield entry.path, f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _known(path: Path, version: str) -> dict[tuple[str, str], str]:
-    """The lines of an index by relative path and stamp; none where it is not to be had, or is not what was written."""
+def _load(path: Path, version: str) -> dict[tuple[str, str], str]:
+    """Return the texts of an index by relative path and stamp; none if it is missing, damaged or of another version."""
     try:
         digest, _, text = path.read_text(encoding="utf-8", errors="surrogateescape").partition("\n")
     except OSError:
@@ -49,6 +49,12 @@ def _known(path: Path, version: str) -> dict[tuple[str, str], str]:
     return {(row[0], row[1]): row[2] for row in rows if len(row) == 3}
 
 
+def _save(path: Path, version: str, lines: Sequence[str]) -> None:
+    text = "\n".join(lines)
+    with contextlib.suppress(OSError), complete_or_absent(path) as beside:  # listing works without an index
+        beside.write_text(f"{_digest(text, version)}\n{text}", encoding="utf-8", errors="surrogateescape")
+
+
 def _digest(text: str, version: str) -> str:
     return hashlib.sha256(f"{version}\n{text}".encode(errors="surrogateescape")).hexdigest()
 
@@ -56,29 +62,28 @@ def _digest(text: str, version: str) -> str:
 def read_through(
     folder: Path, *, suffixes: Sequence[str], read: Callable[[Path], str], version: str
 ) -> tuple[dict[str, str], list[str]]:
-    """What `read` gives for every file below a folder; files whose lines in the index are current are not opened.
+    """Return the text that `read` gives for every file below a folder, from the index or from the file.
 
     Parameters
     ----------
     folder : Path
     suffixes : sequence of str
-        How the files' names end.
+        Endings of the files' names.
     read : callable
-        Takes a path, gives a text without tabs and line ends; raises CheckpointError for files that cannot be read,
-        which are not remembered.
+        Takes a path and returns a text without tabs and line ends. Raises CheckpointError if the file cannot be read;
+        such files are read again every time.
     version : str
-        Of what `read` gives: an index of another one is not used.
+        Version of the texts; an index of another version is not used.
 
     Returns
     -------
-    found : dict of str to str
-        By path, in their order.
+    texts : dict of str to str
+        By path, in the order of the paths.
     problems : list of str
-        The errors' messages.
+        Messages of the errors.
     """
     index = folder / NAME
-    known, found, problems, new = _known(index, version), {}, [], 0
-    lines = []
+    known, texts, problems, lines, n_new = _load(index, version), {}, [], [], 0
     start = len(str(folder)) + 1
     for path, stamp in sorted(_walk(str(folder), suffixes)):
         text = known.get((path[start:], stamp))
@@ -86,15 +91,13 @@ def read_through(
             try:
                 text = read(Path(path))
             except CheckpointError as error:
-                if Path(path).exists():  # else gone since
+                if Path(path).exists():  # else it was removed since
                     problems.append(str(error))
                 continue
-            new += 1
-        found[path] = text
+            n_new += 1
+        texts[path] = text
         lines.append(f"{path[start:]}\t{stamp}\t{text}")
-    gone = len(known) - (len(found) - new)
-    if new + gone > STALE * len(found):
-        with contextlib.suppress(OSError), complete_or_absent(index) as beside:  # it is a help, no need
-            text = "\n".join(lines)
-            beside.write_text(f"{_digest(text, version)}\n{text}", encoding="utf-8", errors="surrogateescape")
-    return found, problems
+    n_removed = len(known) - (len(texts) - n_new)
+    if n_new + n_removed > STALE * len(texts):
+        _save(index, version, lines)
+    return texts, problems

@@ -1,10 +1,18 @@
-"""What is in a run store: summaries, failures, progress."""
+"""List the runs of a store.
+
+- `list_runs` summarises every run; `scan` does so too, and returns the problems instead of raising.
+- `damaged` and `failed` name the runs that cannot be used, and those whose training failed.
+- `progress` describes in words what is finished, being trained, and failed.
+
+Summaries are kept in an index (`transferlens.store.index`), so that only new and changed files are opened.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +33,20 @@ __all__ = ["RunSummary", "damaged", "failed", "list_runs", "progress", "scan", "
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What the listing of a store says of one run, finished or under way.
+    """A run in the listing of a store, finished or not.
 
     Attributes
     ----------
-    id, file : str
+    id : str
+    file : str
+        Path of the run file.
     epochs, epochs_done : int
     accuracy_last, accuracy_best : float
-        Fractions; held-out, after the last epoch and at the epoch best on these clips (optimistic).
+        Held-out accuracies, fractions: after the last epoch, and at the epoch best on these clips (optimistic).
     seconds : float [s]
+        Time of training.
     nbytes : int [bytes]
+        Size of the file.
     settings : str
         The configuration, as JSON.
     """
@@ -51,22 +63,29 @@ class RunSummary:
 
     @property
     def path(self) -> Path:
-        """Of the file."""
+        """Path of the run file."""
         return Path(self.file)
 
     @functools.cached_property
     def config(self) -> RunConfig:
-        """What the run is."""
+        """The configuration."""
         return RunConfig.from_flat(json.loads(self.settings))
 
     @property
     def is_complete(self) -> bool:
-        """Whether every epoch is done."""
+        """Whether all epochs are done."""
         return self.epochs_done == self.epochs
 
 
-def summarise(path: Path) -> RunSummary:
-    """Summary of one run file, finished (.h5) or under way (.partial); errors as in `load_run`."""
+def summarise(path: str | os.PathLike[str]) -> RunSummary:
+    """Summarise one run file, finished (.h5) or not (.partial).
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged or not a run.
+    """
+    path = Path(path)
     with open_runfile(path) as file:
         accuracy, seconds = (array(file["history"][name]) for name in ("heldout_accuracy", "seconds"))
         config = read_config(file)
@@ -78,46 +97,63 @@ def summarise(path: Path) -> RunSummary:
             accuracy_last=float(accuracy[-1]),
             accuracy_best=float(accuracy.max()),
             seconds=float(seconds.sum()),
-            nbytes=Path(path).stat().st_size,
+            nbytes=path.stat().st_size,
             settings=json.dumps(config.flat()),
         )
 
 
 def _line(path: Path) -> str:
-    """A summary as the index has it."""
+    """Summarise one run file as a line of the index."""
     summary = vars(summarise(path))
     return json.dumps({name: value for name, value in summary.items() if name != "file"}, separators=(",", ":"))
 
 
-def scan(folder: Path) -> tuple[list[RunSummary], list[str]]:
-    """All runs below a folder, and what is wrong with the files that are none."""
-    if not Path(folder).is_dir():
-        raise CheckpointError(f"runs={str(folder)!r} is no folder: name a run store, or train a run first")
-    kinds = (RunSummary, RunConfig, Training, FeatureSettings, TransferPlan)
-    version = f"{__version__} {SCHEMA} {[field.name for kind in kinds for field in dataclasses.fields(kind)]}"
-    found, problems = index.read_through(Path(folder), suffixes=(".h5", ".partial"), read=_line, version=version)
-    values = json.loads(f"[{','.join(found.values())}]")
-    return [RunSummary(file=path, **each) for path, each in zip(found, values, strict=True)], problems
+def scan(folder: Path | str) -> tuple[list[RunSummary], list[str]]:
+    """Summarise all runs below a folder.
 
-
-def damaged(summaries: Iterable[RunSummary]) -> dict[str, str]:
-    """Ids of finished runs whose files cannot be used, with the reasons: what a summary does not show."""
-    found = {}
-    for summary in summaries:
-        try:
-            load_run(summary.path)
-        except CheckpointError as error:
-            found[summary.id] = str(error)
-    return found
-
-
-def list_runs(folder: Path | str) -> list[RunSummary]:
-    """Summaries of all runs in a store, in the order of their ids.
+    Returns
+    -------
+    summaries : list of RunSummary
+        In the order of their paths.
+    problems : list of str
+        One message for each file that cannot be read.
 
     Raises
     ------
     CheckpointError
-        Naming every file that cannot be read.
+        If the folder does not exist.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"runs={str(folder)!r} is not a folder: name a run store, or train a run first")
+    kinds = (RunSummary, RunConfig, Training, FeatureSettings, TransferPlan)
+    version = f"{__version__} {SCHEMA} {[field.name for kind in kinds for field in dataclasses.fields(kind)]}"
+    lines, problems = index.read_through(folder, suffixes=(".h5", ".partial"), read=_line, version=version)
+    values = json.loads(f"[{','.join(lines.values())}]")
+    return [RunSummary(file=path, **fields) for path, fields in zip(lines, values, strict=True)], problems
+
+
+def damaged(summaries: Iterable[RunSummary]) -> dict[str, str]:
+    """Open finished runs, and return the reasons why some cannot be used, by run id.
+
+    Summaries are of a few values only, and do not show all damage.
+    """
+    reasons = {}
+    for summary in summaries:
+        try:
+            load_run(summary.path)
+        except CheckpointError as error:
+            reasons[summary.id] = str(error)
+    return reasons
+
+
+def list_runs(folder: Path | str) -> list[RunSummary]:
+    """Summarise all runs of a store, in the order of their paths.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder does not exist or, naming all of them, files cannot be read.
     """
     summaries, problems = scan(Path(folder))
     if problems:
@@ -126,30 +162,29 @@ def list_runs(folder: Path | str) -> list[RunSummary]:
 
 
 def failed(folder: Path) -> dict[str, str]:
-    """Ids of the runs of a store that have failed and were not trained since, with the reasons."""
-    found = {}
+    """Return the reasons why runs of a store failed, by run id; runs that were trained since are left out."""
+    reasons = {}
     for path in sorted(folder.glob("*/*.failed")):
         if not path.with_suffix(".h5").is_file():
             try:
                 lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             except OSError as error:
                 lines = [f"the reason cannot be read: {error.strerror}"]
-            found[path.stem] = lines[0] if lines else "no reason given"
-    return found
+            reasons[path.stem] = lines[0] if lines else "no reason given"
+    return reasons
 
 
 def progress(folder: Path) -> str:
-    """What goes on in a store: how many runs are done, which are under way and by whom, which have failed."""
+    """Describe a store: how many runs are done, which are being trained and by whom, and which have failed."""
     summaries, problems = scan(folder)
     done = [summary for summary in summaries if summary.is_complete]
-    holders = {path.stem: locks.holder(path.with_suffix(".h5")) for path in sorted(folder.glob("*/*.claim"))}
     finished = {summary.id for summary in done}
-    reached = {s.id: f"{s.epochs_done}/{s.epochs} epochs" for s in summaries if s.id not in finished}
-    lines = [
-        (name, reached.get(name, "first epoch"), holders.get(name) or "nobody") for name in sorted({*reached, *holders})
-    ]
-    parts = [f"{len(done)} runs done, {len(lines)} under way"]
-    if lines:
-        parts.append(text.table([("run", "reached", "trained by"), *lines]))
+    epochs = {s.id: f"{s.epochs_done}/{s.epochs} epochs" for s in summaries if s.id not in finished}
+    holders = {path.stem: locks.holder(path.with_suffix(".h5")) for path in sorted(folder.glob("*/*.claim"))}
+    unfinished = sorted({*epochs, *holders})
+    rows = [(name, epochs.get(name, "first epoch"), holders.get(name) or "nobody") for name in unfinished]
+    parts = [f"{len(done)} runs done, {len(rows)} under way"]
+    if rows:
+        parts.append(text.table([("run", "reached", "trained by"), *rows]))
     parts += [f"failed: {name} ({reason})" for name, reason in failed(folder).items()]
     return "\n".join([*parts, *(f"error: {problem}" for problem in problems)])

@@ -1,9 +1,16 @@
-"""A finished run, and runs that are compared with each other."""
+"""Finished runs: open them, and check and name those that are compared.
+
+- `load_run` opens one run; `load_runs` opens those that an analysis compares.
+- `check_alike` raises if runs differ in what they must share.
+- `arm_names` names runs in figures.
+"""
 
 from __future__ import annotations
 
+import html
 import itertools
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +26,7 @@ from transferlens.store.runfile import (
     read_attributes,
     read_config,
     read_tensors,
+    read_texts,
     tensor_items,
     to_torch,
 )
@@ -32,27 +40,31 @@ if TYPE_CHECKING:
 __all__ = ["Run", "arm_names", "check_alike", "load_run", "load_runs", "normalised"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run. The weights stay in the file until they are asked for.
+    """A finished run, as `load_run` opens it.
+
+    The weights stay in the file until they are asked for. A run is equal to itself only, and can be given wherever the
+    path of its file can.
 
     Attributes
     ----------
     path : Path
     config : RunConfig
     provenance : dict
-        Versions, weights' source, feature key, device, threads, precision, times.
+        Versions, source of the weights, feature key, device, threads, precision, times.
     history : dict of str to ndarray [shape=(n_epochs,)]
         train_loss, heldout_loss, heldout_accuracy (a fraction), lr, seconds; inner_accuracy with an inner fold.
     label_names : tuple of str
         Sorted; the order of the logits' columns.
     clip_ids : tuple of str
+        The held-out clips.
     labels : ndarray of int [shape=(n_clips,)]
         Index into `label_names` of each held-out clip.
     logits, logits_best : ndarray [shape=(n_clips, n_classes), float32]
         Held-out logits after the last epoch, and after the epoch best on these same clips (optimistic).
     normalisation : ndarray [shape=(2, channels)]
-        Mean and deviation that the features were normalised with.
+        Mean and standard deviation that the features were normalised with.
     """
 
     path: Path
@@ -66,9 +78,19 @@ class Run:
     logits_best: np.ndarray
     normalisation: np.ndarray
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        accuracy = f"accuracy {100 * self.accuracy_last:.1f} % on fold {self.config.fold}"
+        return f"Run {self.config.id!r}: {accuracy}, {self.path}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self), quote=False)}</p>"
+
     @property
     def right(self) -> np.ndarray:
-        """Whether each held-out clip was classified rightly after the last epoch [shape=(n_clips,), bool]."""
+        """Whether each held-out clip was classified correctly after the last epoch [shape=(n_clips,), bool]."""
         return self.logits.argmax(1) == self.labels
 
     @property
@@ -78,23 +100,23 @@ class Run:
 
     @property
     def accuracy_best(self) -> float:
-        """Held-out accuracy of the best epoch on the held-out fold itself: optimistic."""
+        """Held-out accuracy of the epoch best on the held-out fold itself, a fraction: optimistic."""
         return float(self.history["heldout_accuracy"].max())
 
     @property
     def accuracy_nested(self) -> float | None:
-        """Held-out accuracy at the epoch that is best on the inner fold, the first of several; None without one."""
+        """Held-out accuracy of the (first) epoch best on the inner fold, a fraction; None without an inner fold."""
         if not self.config.inner_fold:
             return None
         return float(self.history["heldout_accuracy"][self.history["inner_accuracy"].argmax()])
 
     def initial_state(self) -> dict[str, torch.Tensor]:
-        """State dict of the network before training.
+        """Return the state dict of the network before training.
 
         Raises
         ------
         CheckpointError
-            Where the ImageNet weights that the run started from are not to be had here.
+            If the ImageNet weights that the run started from are not available here.
         """
         with open_runfile(self.path) as file:
             state = to_torch(read_tensors(file["fresh"]))
@@ -104,28 +126,28 @@ class Run:
             pretrained = build.imagenet_state(self.config.backbone, option, sha256=sha256).state
             state = {f"backbone.{name}": tensor for name, tensor in pretrained.items()} | state
         if missing := sorted(set(names) - set(state)):
-            raise CheckpointError(f"{self.path} is damaged: its start lacks {', '.join(missing[:3])}")
+            raise CheckpointError(f"{self.path} is damaged: its initial state lacks {', '.join(missing[:3])}")
         return {name: state[name] for name in names}
 
     def final_state(self) -> dict[str, torch.Tensor]:
-        """State dict of the network after the last epoch."""
+        """Return the state dict of the network after the last epoch."""
         with open_runfile(self.path) as file:
             return to_torch(read_tensors(file["weights"]))
 
     def model(self, *, trained: bool = True) -> Network:
-        """The trained network in evaluation mode, in float32; `inputs` makes what it takes.
+        """Return the trained network, in evaluation mode and float32; `inputs` prepares features for it.
 
-        The stored logits were computed in the precision that the provenance names, and differ in its rounding.
+        The stored logits were computed in the precision that the provenance names, and differ by its rounding.
 
         Parameters
         ----------
         trained : bool
-            False: as it was before training.
+            If False, the network as it was before training.
 
         Raises
         ------
         CheckpointError
-            Where the weights are damaged, or, for those before training, cannot be made again here.
+            If the weights are damaged or, for the network before training, are not available here.
         """
         network = build.skeleton(self.config.backbone, n_classes=len(self.label_names), plan=self.config.plan)
         state = self.final_state() if trained else self.initial_state()
@@ -138,12 +160,12 @@ class Run:
         return network.eval()
 
     def inputs(self, S: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Features as the network takes them.
+        """Normalise features as the network was trained on them.
 
         Parameters
         ----------
         S : ndarray or torch.Tensor [shape=(n_clips, channels, n_mels, width)]
-            As `features.log_mel` or a feature cache gives them.
+            As `log_mel` or a feature cache gives them.
 
         Returns
         -------
@@ -152,35 +174,117 @@ class Run:
         return normalised(torch.as_tensor(S, dtype=torch.float32), self.normalisation)
 
 
-def arm_names(runs: Sequence[Run]) -> list[str]:
-    """What runs are called in figures: by their plans, "pretrained" and "from scratch" for the plainest.
+def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:
+    """Subtract the mean of each channel and divide by its standard deviation.
 
-    Fold, seed and backbone tell no arms apart. Where runs of one plan differ in settings, what differs follows; where
-    in weights or data, the beginning of their hash.
+    Parameters
+    ----------
+    x : torch.Tensor [shape=(n_clips, channels, n_mels, width)]
+    normalisation : ndarray [shape=(2, channels)]
+        Means and standard deviations.
     """
-    names = [run.config.plan.title for run in runs]
-    configs = [run.config for run in runs]
-    # What may differ, and among which runs a difference counts.
-    kinds: list[tuple[list[tuple[str, ...]], list[tuple]]] = [
-        (
-            [tuple(c.setting.split(", ")) for c in configs],
-            [(name, c.dataset) for name, c in zip(names, configs, strict=True)],
-        ),
-        (
-            [(f"weights {c.weights_sha256[:8]}",) for c in configs],
-            [(name, c.backbone) for name, c in zip(names, configs, strict=True)],
-        ),
-        (
-            [(f"data {c.data_key[:8]}",) for c in configs],
-            [(name, c.dataset, c.setting) for name, c in zip(names, configs, strict=True)],
-        ),
-    ]
-    suffixes: list[list[str]] = [[] for _ in runs]
-    for described, group in kinds:
-        for i, mine in enumerate(described):
-            others = [each for each, where in zip(described, group, strict=True) if where == group[i]]
-            suffixes[i] += [word for word in mine if not all(word in other for other in others)]
-    return [f"{name} ({', '.join(extra)})" if extra else name for name, extra in zip(names, suffixes, strict=True)]
+    mean, deviation = (torch.as_tensor(part, dtype=x.dtype, device=x.device)[:, None, None] for part in normalisation)
+    return (x - mean) / deviation
+
+
+def load_run(path: str | os.PathLike[str], *, expected: RunConfig | None = None) -> Run:
+    """Open a finished run.
+
+    Parameters
+    ----------
+    path : path
+        A run file.
+    expected : RunConfig, optional
+        The run that the file must hold.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, cut short, not a run, another run, or a run that has not finished.
+    """
+    path = Path(path)
+    with open_runfile(path) as file:
+        config = read_config(file)
+        if expected is not None and config != expected:
+            raise CheckpointError(f"{path} holds another run than its name says: delete it, and it is trained again")
+        if (done := len(file["history"]["heldout_accuracy"])) < config.training.epochs:
+            raise CheckpointError(
+                f"{path} has finished {done} of {config.training.epochs} epochs: train the run again to finish it"
+            )
+        for name in TENSORS:  # must exist, and are read when they are asked for
+            file[name]  # noqa: B018
+        run = Run(
+            path=path,
+            config=config,
+            provenance=read_attributes(file["provenance"]),
+            history={name: array(file["history"][name]) for name in history_names(config)},
+            label_names=tuple(read_texts(file["label_names"])),
+            clip_ids=tuple(read_texts(file["clip_ids"])),
+            labels=array(file["labels"]),
+            logits=array(file["logits_last"]),
+            logits_best=array(file["logits_best"]),
+            normalisation=array(file["normalisation"]),
+        )
+        _check_values(run)
+    return run
+
+
+def _check_values(run: Run) -> None:
+    """Raise CheckpointError if arrays of a run do not fit each other, or hold values that no run has."""
+    n_clips, n_classes, accuracies = len(run.clip_ids), len(run.label_names), run.history["heldout_accuracy"]
+    rules = {
+        "history": all(v.shape == (len(accuracies),) and np.isfinite(v).all() for v in run.history.values()),
+        "accuracies": ((accuracies >= 0) & (accuracies <= 1)).all(),
+        "clips": 0 < len(set(run.clip_ids)) == n_clips,
+        "labels": run.labels.shape == (n_clips,)
+        and run.labels.dtype.kind in "iu"
+        and ((run.labels >= 0) & (run.labels < n_classes)).all(),
+        "logits": all(v.shape == (n_clips, n_classes) and np.isfinite(v).all() for v in (run.logits, run.logits_best)),
+        "normalisation": run.normalisation.ndim == len(run.normalisation) == 2
+        and np.isfinite(run.normalisation).all()
+        and (run.normalisation[1] > 0).all(),
+    }
+    if broken := [name for name, holds in rules.items() if not holds]:
+        raise CheckpointError(f"{run.path} is damaged in its {' and '.join(broken)}: delete it and train the run again")
+
+
+def load_runs(paths: Sequence[str | os.PathLike[str]], *alike: str, least: int = 1) -> list[Run]:
+    """Open the finished runs that an analysis compares.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+        Run files; a run that is named twice is opened once.
+    *alike : str
+        What the runs must share: see `check_alike`.
+    least : int > 0
+        Smallest number of runs.
+
+    Raises
+    ------
+    CheckpointError
+        As `load_run`, naming all files that cannot be opened.
+    ParameterError
+        If there are too few runs, or if they differ.
+    """
+    runs: dict[str, Run] = {}
+    problems = []
+    for path in paths:
+        try:
+            run = load_run(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+        else:
+            runs.setdefault(run.config.id, run)
+    if problems:
+        raise CheckpointError("; ".join(dict.fromkeys(problems)))
+    if len(runs) < least:
+        raise ParameterError(
+            f"ckpt must name at least {least} run{'s' * (least > 1)}, not {len(runs)}: "
+            "`python -m transferlens.runs` lists them"
+        )
+    check_alike(list(runs.values()), *alike)
+    return list(runs.values())
 
 
 _COMPARED: dict[str, Callable[[Run], Any]] = {
@@ -196,7 +300,14 @@ _COMPARED: dict[str, Callable[[Run], Any]] = {
 
 
 def check_alike(runs: Sequence[Run], *what: str) -> None:
-    """Refuse runs that differ in what an analysis needs them to share.
+    """Raise if runs differ in what an analysis needs them to share.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+    *what : str
+        "backbone", "dataset", "truncate_after", "labels", "held-out clips (fold)", "feature settings", "features" or
+        "normalisation".
 
     Raises
     ------
@@ -204,113 +315,36 @@ def check_alike(runs: Sequence[Run], *what: str) -> None:
         Naming two of the runs, and what they differ in.
     """
     for run, name in itertools.product(runs[1:], what):
-        first = runs[0]
-        mine, theirs = (_COMPARED[name](each) for each in (run, first))
-        if mine != theirs:
-            values = f" ({mine} and {theirs})" if isinstance(mine, (str, int)) and name != "features" else ""
+        value, first = _COMPARED[name](run), _COMPARED[name](runs[0])
+        if value != first:
+            values = f" ({value} and {first})" if isinstance(value, (str, int)) and name != "features" else ""
             raise ParameterError(
-                f"ckpt={run.path} and {first.path} differ in {name}{values}: compare runs that share it"
+                f"ckpt={run.path} and {runs[0].path} differ in {name}{values}: compare runs that share it"
             )
 
 
-def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:
-    """Subtract the mean and divide by the deviation of each channel: `normalisation` [shape=(2, channels)]."""
-    mean, deviation = (torch.as_tensor(each, dtype=x.dtype, device=x.device)[:, None, None] for each in normalisation)
-    return (x - mean) / deviation
+def arm_names(runs: Sequence[Run]) -> list[str]:
+    """Return the names of runs in figures: their plans, such as "pretrained" and "from scratch".
 
-
-def load_run(path: Path | str, *, expected: RunConfig | None = None) -> Run:
-    """Open a finished run.
-
-    Parameters
-    ----------
-    path : Path or str
-    expected : RunConfig, optional
-        Which run the file must hold.
-
-    Raises
-    ------
-    CheckpointError
-        Where the file is missing, damaged, cut short, holds no run, another one, or one that has not finished.
+    Runs of one plan whose settings, weights or data differ are told apart in parentheses: by the settings that differ,
+    or by the beginning of the hash of weights or data. Runs that differ in fold, seed or backbone only share a name.
     """
-    path = Path(path)
-    with open_runfile(path) as file:
-        config, done = read_config(file), len(file["history"]["heldout_accuracy"])
-        if expected is not None and config != expected:
-            raise CheckpointError(f"{path} holds another run than its name says: delete it, and it is trained again")
-        for name in TENSORS:  # read later, when they are asked for
-            file[name]  # noqa: B018
-        if done < config.training.epochs:
-            raise CheckpointError(
-                f"{path} has finished {done} of {config.training.epochs} epochs: ask for the run again to finish it"
-            )
-        history = {key: array(file["history"][key]) for key in history_names(config)}
-        if any(values.shape != (done,) or not np.isfinite(values).all() for values in history.values()):
-            raise CheckpointError(f"{path} has a damaged history: delete it, and the run is trained again")
-        n_clips, n_classes = len(file["clip_ids"]), len(file["label_names"])
-        shapes = {"labels": (n_clips,), "logits_last": (n_clips, n_classes), "logits_best": (n_clips, n_classes)}
-        if any(file[name].shape != shape for name, shape in shapes.items()) or file["normalisation"].shape[0] != 2:
-            raise CheckpointError(f"{path} is damaged: its arrays do not fit each other")
-        run = Run(
-            path=path,
-            config=config,
-            provenance=read_attributes(file["provenance"]),
-            history=history,
-            label_names=tuple(text.decode() for text in array(file["label_names"])),
-            clip_ids=tuple(text.decode() for text in array(file["clip_ids"])),
-            labels=array(file["labels"]),
-            logits=array(file["logits_last"]),
-            logits_best=array(file["logits_best"]),
-            normalisation=array(file["normalisation"]),
-        )
-    rules = {
-        "clips": 0 < len(set(run.clip_ids)) == n_clips,
-        "labels": run.labels.dtype.kind in "iu" and bool(((run.labels >= 0) & (run.labels < n_classes)).all()),
-        "logits": bool(np.isfinite(run.logits).all() and np.isfinite(run.logits_best).all()),
-        "normalisation": run.normalisation.ndim == 2
-        and bool(np.isfinite(run.normalisation).all() and (run.normalisation[1] > 0).all()),
-        "accuracies": 0 <= history["heldout_accuracy"].min() <= history["heldout_accuracy"].max() <= 1,
-    }
-    if wrong := [name for name, holds in rules.items() if not holds]:
-        raise CheckpointError(f"{path} is damaged: its {' and '.join(wrong)} cannot be; delete it, and train it again")
-    return run
+    configs = [run.config for run in runs]
+    differences = [
+        _differences(configs, lambda c: c.setting.split(", "), lambda c: (c.plan.title, c.dataset)),
+        _differences(configs, lambda c: [f"weights {c.weights_sha256[:8]}"], lambda c: (c.plan.title, c.backbone)),
+        _differences(configs, lambda c: [f"data {c.data_key[:8]}"], lambda c: (c.plan.title, c.dataset, c.setting)),
+    ]
+    words = [list(itertools.chain(*parts)) for parts in zip(*differences, strict=True)]
+    titles = [config.plan.title for config in configs]
+    return [f"{title} ({', '.join(extra)})" if extra else title for title, extra in zip(titles, words, strict=True)]
 
 
-def load_runs(paths: Sequence[Path | str], *alike: str, least: int = 1) -> list[Run]:
-    """Open finished runs that an analysis compares.
-
-    Parameters
-    ----------
-    paths : sequence of Path or str
-        One run under two paths is still one.
-    *alike : str
-        What they must share, as for `check_alike`.
-    least : int > 0
-        How many there must be.
-
-    Raises
-    ------
-    CheckpointError
-        As for `load_run`; all such files are named at once.
-    ParameterError
-        Where they are too few, or differ.
-    """
-    found: dict[str, Run] = {}
-    problems = []
-    for path in paths:
-        try:
-            run = load_run(path)
-        except CheckpointError as error:
-            problems.append(str(error))
-        else:
-            found.setdefault(run.config.id, run)
-    if problems:
-        raise CheckpointError("; ".join(dict.fromkeys(problems)))
-    if len(found) < least:
-        raise ParameterError(
-            f"ckpt must name at least {least} run{'s' * (least > 1)}, not {len(found)}: "
-            "`python -m transferlens.runs` lists them"
-        )
-    runs = list(found.values())
-    check_alike(runs, *alike)
-    return runs
+def _differences(
+    configs: Sequence[RunConfig], words: Callable[[RunConfig], list[str]], group: Callable[[RunConfig], Hashable]
+) -> list[list[str]]:
+    """Return, for each run, those of its words that not all runs of its group share."""
+    shared: dict[Hashable, set[str]] = {}
+    for config in configs:
+        shared[group(config)] = shared.get(group(config), set(words(config))) & set(words(config))
+    return [[word for word in words(config) if word not in shared[group(config)]] for config in configs]

@@ -1,9 +1,20 @@
-"""The run file: one HDF5 file that holds all that is known of a run."""
+"""The run file: its layout, and reading and writing one.
+
+A run file is an HDF5 file, followed by `SEAL` and the sha256 of the HDF5 content. The checksum is verified before HDF5
+opens the file, because HDF5 may never return from a damaged one.
+
+- `write_state` and `read_state` write and read a whole run file.
+- `open_runfile` opens one, to read parts of it.
+- `seal` replaces the checksum of a file that was changed on purpose.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,38 +27,66 @@ from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.files import UNREADABLE, array, check_space, complete_or_absent
 from transferlens.util.lazy import h5py, torch
 
-__all__ = ["HISTORY", "RunState", "SCHEMA", "SEAL", "SEALED", "history_names", "read_state", "seal", "write_state"]
+__all__ = [
+    "HISTORY",
+    "RunState",
+    "SCHEMA",
+    "SEAL",
+    "SEALED",
+    "TENSORS",
+    "history_names",
+    "open_runfile",
+    "read_attributes",
+    "read_config",
+    "read_state",
+    "read_tensors",
+    "read_texts",
+    "seal",
+    "tensor_items",
+    "to_torch",
+    "write_state",
+]
 
 SCHEMA = 1
-# What follows the HDF5 file, before its sha256: HDF5 does not look there, and goes astray in damaged files.
+# What stands between the HDF5 content and its sha256; HDF5 ignores what follows its content.
 SEAL = b"transferlens sha256\n"
-SEALED = -len(SEAL) - hashlib.sha256().digest_size  # where what is sealed ends
+SEALED = -len(SEAL) - hashlib.sha256().digest_size  # where the HDF5 content ends
+# Age from which a file's time of change tells it from any later content [s]: clocks of file systems are coarse.
+SETTLED = 2.0
 HISTORY = ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
+TENSORS = ("weights", "fresh", "optimizer")
+_ARRAYS = ("clip_ids", "labels", "label_names", "normalisation", "logits_last", "logits_best")
 
 
 def history_names(config: RunConfig) -> tuple[str, ...]:
-    """What the history of a run holds an epoch: with an inner fold, the accuracy there too."""
+    """Return the names of the values that are recorded per epoch."""
     return (*HISTORY, "inner_accuracy") if config.inner_fold else HISTORY
 
 
 @dataclass(frozen=True)
 class RunState:
-    """All that a run file holds; what a run has reached after some epoch.
+    """All that a run file holds: a run after some epoch.
 
     Attributes
     ----------
-    history : dict of str to list of float
-        An entry an epoch: train_loss, heldout_loss, heldout_accuracy, lr, seconds, and with an inner fold
-        inner_accuracy.
+    config : RunConfig
+    provenance : dict
+        As that of `transferlens.store.run.Run`.
+    label_names : list of str
+        Sorted; the order of the logits' columns.
     clip_ids, labels : list of str, ndarray of int [shape=(n_clips,)]
         The held-out clips, in the order of the logits' rows.
+    normalisation : ndarray [shape=(2, channels)]
+    history : dict of str to list of float
+        One value per epoch: train_loss, heldout_loss, heldout_accuracy, lr, seconds, and with an inner fold
+        inner_accuracy.
     logits_last, logits_best : ndarray [shape=(n_clips, n_classes), float32]
     weights : dict of str to ndarray
-        The network's state at this epoch.
+        State dict of the network after this epoch.
     fresh : dict of str to ndarray
-        Those initial tensors that are not ImageNet's; the others can be had again from the weights.
+        The initial tensors that were randomly initialised; ImageNet's are not stored again.
     optimizer : dict of str to ndarray
-        "<parameter>/<moment>" to tensor; empty once the run is complete.
+        State of the optimiser, by "<parameter>/<moment>"; empty once the run is complete.
     """
 
     config: RunConfig
@@ -64,32 +103,21 @@ class RunState:
     optimizer: dict[str, np.ndarray]
 
 
-_ARRAYS = ("clip_ids", "labels", "label_names", "normalisation", "logits_last", "logits_best")
-TENSORS = ("weights", "fresh", "optimizer")
-
-
 def write_state(path: Path, state: RunState) -> None:
-    """Write a run file, complete or absent."""
-    check_space(path, sum(array.nbytes for name in TENSORS for array in getattr(state, name).values()))
+    """Write a run file, complete or absent.
+
+    Raises
+    ------
+    DataError
+        If it does not fit on the disk.
+    """
+    check_space(path, sum(tensor.nbytes for name in TENSORS for tensor in getattr(state, name).values()))
     with complete_or_absent(path) as beside:
-        # In memory first: where a disk or quota ends, HDF5 crashes, and a plain write says so.
+        # In memory first: on a full disk HDF5 crashes, where a plain write raises an error.
         with h5py.File(beside.name, "w", driver="core", backing_store=False) as file:
             _fill(file, state)
             file.flush()
-            image = file.id.get_file_image()
-        beside.write_bytes(_sealed(image))
-
-
-def _sealed(image: bytes) -> bytes:
-    return image + SEAL + hashlib.sha256(image).digest()
-
-
-def seal(path: Path) -> None:
-    """Seal a run file that was altered on purpose: without a seal that fits, none is opened."""
-    content = path.read_bytes()
-    if content[SEALED:][: len(SEAL)] == SEAL:
-        content = content[:SEALED]
-    with complete_or_absent(path) as beside:
+            content = file.id.get_file_image()
         beside.write_bytes(_sealed(content))
 
 
@@ -110,12 +138,17 @@ def _fill(file: Any, state: RunState) -> None:
             group.create_dataset(key, data=values, fletcher32=np.ndim(values) > 0 or None)
 
 
-def read_state(path: Path) -> RunState:
-    """Read a whole run file; see `load_run` for its errors."""
+def read_state(path: str | os.PathLike[str]) -> RunState:
+    """Read a whole run file, finished (.h5) or not (.partial).
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, or not a run file of this version.
+    """
     with open_runfile(path) as file:
         parts: dict[str, Any] = {name: array(file[name]) for name in _ARRAYS}
-        for name in ("clip_ids", "label_names"):
-            parts[name] = [text.decode() for text in parts[name]]
+        parts |= {name: read_texts(file[name]) for name in ("clip_ids", "label_names")}
         parts |= {name: read_tensors(file[name]) for name in TENSORS}
         history = {key: array(file["history"][key]).tolist() for key in file["history"]}
         provenance = read_attributes(file["provenance"])
@@ -123,9 +156,7 @@ def read_state(path: Path) -> RunState:
 
 
 def _to_attribute(value: Any) -> Any:
-    if value is None:
-        return h5py.Empty("f4")
-    return value
+    return h5py.Empty("f4") if value is None else value
 
 
 def _from_attribute(value: Any) -> Any:
@@ -137,56 +168,96 @@ def _from_attribute(value: Any) -> Any:
 
 
 def read_attributes(group: Any) -> dict[str, Any]:
+    """Return the attributes of an HDF5 group as Python values."""
     return {key: _from_attribute(value) for key, value in group.attrs.items()}
 
 
 def read_config(file: Any) -> RunConfig:
+    """Return the configuration that an open run file holds."""
     try:
         return RunConfig.from_flat(read_attributes(file["config"]))
     except (KeyError, TypeError, ParameterError) as error:
         raise CheckpointError(f"{file.filename} was written by another version of transferlens: {error}") from error
 
 
+def read_texts(dataset: Any) -> list[str]:
+    """Return the texts that an HDF5 data set holds."""
+    return [text.decode() for text in array(dataset)]
+
+
 def tensor_items(group: Any) -> dict[str, Any]:
-    """Every HDF5 data set below a group, by its path in it."""
-    found: dict[str, Any] = {}
-    group.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-    return found
+    """Return every HDF5 data set below a group, by its path in the group; nothing is read."""
+    items: dict[str, Any] = {}
+    group.visititems(lambda name, item: items.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+    return items
 
 
 def read_tensors(group: Any) -> dict[str, np.ndarray]:
-    found = tensor_items(group)
-    if not all(isinstance(name, str) for name in found):
-        raise ValueError("a tensor's name is no text")
-    return {name: array(item) for name, item in found.items()}
+    """Return the content of every HDF5 data set below a group, by its path in the group."""
+    items = tensor_items(group)
+    if not all(isinstance(name, str) for name in items):
+        raise ValueError("the name of a tensor is not text")
+    return {name: array(item) for name, item in items.items()}
 
 
 def to_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Return a state dict of torch tensors."""
     return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a file is what was written."""
+def _sealed(content: bytes) -> bytes:
+    return content + SEAL + hashlib.sha256(content).digest()
+
+
+def seal(path: str | os.PathLike[str]) -> None:
+    """Replace the checksum of a run file that was changed on purpose, which could not be opened otherwise."""
+    path = Path(path)
+    content = path.read_bytes()
+    if content[SEALED:][: len(SEAL)] == SEAL:
+        content = content[:SEALED]
+    with complete_or_absent(path) as beside:
+        beside.write_bytes(_sealed(content))
+
+
+def _verify(path: Path, *state: int) -> None:
     content = memoryview(path.read_bytes())
-    return content[SEALED:] == SEAL + hashlib.sha256(content[:SEALED]).digest()
+    if content[SEALED:] != SEAL + hashlib.sha256(content[:SEALED]).digest():
+        raise ValueError("its checksum does not match its content")
+
+
+_verify_once = functools.lru_cache(maxsize=4096)(_verify)  # by file and state; a file that fails is not remembered
+
+
+def _check_seal(path: Path) -> None:
+    """Raise ValueError if the checksum of a file does not match, unless it was verified since the last change."""
+    status = path.stat()
+    state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    verify = _verify_once if time.time() - status.st_mtime > SETTLED else _verify
+    verify(path.resolve(), *state)
 
 
 @contextlib.contextmanager
-def open_runfile(path: Path | str) -> Iterator[Any]:
-    """Open a run file for reading; whatever is wrong with it becomes one CheckpointError.
+def open_runfile(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a run file for reading, after its checksum was verified.
 
-    The whole file is compared with its sha256 first: HDF5 may read a damaged one for ever.
+    Yields
+    ------
+    file : h5py.File
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, or if it is found to be damaged, now or while it is read.
     """
     path = Path(path)
     if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path} {found}: name a run file, as `python -m transferlens.runs` lists them")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path} {problem}: name a run file, as `python -m transferlens.runs` lists them")
     try:
-        if not _is_whole(path):
-            raise ValueError("it is not what was written")
+        _check_seal(path)
         with h5py.File(path, "r") as file:
             if file.attrs.get("schema") != SCHEMA:
-                raise CheckpointError(f"{path} is an HDF5 file but no run of this version of transferlens")
+                raise CheckpointError(f"{path} is an HDF5 file, but not a run of this version of transferlens")
             yield file
     except PermissionError as error:
         raise CheckpointError(f"{path} cannot be read: permission denied") from error
@@ -194,6 +265,6 @@ def open_runfile(path: Path | str) -> Iterator[Any]:
         if isinstance(error, ParameterError):
             raise
         raise CheckpointError(
-            f"{path} is no readable run file: damaged, cut short or of another kind; "
-            "if it was a run, delete it and ask for it again"
+            f"{path} is not a readable run file: damaged, cut short or of another kind; "
+            "if it was a run, delete it and train it again"
         ) from error

@@ -1,4 +1,7 @@
-"""Files that are complete or absent, and the hashes that tell one content from another."""
+"""Files on disk: written completely or not at all, checked for room, and hashed.
+
+Every file of the package is written through `complete_or_absent`: to a temporary name, which is then renamed.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ from typing import Any
 from transferlens.util import processes
 from transferlens.util.errors import DataError, ParameterError
 
-# Seconds after which nobody is still writing what lies beside a file.
+# Age after which a temporary file is no longer being written [s].
 OLD = 60.0
-# What h5py raises where a file is damaged.
+# What h5py raises for damaged files.
 UNREADABLE = (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 
 __all__ = [
@@ -39,39 +42,65 @@ __all__ = [
 
 
 @contextlib.contextmanager
-def complete_or_absent(path: Path) -> Iterator[Path]:
-    """Yield a path to write beside `path`; on leaving it is flushed to disk and renamed, on an error removed.
+def complete_or_absent(path: Path, *, folder: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path` to write to, and rename it to `path` on leaving.
 
-    Whoever is killed in between leaves `path` as it was: the old content, or none.
+    The file is flushed to disk before it is renamed. If an error is raised or the process is killed, `path` stays as
+    it was: its old content, or absent.
+
+    Parameters
+    ----------
+    path : Path
+    folder : bool
+        Whether the caller makes a folder instead of a file; `path` is then absent or an empty folder.
+
+    Yields
+    ------
+    beside : Path
+        Does not exist yet; on the same file system as `path`.
+
+    Raises
+    ------
+    OSError
+        Naming `path`, if it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Host and process keep two writers of one file apart; the last one to finish wins, whole.
-    host = platform.node()
-    start = f".{path.name}.{host}-"
+    # The host's and the process' names keep two writers of one file apart; the last one to finish replaces the other.
+    start = f".{path.name}.{platform.node()}-"
     for left in path.parent.glob(f"{glob.escape(start)}*.tmp"):
         process = left.name.removeprefix(start).removesuffix(".tmp")
         if process.isdecimal() and not processes.is_alive(int(process)):  # else of a host with a longer name
-            left.unlink(missing_ok=True)  # its writer was killed
-    beside = path.with_name(f".{path.name}.{host}-{os.getpid()}.tmp")
-    if path.is_dir():
+            _remove(left)  # its writer was killed
+    beside = path.with_name(f"{start}{os.getpid()}.tmp")
+    if path.is_dir() and not folder:
         raise IsADirectoryError(errno.EISDIR, "is a folder, and a file is to be written there", str(path))
     try:
         yield beside
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
+        if not folder:
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
         if error.filename not in (None, str(beside)):
             raise
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
-        beside.unlink(missing_ok=True)
+        _remove(beside)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder and all that it holds, if it exists."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def clear_left(path: Path) -> None:
-    """Remove what killed writers of a file, just written, have left beside it, on whatever machine.
+    """Remove the temporary files that killed writers left beside a file, on whichever machine they ran.
 
-    Of a run that is its snapshot's too. What is nearly as new as the file may still be written by another.
+    Those of the run's checkpoint (``.partial``) are removed too. A temporary file that is nearly as new as `path` may
+    still be in use, and is kept.
     """
     now = path.stat().st_mtime
     for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp"):
@@ -81,29 +110,31 @@ def clear_left(path: Path) -> None:
 
 
 def check_writable(name: str, folder: Path) -> None:
-    """Refuse a folder that is none and cannot be made one, before work is done for it.
+    """Raise if a folder does not exist and cannot be made, or cannot be written to.
 
     Raises
     ------
     ParameterError
-        Naming the option, the folder and the reason.
+        Naming the option `name`, the folder and the reason.
     """
     folders = (folder, *folder.absolute().parents)
     existing = next(parent for parent in folders if parent.exists() or parent.is_symlink())
     if not existing.is_dir():
-        what = "is a file" if existing.exists() else "is a link that leads nowhere"
+        what = "is a file" if existing.exists() else "is a link to something that does not exist"
         raise ParameterError(f"{name}={str(folder)!r} must be a folder: {existing} {what}")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise ParameterError(f"{name}={str(folder)!r} must be a folder that can be written to: {existing} cannot")
+        raise ParameterError(
+            f"{name}={str(folder)!r} must be a folder that can be written to: {existing} is not writable"
+        )
 
 
 def expanded(path: str | Path) -> Path:
-    """With ``~`` replaced.
+    """Return a path with ``~`` replaced by the home folder.
 
     Raises
     ------
     ParameterError
-        Where there is no such user.
+        If there is no such user.
     """
     try:
         return Path(path).expanduser()
@@ -112,22 +143,25 @@ def expanded(path: str | Path) -> Path:
 
 
 def array(dataset: Any) -> Any:
-    """What an HDF5 data set holds; refused, before memory is taken, where it claims to be larger than its file.
+    """Read an HDF5 data set that is not compressed.
 
-    Nothing here is compressed.
+    Raises
+    ------
+    ValueError
+        If it is declared to be larger than its file, as in a damaged one; before memory is taken for it.
     """
     if dataset.nbytes > dataset.file.id.get_filesize():
-        raise ValueError(f"{dataset.name} claims {dataset.nbytes} bytes, more than its file has")
+        raise ValueError(f"{dataset.name} is declared to have {dataset.nbytes} bytes, more than its file")
     return dataset[()]
 
 
 def check_space(path: Path, nbytes: int) -> None:
-    """Refuse to write what does not fit: HDF5 takes a full disk badly.
+    """Raise if a file does not fit on its disk: HDF5 may crash where a disk is full.
 
     Raises
     ------
     DataError
-        Where less than `nbytes` and a little more is free.
+        If less than `nbytes` and a little more is free.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(path.parent).free) < 1.05 * nbytes + 1e6:
@@ -138,7 +172,7 @@ def check_space(path: Path, nbytes: int) -> None:
 
 
 def content_hash(value: Any) -> str:
-    """Sha256 in hexadecimal of a value made of dicts, sequences, texts, numbers and None.
+    """Return the sha256, in hexadecimal, of a value made of dicts, sequences, texts, numbers and None.
 
     Examples
     --------
@@ -152,21 +186,27 @@ def content_hash(value: Any) -> str:
 def write_text(text: str, path: Path) -> None:
     """Write text in UTF-8; complete or absent."""
     with complete_or_absent(path) as beside:
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be in no encoding
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")  # file names may not be valid text
 
 
 def write_csv(rows: Sequence[Any], path: Path, *, kind: type | None = None) -> None:
-    """Write dataclass instances of one type, or dicts of the same keys, a line each under their names.
+    """Write a table, one line per row below a header; complete or absent.
 
-    Complete or absent. `kind` is the type where there may be no rows.
+    Parameters
+    ----------
+    rows : sequence
+        Dataclass instances of one type, or dicts with the same keys.
+    path : Path
+    kind : type, optional
+        The dataclass of the rows; needed if there may be none.
     """
-    tables = [row if isinstance(row, dict) else dict(_fields(row)) for row in rows]
-    names = list(tables[0]) if kind is None else [field.name for field in dataclasses.fields(kind)]
+    table = [_cells(row) for row in rows]
+    names = list(table[0]) if kind is None else [field.name for field in dataclasses.fields(kind)]
     with complete_or_absent(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
-        writer.writerows(table.values() for table in tables)
+        writer.writerows(cells.values() for cells in table)
 
 
-def _fields(row: Any) -> Iterator[tuple[str, Any]]:
-    return ((field.name, getattr(row, field.name)) for field in dataclasses.fields(row))
+def _cells(row: Any) -> dict[str, Any]:
+    return row if isinstance(row, dict) else {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}

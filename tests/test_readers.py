@@ -1,4 +1,4 @@
-"""Every layout is read as it lies, and what is wrong with one is named in one line."""
+"""Every layout of a data set is read, and what is wrong with one is named in one line."""
 
 import logging
 
@@ -49,11 +49,11 @@ def test_name_of_a_users_data_set(tmp_path, file, name):
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
-        ("path,label", ["a.wav,x"], "lacks fold: it has path, label, needs path, label, fold"),
+        ("path,label", ["a.wav,x"], "lacks fold: it has path, label, and needs path, label, fold"),
         ("path,label,fold", [], "lists no clips"),
         ("path,label,fold", ["a.wav,x,1", "a.wav,,1", "b.wav,x,"], "empty path, label or fold in row 3, 4"),
         ("path,label,fold", ["a.wav,x,1", "./a.wav,y,2"], "lists files more than once: a.wav, ./a.wav"),
-        ("path,label,fold", ["a.wav,x, y,1"], "3 cells in every row, and has not in row 2"),
+        ("path,label,fold", ["a.wav,x, y,1"], "3 cells in every row, and has more or fewer in row 2"),
         (
             "path,label,fold",
             [f"{i}.wav,x,1" for i in range(60)],
@@ -74,7 +74,7 @@ def test_tables_that_are_none(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         open_dataset(clips=tmp_path / "none.csv")
     (tmp_path / "empty.csv").touch()
-    with pytest.raises(DataError, match="has no columns, needs path"):
+    with pytest.raises(DataError, match="it has no columns, and needs path"):
         open_dataset(clips=tmp_path / "empty.csv")
     with pytest.raises(DataError, match="cannot be read as a UTF-8"):
         open_dataset(clips=write(tmp_path / "a.wav"))
@@ -114,7 +114,7 @@ def test_esc50_and_its_subset(tmp_path, caplog):
     ]
     assert [clip.id for clip in subset.clips] == ["1-9-A-0.wav", "2-8-A-0.wav"]
     assert (whole.sr, whole.n_fft, whole.width, whole.seconds) == (44100, 4410, 250, 5)
-    assert "esc50 has 2 classes here, and 50 where it is complete" in caplog.text
+    assert "esc50 has 2 classes here; a complete copy has 50" in caplog.text
     # Another rate leaves the length of the transform to the features.
     assert open_dataset("esc50", root=root, sr=16000).n_fft is None
 
@@ -135,7 +135,7 @@ def test_missing_files_are_named_at_once(tmp_path):
     root = esc50(tmp_path, ESC_ROWS)
     for file in (root / "audio").glob("2-*"):
         file.unlink()
-    with pytest.raises(DataError, match=r"2 of 3 audio files .*: 2-8-A-0.wav, 2-7-B-3.wav; get the complete set"):
+    with pytest.raises(DataError, match=r"2 of 3 audio files .*: 2-8-A-0.wav, 2-7-B-3.wav; get the complete data set"):
         open_dataset("esc50", root=root)
 
 
@@ -225,12 +225,12 @@ def test_gtzan_splits_fit_copies_in_au(gtzan):
 def test_bad_splits_are_named_at_once(gtzan):
     with pytest.raises(DataError, match=r"2 names .* blues/blues.00070.wav, blues/blues.00080.wav"):
         open_dataset("gtzan", root=gtzan, splits=split_files(gtzan / "a", [0, 70], [1], [80]))
-    with pytest.raises(DataError, match="1 clips stand more than once .*: blues/blues.00001"):
+    with pytest.raises(DataError, match="1 clips are named more than once .*: blues/blues.00001"):
         open_dataset("gtzan", root=gtzan, splits=split_files(gtzan / "b", [0, 1], [1], [2]))
     (gtzan / "b" / "train2.txt").touch()
-    with pytest.raises(DataError, match=r"holds 2 train\*.txt"):
+    with pytest.raises(DataError, match=r"contains 2 train\*.txt"):
         open_dataset("gtzan", root=gtzan, splits=gtzan / "b")
-    with pytest.raises(ParameterError, match="must be a folder that holds"):
+    with pytest.raises(ParameterError, match="must be a folder that contains"):
         open_dataset("gtzan", root=gtzan, splits=[gtzan / "train.txt", gtzan / "test.txt"])
 
 
