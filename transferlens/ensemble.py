@@ -98,8 +98,9 @@ def reliability_rows(members: Members) -> list[ReliabilityRow]:
     ]
 
 
-def draw(rows: Sequence[Row], by_size: Sequence[SizeRow], bins: Sequence[ReliabilityRow], title: str = "") -> Figure:
-    """Accuracy by fold, accuracy against size, where the gain comes from, and calibration."""
+def draw(result: Result) -> Figure:
+    """Draw accuracy by fold, accuracy against size, where the gain comes from, and calibration."""
+    rows = result.rows
     whole = [row for row in rows if not row.fold]
     fig, axes = style.new_figure(2, 2, width=max(11.5, 3 * len(whole)), height=8.6)
     palette = style.colours([row.ensemble for row in whole])
@@ -113,7 +114,9 @@ def draw(rows: Sequence[Row], by_size: Sequence[SizeRow], bins: Sequence[Reliabi
     ax.set_ylim(max(0, 100 * min(row.single for mine in folds.values() for row in mine) - 8), 101)
     ax.set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
     ax.legend(loc="lower right", frameon=False, fontsize="small")
-    curves = {name: [(r.size, r.mean, r.lowest, r.highest) for r in by_size if r.ensemble == name] for name in palette}
+    curves = {
+        name: [(r.size, r.mean, r.lowest, r.highest) for r in result.sizes if r.ensemble == name] for name in palette
+    }
     against_size(curves, palette=palette, ax=axes[0, 1])
     axes[0, 1].set_title("mean over subsets of the members; bands: lowest and highest", fontsize="small", loc="left")
     parts = {
@@ -123,7 +126,7 @@ def draw(rows: Sequence[Row], by_size: Sequence[SizeRow], bins: Sequence[Reliabi
     stacked_bars(list(palette), parts, ylabel="squared error of a single network", ax=axes[1, 0])
     axes[1, 0].set_title("single network = ensemble + ambiguity (Krogh and Vedelsby)", fontsize="small", loc="left")
     diagram = {
-        (name, who): [(b.confidence, b.accuracy, b.n) for b in bins if (b.ensemble, b.who) == (name, who)]
+        (name, who): [(b.confidence, b.accuracy, b.n) for b in result.reliability if (b.ensemble, b.who) == (name, who)]
         for name in palette
         for who in ("single", "ensemble")
     }
@@ -141,7 +144,7 @@ def draw(rows: Sequence[Row], by_size: Sequence[SizeRow], bins: Sequence[Reliabi
         frameon=False,
     )
     words = "single networks and ensembles"
-    fig.suptitle(f"{title}: {words}" if title else words, x=0.01, ha="left")
+    fig.suptitle(f"{result.title}: {words}", x=0.01, ha="left")
     return fig
 
 
@@ -153,10 +156,10 @@ def _results(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def summary(rows: Sequence[Row]) -> str:
+def summary(result: Result) -> str:
     """The headline in words."""
     lines = []
-    for row in (row for row in rows if not row.fold):
+    for row in (row for row in result.rows if not row.fold):
         lines.append(
             f"{row.ensemble}: single {100 * row.single:.1f} ± {100 * row.single_std:.1f} % (standard deviation over "
             f"{row.n_members} members), ensemble {100 * row.accuracy:.1f} %, gain {100 * row.gain:.1f} points (95 % "
@@ -181,14 +184,6 @@ class Result(question.Result):
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return the scores, those by size, and the bins of confidence."""
         return {"ensemble": self.rows, "ensemble_sizes": self.sizes, "ensemble_reliability": self.reliability}
-
-    def plot(self) -> Figure:
-        """Draw accuracy, sizes, the parts of the squared error, and calibration."""
-        return draw(self.rows, self.sizes, self.reliability, self.title)
-
-    def summary(self) -> str:
-        """Return the headline in words."""
-        return summary(self.rows)
 
 
 def points(options: Options) -> dict[str, Arm]:

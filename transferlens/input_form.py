@@ -197,8 +197,9 @@ def _stretch_intervals(rows: Sequence[StretchRow], fit: str, rate: float) -> tup
 # ----------------------------------------------------------------------------------------------- figure
 
 
-def draw(rows: Sequence[Row], stretches: Sequence[StretchRow], title: str = "") -> Figure:
-    """Accuracy of each arm, its difference from the first, and what is left of time stretching."""
+def draw(result: Result) -> Figure:
+    """Draw accuracy of each arm, its difference from the first, and what is left of time stretching."""
+    rows, stretches = result.rows, result.stretches
     fig, axes = style.new_mosaic([["arms", "features"], ["changes", "accuracy"]], width=12.5, height=7.6)
     arms = list(dict.fromkeys(row.arm for row in rows))
     short = [arm.replace(", ", ",\n") for arm in arms]
@@ -234,12 +235,13 @@ def draw(rows: Sequence[Row], stretches: Sequence[StretchRow], title: str = "") 
         ax.set_xticks(RATES)
         ax.set_xlabel("rate")
     fig.legend(style.handles(palette), palette, loc="outside lower right", frameon=False)
-    fig.suptitle(f"{title}: how the input is made", x=0.01, ha="left")
+    fig.suptitle(f"{result.title}: how the input is made", x=0.01, ha="left")
     return fig
 
 
-def summary(rows: Sequence[Row], stretches: Sequence[StretchRow]) -> str:
-    """The accuracies, the differences and the stretching in words."""
+def summary(result: Result) -> str:
+    """Return the accuracies, the differences and the stretching in words."""
+    rows, stretches = result.rows, result.stretches
     lines = [
         f"{arm}: {stats.fold_interval(stats.by_fold(rows, 'accuracy_last', arm=arm))}"
         for arm in dict.fromkeys(row.arm for row in rows)
@@ -274,14 +276,6 @@ class Result(question.Result):
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return the accuracies, and what stretching changes."""
         return {"input_form": self.rows, "input_form_stretch": self.stretches}
-
-    def plot(self) -> Figure:
-        """Draw accuracies by arm, and what is left of stretching."""
-        return draw(self.rows, self.stretches, title=self.title)
-
-    def summary(self) -> str:
-        """Return accuracies, differences and stretching in words."""
-        return summary(self.rows, self.stretches)
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:

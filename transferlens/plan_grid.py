@@ -87,14 +87,6 @@ class Result(question.Result):
     stem = "plan_grid"
     rows: tuple[Row, ...]
 
-    def plot(self) -> Figure:
-        """Draw the maps."""
-        return draw(self.rows)
-
-    def summary(self) -> str:
-        """Return the mean of every cell."""
-        return summary(self.rows)
-
 
 def points(options: Options) -> dict[tuple[str, Cell], Arm]:
     """Return the cells of each map."""
@@ -119,18 +111,19 @@ def analyse(runs: Mapping[tuple[str, Cell], Sequence[Run]], options: Options | N
     return Result(tuple(rows))
 
 
-def summary(rows: Sequence[Row]) -> str:
+def summary(result: Result) -> str:
     """Return the mean accuracy of every cell, one line each."""
     lines: dict[str, None] = {}
-    for row in rows:
+    for row in result.rows:
         field, words = AXES[row.map]
         place = f"pretrained through {row.pretrained_through}, {words} {getattr(row, field)}"
         lines[f"{row.backbone}  {place}: {100 * row.cell_mean:.1f} %, n = {row.cell_n}"] = None
     return "\n".join(lines)
 
 
-def draw(rows: Sequence[Row]) -> Figure:
-    """A heat map for each map and backbone, all with one colour scale."""
+def draw(result: Result) -> Figure:
+    """Draw a heat map for each map and backbone, all with one colour scale."""
+    rows = result.rows
     names = list(dict.fromkeys(row.map for row in rows))
     networks = list(dict.fromkeys(row.backbone for row in rows))
     fig, axes = style.new_figure(

@@ -66,14 +66,6 @@ class Result(question.Result):
     rows: tuple[Row, ...]
     curves: tuple[tuple[float, ...], ...]
 
-    def plot(self) -> Figure:
-        """Draw accuracies by fold, and learning curves."""
-        return draw(self)
-
-    def summary(self) -> str:
-        """Return each arm's accuracy, and what pretraining gains on the same folds."""
-        return summary(self)
-
     def select(self, **values: object) -> list[int]:
         """Indices of the rows whose fields have these values."""
         return [i for i, row in enumerate(self.rows) if all(getattr(row, k) == v for k, v in values.items())]

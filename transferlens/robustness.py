@@ -147,8 +147,9 @@ def rows_of(found: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row]:
     return rows
 
 
-def draw(rows: Sequence[Row], title: str = "") -> Figure:
+def draw(result: Result) -> Figure:
     """A panel for each corruption: accuracy against its strength, clean clips at the left."""
+    rows = result.rows
     kinds = [kind for kind in dict.fromkeys(row.corruption for row in rows) if kind != CLEAN]
     fig, axes = style.new_figure(1, len(kinds), width=1 + 2.9 * len(kinds), height=4.6, sharey=True)
     palette = style.colours(list(dict.fromkeys(row.ensemble for row in rows)))
@@ -170,7 +171,7 @@ def draw(rows: Sequence[Row], title: str = "") -> Figure:
     names = {f"{n} ({first[n].n_members} networks, {first[n].n_clips} clips)": each for n, each in palette.items()}
     fig.legend(style.handles(names), names, loc="outside lower center", ncols=min(3, len(names)), frameon=False)
     words = "full: ensemble, dashed: single networks; bands: 95 % intervals over clips"
-    fig.suptitle(f"{title}: corrupted clips ({words})", x=0.01, ha="left")
+    fig.suptitle(f"{result.title}: corrupted clips ({words})", x=0.01, ha="left")
     return fig
 
 
@@ -178,7 +179,7 @@ def _points(mean: float, low: float, high: float) -> str:
     return f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def summary(rows: Sequence[Row]) -> str:
+def summary(result: Result) -> str:
     """Return single, ensemble and gain under each corruption, as a table."""
     head = ("ensemble", "corruption", "strength", "single [%]", "ensemble [%]", "gain [points]", "more than clean")
     lines = [
@@ -191,7 +192,7 @@ def summary(rows: Sequence[Row]) -> str:
             _points(row.gain, row.gain_low, row.gain_high),
             _points(row.more_than_clean, row.more_than_clean_low, row.more_than_clean_high),
         )
-        for row in rows
+        for row in result.rows
     ]
     return table([head, *lines])
 
@@ -203,14 +204,6 @@ class Result(question.Result):
     stem = "robustness"
     rows: tuple[Row, ...]
     title: str = ""
-
-    def plot(self) -> Figure:
-        """Draw accuracy against strength, one panel per corruption."""
-        return draw(self.rows, self.title)
-
-    def summary(self) -> str:
-        """Return the table of all scores."""
-        return summary(self.rows)
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:

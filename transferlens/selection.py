@@ -27,6 +27,7 @@ from transferlens.store.run import Run, arm_names, load_runs
 from transferlens.training.sweep import RunsOptions
 from transferlens.util.errors import CheckpointError
 from transferlens.util.fields import Fields
+from transferlens.util.text import group_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,16 +120,9 @@ def optimism(rows: Iterable[Row], honest: str = "accuracy_last") -> stats.Interv
     return stats.fold_interval(means, bounds=(-1.0, 1.0), kept=bool(rows[0].inner_fold))
 
 
-def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.group, []).append(row)
-    return groups
-
-
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(result: Result) -> Figure:
     """Accuracies by each way of choosing the epoch, and below by how much the best epoch exceeds the others."""
-    groups = _groups(rows)
+    groups = group_by(result.rows, lambda row: row.group)
     fig, (top, bottom) = style.new_figure(
         2, 1, width=3 + 2.1 * len(groups), height=7.4, sharex=True, height_ratios=[1.6, 1]
     )
@@ -162,10 +156,10 @@ def draw(rows: Sequence[Row]) -> Figure:
     return fig
 
 
-def summary(rows: Sequence[Row]) -> str:
+def summary(result: Result) -> str:
     """Return the optimism of each group in words."""
     lines = []
-    for group, mine in _groups(rows).items():
+    for group, mine in group_by(result.rows, lambda row: row.group).items():
         name = group.replace("\n", ", ")
         lines.append(f"{name}: best epoch less last {optimism(mine).text('points')}, {len(mine)} runs")
         if mine[0].inner_fold:
@@ -183,14 +177,6 @@ class Result(question.Result):
 
     stem = "selection"
     rows: tuple[Row, ...]
-
-    def plot(self) -> Figure:
-        """Draw accuracy by each way of choosing the epoch."""
-        return draw(self.rows)
-
-    def summary(self) -> str:
-        """Return the optimism of each group in words."""
-        return summary(self.rows)
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:

@@ -247,12 +247,13 @@ def _weight_rows(comparison: Comparison, network: Network) -> list[WeightRow]:
 WORDS = {"training": "before and after training", "seeds": "noise floor, two seeds", "runs": "one against the other"}
 
 
-def draw(rows: Sequence[Row], title: str = "") -> Figure:
+def draw(result: Result) -> Figure:
     """SVCCA and change of weights against depth.
 
     A colour for each arm: its runs before and after training as lines, its noise floor as a hatched band (from the
     lowest to the highest bound over all pairs of seeds); chance, the highest of all comparisons, dotted.
     """
+    rows = result.rows
     fig, axes = style.new_figure(2, 1, width=9.5, height=7.6, sharex=True, height_ratios=[2.2, 1])
     top, bottom = axes[:, 0]
     palette = style.colours(list(dict.fromkeys(row.arm for row in rows)))
@@ -289,7 +290,7 @@ def draw(rows: Sequence[Row], title: str = "") -> Figure:
     handles, labels = top.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     fig.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=min(3, len(unique)), frameon=False)
-    fig.suptitle(f"{title}: how alike layers are" if title else "how alike layers are", x=0.01, ha="left")
+    fig.suptitle(f"{result.title}: how alike layers are", x=0.01, ha="left")
     return fig
 
 
@@ -379,19 +380,11 @@ class Result(question.Result):
         matrices = {"svcca_matrix": draw_matrices(self.matrices, self.title)} if self.matrices else {}
         return {"svcca": self.plot()} | matrices
 
-    def plot(self) -> Figure:
-        """Draw SVCCA and change of weights against depth."""
-        return draw(self.rows, self.title)
 
-    def summary(self) -> str:
-        """Return the similarity at the end of each block, one line per comparison."""
-        return summary(self.rows)
-
-
-def summary(rows: Sequence[Row]) -> str:
+def summary(result: Result) -> str:
     """Return SVCCA at the end of each block, one line per comparison."""
     lines = []
-    for comparison, layers in group_by(rows, lambda row: row.comparison).items():
+    for comparison, layers in group_by(result.rows, lambda row: row.comparison).items():
         values = [
             f"block {row.block} {row.svcca:.2f}{' (few samples)' if row.too_few else ''}"
             for row in layers

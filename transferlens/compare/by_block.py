@@ -150,14 +150,6 @@ class Result(question.Result):
         """Of the files: the command's name."""
         return self.analysis.name
 
-    def plot(self) -> Figure:
-        """Draw accuracy by block, and the changes between neighbours."""
-        return draw(self)
-
-    def summary(self) -> str:
-        """Return accuracy at each place, and the change from one to the next."""
-        return summary(self)
-
     def by_fold(self, field: str, **values: object) -> list[float]:
         """The field's mean over seeds in each fold, of the rows with these values."""
         return stats.by_fold(self.rows, field, **values)

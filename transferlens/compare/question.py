@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import inspect
 import io
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,12 +52,12 @@ class Result:
     rows: Sequence[Any]
 
     def plot(self) -> Figure:
-        """Draw the figure."""
-        raise NotImplementedError(f"{self.stem} has no figure")
+        """Draw the figure: ``draw(result)`` of the question's module."""
+        return sys.modules[type(self).__module__].draw(self)
 
     def summary(self) -> str:
-        """Return the answer in words, one line per number."""
-        raise NotImplementedError
+        """Return the answer in words: ``summary(result)`` of the question's module."""
+        return sys.modules[type(self).__module__].summary(self)
 
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return the rows of every table that is written, by the stem of its file."""
@@ -64,7 +65,7 @@ class Result:
 
     def figures(self) -> dict[str, Figure]:
         """Return every figure that is written, by the stem of its files."""
-        return {} if type(self).plot is Result.plot else {self.stem: self.plot()}
+        return {self.stem: self.plot()} if hasattr(sys.modules[type(self).__module__], "draw") else {}
 
     def texts(self) -> dict[str, str]:
         """Return every text that is written, by the name of its file."""
