@@ -214,7 +214,15 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     )
 
 
-saliency = question.Question("saliency", Options, analyse, first="ckpt")
+class _Saliency(question.Question[Options, Result]):
+    """Takes ``clips=4`` for four clips to draw, and ``clips=["a.wav"]`` for these, as one would say."""
+
+    def __call__(self, *first: Any, clips: Any = None, **options: Any) -> Result:
+        named = {int: "rows", list: "clip", tuple: "clip"}.get(type(clips), "clips")
+        return super().__call__(*first, **options, **({} if clips is None else {named: clips}))
+
+
+saliency = _Saliency("saliency", Options, analyse, first="ckpt")
 main = cli.command("saliency", Options, saliency)
 
 if __name__ == "__main__":

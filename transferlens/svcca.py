@@ -21,6 +21,7 @@ import numpy as np
 from transferlens import cli
 from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
+from transferlens.measures import similarity as measures
 from transferlens.measures.cca import MEASURES
 from transferlens.measures.layerwise import LayerSimilarity, block_matrix, check_positions, compare, weight_change
 from transferlens.measures.similarity import chance
@@ -434,7 +435,14 @@ def _networks(comparison: Comparison, device: torch.device) -> tuple[Network, Ne
     return networks
 
 
-svcca = question.Question("svcca", Options, analyse, first="ckpt")
+class _Svcca(question.Question[Options, Result]):
+    """Of run files the question, of two arrays the similarity itself."""
+
+    def __call__(self, *first: Any, **options: Any) -> Any:
+        return measures.svcca(*first, **options) if len(first) == 2 else super().__call__(*first, **options)
+
+
+svcca = _Svcca("svcca", Options, analyse, first="ckpt")
 main = cli.command("svcca", Options, svcca)
 
 if __name__ == "__main__":

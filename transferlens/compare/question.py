@@ -19,6 +19,7 @@ from transferlens.plots import style
 from transferlens.store.run import Run
 from transferlens.training import forecast
 from transferlens.training.sweep import Arm, gather, planned
+from transferlens.util.errors import ParameterError
 from transferlens.util.fields import build, described, signature
 from transferlens.util.files import write_csv, write_text
 from transferlens.util.lazy import pandas
@@ -89,6 +90,9 @@ class Result:
             written.setdefault(Path(name).stem, []).append(Path(name).suffix)
         return [f"{Path(folder) / stem}{', '.join(kinds)}" for stem, kinds in written.items()]
 
+    def __init_subclass__(cls) -> None:
+        cls.__repr__ = Result.__repr__  # type: ignore[method-assign]  # a dataclass keeps what is there
+
     def __repr__(self) -> str:
         return f"{self.stem}: {len(self.rows)} rows\n{self.summary()}"
 
@@ -136,7 +140,7 @@ class Question(Generic[Options, Answer]):
     def __call__(self, *first: Any, **options: Any) -> Answer:
         """Train what is missing, and return the answer; see `describe` for the options."""
         if len(first) > 1:
-            raise TypeError(f"{self.name} takes one argument by position, {self.first}; name the others")
+            raise ParameterError(f"{self.name} takes one argument by position, {self.first}: name the others")
         given = dict(zip((self.first,), first, strict=False))
         return self.answer(build(self.options, given | options))
 

@@ -31,7 +31,7 @@ USER_WIDTH = 250  # [frames], that of the paper for clips of about five seconds
 
 
 def open_dataset(
-    name: str | None = None,
+    name: Path | str | None = None,
     *,
     root: Path | str | None = None,
     clips: Path | str | None = None,
@@ -43,8 +43,8 @@ def open_dataset(
 
     Parameters
     ----------
-    name : str, optional
-        A data set of `manifest`. If neither `name` nor `clips` is given: the built-in ``synth``.
+    name : str or path, optional
+        A data set of `manifest`, or a table as for `clips`. If neither is given: the built-in ``synth``.
     root : path, optional
         Folder of the unpacked archive of `name`.
     clips : path, optional
@@ -80,6 +80,8 @@ def open_dataset(
     >>> dataset.name, len(dataset.clips), dataset.folds
     ('synth', 400, ('1', '2', '3', '4', '5'))
     """
+    if clips is None and name is not None and Path(name).suffix.lower() == ".csv":
+        name, clips = None, name
     lists = (splits,) if isinstance(splits, (str, Path)) else tuple(splits or ())
     _check_choice(name, root, clips, lists)
     for key, value in (("sr", sr), ("width", width)):

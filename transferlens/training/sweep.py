@@ -26,7 +26,7 @@ from transferlens.training.batches import Data
 from transferlens.training.presets import TrainingOptions
 from transferlens.training.schedule import ExecutionOptions
 from transferlens.util.errors import DataError, ParameterError
-from transferlens.util.fields import Fields, at_least, between, build
+from transferlens.util.fields import Fields, at_least, between, build, signature
 from transferlens.util.files import check_writable
 
 __all__ = [
@@ -144,6 +144,8 @@ class Study:
     >>> [point.seed for point in study.points(tl.TransferPlan.scratch())]
     [0, 1]
     """
+
+    __signature__ = signature(StudyOptions, positional="clips")
 
     def __init__(self, clips: Path | str | None = None, **options: Any) -> None:
         self._open(build(StudyOptions, options if clips is None else {"clips": clips, **options}))

@@ -295,7 +295,7 @@ def signature(kind: type, *, positional: str = "", hidden: tuple[str, ...] = ())
             continue
         how = inspect.Parameter.POSITIONAL_OR_KEYWORD if name == positional else inspect.Parameter.KEYWORD_ONLY
         value = inspect.Parameter.empty if default is dataclasses.MISSING else default
-        parameters.append(inspect.Parameter(name, how, default=value))
+        parameters.append(inspect.Parameter(name, how, default=str(value) if isinstance(value, Path) else value))
     return inspect.Signature(sorted(parameters, key=lambda each: each.kind))
 
 
