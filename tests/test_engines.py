@@ -93,7 +93,7 @@ class Unreadable:
 
 def test_processes_that_never_begin_are_said(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "FALSE_STARTS", 2)
-    with pytest.raises(SweepError, match="2 worker processes died before they began"):
+    with pytest.raises(SweepError, match="2 workers died before they began, the last with code 3: is memory short"):
         run(Unreadable(), ["a"], workers=1)
 
 
@@ -105,5 +105,5 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "a b:99999999", "nothing", "localhost:x"])
 def test_a_cluster_that_does_not_answer_is_said_at_once(address):
-    with pytest.raises(ParameterError, match=f"address='{address}' is no Ray cluster that can be reached"):
+    with pytest.raises(ParameterError, match=f"address='{address}' is not a Ray cluster that can be reached"):
         list(engines.on_ray(print, [1], address=address, cpus=1, gpus=0))
