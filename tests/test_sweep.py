@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ import sys
 import threading
 import time
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -235,14 +235,14 @@ def test_kills_change_nothing(study, tmp_path):
         while sweep.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 sweep.wait(rng.uniform(0, 3))
-            if sum(killed.values()) == kills or not (claimed := sorted(store.rglob("*.claim"))):
+            if sum(killed.values()) == kills or not (locked := sorted(store.rglob("*.lock"))):
                 continue
             if rng.random() < 0.2:
                 sweep.kill()
                 killed["sweep"] += 1
             else:
-                with contextlib.suppress(OSError, ValueError, KeyError):
-                    os.kill(json.loads(rng.choice(claimed).read_text())["pid"], signal.SIGKILL)
+                with contextlib.suppress(OSError, TypeError):
+                    os.kill(filelock.SoftFileLease(rng.choice(locked)).pid, signal.SIGKILL)
                     killed["worker"] += 1
         if sweep.returncode == -signal.SIGKILL:
             continue
@@ -327,7 +327,7 @@ def test_runs_that_others_train_are_awaited(study, monkeypatch):
             threading.Timer(0.3, finish).start()
         return train(config, *rest, **options)
 
-    held = locks.claim(first)
+    held = locks.lock(first)
 
     def finish():
         held.__exit__(None, None, None)
@@ -376,7 +376,7 @@ def test_what_goes_on_in_a_store(study):
     made = study(epochs=1)
     points = made.points(TransferPlan())
     made.gather(points[:1])
-    with locks.claim(points[1].path(made.options.runs)):
+    with locks.lock(points[1].path(made.options.runs)):
         text = listing.progress(made.options.runs)
     assert "1 runs done, 1 under way" in text
     assert f"{points[1].id}  first epoch  process {os.getpid()} on " in text

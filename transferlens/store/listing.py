@@ -142,7 +142,7 @@ def progress(folder: Path) -> str:
     """What goes on in a store: how many runs are done, which are under way and by whom, which have failed."""
     summaries, problems = scan(folder)
     done = [summary for summary in summaries if summary.is_complete]
-    holders = {path.stem: locks.holder(path.with_suffix(".h5")) for path in sorted(folder.glob("*/*.claim"))}
+    holders = {path.stem: locks.holder(path.with_suffix(".h5")) for path in sorted(folder.glob(f"*/*{locks.SUFFIX}"))}
     finished = {summary.id for summary in done}
     reached = {s.id: f"{s.epochs_done}/{s.epochs} epochs" for s in summaries if s.id not in finished}
     lines = [

@@ -423,8 +423,8 @@ class Study:
         options, path = self.options, point.path(self.options.runs)
         if point.data_key != self.data_key:
             raise DataError(f"the clips of {self.dataset.name} have changed since {point.id} was asked for")
-        with locks.claim(path) as mine:
-            if not mine:
+        with locks.lock(path) as is_held:
+            if not is_held:
                 return HELD
             try:
                 trainer.train(point, self.data, folder=options.runs, weights=options.weights, progress=bar)
