@@ -13,6 +13,7 @@ import time
 import pytest
 
 from transferlens.store import locks
+from transferlens.util import processes
 from transferlens.util.errors import DataError
 
 HOLD = """
@@ -84,16 +85,22 @@ def test_one_holder_at_a_time_and_nothing_left(run):
     assert locks.holder(run) is None
 
 
-def test_a_holder_that_was_killed_is_followed_at_once(run):
+@pytest.mark.parametrize("is_zombie", [False, True])
+def test_a_holder_that_was_killed_is_followed_at_once(run, is_zombie):
     process = other_process(run)
     assert f"process {process.pid} on " in locks.holder(run)
     with locks.lock(run) as is_held:
         assert not is_held
     process.kill()
-    process.wait()
+    if is_zombie:  # dead, but its parent has not asked for its exit code
+        while processes.is_alive(process.pid):
+            time.sleep(0.01)
+    else:
+        process.wait()
     with locks.lock(run) as is_held:
         assert is_held
     assert names(run) == []
+    process.wait()
 
 
 def test_a_process_with_the_number_of_a_dead_one_is_not_the_holder(run):

@@ -26,6 +26,7 @@ from transferlens.store.run import load_run
 from transferlens.store.runfile import read_state
 from transferlens.training import sweep, trainer
 from transferlens.training.sweep import PRESETS, SweepOptions
+from transferlens.util import processes
 from transferlens.util.errors import CheckpointError, DataError, DryRun, ParameterError, SweepError
 
 
@@ -235,14 +236,16 @@ def test_kills_change_nothing(study, tmp_path):
         while sweep.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 sweep.wait(rng.uniform(0, 3))
-            if sum(killed.values()) == kills or not (locked := sorted(store.rglob("*.lock"))):
+            holders = [filelock.SoftFileLease(path).pid for path in sorted(store.rglob("*.lock"))]
+            holders = [pid for pid in holders if pid and processes.is_alive(pid)]
+            if sum(killed.values()) == kills or not holders:
                 continue
             if rng.random() < 0.2:
                 sweep.kill()
                 killed["sweep"] += 1
             else:
-                with contextlib.suppress(OSError, TypeError):
-                    os.kill(filelock.SoftFileLease(rng.choice(locked)).pid, signal.SIGKILL)
+                with contextlib.suppress(OSError):
+                    os.kill(int(rng.choice(holders)), signal.SIGKILL)
                     killed["worker"] += 1
         if sweep.returncode == -signal.SIGKILL:
             continue

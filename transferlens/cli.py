@@ -121,7 +121,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Main:
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # labels in any script, terminals in any encoding
         try:
-            with processes.insisting():
+            with processes.reraise_lost_signals():
                 code = _planned(main, argv)
             if sys.stdout is not None:  # closed, or its reader has gone
                 sys.stdout.flush()

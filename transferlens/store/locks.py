@@ -1,26 +1,28 @@
 """Locks on runs: which process trains a run, so that no two do, on one machine or on many that share the store.
 
 A lock is a small file beside the run, `filelock`'s lease [1]_: its holder changes the file's time every `BEAT` seconds.
-It is removed at once if its holder was a process of this machine that has ended, otherwise when another process has
-watched its time stand still for `PATIENCE` seconds. The clocks of machines are never compared. Locks only save work: if
-two processes trained a run after all, both would write the same file, each complete.
+Another process takes it over at once if the holder was a process of this machine that has ended. Otherwise it removes
+the lock after it has watched the file's time stand still for `PATIENCE` seconds; the clocks of machines are never
+compared. Locks only save work: if two processes trained a run after all, both would write the same complete file.
 
 - `lock` holds a run while it is trained.
 - `holder` tells which process holds a run.
 
 References
 ----------
-.. [1] filelock: Soft lock leases, https://py-filelock.readthedocs.io
+.. [1] filelock, "Soft lock leases", https://py-filelock.readthedocs.io
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from transferlens.util import processes
 from transferlens.util.errors import DataError
 from transferlens.util.lazy import filelock
 
@@ -86,16 +88,34 @@ def lock(run: Path) -> Iterator[bool]:
 
 def _acquire(lease: filelock.SoftFileLease, path: Path) -> bool:
     owner = lease.owner
+    if owner is None or _machine(owner) == _this_machine():  # else filelock may look for the process on the wrong one
+        if _try(lease):
+            return True
+        if owner and owner == lease.owner and not processes.is_alive(owner.pid):  # on NFS, or a zombie
+            lease.force_break()
+            return _try(lease)
     if _stands_still(path):
         lease.force_break()  # acquired at the next look, as others may find it dead at the same moment
-        return False
-    if owner and (owner.start or 0) >> 64 != _boot_id():
-        return False  # filelock would look for the process here if both machines have the same name
-    for _ in range(2):  # filelock 4.1 removes the lock of a dead process at one look and acquires it at the next
-        with contextlib.suppress(filelock.Timeout, filelock.LeaseSettingsMismatch):
-            lease.acquire()
-            return True
     return False
+
+
+def _try(lease: filelock.SoftFileLease) -> bool:
+    try:
+        lease.acquire()
+    except (filelock.Timeout, filelock.LeaseSettingsMismatch):
+        return False
+    return True
+
+
+def _machine(owner: filelock.OwnerRecord) -> tuple[str, int]:
+    """Return what tells machines and containers apart: the name with the process namespace, and the machine's start."""
+    return owner.hostname, (owner.start or 0) >> 64
+
+
+@functools.cache
+def _this_machine() -> tuple[str, int]:
+    with tempfile.TemporaryDirectory() as folder, filelock.SoftFileLease(Path(folder, "lock")) as lease:
+        return _machine(lease.owner)
 
 
 def _stands_still(path: Path) -> bool:
@@ -110,12 +130,3 @@ def _stands_still(path: Path) -> bool:
         since = now
     _watched[path] = changed, since, now
     return now - since > PATIENCE
-
-
-@functools.cache
-def _boot_id() -> int:
-    """Return the id of this start of this machine, the upper bits of filelock's `start`; 0 if there is none."""
-    try:
-        return int(Path("/proc/sys/kernel/random/boot_id").read_text().replace("-", ""), 16)
-    except (OSError, ValueError):
-        return 0

@@ -97,7 +97,7 @@ def _serve(connection: Any, task: Callable, cores: Sequence[int]) -> None:
         os.sched_setaffinity(0, cores)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     answer: tuple[Any, Exception | None] = None, None
-    with processes.insisting(), contextlib.suppress(EOFError):
+    with processes.reraise_lost_signals(), contextlib.suppress(EOFError):
         while True:
             connection.send(answer)
             item = connection.recv()
