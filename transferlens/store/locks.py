@@ -87,12 +87,15 @@ def lock(run: Path) -> Iterator[bool]:
 
 
 def _acquire(lease: filelock.SoftFileLease, path: Path) -> bool:
+    """Acquire a lock that is free or whose holder has died, and return whether it is held now."""
     owner = lease.owner
-    if owner is None or _machine(owner) == _this_machine():  # else filelock may look for the process on the wrong one
+    if (
+        owner is None or _machine(owner) == _this_machine()
+    ):  # filelock would take a machine of the same name for this one
         if _try(lease):
             return True
-        if owner and owner == lease.owner and not processes.is_alive(owner.pid):  # on NFS, or a zombie
-            lease.force_break()
+        if owner and owner == lease.owner and not processes.is_alive(owner.pid):
+            lease.force_break()  # filelock keeps the lock of a zombie, and any lock on NFS
             return _try(lease)
     if _stands_still(path):
         lease.force_break()  # acquired at the next look, as others may find it dead at the same moment
@@ -108,7 +111,7 @@ def _try(lease: filelock.SoftFileLease) -> bool:
 
 
 def _machine(owner: filelock.OwnerRecord) -> tuple[str, int]:
-    """Return what tells machines and containers apart: the name with the process namespace, and the machine's start."""
+    """Return the name of the holder's machine, with its process namespace, and the id of the machine's last start."""
     return owner.hostname, (owner.start or 0) >> 64
 
 
