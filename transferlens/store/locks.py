@@ -89,9 +89,8 @@ def lock(run: Path) -> Iterator[bool]:
 def _acquire(lease: filelock.SoftFileLease, path: Path) -> bool:
     """Acquire a lock that is free or whose holder has died, and return whether it is held now."""
     owner = lease.owner
-    if (
-        owner is None or _machine(owner) == _this_machine()
-    ):  # filelock would take a machine of the same name for this one
+    # filelock would look for the process here, too, if it runs on another machine of the same name.
+    if owner is None or _machine(owner) == _this_machine():
         if _try(lease):
             return True
         if owner and owner == lease.owner and not processes.is_alive(owner.pid):
@@ -103,11 +102,11 @@ def _acquire(lease: filelock.SoftFileLease, path: Path) -> bool:
 
 
 def _try(lease: filelock.SoftFileLease) -> bool:
-    try:
-        lease.acquire()
-    except (filelock.Timeout, filelock.LeaseSettingsMismatch):
-        return False
-    return True
+    for _ in range(2):  # filelock 4.1 removes the lock of a dead process at one attempt and acquires it at the next
+        with contextlib.suppress(filelock.Timeout, filelock.LeaseSettingsMismatch):
+            lease.acquire()
+            return True
+    return False
 
 
 def _machine(owner: filelock.OwnerRecord) -> tuple[str, int]:
