@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ import sys
 import threading
 import time
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -26,6 +26,7 @@ from transferlens.store.run import load_run
 from transferlens.store.runfile import read_state
 from transferlens.training import forecast, schedule, sweep, trainer
 from transferlens.training.presets import PRESETS, TrainingOptions
+from transferlens.util import processes
 from transferlens.util.errors import CheckpointError, DataError, ParameterError, SweepError
 
 
@@ -235,14 +236,16 @@ def test_kills_change_nothing(study, tmp_path):
         while sweep.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 sweep.wait(rng.uniform(0, 3))
-            if sum(killed.values()) == kills or not (claimed := sorted(store.rglob("*.claim"))):
+            holders = [filelock.SoftFileLease(path).pid for path in sorted(store.rglob("*.lock"))]
+            holders = [pid for pid in holders if pid and processes.is_alive(pid)]
+            if sum(killed.values()) == kills or not holders:
                 continue
             if rng.random() < 0.2:
                 sweep.kill()
                 killed["sweep"] += 1
             else:
-                with contextlib.suppress(OSError, ValueError, KeyError):
-                    os.kill(json.loads(rng.choice(claimed).read_text())["pid"], signal.SIGKILL)
+                with contextlib.suppress(OSError):
+                    os.kill(int(rng.choice(holders)), signal.SIGKILL)
                     killed["worker"] += 1
         if sweep.returncode == -signal.SIGKILL:
             continue
@@ -327,7 +330,7 @@ def test_runs_that_others_train_are_awaited(study, monkeypatch):
             threading.Timer(0.3, finish).start()
         return train(config, *rest, **options)
 
-    held = locks.claim(first)
+    held = locks.lock(first)
 
     def finish():
         held.__exit__(None, None, None)
@@ -374,7 +377,7 @@ def test_what_goes_on_in_a_store(study):
     made = study(epochs=1)
     points = made.points(TransferPlan())
     made.gather(points[:1])
-    with locks.claim(points[1].path(made.options.store.runs)):
+    with locks.lock(points[1].path(made.options.store.runs)):
         text = listing.progress(made.options.store.runs)
     assert "1 runs done, 1 under way" in text
     assert f"{points[1].id}  first epoch  process {os.getpid()} on " in text

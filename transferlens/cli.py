@@ -119,7 +119,7 @@ def guarded(work: Callable[[], int]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # labels in any script, terminals in any encoding
     try:
-        with processes.insisting():
+        with processes.reraise_lost_signals():
             code = work()
         if sys.stdout is not None:  # closed, or its reader has gone
             sys.stdout.flush()

@@ -180,7 +180,7 @@ def progress(folder: Path) -> str:
     done = [summary for summary in summaries if summary.is_complete]
     finished = {summary.id for summary in done}
     epochs = {s.id: f"{s.epochs_done}/{s.epochs} epochs" for s in summaries if s.id not in finished}
-    holders = {path.stem: locks.holder(path.with_suffix(".h5")) for path in sorted(folder.glob("*/*.claim"))}
+    holders = {path.stem: locks.holder(path.with_suffix(".h5")) for path in sorted(folder.glob(f"*/*{locks.SUFFIX}"))}
     unfinished = sorted({*epochs, *holders})
     rows = [(name, epochs.get(name, "first epoch"), holders.get(name) or "nobody") for name in unfinished]
     parts = [f"{len(done)} runs done, {len(rows)} under way"]

@@ -1,163 +1,134 @@
-"""Claims on runs: which process trains one, so that no two do, on one machine or on many that share the store.
+"""Locks on runs: which process trains a run, so that no two do, on one machine or on many that share the store.
 
-A claim is a small file beside the run, made by whoever is first. Its holder changes the file's time every few seconds.
-A claim is taken over when its holder is a process of this machine that has gone, or when its time has stood still for a
-minute of watching; clocks of machines are not compared. Claims save work, no more: were two processes to train one run
-after all, each would write the same file, whole.
+A lock is a small file beside the run, `filelock`'s lease [1]_: its holder changes the file's time every `BEAT` seconds.
+Another process takes it over at once if the holder was a process of this machine that has ended. Otherwise it removes
+the lock after it has watched the file's time stand still for `PATIENCE` seconds; the clocks of machines are never
+compared. Locks only save work: if two processes trained a run after all, both would write the same complete file.
+
+- `lock` holds a run while it is trained.
+- `holder` tells which process holds a run.
+
+References
+----------
+.. [1] filelock, "Soft lock leases", https://py-filelock.readthedocs.io
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import platform
-import threading
+import functools
+import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from transferlens.util import processes
 from transferlens.util.errors import DataError
-from transferlens.util.lazy import psutil
+from transferlens.util.lazy import filelock
 
-__all__ = ["BEAT", "PATIENCE", "claim", "holder"]
+__all__ = ["BEAT", "PATIENCE", "SUFFIX", "holder", "lock"]
 
-SUFFIX = ".claim"
-# Seconds between two signs of life, and without one after which a holder is taken for dead.
+SUFFIX = ".lock"
+# Seconds between two signs of life, and without one after which a holder counts as dead.
 BEAT, PATIENCE = 10.0, 60.0
 
-# Claims of others: what was seen of them, since when, and when last [s].
-_seen: dict[Path, tuple[tuple[str, int], float, float]] = {}
-
-
-def _path(run: Path) -> Path:
-    return run.with_suffix(SUFFIX)
-
-
-def _machine() -> str:
-    """This machine since it was started, as far as numbers of processes are its own: containers have theirs."""
-    parts = [platform.node(), f"{psutil.boot_time():.0f}"]
-    with contextlib.suppress(OSError):
-        parts.append(str(Path("/proc/self/ns/pid").readlink()))
-    return " ".join(parts)
-
-
-def _read(path: Path) -> tuple[dict[str, Any], tuple[str, int]]:
-    """A claim, and what tells whether it is the same one and has been touched since."""
-    text, changed = path.read_text(encoding="utf-8", errors="replace"), path.stat().st_mtime_ns
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        content = {}  # being written, or damaged: its time decides
-    return content if isinstance(content, dict) else {}, (text, changed)
-
-
-def _is_dead(path: Path, content: dict[str, Any], stamp: tuple[str, int]) -> bool:
-    pid, begun = content.get("pid"), content.get("started")
-    if content.get("machine") == _machine() and isinstance(pid, int) and pid > 0:
-        started = processes.started(pid)
-        if started is None:
-            return True
-        if isinstance(begun, float):
-            return started > 0 and abs(started - begun) > 1
-    now = time.monotonic()
-    before, since, last = _seen.get(path, (None, now, now))
-    if before != stamp or now - last > BEAT:  # who looks seldom, or was cut off from the store, has watched nothing
-        since = now
-    _seen[path] = stamp, since, now
-    return now - since > PATIENCE
+# Locks of others: the file's time when last seen, since when it stands still, and when that was [s].
+_watched: dict[Path, tuple[int, float, float]] = {}
 
 
 def holder(run: Path) -> str | None:
-    """Who trains a run, in words: None where nobody does. What a dead process has left is cleared away.
+    """Return the process that holds a run, in words; None if there is none. The lock of a dead process is removed.
 
     Parameters
     ----------
     run : Path
-        The run's file, which need not be there yet.
+        The run's file, which need not exist yet.
     """
-    path = _path(run)
-    try:
-        content, stamp = _read(path)
-    except OSError:
+    path = run.with_suffix(SUFFIX)
+    if path.is_file():
+        with contextlib.suppress(OSError), lock(run):
+            pass
+    if not path.is_file():
         return None
-    if not _is_dead(path, content, stamp):
-        machine = [*str(content.get("machine", "")).split(), "?"][0]
-        return f"process {content.get('pid', '?')} on {machine}"
-    _seen.pop(path, None)
-    # Of several that find it dead one can move it; what was moved may be the claim of who was faster.
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.rename(aside)
-        if aside.read_text(encoding="utf-8", errors="replace") != stamp[0]:
-            os.link(aside, path)
-    except OSError:
-        pass
-    with contextlib.suppress(OSError):
-        aside.unlink()
-    return None
+    owner = filelock.SoftFileLease(path).owner
+    return f"process {owner.pid} on {owner.hostname.partition('?')[0]}" if owner else "an unknown process"
 
 
 @contextlib.contextmanager
-def claim(run: Path) -> Iterator[bool]:
+def lock(run: Path) -> Iterator[bool]:
     """Hold a run while it is trained.
 
     Parameters
     ----------
     run : Path
-        The run's file, which need not be there yet.
+        The run's file, which need not exist yet.
 
     Yields
     ------
-    mine : bool
-        False where another process holds it.
+    is_held : bool
+        True if this process holds the run now, False if another one does.
 
     Raises
     ------
     DataError
-        Where something else lies in the claim's place.
+        If the lock's path is a folder or a link.
     """
-    path = _path(run)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(
-        {
-            "machine": _machine(),
-            "pid": os.getpid(),
-            "started": processes.started(os.getpid()),
-            "token": uuid.uuid4().hex,
-        }
+    path = run.with_suffix(SUFFIX)
+    if path.is_dir() or path.is_symlink():
+        raise DataError(f"{path} is a folder or a link, and a lock file is to be made there: remove it")
+    lease = filelock.SoftFileLease(
+        path, lease_duration=PATIENCE, heartbeat_interval=BEAT, blocking=False, thread_local=False
     )
-    if holder(run) is not None:
-        yield False
-        return
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        if path.is_symlink() or path.is_dir():
-            raise DataError(f"{path} is a folder or a link where a file is to be made: remove it") from None
-        yield False
-        return
-    except OSError:
-        path.unlink(missing_ok=True)  # the disk is full: nobody need wait for it
-        raise
-    done = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, done), daemon=True)
-    beat.start()
-    try:
-        yield True
+        yield _acquire(lease, path)
     finally:
-        done.set()
-        beat.join()
         with contextlib.suppress(OSError):
-            if path.read_text(encoding="utf-8") == text:
-                path.unlink()
+            lease.release()  # does nothing if it is not held
 
 
-def _beat(path: Path, done: threading.Event) -> None:
-    while not done.wait(BEAT):
-        with contextlib.suppress(OSError):
-            os.utime(path)
+def _acquire(lease: filelock.SoftFileLease, path: Path) -> bool:
+    """Acquire a lock that is free or whose holder has died, and return whether it is held now."""
+    owner = lease.owner
+    # filelock would look for the process here, too, if it runs on another machine of the same name.
+    if owner is None or _machine(owner) == _this_machine():
+        if _try(lease):
+            return True
+        if owner and owner == lease.owner and not processes.is_alive(owner.pid):
+            lease.force_break()  # filelock keeps the lock of a zombie, and any lock on NFS
+            return _try(lease)
+    if _stands_still(path):
+        lease.force_break()  # acquired at the next look, as others may find it dead at the same moment
+    return False
+
+
+def _try(lease: filelock.SoftFileLease) -> bool:
+    for _ in range(2):  # filelock 4.1 removes the lock of a dead process at one attempt and acquires it at the next
+        with contextlib.suppress(filelock.Timeout, filelock.LeaseSettingsMismatch):
+            lease.acquire()
+            return True
+    return False
+
+
+def _machine(owner: filelock.OwnerRecord) -> tuple[str, int]:
+    """Return the name of the holder's machine, with its process namespace, and the id of the machine's last start."""
+    return owner.hostname, (owner.start or 0) >> 64
+
+
+@functools.cache
+def _this_machine() -> tuple[str, int]:
+    with tempfile.TemporaryDirectory() as folder, filelock.SoftFileLease(Path(folder, "lock")) as lease:
+        return _machine(lease.owner)
+
+
+def _stands_still(path: Path) -> bool:
+    """Return whether a lock has shown no sign of life during `PATIENCE` seconds of watching."""
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        return False
+    now = time.monotonic()
+    before, since, last = _watched.get(path, (None, now, now))
+    if changed != before or now - last > BEAT:  # a pause, also of the file system, is not watching
+        since = now
+    _watched[path] = changed, since, now
+    return now - since > PATIENCE

@@ -1,13 +1,19 @@
-"""Where tasks run: in worker processes of this machine, or on a Ray cluster. What they do is not known here.
+"""Where tasks run: in worker processes of this machine, or on a Ray cluster.
 
-A task is a callable that can be pickled; what it returns for an item comes back with the item. An item whose process
-dies is given to another one, unless it has been the death of several.
+A task is a callable that can be pickled. It is called with one item after another, and each result is yielded with its
+item as soon as it is known. An item whose process dies is given to another process, until `DEATHS` processes in a row
+have died of it.
+
+Worker processes may be killed at any moment, therefore each one has a pipe of its own. In the pools of
+concurrent.futures, loky and pebble the workers share a pipe and its lock: one killed worker breaks the whole pool, or
+leaves the lock taken.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -22,15 +28,13 @@ from typing import Any, TypeVar
 from transferlens.util import processes
 from transferlens.util.errors import ParameterError, SweepError
 
-log = logging.getLogger(__name__)
-
 __all__ = ["DEATHS", "Died", "in_processes", "on_ray"]
 
-# Processes in a row that one item may be the death of, without getting anywhere.
+# Number of processes that may die of one item without progress between them.
 DEATHS = 5
-# Processes in a row that may die before they have begun.
+# Number of processes in a row that may die before they are ready for an item.
 FALSE_STARTS = 10
-# Seconds that a process has to leave when it is told to.
+# Seconds that a process has to end after it is told to.
 GRACE = 20.0
 # Seconds in which a cluster must answer.
 ANSWER = 10.0
@@ -40,61 +44,71 @@ Result = TypeVar("Result")
 
 
 class Died(Exception):
-    """The processes of an item died again and again: by signals, or for lack of memory."""
+    """Several processes died of an item: by signals, or for lack of memory."""
 
 
 # ---------------------------------------------------------------------------------------------- processes
 
 
 class _Worker:
-    """A process that does one item after another, on cores of its own."""
+    """A process that does one item after another, on its own share of the cores."""
 
     def __init__(self, task: Callable, cores: Sequence[int]) -> None:
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, task, list(cores)), daemon=True)
+        self.cores = cores
+        self.connection, other_end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(other_end, task, cores), daemon=True)
         self.process.start()
-        theirs.close()
-        self.item: Any = None
-        self.has_begun = False
+        other_end.close()  # only the process keeps it open, so that receiving fails when it dies
 
-    def give(self, item: Any) -> None:
-        self.item, self.has_begun = item, False
-        with contextlib.suppress(OSError):  # where it has died, as `answer` will say
+    def give(self, item: object) -> None:
+        with contextlib.suppress(OSError):  # the process has died, as receiving will show
             self.connection.send(item)
 
-    def answer(self) -> tuple[str, Any]:
-        """ "begun", "done" with the result, "raised" with the error, or "died"."""
+    def receive(self) -> tuple[Any, Exception | None]:
+        """Return (None, None) when the process is ready, then a result or an error per item."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
-            return "died", None
+            self.close()
+            return None, Died(f"the last with code {self.process.exitcode}")
+
+    def close(self) -> None:
+        """Wait for the end of the process; kill it if that takes too long."""
+        self.process.join(GRACE)
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+def _answers(crew: Sequence[_Worker]) -> Iterator[tuple[_Worker, Any, Exception | None]]:
+    """Wait for the next answers, and yield each with its worker."""
+    ready = multiprocessing.connection.wait([worker.connection for worker in crew])
+    for worker in [worker for worker in crew if worker.connection in ready]:
+        yield worker, *worker.receive()
 
 
 def _serve(connection: Any, task: Callable, cores: Sequence[int]) -> None:
-    """Do items until who gives them is gone."""
+    """Do items until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    if cores and hasattr(os, "sched_setaffinity"):
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if cores:
         os.sched_setaffinity(0, cores)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    with processes.insisting():
+    answer: tuple[Any, Exception | None] = None, None
+    with processes.reraise_lost_signals(), contextlib.suppress(EOFError):
         while True:
-            try:
-                item = connection.recv()
-            except EOFError:
-                return
-            connection.send(("begun", None))
-            try:
-                answer = "done", task(item)
-            except Exception as error:
-                answer = "raised", error
             connection.send(answer)
+            item = connection.recv()
+            try:
+                answer = task(item), None
+            except Exception as error:
+                answer = None, error
 
 
-def _follow_parent() -> None:
-    """Nobody waits for a process whose parent was killed."""
+def _end_with_parent() -> None:
+    """End this process as soon as its parent has ended, even if the parent was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -102,11 +116,11 @@ def _follow_parent() -> None:
 
 
 def _shares(workers: int, cores_each: int) -> list[list[int]]:
-    """The cores of each worker; in a ring where there are fewer cores."""
+    """Return the cores of each worker, dealt in turn; workers share cores if there are too few."""
     if not hasattr(os, "sched_getaffinity"):
         return [[] for _ in range(workers)]
-    there = sorted(os.sched_getaffinity(0))
-    return [sorted({there[(w * cores_each + i) % len(there)] for i in range(cores_each)}) for w in range(workers)]
+    cores = itertools.cycle(sorted(os.sched_getaffinity(0)))
+    return [sorted(set(itertools.islice(cores, cores_each))) for _ in range(workers)]
 
 
 def in_processes(
@@ -117,82 +131,67 @@ def in_processes(
     cores_each: int = 1,
     reached: Callable[[Item], object] = lambda item: None,
 ) -> Iterator[tuple[Item, Result | Died]]:
-    """Do items in processes of this machine, each on its share of the cores.
+    """Do items in processes of this machine, each on its own share of the cores.
 
     Parameters
     ----------
     task : callable
-        Can be pickled. What it raises ends all.
+        Must be picklable. An exception that it raises ends all processes and is raised here.
     items : sequence
-        Can be pickled.
+        Picklable, hashable and not None.
     workers : int > 0
+        Number of processes; each one does many items.
     cores_each : int > 0
+        Number of cores per process.
     reached : callable
-        How far an item is: where that has changed, its process did not die in vain.
+        Returns the progress of an item, hashable. Deaths count only since its last change.
 
     Yields
     ------
     item
     result
         What the task returned, or `Died`.
+
+    Raises
+    ------
+    SweepError
+        If processes die again and again before they are ready for an item.
     """
-    waiting, deaths = collections.deque(items), collections.Counter[Item]()
-    far: dict[Item, object] = {}
-    shares = _shares(min(workers, len(items)), cores_each)
-    crew: list[_Worker | None] = [None] * len(shares)
-    false_starts = 0
+    waiting, running = collections.deque(items), dict[_Worker, Item]()
+    deaths = collections.Counter[object]()  # per item and its progress; of None: before they began
+    crew: list[_Worker] = []
     try:
-        while waiting or any(worker and worker.item is not None for worker in crew):
-            for i, share in enumerate(shares):
-                worker = crew[i]
-                if waiting and (worker is None or worker.item is None):
-                    crew[i] = worker = worker or _Worker(task, share)
-                    worker.give(waiting.popleft())
-            busy = [(i, worker) for i, worker in enumerate(crew) if worker and worker.item is not None]
-            ready = multiprocessing.connection.wait([worker.connection for _, worker in busy])
-            for i, worker in busy:
-                if worker.connection not in ready:
-                    continue
-                item = worker.item
-                kind, value = worker.answer()
-                if kind == "begun":
-                    worker.has_begun, false_starts = True, 0
-                elif kind == "done":
-                    worker.item = None
-                    yield item, value
-                elif kind == "raised":
-                    raise value
-                else:
-                    _close(worker)
-                    crew[i] = None
-                    if not worker.has_begun:
-                        false_starts += 1
-                        if false_starts == FALSE_STARTS:
-                            raise SweepError(
-                                f"{FALSE_STARTS} worker processes died before they began: is memory short?"
-                            )
-                    elif far.get(item) != (now := reached(item)):
-                        far[item], deaths[item] = now, 1
-                    else:
-                        deaths[item] += 1
-                    if deaths[item] == DEATHS:
-                        code = worker.process.exitcode
-                        yield item, Died(f"{DEATHS} processes died on it without an epoch, the last with code {code}")
-                    else:
+        for cores in _shares(min(workers, len(items)), cores_each):
+            crew.append(_Worker(task, cores))
+        while waiting or running:
+            for worker, result, error in _answers(crew):
+                item = running.pop(worker, None)
+                if isinstance(error, Died):
+                    crew.remove(worker)
+                    progress = None if item is None else (item, reached(item))
+                    deaths[progress] += 1
+                    if item is not None and deaths[progress] < DEATHS:
                         waiting.appendleft(item)
+                    elif item is not None:
+                        yield item, Died(f"{DEATHS} processes died on it without an epoch, {error}")
+                    elif deaths[None] == FALSE_STARTS:
+                        raise SweepError(f"{FALSE_STARTS} workers died before they began, {error}: is memory short?")
+                    if waiting:
+                        crew.append(_Worker(task, worker.cores))
+                elif error is not None:
+                    raise error
+                else:
+                    del deaths[None]
+                    if item is not None:
+                        yield item, result
+                    if waiting:
+                        running[worker] = waiting.popleft()
+                        worker.give(running[worker])
     finally:
-        for worker in filter(None, crew):
+        for worker in crew:
             worker.process.terminate()
-        for worker in filter(None, crew):
-            _close(worker)
-
-
-def _close(worker: _Worker) -> None:
-    worker.process.join(GRACE)
-    if worker.process.is_alive():
-        worker.process.kill()
-        worker.process.join()
-    worker.connection.close()
+        for worker in crew:
+            worker.close()
 
 
 # --------------------------------------------------------------------------------------------------- Ray
@@ -206,13 +205,13 @@ def on_ray(
     Parameters
     ----------
     task : callable
-        Can be pickled. What it raises ends all.
+        Must be picklable. An exception that it raises ends all tasks and is raised here.
     items : sequence
-        Can be pickled.
+        Picklable.
     address : str or None
-        Of the cluster's head, or "auto"; None starts one on this machine.
+        Address of the cluster's head, or "auto"; None starts a cluster on this machine.
     cpus, gpus : float >= 0
-        What an item takes; 0.25 GPUs put four on one card.
+        Number of CPUs and GPUs per item; with 0.25 GPUs, four items share a card.
 
     Yields
     ------
@@ -223,7 +222,7 @@ def on_ray(
     Raises
     ------
     ParameterError
-        Where Ray is not installed, or the cluster cannot be reached or never has room for an item.
+        If Ray is not installed, the cluster cannot be reached, or none of its machines is large enough for an item.
     """
     try:
         import ray
@@ -233,15 +232,9 @@ def on_ray(
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ParameterError(f"address={address!r} is no Ray cluster that can be reached: {error}") from error
+        raise ParameterError(f"address={address!r} is not a Ray cluster that can be reached: {error}") from error
     try:
-        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        for name, needed in (("CPU", cpus), ("GPU", gpus)):
-            most = max((machine.get(name, 0) for machine in machines), default=0)
-            if most < needed:
-                raise ParameterError(
-                    f"a run takes {needed:g} {name} and no machine of the cluster has more than {most:g}"
-                )
+        _check_room(ray.nodes(), {"CPU": cpus, "GPU": gpus})
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=DEATHS, retry_exceptions=False)(_call)
         running = {remote.remote(task, item): item for item in items}
         while running:
@@ -255,11 +248,11 @@ def on_ray(
                 result = Died(f"its processes died: {type(error).__name__}")
             yield item, result
     finally:
-        ray.shutdown()  # of tasks that still run, too
+        ray.shutdown()  # also ends the tasks that still run
 
 
 def _check_reachable(address: str | None) -> None:
-    """Refuse an address at which nobody listens: Ray itself asks for minutes."""
+    """Raise if nobody listens at an address: Ray itself would try for minutes."""
     if address in (None, "auto", "local"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -267,10 +260,19 @@ def _check_reachable(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
     except (OSError, ValueError, OverflowError) as error:
         raise ParameterError(
-            f"address={address!r} is no Ray cluster that can be reached ({error}): it is HOST:PORT, as "
+            f"address={address!r} is not a Ray cluster that can be reached ({error}): it must be HOST:PORT, as "
             "`ray start --head` prints it, or auto"
         ) from error
 
 
-def _call(task: Callable[[Any], object], item: object) -> object:  # Ray's types know no generic functions
-    return task(item)
+def _check_room(nodes: Sequence[dict[str, Any]], needed: dict[str, float]) -> None:
+    """Raise if no machine of a cluster has the resources that a run needs: Ray would wait for ever."""
+    machines = [node["Resources"] for node in nodes if node["Alive"]]
+    for name, number in needed.items():
+        most = max((machine.get(name, 0) for machine in machines), default=0)
+        if most < number:
+            raise ParameterError(f"a run takes {number:g} {name} and no machine of the cluster has more than {most:g}")
+
+
+def _call(task: Callable[[Any], object], item: object) -> object:
+    return task(item)  # Ray's types do not allow generic functions

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from transferlens.store.config import RunConfig
-from transferlens.store.locks import claim, holder
+from transferlens.store.locks import holder, lock
 from transferlens.store.run import Run, load_run
 from transferlens.training import engines, trainer
 from transferlens.util import lazy
@@ -280,7 +280,7 @@ def attempt(study: Study, point: RunConfig, bar: tqdm.tqdm | None = None) -> str
     path = point.path(store)
     if point.data_key != study.data_key:
         raise DataError(f"the clips of {study.dataset.name} have changed since {point.id} was asked for")
-    with claim(path) as is_ours:
+    with lock(path) as is_ours:
         if not is_ours:
             return HELD
         try:

@@ -35,6 +35,7 @@ def load(name: str) -> Any:
 
 if TYPE_CHECKING:
     import captum
+    import filelock
     import h5py
     import jinja2
     import librosa
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     import tqdm
 else:
     captum = load("captum")
+    filelock = load("filelock")
     h5py = load("h5py")
     images = load("matplotlib.image")
     jinja2 = load("jinja2")

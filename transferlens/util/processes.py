@@ -1,4 +1,9 @@
-"""Freed memory, kept by the process for its next arrays."""
+"""This process and others: which ones live, signals that must not be lost, and freed memory that is kept.
+
+- `is_alive` tells whether a process runs.
+- `reraise_lost_signals` makes Ctrl-C and SIGTERM work at any moment.
+- `keep_freed_memory` makes large arrays cheaper to allocate again.
+"""
 
 from __future__ import annotations
 
@@ -13,47 +18,30 @@ from collections.abc import Iterator
 
 from transferlens.util.lazy import psutil
 
-__all__ = ["insisting", "is_alive", "keep_freed_memory", "started"]
+__all__ = ["is_alive", "keep_freed_memory", "reraise_lost_signals"]
 
-# Of glibc's mallopt.
+# Options of glibc's mallopt.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-
-
-@functools.cache
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed, instead of giving activations back to the system and faulting them in again."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28)):
-            libc.mallopt(option, value)
-
-
-# Seconds after which an interrupt that Python swallowed is raised again.
+# Seconds after which a signal whose exception was lost is sent again.
 AGAIN = 0.05
 
 
-def started(pid: int) -> float | None:
-    """When a process was started [s]; None where there is none, or a dead one its parent has not asked after."""
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.NoSuchProcess:
-        return None
-    except psutil.AccessDenied:
-        return 0.0
-
-
 def is_alive(pid: int) -> bool:
-    """Whether a process runs on this machine."""
-    return started(pid) is not None
+    """Return whether a process runs on this machine; a zombie does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
 
 
 @contextlib.contextmanager
-def insisting() -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM are heard whenever they come.
+def reraise_lost_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt and SystemExit once more if Python has ignored them.
 
-    Python swallows what is raised while an object is being cleaned up, the exception of a signal too; it is raised
-    again.
+    Python ignores an exception that is raised while an object is finalised, also the exception of a signal that arrives
+    just then. Inside this context the signal is sent again a moment later.
     """
     usual = sys.unraisablehook
 
@@ -62,7 +50,7 @@ def insisting() -> Iterator[None]:
         if number is None:
             usual(lost)
         else:
-            # Sent to the main thread, so that a call it waits in ends.
+            # To the main thread, so that a call in which it waits ends.
             threading.Timer(AGAIN, signal.pthread_kill, [threading.main_thread().ident, number]).start()
 
     sys.unraisablehook = hook
@@ -70,3 +58,12 @@ def insisting() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = usual
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory, so that the system need not provide the same pages again for every mini-batch."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28)):
+            libc.mallopt(option, value)
