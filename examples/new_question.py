@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, replace
 
-from transferlens import TransferPlan, Study, cli, options
+from transferlens import Study, TransferPlan, cli, options
 from transferlens.compare.question import Question, Result
 
 
