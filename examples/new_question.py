@@ -10,7 +10,7 @@ from transferlens.compare.question import Question, Result
 @dataclass(frozen=True)
 class Answer(Result):
     stem = "learning_rate"
-    rows: tuple  # its table() is a DataFrame; with draw(result) in this file it has a figure too
+    rows: tuple  # table() is made of them; a function draw(result) would add a figure
 
 
 def points(chosen):
@@ -19,14 +19,13 @@ def points(chosen):
 
 
 def analyse(runs, chosen):
-    rows = [(lr, run) for lr, runs_of_arm in runs.items() for run in runs_of_arm]
-    return Answer(tuple({"lr": lr, "fold": run.config.fold, "accuracy": run.accuracy_last} for lr, run in rows))
+    return Answer(tuple({"lr": lr, "accuracy": run.accuracy_last} for lr, each in runs.items() for run in each))
 
 
 def summary(result):
-    return "\n".join(f"lr {row['lr']:g}, fold {row['fold']}: {row['accuracy']:.1%}" for row in result.rows)
+    return result.table().groupby("lr").accuracy.agg(["mean", "count"]).to_string()
 
 
-learning_rate = Question("learning_rate", options.QuestionOptions, analyse, points)
+ask = Question("learning_rate", options.QuestionOptions, analyse, points)
 if __name__ == "__main__":
-    sys.exit(cli.Command("learning_rate", options.QuestionOptions, learning_rate)())
+    sys.exit(cli.Command("learning_rate", options.QuestionOptions, ask)())
