@@ -1,14 +1,11 @@
-"""Where networks are computed, and in batches of which size."""
+"""Where networks are computed."""
 
 from __future__ import annotations
 
 from transferlens.util.errors import ParameterError
 from transferlens.util.lazy import torch
 
-__all__ = ["PASS_SIZE", "pick_device"]
-
-# Clips in one batch where nothing is learned: evaluation, normalisation statistics, frozen blocks.
-PASS_SIZE = 64
+__all__ = ["pick_device"]
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transferlens.features.cache import FeatureCache, read_cached
-from transferlens.models.device import PASS_SIZE
+from transferlens.models.forward import PASS_SIZE
 from transferlens.util.errors import CheckpointError
 from transferlens.util.lazy import torch
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from transferlens.features.augment import Augmentation, VariantCache
 from transferlens.features.cache import FeatureCache, opened
-from transferlens.models.device import PASS_SIZE
+from transferlens.models.forward import PASS_SIZE
 from transferlens.util.files import check_space
 from transferlens.util.lazy import psutil, torch, tqdm
 

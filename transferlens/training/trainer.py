@@ -19,7 +19,7 @@ import numpy as np
 from transferlens import __version__
 from transferlens.features import augment
 from transferlens.models import build
-from transferlens.models.device import PASS_SIZE
+from transferlens.models.forward import PASS_SIZE
 from transferlens.store.config import RunConfig
 from transferlens.store.run import Run, load_run, normalised
 from transferlens.store.runfile import RunState, history_names, read_state, write_state
