@@ -91,6 +91,10 @@ class Coordinates:
         """Return vectors in these coordinates (rows) as vectors over the neurons [shape=(n, n_neurons)]."""
         return vectors if self.directions is None else vectors @ self.directions
 
+    def rotated(self, vectors: np.ndarray) -> Coordinates:
+        """Return coordinates along orthonormal vectors in these (columns)."""
+        return Coordinates(self.shift, self.to_neurons(vectors.T))
+
 
 @dataclass(frozen=True)
 class Sums:
@@ -262,15 +266,13 @@ class Analysis:
         -------
         similarities : ndarray [shape=(n_parts, n_measures)]
         """
-        x, y = (side.vectors for side in self.directions)
-        (own_x, own_y), cross = self._own, x.T @ self._cross @ y
-        second = np.block([[x.T @ own_x @ x, cross], [cross.T, y.T @ own_y @ y]])
+        x, y = self.directions
+        cross = x.vectors.T @ self._cross @ y.vectors
+        second = np.block([[np.diag(x.deviations**2), cross], [cross.T, np.diag(y.deviations**2)]])
         whole = Sums(self.n, np.zeros(len(second)), second)
-        coordinates = tuple(
-            Coordinates(side.shift, side.to_neurons(vectors.T))
-            for side, vectors in zip(self.coordinates, (x, y), strict=True)
-        )
-        measured = [
+        a, b = self.coordinates
+        coordinates = a.rotated(x.vectors), b.rotated(y.vectors)
+        measured = (
             Analysis(whole - part, coordinates, variance=self.variance, dims=self.dims).measure() for part in parts
-        ]
+        )
         return np.array([[similarities[name].similarity for name in MEASURES] for similarities in measured])

@@ -204,8 +204,13 @@ def compare(
     if common != layers(after, x[:1]):
         raise ParameterError("before and after must be networks of one backbone, cut after the same block")
     moments = {layer.module: Moments(variance=variance, groups=max(1, min(groups, len(x)))) for layer in common}
+    # Neighbours, which are often cut from one recording, are in one group.
+    groups_of_clips = np.array_split(np.arange(len(x)), min(groups, len(x)))
+    batches = [
+        (clips[i : i + BATCH], g) for g, clips in enumerate(groups_of_clips) for i in range(0, len(clips), BATCH)
+    ]
     bar = functools.partial(tqdm.tqdm, disable=None if progress else True, delay=2, leave=False)
-    for clips, group in bar(_batches(len(x), groups), unit="batch"):
+    for clips, group in bar(batches, unit="batch"):
         sample = functools.partial(samples, positions=positions, clips=clips)
         _add_activations(moments, before, after, x[clips], sample, group)
     # By module: one can be both a convolution and the end of a block.
@@ -216,15 +221,6 @@ def compare(
         intervals = module.bootstrap(resamples=resamples) if resamples else {}
         results[name] = module.n_neurons[0], module.measure(), intervals
     return [LayerSimilarity(layer, *results[layer.module]) for layer in common]
-
-
-def _batches(n_clips: int, groups: int) -> list[tuple[np.ndarray, int]]:
-    """Return batches of clips, each with the number of its group.
-
-    Neighbours are in one group, as they are often cut from one recording.
-    """
-    clips_of_group = np.array_split(np.arange(n_clips), min(groups, n_clips))
-    return [(clips[i : i + BATCH], g) for g, clips in enumerate(clips_of_group) for i in range(0, len(clips), BATCH)]
 
 
 def _add_activations(

@@ -1,7 +1,7 @@
 """How similar are two representations? SVCCA, PWCCA and linear CKA.
 
-A representation is a matrix of activations (n_samples, n_neurons). In a convolution every position is a sample and every
-channel a neuron.
+A representation is a matrix of activations (n_samples, n_neurons). In a convolution every position is a sample, and
+every channel a neuron.
 
 - `svcca` [1]_ and `pwcca` [2]_ are means of canonical correlations: invertible linear maps hardly change them.
 - `cka` [3]_ compares covariances: only rotations and scale leave it unchanged.

@@ -3,8 +3,8 @@
 `Moments` sums the products of the activations of two representations; memory does not grow with the number of samples.
 The similarities, and intervals for them, follow from the sums at any time.
 
-A product squares: a direction whose standard deviation is the share s of the largest has about 16 + 2 log10(s) digits in
-double precision, and below s = 1e-7 none. The directions that hold 99 % of the variance are as exact as by a
+Products square: of a direction whose standard deviation is the share s of the largest, double precision keeps about
+16 + 2 log10(s) digits, and none below s = 1e-7. The directions that hold 99 % of the variance are as exact as by a
 decomposition of the whole matrix; with ``variance=1`` faint ones are less so. To lose no more, activations are shifted
 by the mean of the first samples.
 
