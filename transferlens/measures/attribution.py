@@ -3,8 +3,8 @@
 Question 5 of Palanisamy, Singhania and Yao (2020, section 4.4); `transferlens.saliency` asks it of runs.
 
 `attribute` explains the logit of one class for each input. An attribution has the shape of the input: positive cells
-speak for the class, negative cells against it. The methods are Integrated Gradients [1]_, SmoothGrad [2]_, Grad-CAM [3]_
-and occlusion [4]_.
+speak for the class, negative cells against it. There are four methods: Integrated Gradients [1]_, SmoothGrad [2]_,
+Grad-CAM [3]_ and occlusion [4]_.
 
 Integrated Gradients are complete: they sum to the change of the logit from the baseline to the input. The completeness
 error, how far they are from it, measures how well the integral is computed, and is known for every part of the path.
@@ -21,6 +21,7 @@ References
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -144,7 +145,7 @@ def _integrated_gradients(task: _Task) -> Result:
             values[part], errors[part] = integral, logits[part[1]] - logits[part[0]] - integral.sum().item()
         steps += NODES * len(new)
         if abs(sum(errors.values())) <= task.tolerance * abs(change) or steps + 2 * NODES > task.max_steps:
-            return sum(values.values())[None], steps
+            return functools.reduce(torch.add, values.values())[None], steps
         most = (task.max_steps - steps) // (2 * NODES)
         worst = _worst(errors, task.tolerance * abs(change) / 2, at_least=max(1, task.size // NODES // 2))[:most]
         middles = [(start + end) / 2 for start, end in worst]

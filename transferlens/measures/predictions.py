@@ -127,8 +127,8 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BI
     bin_of = np.digitize(confidence, np.arange(1, bins) / bins, right=True)
     counts = np.bincount(bin_of, minlength=bins)
     used = counts > 0
-    means = (np.bincount(bin_of, values, bins)[used] / counts[used] for values in (confidence, right))
-    return Reliability(*means, counts[used])
+    means = [np.bincount(bin_of, values, bins)[used] / counts[used] for values in (confidence, right)]
+    return Reliability(confidence=means[0], accuracy=means[1], counts=counts[used])
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BINS) -> float:
