@@ -86,8 +86,8 @@ def layers(network: Network, x: torch.Tensor) -> list[Layer]:
     x : torch.Tensor [shape=(n, channels, height, width)]
         Any input.
     """
-    modules = {name for name, module in network.named_modules() if isinstance(module, torch.nn.Conv2d)}
-    convolutions = {name: int(network.block_of(name)) for name in modules}
+    names = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Conv2d)]
+    convolutions = {name: int(network.block_of(name)) for name in names}
     ends = _block_ends(network)
     order: list[str] = []
     with _observed(network, convolutions | ends, lambda name, output: order.append(name)), torch.no_grad():

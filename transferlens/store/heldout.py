@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transferlens.features.cache import FeatureCache, read_cached
-from transferlens.models.forward import PASS_SIZE
+from transferlens.models.forward import forward
 from transferlens.util.errors import CheckpointError
-from transferlens.util.lazy import torch
 
 if TYPE_CHECKING:
+    import torch
+
     from transferlens.data.catalogue import DataOptions
     from transferlens.store.run import Run
 
@@ -21,19 +22,17 @@ __all__ = ["classify", "heldout_audio", "heldout_features"]
 
 
 def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
-    """Logits of features [shape=(n_clips, n_classes)], by the network of a run where it is.
+    """Return the logits of the network of a run for features [shape=(n_clips, n_classes)].
 
     Parameters
     ----------
     run : Run
     network : torch.nn.Module
-        As `Run.model` gives it, on any device.
+        As `Run.model` returns it, on any device.
     S : ndarray [shape=(n_clips, channels, n_mels, width)]
         Log-mel features.
     """
-    device = next(network.parameters()).device
-    with torch.inference_mode():
-        return torch.cat([network(part.to(device)).cpu() for part in run.inputs(S).split(PASS_SIZE)]).numpy()
+    return forward(network, run.inputs(S)).numpy()
 
 
 def _own_features(run: Run, options: DataOptions, cache: Path) -> FeatureCache:
