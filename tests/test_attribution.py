@@ -165,7 +165,7 @@ def test_smoothgrad_repeats_with_its_seed():
         ({"targets": [0, 1]}, "must be one for each of the 1 inputs"),
         ({"baseline": torch.zeros(3, 2, 2)}, r"baseline of shape \(3, 2, 2\) must be that of the inputs"),
         ({"baseline": torch.tensor(float("nan"))}, "baseline must be a tensor of finite floats"),
-        ({"block": 2}, "block=2 goes with method='gradcam' alone"),
+        ({"block": 2}, "block=2 applies to method='gradcam' only"),
         ({"method": "gradcam", "block": 5}, "block=5 must be from 0 to 4"),
     ],
 )

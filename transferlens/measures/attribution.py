@@ -341,7 +341,7 @@ def _checked_block(model: Any, method: str, block: int | None) -> torch.nn.Modul
         raise ParameterError(f"method={method!r} must be one of {', '.join(METHODS)}")
     if method != "gradcam":
         if block is not None:
-            raise ParameterError(f"block={block!r} goes with method='gradcam' alone, not with {method!r}")
+            raise ParameterError(f"block={block!r} applies to method='gradcam' only, not to {method!r}")
         return None
     blocks = getattr(model, "blocks", ())
     if not len(blocks):

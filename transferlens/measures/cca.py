@@ -65,12 +65,12 @@ class Coordinates:
 
     @classmethod
     def of(cls, X: np.ndarray) -> Coordinates:
-        """Return the neurons, or the singular directions of the samples where these are fewer than the neurons.
+        """Return the neurons, or the singular directions of the samples if there are fewer samples than neurons.
 
         Parameters
         ----------
         X : ndarray [shape=(n_samples, n_neurons)]
-            The first samples; all of them, where they are fewer than the neurons.
+            The first samples; all samples, if there are fewer than neurons.
         """
         shift = X[0] + (X - X[0]).mean(0)  # constant columns become exactly zero
         if len(X) >= X.shape[1]:
@@ -143,8 +143,7 @@ class Directions:
         ----------
         products : ndarray [shape=(n_coordinates, n_coordinates)]
         variance : float in (0, 1]
-            Share of the variance that the directions kept hold. Some more are returned: those that hold nine tenths of
-            the rest.
+            Share of the variance that is kept. Directions that hold nine tenths of the rest are returned, too.
         kept : int, optional
             How many directions to keep instead.
         """
@@ -229,7 +228,7 @@ class Analysis:
         return np.clip(correlations, 0, 1), (left, right.T)
 
     def _weights(self) -> np.ndarray:
-        """Return the weights of PWCCA: of the side that keeps fewer directions; of both where they keep as many."""
+        """Return the weights of PWCCA: from the side that keeps fewer directions, or from both if they keep as many."""
         weights = [
             np.abs(coordinates.to_neurons(variates.T @ side.loadings)).sum(1)
             for variates, side, coordinates in zip(self._canonical[1], self.directions, self.coordinates, strict=True)

@@ -148,7 +148,7 @@ class Moments:
     def jackknife(self) -> np.ndarray:
         """Return all measures without each group of samples in turn, with as many directions kept as for all.
 
-        Directions that hold the last tenth of the variance that is left out are left out before.
+        Of the directions that are not kept, the faintest, which hold a tenth of their variance, are dropped first.
 
         Returns
         -------
