@@ -27,7 +27,7 @@ from transferlens.store.run import Run, arm_names, load_runs
 from transferlens.training.sweep import RunsOptions
 from transferlens.util.errors import CheckpointError
 from transferlens.util.fields import Fields
-from transferlens.util.text import group_by
+from transferlens.util.grouping import group_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

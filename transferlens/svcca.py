@@ -36,8 +36,8 @@ from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule
+from transferlens.util.grouping import group_by
 from transferlens.util.processes import keep_freed_memory
-from transferlens.util.text import group_by
 
 if TYPE_CHECKING:
     import torch

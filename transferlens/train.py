@@ -17,7 +17,8 @@ from transferlens.measures import stats
 from transferlens.options import DryRunOptions, PlanOptions
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study, StudyOptions
-from transferlens.util.text import group_by, table
+from transferlens.util.grouping import group_by
+from transferlens.util.text import table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,10 @@
-"""Explanations: trained networks, the clips they held out, and attributions of the one for the other.
+"""Attributions of held-out clips: which cells of a clip's spectrogram speak for a class, for each of several networks.
 
-What `transferlens.saliency` draws and scores.
+`transferlens.saliency` draws and scores them.
+
+- `heldout_clips` reads the clips that a run held out, `choose` selects some of them to draw.
+- `networks` returns the networks of runs, and the first one before its training as the control.
+- `explain` computes the attributions of one network; `randomised` those of the network with random blocks.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from transferlens.measures.attribution import Attribution, attribute, check_opti
 from transferlens.measures.faithfulness import cascade
 from transferlens.measures.predictions import softmax
 from transferlens.models.build import skeleton
+from transferlens.models.forward import forward
 from transferlens.store.heldout import heldout_features
 from transferlens.store.run import Run, arm_names
 from transferlens.util.errors import ParameterError
@@ -46,22 +51,21 @@ BEFORE = "before training"
 
 @dataclass(frozen=True, kw_only=True)
 class ExplanationOptions(Fields):
-    """How attributions are made."""
+    """How attributions are computed."""
 
     target: str = "true"
     """The class whose logit is explained: true, predicted, or a label."""
     method: Literal["ig", "smoothgrad", "gradcam", "occlusion"] = "ig"
     """Integrated Gradients, SmoothGrad, Grad-CAM or occlusion."""
     block: int | None = None
-    """For gradcam: the block that is looked at. Default: the last."""
+    """For gradcam: the block whose output is explained. Default: the last."""
     baseline: Literal["silence", "zeros", "mean"] = "silence"
-    """Where Integrated Gradients start, and what hides cells: a silent clip's features, the network's zero (with
+    """Where Integrated Gradients start, and what replaces hidden cells: the features of a silent clip, zeros (with
     normalisation the training clips' mean), or the held-out clips' mean."""
     tolerance: float = 0.01
-    """Completeness error up to which Integrated Gradients add steps."""
+    """Integrated Gradients add steps until the completeness error is at most this."""
     max_steps: int = 256
-    """Gradients of a clip, at least 8, after which they stop all the same; what was reached is in the figure and the
-    table."""
+    """Largest number of gradients per clip, at least 8; the error that was reached is in the figure and the table."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,9 +84,9 @@ class Clips:
     S : ndarray [shape=(n, channels, n_mels, width), float32]
         Log-mel features.
     silent, mean : ndarray [shape=(channels, n_mels, width), float32]
-        Those of a silent clip, and the mean of all clips that the run held out.
-    masks : ndarray of bool [shape as S], or None
-        Where the event is, which is known of the built-in set alone.
+        Features of a silent clip, and mean features of all held-out clips.
+    masks : ndarray of bool [shape=(n, channels, n_mels, width)], or None
+        Ground-truth masks of the event, which only the built-in data set has.
     """
 
     ids: tuple[str, ...]
@@ -94,24 +98,25 @@ class Clips:
 
     @property
     def energy(self) -> np.ndarray:
-        """Log-mel power, mean over channels [shape=(n, n_mels, width)]."""
+        """Mean log-mel power over channels [shape=(n, n_mels, width)]."""
         return self.S.mean(1)
 
-    def pick(self, places: Sequence[int]) -> Clips:
-        """Some of them."""
-        masks = None if self.masks is None else self.masks[places]
-        ids, labels = (tuple(each[i] for i in places) for each in (self.ids, self.labels))
-        return replace(self, ids=ids, labels=labels, S=self.S[places], masks=masks)
+    def pick(self, indices: Sequence[int]) -> Clips:
+        """Return some of the clips; `mean` remains that of all."""
+        masks = None if self.masks is None else self.masks[indices]
+        ids, labels = (tuple(names[i] for i in indices) for names in (self.ids, self.labels))
+        return replace(self, ids=ids, labels=labels, S=self.S[indices], masks=masks)
 
 
 def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
-    """The clips that a run held out; errors as for `inputs.heldout_features`."""
+    """Return the clips that a run held out; errors are those of `heldout.heldout_features`."""
     settings = run.config.features
     masks = None
     if run.config.dataset == BUILT_IN:
-        keep = ("sr", "n_fft", "windows", "hops", "n_mels", "width")
-        chosen = {name: getattr(settings, name) for name in keep}
-        masks = np.stack([event_mask(clip, **chosen) for clip in run.clip_ids])
+        names = ("sr", "n_fft", "windows", "hops", "n_mels", "width")
+        masks = np.stack(
+            [event_mask(clip, **{name: getattr(settings, name) for name in names}) for clip in run.clip_ids]
+        )
     S = heldout_features(run, options, cache)
     return Clips(
         ids=run.clip_ids,
@@ -124,7 +129,7 @@ def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
 
 
 def baseline_of(run: Run, clips: Clips, name: str = "silence") -> torch.Tensor:
-    """What "nothing" is, as the network of a run takes it [shape=(channels, n_mels, width)].
+    """Return the baseline, normalised as the network of a run expects it [shape=(channels, n_mels, width)].
 
     Parameters
     ----------
@@ -138,27 +143,26 @@ def baseline_of(run: Run, clips: Clips, name: str = "silence") -> torch.Tensor:
 
 
 def choose(run: Run, rows: int) -> list[int]:
-    """Clips to draw: up to half wrong ones, the surest first; then right ones of each class in turn,
-    those of median surety first.
+    """Choose clips to draw: some that the network gets wrong, and correct ones of several classes.
+
+    Up to half are wrong ones, the most confident first. The others are taken from the classes in turn, each from the
+    median confidence outwards.
 
     Returns
     -------
-    places : list of int
-        Among the run's held-out clips.
+    indices : list of int
+        Of the run's held-out clips.
     """
-    sure = softmax(run.logits).max(1)
-    right = run.right
-    wrong = sorted(np.flatnonzero(~right), key=lambda i: -sure[i])[: rows // 2]
-    chosen = [int(i) for i in wrong]
-    missing = sorted(set(run.labels.tolist()), key=lambda label: label in run.labels[chosen])
+    confidence, right = softmax(run.logits).max(1), run.right
+    wrong = sorted(np.flatnonzero(~right).tolist(), key=lambda i: -confidence[i])[: rows // 2]
+    absent_first = sorted(set(run.labels.tolist()), key=lambda label: label in run.labels[wrong])
     queues = []
-    for label in missing:
-        of_class = sorted(np.flatnonzero(right & (run.labels == label)), key=lambda i: sure[i])
-        from_middle = np.argsort(np.abs(np.arange(len(of_class)) - len(of_class) // 2), kind="stable")
-        queues.append([of_class[place] for place in from_middle])
-    for turn in itertools.zip_longest(*queues):
-        chosen += [int(i) for i in turn if i is not None]
-    chosen = chosen[:rows]
+    for label in absent_first:
+        of_class = sorted(np.flatnonzero(right & (run.labels == label)).tolist(), key=lambda i: confidence[i])
+        outwards = np.argsort(np.abs(np.arange(len(of_class)) - len(of_class) // 2), kind="stable")
+        queues.append([of_class[position] for position in outwards])
+    in_turn = itertools.chain.from_iterable(itertools.zip_longest(*queues))
+    chosen = [*wrong, *(i for i in in_turn if i is not None)][:rows]
     return sorted(chosen, key=lambda i: (bool(right[i]), run.labels[i]))
 
 
@@ -170,11 +174,11 @@ class Explained:
     ----------
     name : str
     run : Run
-        Where it, or its start, comes from.
+        The run that the network, or its initial state, belongs to.
     network : Network
     clips : Clips
     x : torch.Tensor [shape=(n, channels, n_mels, width)]
-        The clips as it takes them.
+        The clips as input of the network: normalised, on its device.
     baseline : torch.Tensor [shape=(channels, n_mels, width)]
     targets, predicted : list of int [shape=(n,)]
         Classes.
@@ -194,17 +198,17 @@ class Explained:
     probabilities: np.ndarray
     attribution: Attribution
 
-    def pick(self, places: Sequence[int]) -> Explained:
-        """The same of some of the clips."""
-        found = self.attribution
+    def pick(self, indices: Sequence[int]) -> Explained:
+        """Return the attributions of some of the clips."""
+        attribution = {field.name: getattr(self.attribution, field.name)[indices] for field in fields(Attribution)}
         return replace(
             self,
-            clips=self.clips.pick(places),
-            x=self.x[places],
-            targets=[self.targets[i] for i in places],
-            predicted=[self.predicted[i] for i in places],
-            probabilities=self.probabilities[places],
-            attribution=Attribution(**{each.name: getattr(found, each.name)[places] for each in fields(found)}),
+            clips=self.clips.pick(indices),
+            x=self.x[indices],
+            targets=[self.targets[i] for i in indices],
+            predicted=[self.predicted[i] for i in indices],
+            probabilities=self.probabilities[indices],
+            attribution=Attribution(**attribution),
         )
 
     @property
@@ -214,43 +218,27 @@ class Explained:
 
 
 def networks(runs: Sequence[Run]) -> list[tuple[str, Run, Network]]:
-    """The runs' trained networks by name, and the first one before its training."""
+    """Return the trained networks of runs by name, and last the network of the first run before its training."""
     names = arm_names(runs)
     if len(set(names)) < len(names):
         names = [f"{name}, seed {run.config.seed}" for name, run in zip(names, runs, strict=True)]
-    found = [(name, run, run.model()) for name, run in zip(names, runs, strict=True)]
+    trained = [(name, run, run.model()) for name, run in zip(names, runs, strict=True)]
     start = runs[0].model()
     start.load_state_dict(runs[0].initial_state())
-    return [*found, (f"{names[0]}, {BEFORE}" if len(runs) > 1 else BEFORE, runs[0], start)]
-
-
-def _attributed(
-    network: Network, x: torch.Tensor, targets: list[int], baseline: torch.Tensor, options: ExplanationOptions
-) -> Attribution:
-    return attribute(
-        network,
-        x,
-        targets=targets,
-        baseline=baseline,
-        method=options.method,
-        tolerance=options.tolerance,
-        max_steps=options.max_steps,
-        block=options.block,
-        progress=True,
-    )
+    return [*trained, (f"{names[0]}, {BEFORE}" if len(runs) > 1 else BEFORE, runs[0], start)]
 
 
 def explain(name: str, run: Run, network: Network, clips: Clips, options: ExplanationOptions, device: Any) -> Explained:
-    """Attributions of one network for clips."""
+    """Compute the attributions of one network for clips."""
     network.to(device).eval()
     x, baseline = run.inputs(clips.S).to(device), baseline_of(run, clips, options.baseline).to(device)
-    with torch.no_grad():
-        logits = torch.cat([network(part) for part in x.split(8)]).double().cpu()
+    logits = forward(network, x).double()
     predicted = logits.argmax(1).tolist()
-    targets = {
-        "true": [run.label_names.index(label) for label in clips.labels],
-        "predicted": predicted,
-    }.get(options.target) or [run.label_names.index(options.target)] * len(x)
+    if options.target == "predicted":
+        targets = predicted
+    else:
+        labels = clips.labels if options.target == "true" else [options.target] * len(x)
+        targets = [run.label_names.index(label) for label in labels]
     return Explained(
         name=name,
         run=run,
@@ -265,22 +253,31 @@ def explain(name: str, run: Run, network: Network, clips: Clips, options: Explan
     )
 
 
-def randomised(found: Explained, options: ExplanationOptions) -> Iterator[tuple[str, np.ndarray]]:
-    """As more and more of the network is randomised, from the top, attributions of the same clips and classes.
+def _attributed(
+    network: Network, x: torch.Tensor, targets: list[int], baseline: torch.Tensor, options: ExplanationOptions
+) -> Attribution:
+    names = ("method", "tolerance", "max_steps", "block")
+    chosen = {name: getattr(options, name) for name in names}
+    return attribute(network, x, targets=targets, baseline=baseline, progress=True, **chosen)
+
+
+def randomised(explained: Explained, options: ExplanationOptions) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield attributions for the same clips and classes as more and more blocks are randomised, from the head down.
 
     Yields
     ------
     through : str
-        How deep, as `attribution_scores.cascade` says it.
+        The last part that is randomised, as in `faithfulness.cascade`.
     cells : ndarray [shape=(n, n_mels, width)]
-        Summed over channels.
+        Attributions summed over channels.
 
     References
     ----------
     Adebayo et al. 2018, section 3.1.
     """
-    config, n_classes = found.run.config, len(found.run.label_names)
-    # Another seed than the run's: its own start would be no stranger to it.
-    fresh = skeleton(config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed + 1)
-    for through, network in cascade(found.network, fresh.to(found.x.device)):
-        yield through, _attributed(network, found.x, found.targets, found.baseline, options).values.sum(1)
+    config, n_classes = explained.run.config, len(explained.run.label_names)
+    # Another seed than the run's, which may have started from the same random weights.
+    random = skeleton(config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed + 1)
+    for through, network in cascade(explained.network, random.to(explained.x.device)):
+        attribution = _attributed(network, explained.x, explained.targets, explained.baseline, options)
+        yield through, attribution.values.sum(1)

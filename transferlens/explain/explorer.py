@@ -1,6 +1,6 @@
-"""The report's explorer: for each clip its sound, spectrogram, and what every network sees, predicts and ignores.
+"""The report's explorer: the sound and spectrogram of clips, and what every network predicts, uses and ignores.
 
-Plain data, ready for a page: images and sounds are data URIs.
+`entries` returns plain data for a page; images and sounds are data URIs.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 __all__ = ["Entry", "View", "entries", "sound"]
 
-# Rate that sounds are written at [Hz]: half that of a CD takes half the room.
+# Largest sampling rate of sounds [Hz]: half that of a CD takes half the space.
 SR = 22050
-# Predictions that are listed.
+# Number of predictions that are listed.
 TOP = 3
 
 
@@ -45,11 +45,11 @@ class View:
     network : str
     right : bool
     predictions : list of (label, probability)
-        The likeliest first.
+        The most probable first.
     attribution : str
         Image.
     used, ignored : str
-        Sounds; empty where the audio is gone.
+        Sounds; empty if the audio is not available.
     """
 
     network: str
@@ -71,7 +71,7 @@ class Entry:
     spectrogram : str
         Image.
     sound : str
-        Empty where the audio is gone.
+        Empty if the audio is not available.
     views : list of View
     """
 
@@ -84,13 +84,13 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        """What it takes in a page [bytes]."""
-        mine = [self.spectrogram, self.sound]
-        return sum(map(len, [*mine, *(text for v in self.views for text in (v.attribution, v.used, v.ignored))]))
+        """Size in a page [bytes]."""
+        texts = [self.spectrogram, self.sound]
+        return sum(map(len, [*texts, *(text for v in self.views for text in (v.attribution, v.used, v.ignored))]))
 
 
 def sound(y: np.ndarray, sr: int, gain: float = 1.0) -> str:
-    """A waveform as a data URI (Ogg Vorbis) at 22 050 Hz or its own lower rate."""
+    """Return a waveform as a data URI (Ogg Vorbis), resampled to 22 050 Hz if its rate is higher."""
     if sr > SR:
         y, sr = librosa.resample(y, orig_sr=sr, target_sr=SR), SR
     file = io.BytesIO()
@@ -98,11 +98,6 @@ def sound(y: np.ndarray, sr: int, gain: float = 1.0) -> str:
         for start in range(0, len(y), sr):  # libsndfile's Vorbis encoder fails on long blocks
             out.write(np.clip(gain * y[start : start + sr], -1, 1))
     return f"data:audio/ogg;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _names(runs: Sequence[Run]) -> list[str]:
-    names = arm_names(runs)
-    return [f"{run.config.backbone}, {name}, seed {run.config.seed}" for name, run in zip(names, runs, strict=True)]
 
 
 def entries(
@@ -113,58 +108,63 @@ def entries(
     Parameters
     ----------
     runs : sequence of Run
-        With the same held-out clips; the first one's right and wrong clips are chosen from.
+        With the same held-out clips; clips are chosen by what the first one gets right and wrong.
     options : DataOptions
-        Where the audio is; where it names nothing and the built-in clips are others, the page is silent.
+        Where the audio is. If it names no data set and the runs' clips are not the built-in ones, there is no sound.
     cache : Path
         Folder of the feature caches.
     n_clips : int > 0
-        At most.
+        Largest number of clips.
     how : ExplanationOptions
     device : torch.device
     """
     check_alike(runs, "labels", "held-out clips (fold)", "features")
-    places = choose(runs[0], min(n_clips, len(runs[0].clip_ids)))
-    clips = heldout_clips(runs[0], options, cache).pick(places)
+    indices = choose(runs[0], min(n_clips, len(runs[0].clip_ids)))
+    clips = heldout_clips(runs[0], options, cache).pick(indices)
     try:
         audio: list[np.ndarray | None] = list(heldout_audio(runs[0], options, clips.ids))
     except TransferLensError as error:
         if options.clips or options.dataset:
-            raise  # these were asked for
+            raise  # the user asked for these
         log.warning("the explorer has no sound: %s", error)
-        audio = [None] * len(places)
-    found = [explain(name, run, run.model(), clips, how, device) for name, run in zip(_names(runs), runs, strict=True)]
+        audio = [None] * len(indices)
+    networks = [
+        explain(f"{run.config.backbone}, {arm}, seed {run.config.seed}", run, run.model(), clips, how, device)
+        for arm, run in zip(arm_names(runs), runs, strict=True)
+    ]
     bar = tqdm.tqdm(enumerate(audio), total=len(audio), unit="clip", desc="explorer", delay=2, disable=None)
-    return [_entry(i, y, places[i], found) for i, y in bar]
+    return [_entry(networks, i, indices[i], y) for i, y in bar]
 
 
-def _entry(i: int, y: np.ndarray | None, place: int, found: Sequence[Explained]) -> Entry:
-    first = found[0]
-    settings = first.run.config.features
-    known = None if y is None else len(y) / settings.sr
-    parts = [None if y is None else listen.split(y, listen.mask(each.cells[i]), settings) for each in found]
-    # One gain for all of a clip's sounds, so that they can be compared.
-    gain = 1.0 if y is None else listen.gain(y, *itertools.chain.from_iterable(filter(None, parts)))
+def _entry(networks: Sequence[Explained], i: int, index: int, y: np.ndarray | None) -> Entry:
+    """Return the entry of the explained clip `i`, which is the held-out clip `index` of the runs."""
+    clips, settings = networks[0].clips, networks[0].run.config.features
+    parts: list[tuple | None] = [None] * len(networks)
+    gain = 1.0
+    if y is not None:
+        parts = [listen.split(y, listen.mask(explained.cells[i]), settings) for explained in networks]
+        # One gain for all sounds of a clip, so that they can be compared.
+        gain = listen.gain(y, *itertools.chain.from_iterable(filter(None, parts)))
     return Entry(
-        clip=first.clips.ids[i],
-        label=first.clips.labels[i],
-        seconds=settings.seconds or known,
-        spectrogram=spectrogram_image(first.clips.energy[i]),
+        clip=clips.ids[i],
+        label=clips.labels[i],
+        seconds=settings.seconds or (None if y is None else len(y) / settings.sr),
+        spectrogram=spectrogram_image(clips.energy[i]),
         sound="" if y is None else sound(y, settings.sr, gain),
-        views=[_view(each, i, place, pair, gain) for each, pair in zip(found, parts, strict=True)],
+        views=[_view(explained, i, index, pair, gain) for explained, pair in zip(networks, parts, strict=True)],
     )
 
 
-def _view(found: Explained, i: int, place: int, pair: tuple | None, gain: float) -> View:
-    run = found.run
-    probabilities = predictions.softmax(run.logits[place])
+def _view(explained: Explained, i: int, index: int, parts: tuple | None, gain: float) -> View:
+    run = explained.run
+    probabilities = predictions.softmax(run.logits[index])
     order = np.argsort(-probabilities)
-    used, ignored = ("", "") if pair is None else (sound(part, run.config.features.sr, gain) for part in pair)
+    used, ignored = ("", "") if parts is None else (sound(part, run.config.features.sr, gain) for part in parts)
     return View(
-        network=found.name,
-        right=bool(order[0] == run.labels[place]),
+        network=explained.name,
+        right=bool(order[0] == run.labels[index]),
         predictions=[(run.label_names[k], float(probabilities[k])) for k in order[:TOP]],
-        attribution=attribution_image(found.cells[i]),
+        attribution=attribution_image(explained.cells[i]),
         used=used,
         ignored=ignored,
     )

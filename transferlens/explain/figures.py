@@ -1,9 +1,11 @@
-"""How `transferlens.saliency` shows what it found: the gallery of clips, the summary, and the table in the terminal."""
+"""Figures and text of `transferlens.saliency`: the gallery of clips, the summary of scores, and the table as text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import functools
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +13,11 @@ from transferlens.measures import stats
 from transferlens.plots import accuracy, style
 from transferlens.plots.accuracy import intervals
 from transferlens.plots.spectrogram import attribution_map, spectrogram
+from transferlens.util.grouping import group_by
 from transferlens.util.text import table as aligned
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from transferlens.explain.explanations import Explained
@@ -23,14 +27,14 @@ __all__ = ["draw", "draw_summary", "text"]
 
 
 def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], title: str = "") -> Figure:
-    """A row a clip: its log-mel, and every network's attribution over it.
+    """Draw one row per clip: its log-mel features, and every network's attribution over them.
 
     Parameters
     ----------
     explained : sequence of Explained
-        Networks, all with the same clips.
+        One per network, all with the same clips.
     seconds : sequence of float > 0 [s] or None
-        Length of each clip; where it is not known, time is a share of the clip.
+        Length of each clip; None if it is not known: its time axis is then a share of the clip.
     title : str
     """
     clips = explained[0].clips
@@ -44,11 +48,11 @@ def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], tit
             spectrogram(clips.energy[i], seconds=seconds[i], hz=hz, ax=ax)
         row[0].set_title(f"{clips.labels[i]}\n{clips.ids[i]}", fontsize="x-small", loc="left")
         row[0].set_ylabel("mel frequency [Hz]", fontsize="x-small")
-        for ax, found in zip(row[1:], explained, strict=True):
-            attribution_map(found.cells[i], seconds=seconds[i], ax=ax)
-            ax.set_title(_panel_title(found, i), fontsize="x-small", loc="left")
+        for ax, of_network in zip(row[1:], explained, strict=True):
+            attribution_map(of_network.cells[i], seconds=seconds[i], ax=ax)
+            ax.set_title(_panel_title(of_network, i), fontsize="x-small", loc="left")
             ax.set_ylabel("")
-    for ax, name in zip(axes[0], ("log-mel", *(found.name for found in explained)), strict=True):
+    for ax, name in zip(axes[0], ("log-mel", *(of_network.name for of_network in explained)), strict=True):
         ax.set_title(f"{name}\n{ax.get_title(loc='left')}", fontsize="x-small", loc="left")
     for ax in axes[-1]:
         known = seconds[-1] is not None
@@ -59,15 +63,16 @@ def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], tit
     return fig
 
 
-def _panel_title(found: Explained, i: int) -> str:
-    labels = found.run.label_names
-    text = f"target {labels[found.targets[i]]}: {100 * found.probabilities[i]:.0f} %"
-    if found.predicted[i] != found.targets[i]:
-        text += f", says {labels[found.predicted[i]]}"
-    error = found.attribution.error[i]
-    return text if np.isnan(error) else f"{text}\nerror {100 * error:.1f} % in {found.attribution.steps[i]} steps"
+def _panel_title(explained: Explained, i: int) -> str:
+    labels, target, predicted = explained.run.label_names, explained.targets[i], explained.predicted[i]
+    text = f"target {labels[target]}: {100 * explained.probabilities[i]:.0f} %"
+    if predicted != target:
+        text += f", says {labels[predicted]}"
+    error, steps = explained.attribution.error[i], explained.attribution.steps[i]
+    return text if np.isnan(error) else f"{text}\nerror {100 * error:.1f} % in {steps} steps"
 
 
+# What figures call the scores.
 CLAIMS = {
     "energy_correlation": "follows energy\n(rank correlation)",
     "edge_correlation": "sits on edges\n(rank correlation)",
@@ -78,66 +83,67 @@ ANSWERS = {"event_share": "share inside the event", "points_into_event": "strong
 
 
 def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, title: str = "") -> Figure:
-    """The paper's claims, faithfulness, randomisation and, of the built-in set, the known answer."""
+    """Draw the paper's claims, faithfulness, randomisation and, for the built-in data set, the known answer."""
     known = any(row.score in ANSWERS for row in table)
     fig, axes = style.new_figure(1 + known, 3, width=13, height=4.3 * (1 + known) + 0.6)
     palette = style.colours(list(dict.fromkeys(row.network for row in table)))
     by = {(row.network, row.subset, row.score): row for row in table}
-    first = axes[0]
-
-    def dots(names: dict[str, str], subset: str, marks: dict[str, str], ax: Any) -> None:
-        intervals(
-            {text: {network: by[network, subset, name] for network in palette} for name, text in names.items()},
-            marks={
-                mark: {
-                    text: {net: by[net, subset, name + suffix].mean for net in palette} for name, text in names.items()
-                }
-                for suffix, mark in marks.items()
-            },
-            palette=palette,
-            ax=ax,
-        )
-
-    dots(CLAIMS, "all", {"_chance": "|"}, first[0])
-    first[0].set_title("where attributions lie", fontsize="small", loc="left")
-    dots(CURVES, "all", {"_random": "x", "_energy": "^"}, first[1])
-    first[1].set_title("faithfulness: area under the curve", fontsize="small", loc="left")
-    accuracy.stages(
-        {
-            "magnitude": _by_stage(rows, "magnitude"),
-            "signed": _by_stage(rows, "signed"),
-            "magnitude, shifted in time": _by_stage(rows, "chance"),
-        },
-        ax=first[2],
-    )
-    n_drawn = len({row.clip for row in rows})
-    about = f"randomised from the top ({n_drawn} clips)"
-    first[2].set_title(about, fontsize="small", loc="left")
-    first[2].set_ylabel("rank correlation with trained")
+    panel = functools.partial(_draw_scores, by, palette)
+    panel(axes[0, 0], CLAIMS, "all", {"_chance": "|"}, title="where attributions lie")
+    panel(axes[0, 1], CURVES, "all", {"_random": "x", "_energy": "^"}, title="faithfulness: area under the curve")
+    _draw_cascade(axes[0, 2], rows)
+    network = next(iter(palette))
     if known:
         for ax, subset in zip(axes[1], ("all", "without distractor", "with distractor"), strict=True):
-            dots(ANSWERS, subset, {"_chance": "|", "_energy": "^"}, ax)
-            n = by[next(iter(palette)), subset, "event_share"].n
-            ax.set_title(f"known answer: {subset} clips (n = {n})", fontsize="small", loc="left")
+            about = f"known answer: {subset} clips (n = {by[network, subset, 'event_share'].n})"
+            panel(ax, ANSWERS, subset, {"_chance": "|", "_energy": "^"}, title=about)
     fig.legend(handles=style.handles(palette), loc="outside lower center", ncols=len(palette), frameon=False)
-    n = by[next(iter(palette)), "all", "insertion"].n
-    marks = "| shifted in time, x random order, ^ by energy"
+    n, marks = by[network, "all", "insertion"].n, "| shifted in time, x random order, ^ by energy"
     fig.suptitle(f"{title}: means over {n} clips, 95 % intervals; {marks}", x=0.01, ha="left", fontsize="medium")
     return fig
 
 
-def _by_stage(rows: Sequence[CascadeRow], name: str) -> dict[str, stats.Interval]:
-    stages = dict.fromkeys(row.randomised_through for row in rows)
-    return {
-        stage: stats.mean_interval(
-            [getattr(row, name) for row in rows if row.randomised_through == stage], bounds=(-1.0, 1.0)
-        )
-        for stage in stages
+def _draw_scores(
+    by: Mapping[tuple[str, str, str], SummaryRow],
+    palette: Mapping[str, tuple],
+    ax: Axes,
+    names: Mapping[str, str],
+    subset: str,
+    marks: Mapping[str, str],
+    *,
+    title: str,
+) -> None:
+    """Draw scores with their intervals; the levels to compare with, named by suffixes, are marks."""
+
+    def rows(suffix: str = "") -> dict[str, dict[str, SummaryRow]]:
+        return {label: {net: by[net, subset, name + suffix] for net in palette} for name, label in names.items()}
+
+    levels = {
+        mark: {label: {net: row.mean for net, row in of_score.items()} for label, of_score in rows(suffix).items()}
+        for suffix, mark in marks.items()
     }
+    intervals(rows(), marks=levels, palette=palette, ax=ax)
+    ax.set_title(title, fontsize="small", loc="left")
+
+
+def _draw_cascade(ax: Axes, rows: Sequence[CascadeRow]) -> None:
+    """Draw the similarity of attributions as more and more blocks are randomised."""
+    stages = group_by(rows, attrgetter("randomised_through"))
+
+    def means(name: str) -> dict[str, stats.Interval]:
+        return {
+            stage: stats.mean_interval([getattr(row, name) for row in group], bounds=(-1.0, 1.0))
+            for stage, group in stages.items()
+        }
+
+    curves = {"magnitude": "magnitude", "signed": "signed", "magnitude, shifted in time": "chance"}
+    accuracy.stages({label: means(name) for label, name in curves.items()}, ax=ax)
+    ax.set_title(f"randomised from the top ({len({row.clip for row in rows})} clips)", fontsize="small", loc="left")
+    ax.set_ylabel("rank correlation with trained")
 
 
 def text(table: Sequence[SummaryRow]) -> str:
-    """Means with intervals and chance levels, a line each."""
+    """Return the means with intervals and chance levels as a table."""
     shown = [row for row in table if row.score in {**CLAIMS, **CURVES, **ANSWERS}]
     chances = {(row.network, row.subset, row.score): row.mean for row in table}
     lines = [("network", "clips", "score", "mean", "95 % interval", "chance")]

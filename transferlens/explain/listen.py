@@ -1,7 +1,8 @@
-"""What a network used of a clip, and what it ignored, to listen to.
+"""What a network used of a clip, and what it ignored, as sounds.
 
-The attribution's positive part, as a mask from 0 to 1 over mel bands and frames, is mapped back through the mel bands
-to the bins of a short-time Fourier transform; the clip weighted by it is what was used, the rest what was ignored.
+The positive part of the attribution becomes a mask from 0 to 1 over mel bands and frames (`mask`). Mapped from mel
+bands to the bins of a short-time Fourier transform, the mask weights the clip: the result is what was used, the rest of
+the clip is what was ignored (`split`). `write` writes both as wav files, at one `gain`.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ __all__ = ["gain", "mask", "split", "write"]
 
 # Window of the transform [s]: the middle one of the paper's three.
 WINDOW = 0.05
-# Share of the positive cells' strength from which on a cell counts as fully used.
+# Positive cells at or above this quantile of theirs count as fully used.
 FULL = 0.95
+# Largest absolute sample value in a file.
 LOUDEST = 0.999
 
 
 def mask(attribution: np.ndarray) -> np.ndarray:
-    """How much of each cell was used: 0 where the attribution is not positive, 1 at its 95th percentile and above.
+    """Compute how much of each cell was used: 0 if its attribution is not positive, 1 from the 95th percentile on.
 
     Parameters
     ----------
@@ -34,7 +36,7 @@ def mask(attribution: np.ndarray) -> np.ndarray:
     Returns
     -------
     mask : ndarray [shape=(n_mels, width), in [0, 1]]
-        All zeros where nothing is positive.
+        All zeros if nothing is positive.
     """
     positive = np.maximum(attribution, 0)
     if not positive.any():
@@ -43,25 +45,26 @@ def mask(attribution: np.ndarray) -> np.ndarray:
 
 
 def split(y: np.ndarray, used: np.ndarray, settings: FeatureSettings) -> tuple[np.ndarray, np.ndarray]:
-    """The clip weighted by a mask over its features, and by the mask's complement.
+    """Split a clip into what a mask over its features lets through, and the rest.
 
     Parameters
     ----------
     y : ndarray [shape=(n_samples,), float]
         At the rate of the features.
     used : ndarray [shape=(n_mels, width), in [0, 1]]
+        The mask.
     settings : FeatureSettings
-        How the features were made: where a frame lies in time, and a band in frequency.
+        How the features were computed: they tell the time of a frame, and the frequency of a band.
 
     Returns
     -------
     used, ignored : ndarray [shape=(n_samples,)]
-        They sum to the clip. What features that were cropped did not see was ignored.
+        They sum to the clip. What lies outside of cropped features was ignored.
 
     Raises
     ------
     ParameterError
-        Where the mask has another shape than the features.
+        If the shape of the mask is not that of the features.
     """
     if used.shape != settings.shape[1:]:
         raise ParameterError(f"used of shape {used.shape} must be a mask over features of shape {settings.shape[1:]}")
@@ -75,16 +78,16 @@ def split(y: np.ndarray, used: np.ndarray, settings: FeatureSettings) -> tuple[n
 
 
 def gain(*signals: np.ndarray) -> float:
-    """What to multiply signals with, all alike, so that none is clipped: at most 1."""
+    """Return a common factor, at most 1, that keeps all signals from being clipped."""
     loudest = max(np.abs(y).max(initial=0.0) for y in signals)
     return LOUDEST / loudest if loudest > LOUDEST else 1.0
 
 
 def _bins(settings: FeatureSettings, n_fft: int) -> np.ndarray:
-    """From mel bands to bins, each the weighted mean of its bands [shape=(n_bins, n_mels)]."""
+    """Return the weights that make each bin the weighted mean of its mel bands [shape=(n_bins, n_mels)]."""
     filters = mel_filters(settings.sr, n_fft, settings.n_mels).T.toarray().astype(float)
     total = filters.sum(1, keepdims=True)
-    # Bins that no band reaches take the nearest one's.
+    # Bins outside of all bands take the weights of the nearest bin inside.
     reached = np.flatnonzero(total[:, 0])
     nearest = reached[np.abs(np.arange(len(filters))[:, None] - reached).argmin(1)]
     return (filters / np.where(total, total, 1))[nearest]
@@ -93,7 +96,7 @@ def _bins(settings: FeatureSettings, n_fft: int) -> np.ndarray:
 def _frames(
     used: np.ndarray, settings: FeatureSettings, n_samples: int, n_fft: int, n_frames: int, hop_length: int
 ) -> np.ndarray:
-    """The mask at the times of the transform's frames [shape=(n_mels, n_frames)]."""
+    """Return the mask at the times of the transform's frames [shape=(n_mels, n_frames)]."""
     seconds = n_samples / settings.sr if settings.seconds is None else settings.seconds
     columns = (np.arange(settings.width) + 0.5) * seconds / settings.width
     times = np.arange(n_frames) * hop_length / settings.sr
@@ -104,7 +107,7 @@ def _frames(
 def write(folder: Path, stem: str, y: np.ndarray, used: np.ndarray, settings: FeatureSettings) -> list[Path]:
     """Write ``<stem>_clip.wav``, ``<stem>_used.wav`` and ``<stem>_ignored.wav``, each complete or absent.
 
-    All three at one gain, so that none is clipped and the last two sum to the first.
+    All three have one gain: none is clipped, and the last two sum to the first.
 
     Parameters
     ----------
@@ -116,9 +119,9 @@ def write(folder: Path, stem: str, y: np.ndarray, used: np.ndarray, settings: Fe
     part, rest = split(y, used, settings)
     level = gain(y, part, rest)
     paths = []
-    for name, each in (("clip", y), ("used", part), ("ignored", rest)):
+    for name, signal in (("clip", y), ("used", part), ("ignored", rest)):
         path = folder / f"{stem}_{name}.wav"
         with complete_or_absent(path) as beside:
-            soundfile.write(beside, level * each, settings.sr, subtype="PCM_16", format="WAV")
+            soundfile.write(beside, level * signal, settings.sr, subtype="PCM_16", format="WAV")
         paths.append(path)
     return paths

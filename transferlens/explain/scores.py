@@ -1,13 +1,14 @@
-"""Scores of explanations as tables: a row a clip, means with intervals, and the cascading randomisation.
+"""Scores of explanations as tables: one row per clip, means with intervals, and cascading randomisation.
 
-What `transferlens.saliency` writes.
+`transferlens.saliency` writes them. The scores themselves are those of `transferlens.measures.faithfulness`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -18,29 +19,30 @@ from transferlens.explain.explanations import Explained, ExplanationOptions, ran
 from transferlens.measures import stats
 from transferlens.measures.faithfulness import area, claims, curve, known_answer, mean_product, ranks, shifted
 from transferlens.store.run import Run
+from transferlens.util.grouping import group_by
 
 __all__ = ["CascadeRow", "Row", "SummaryRow", "cascade_rows", "clip_rows", "scores", "summary"]
 
 # Seed of the random order of cells.
 SEED = 0
-# Scores that are 1 or 0 a clip.
+# Scores that are 1 or 0 for each clip.
 HITS = ("points_into_event", "points_into_event_energy")
-# What the others can be at least and at most.
+# Range of scores; that of all others is 0 to 1.
 BOUNDS = {"energy_correlation": (-1.0, 1.0), "edge_correlation": (-1.0, 1.0)}
 
 
-def faithfulness(found: Explained, i: int) -> dict[str, float]:
-    """Areas under the insertion and deletion curves of one clip, cells in the order of attribution, energy, chance."""
+def faithfulness(explained: Explained, i: int) -> dict[str, float]:
+    """Compute the areas under insertion and deletion curves of one clip, by attribution, by energy and at random."""
     rng = np.random.default_rng([SEED, i])
-    cells = found.cells[i]
-    orders = {"": cells, "_energy": found.clips.energy[i], "_random": rng.permutation(cells.size).reshape(cells.shape)}
+    cells, energy = explained.cells[i], explained.clips.energy[i]
+    orders = {"": cells, "_energy": energy, "_random": rng.permutation(cells.size).reshape(cells.shape)}
     return {
         f"{way}{name}": area(
             curve(
-                found.network,
-                found.x[i],
-                baseline=found.baseline,
-                target=found.targets[i],
+                explained.network,
+                explained.x[i],
+                baseline=explained.baseline,
+                target=explained.targets[i],
                 order=order,
                 insert=way == "insertion",
             )
@@ -50,12 +52,13 @@ def faithfulness(found: Explained, i: int) -> dict[str, float]:
     }
 
 
-def scores(found: Explained, i: int) -> dict[str, float]:
-    """All scores of one clip."""
-    values = claims(found.cells[i], found.clips.energy[i]) | faithfulness(found, i)
-    if found.clips.masks is not None:
-        power = np.maximum(found.clips.S[i] - found.clips.silent, 0)
-        values |= known_answer(found.attribution.values[i], found.clips.masks[i], power)
+def scores(explained: Explained, i: int) -> dict[str, float]:
+    """Compute all scores of one clip."""
+    clips = explained.clips
+    values = claims(explained.cells[i], clips.energy[i]) | faithfulness(explained, i)
+    if clips.masks is not None:
+        power = np.maximum(clips.S[i] - clips.silent, 0)
+        values |= known_answer(explained.attribution.values[i], clips.masks[i], power)
     return values
 
 
@@ -63,7 +66,7 @@ def scores(found: Explained, i: int) -> dict[str, float]:
 class Row:
     """One network and one clip.
 
-    In the CSV a column a score follows, those with "_chance" of attributions shifted in time.
+    In the CSV one column per score follows; those with "_chance" are of attributions shifted in time.
     """
 
     network: str
@@ -83,14 +86,14 @@ class Row:
 
     @property
     def flat(self) -> dict[str, Any]:
-        """By name of the column."""
+        """The columns of the CSV by name."""
         values = asdict(self)
         return values | values.pop("scores")
 
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """Mean of one score over clips, with a 95 % interval: Student's t over clips, Wilson's for shares of clips."""
+    """Mean of one score over clips with its 95 % interval: Student's t, or Wilson's for shares of clips."""
 
     network: str
     subset: str
@@ -103,9 +106,9 @@ class SummaryRow:
 
 @dataclass(frozen=True)
 class CascadeRow:
-    """Rank correlation of one clip's attributions with those of the network randomised from the top.
+    """Rank correlation of one clip's attributions with those of the network randomised from the head down.
 
-    Of their magnitudes, of signed values, and by chance: of magnitudes shifted in time.
+    Of magnitudes, of signed values, and by chance: of magnitudes shifted in time.
     """
 
     network: str
@@ -117,33 +120,32 @@ class CascadeRow:
 
 
 def subset_of(clip: str, run: Run) -> str:
-    """Which kind of clip: of the built-in set, with or without the louder distractor."""
+    """Return the kind of clip: in the built-in data set, with or without the louder distractor."""
     if run.config.dataset != BUILT_IN:
         return "all"
     return "with distractor" if spec(clip).has_distractor else "without distractor"
 
 
-def clip_rows(found: Explained, options: ExplanationOptions, bar: Callable[[int], Any]) -> list[Row]:
-    """A row a clip."""
-    labels = found.run.label_names
-    rows = []
-    for i, clip in enumerate(found.clips.ids):
+def clip_rows(explained: Explained, options: ExplanationOptions, bar: Callable[[int], Any]) -> list[Row]:
+    """Return one row per clip; `bar` is called with 1 after each."""
+    labels, attribution, rows = explained.run.label_names, explained.attribution, []
+    for i, clip in enumerate(explained.clips.ids):
         rows.append(
             Row(
-                network=found.name,
-                run=found.run.config.id,
+                network=explained.name,
+                run=explained.run.config.id,
                 clip=clip,
-                label=found.clips.labels[i],
-                subset=subset_of(clip, found.run),
-                target=labels[found.targets[i]],
-                target_probability=float(found.probabilities[i]),
-                predicted=labels[found.predicted[i]],
+                label=explained.clips.labels[i],
+                subset=subset_of(clip, explained.run),
+                target=labels[explained.targets[i]],
+                target_probability=float(explained.probabilities[i]),
+                predicted=labels[explained.predicted[i]],
                 method=options.method,
                 baseline=options.baseline,
-                steps=int(found.attribution.steps[i]),
-                change=float(found.attribution.change[i]),
-                completeness_error=float(found.attribution.error[i]),
-                scores=scores(found, i),
+                steps=int(attribution.steps[i]),
+                change=float(attribution.change[i]),
+                completeness_error=float(attribution.error[i]),
+                scores=scores(explained, i),
             )
         )
         bar(1)
@@ -151,43 +153,38 @@ def clip_rows(found: Explained, options: ExplanationOptions, bar: Callable[[int]
 
 
 def summary(rows: Sequence[Row]) -> list[SummaryRow]:
-    """Means over clips of every score, of all clips and of each subset."""
-    found = []
-    for network in dict.fromkeys(row.network for row in rows):
-        mine = [row for row in rows if row.network == network]
-        subsets = {"all": mine} | {kind: [row for row in mine if row.subset == kind] for kind in _subsets(mine)}
-        for kind, group in subsets.items():
-            for name in rows[0].scores:
-                interval = _interval(name, [row.scores[name] for row in group])
-                found.append(SummaryRow(network, kind, name, interval.mean, interval.low, interval.high, interval.n))
-    return found
+    """Return the mean of every score, for each network, over all clips and over each subset."""
+    table = []
+    for network, rows_of_network in group_by(rows, attrgetter("network")).items():
+        subsets = {"all": rows_of_network} | dict(sorted(group_by(rows_of_network, attrgetter("subset")).items()))
+        for subset, group in subsets.items():
+            for score in rows[0].scores:
+                interval = _interval(score, [row.scores[score] for row in group])
+                table.append(SummaryRow(network, subset, score, interval.mean, interval.low, interval.high, interval.n))
+    return table
 
 
-def _interval(name: str, values: Sequence[float]) -> stats.Interval:
-    if name in HITS:
+def _interval(score: str, values: Sequence[float]) -> stats.Interval:
+    if score in HITS:
         return stats.wilson_interval(int(sum(values)), len(values))
-    return stats.mean_interval(values, bounds=BOUNDS.get(name.removesuffix("_chance"), (0.0, 1.0)))
+    return stats.mean_interval(values, bounds=BOUNDS.get(score.removesuffix("_chance"), (0.0, 1.0)))
 
 
-def _subsets(rows: Iterable[Row]) -> list[str]:
-    return sorted({row.subset for row in rows} - {"all"})
-
-
-def cascade_rows(found: Explained, options: ExplanationOptions) -> list[CascadeRow]:
-    """How alike the attributions of one network are to its own, as it is randomised."""
-    own = [(ranks(cells), ranks(np.abs(cells))) for cells in found.cells]
+def cascade_rows(explained: Explained, options: ExplanationOptions) -> list[CascadeRow]:
+    """Return how similar the attributions of one network remain as its blocks are randomised."""
+    trained = [(ranks(cells), ranks(np.abs(cells))) for cells in explained.cells]
     rows = []
-    for through, others in randomised(found, options):
-        for clip, (signed, magnitude), other in zip(found.clips.ids, own, others, strict=True):
-            other_magnitude = ranks(np.abs(other))
+    for through, cells_of_clips in randomised(explained, options):
+        for clip, (signed, magnitude), cells in zip(explained.clips.ids, trained, cells_of_clips, strict=True):
+            random_magnitude = ranks(np.abs(cells))
             rows.append(
                 CascadeRow(
-                    network=found.name,
+                    network=explained.name,
                     clip=clip,
                     randomised_through=through,
-                    magnitude=mean_product(other_magnitude, magnitude),
-                    signed=mean_product(ranks(other), signed),
-                    chance=shifted(functools.partial(mean_product, magnitude), other_magnitude),
+                    magnitude=mean_product(random_magnitude, magnitude),
+                    signed=mean_product(ranks(cells), signed),
+                    chance=shifted(functools.partial(mean_product, magnitude), random_magnitude),
                 )
             )
     return rows

@@ -1,61 +1,68 @@
-"""Where in its input a decision of a network comes from, by captum: Integrated Gradients and others.
+"""Which cells of its input make a network decide for a class? Attributions, by captum.
 
-Question 5 of Palanisamy, Singhania and Yao (2020, section 4.4). `transferlens.saliency` asks it of runs.
+Question 5 of Palanisamy, Singhania and Yao (2020, section 4.4); `transferlens.saliency` asks it of runs.
 
-Integrated Gradients are complete: attributions sum to the change of the output between baseline and input. How nearly
-they do tells how good the numerical integral is, and is known, without the integral, of every part of the path as well.
-So the path is cut where the parts' errors are largest, until the sum is within the tolerance.
+`attribute` explains the logit of one class for each input. An attribution has the shape of the input: positive cells
+speak for the class, negative cells against it. There are four methods: Integrated Gradients [1]_, SmoothGrad [2]_,
+Grad-CAM [3]_ and occlusion [4]_.
+
+Integrated Gradients are complete: they sum to the change of the logit from the baseline to the input. The completeness
+error, how far they are from it, measures how well the integral is computed, and is known for every part of the path.
+So the parts with the largest errors are halved until the sum is within a tolerance.
 
 References
 ----------
-M. Sundararajan, A. Taly, Q. Yan: Axiomatic attribution for deep networks. ICML 2017, equation 1, proposition 1.
-D. Smilkov et al.: SmoothGrad: removing noise by adding noise. 2017, arXiv 1706.03825.
-R. Selvaraju et al.: Grad-CAM: visual explanations from deep networks via gradient-based localization. ICCV 2017.
-M. Zeiler, R. Fergus: Visualizing and understanding convolutional networks. ECCV 2014, section 4.2 (occlusion).
+.. [1] M. Sundararajan, A. Taly, Q. Yan: Axiomatic attribution for deep networks. ICML 2017, equation 1, proposition 1.
+.. [2] D. Smilkov et al.: SmoothGrad: removing noise by adding noise. 2017, arXiv 1706.03825.
+.. [3] R. Selvaraju et al.: Grad-CAM: visual explanations from deep networks via gradient-based localization. ICCV 2017.
+.. [4] M. Zeiler, R. Fergus: Visualizing and understanding convolutional networks. ECCV 2014, section 4.2.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from transferlens.models.forward import forward, hooked, seeded
 from transferlens.util.errors import ParameterError
 from transferlens.util.lazy import captum, psutil, torch, tqdm
 
 __all__ = ["METHODS", "Attribution", "attribute", "check_options"]
 
-# Inputs in one pass: more are no faster on a CPU, and are on a GPU.
+# Inputs per batch, at most: more are not faster.
 MOST_CPU, MOST_GPU = 8, 64
-# Bytes in use at the worst moment, over those of all modules' outputs.
+# Memory needed at the worst moment, relative to the outputs of all modules.
 OVERHEAD = 3
-# The path of Integrated Gradients: parts at the start, and gradients in a part; no path has fewer than both.
+# Integrated Gradients: parts of the path at the start, and gradients per part; no path has fewer.
 PARTS, NODES = 4, 2
 FEWEST = PARTS * NODES
-# SmoothGrad: noisy copies, and their noise's deviation over the input's range.
+# SmoothGrad: number of noisy copies, and standard deviation of the noise relative to the input's range.
 COPIES, NOISE = 25, 0.15
-# Occlusion: height and width of the window, which moves by half of it.
+# Occlusion: height and width of the window, which moves by half of them.
 WINDOW = (16, 16)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """What the input's cells contribute to the target's logit.
+    """What the cells of each input contribute to the logit of its target.
 
     Attributes
     ----------
     values : ndarray [shape=(n, channels, height, width), float32]
     change : ndarray [shape=(n,)]
-        The target's logit for the input less that for the baseline.
+        The target's logit for the input minus that for the baseline.
     error : ndarray [shape=(n,)]
-        Completeness error: how far the values' sum is from `change`, relative to it. NaN for methods that do not
-        promise completeness.
+        Completeness error: distance of the values' sum from `change`, relative to it. NaN for methods that are not
+        complete.
     steps : ndarray of int [shape=(n,)]
-        Gradients taken (outputs for occlusion).
+        Number of gradients computed (of outputs, for occlusion).
     """
 
     values: np.ndarray
@@ -66,7 +73,7 @@ class Attribution:
 
 @contextlib.contextmanager
 def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode; on leaving, modes, gradients and hooks are as they were."""
+    """Set evaluation mode; on leaving, restore modes, gradients and hooks."""
     modules, parameters = list(model.modules()), list(model.parameters())
     modes, gradients = [module.training for module in modules], [parameter.grad for parameter in parameters]
     hooks = [(getattr(module, name), dict(getattr(module, name))) for module in modules for name in HOOKS]
@@ -84,22 +91,15 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
                 del registered[key]
 
 
-def _cuda(x: torch.Tensor) -> list[torch.device]:
-    """Devices besides the CPU whose random state the work touches."""
-    return [x.device] if x.device.type == "cuda" else []
-
-
 def _pass_size(model: torch.nn.Module, x: torch.Tensor) -> int:
-    """How many inputs may go through the model at once: by the memory that is free."""
+    """Return how many inputs may go through the model at once, by the memory that is free."""
     sizes: list[int] = []
 
-    def add(module: torch.nn.Module, args: Any, out: Any) -> None:
-        sizes.append(out.numel() * out.element_size() if torch.is_tensor(out) else 0)
+    def add(name: str, output: Any) -> None:
+        sizes.append(output.numel() * output.element_size() if torch.is_tensor(output) else 0)
 
-    with contextlib.ExitStack() as stack, torch.no_grad():
-        for module in model.modules():
-            stack.callback(module.register_forward_hook(add).remove)
-        model(x[:1])
+    with hooked(dict(model.named_modules()), add):
+        forward(model, x[:1])
     on_gpu = x.device.type == "cuda"
     free = torch.cuda.mem_get_info(x.device)[0] if on_gpu else psutil.virtual_memory().available
     return int(np.clip(free / 2 // (OVERHEAD * max(1, sum(sizes))), 1, MOST_GPU if on_gpu else MOST_CPU))
@@ -118,62 +118,62 @@ class _Task:
     size: int
     block: torch.nn.Module | None
 
-    def logit(self, x: torch.Tensor) -> torch.Tensor:
-        """The target's logit [shape=(n,)]."""
-        with torch.no_grad():
-            return self.model(x)[:, self.target]
-
-    def at(self, places: Sequence[float]) -> torch.Tensor:
-        """Points on the straight path from the baseline (0) to the input (1)."""
-        alpha = torch.tensor(places, dtype=self.x.dtype, device=self.x.device)[:, None, None, None]
+    def at(self, positions: Sequence[float]) -> torch.Tensor:
+        """Return points on the straight path from the baseline (0) to the input (1)."""
+        alpha = torch.tensor(positions, dtype=self.x.dtype, device=self.x.device)[:, None, None, None]
         return self.baseline + alpha * (self.x - self.baseline)
+
+    def logits(self, positions: Sequence[float]) -> dict[float, float]:
+        """Return the target's logit at points of the path."""
+        logits = forward(self.model, self.at(positions), batch_size=self.size)[:, self.target]
+        return dict(zip(positions, logits.tolist(), strict=True))
 
 
 Result = tuple["torch.Tensor", int]
+Part = tuple[float, float]
 
 
 def _integrated_gradients(task: _Task) -> Result:
-    explain = captum.attr.IntegratedGradients(task.model)
     edges = np.linspace(0, 1, PARTS + 1).tolist()
-    outputs = dict(zip(edges, task.logit(task.at(edges)).tolist(), strict=True))
-    change = outputs[1.0] - outputs[0.0]
-    waiting, parts, steps = list(zip(edges, edges[1:], strict=False)), {}, 0
+    logits = task.logits(edges)
+    change = logits[1.0] - logits[0.0]
+    values: dict[Part, torch.Tensor] = {}
+    errors: dict[Part, float] = {}
+    new, steps = list(pairwise(edges)), 0
     while True:
-        for some in _chunks(waiting, max(1, task.size // NODES)):
-            first, last = (task.at([part[end] for part in some]) for end in (0, 1))
-            found = explain.attribute(last, first, target=task.target, n_steps=NODES)
-            for part, values in zip(some, found, strict=True):
-                parts[part] = values, outputs[part[1]] - outputs[part[0]] - values.sum().item()
-            steps += NODES * len(some)
-        errors = {part: error for part, (_, error) in parts.items()}
+        for part, integral in zip(new, _integrals(task, new), strict=True):
+            values[part], errors[part] = integral, logits[part[1]] - logits[part[0]] - integral.sum().item()
+        steps += NODES * len(new)
         if abs(sum(errors.values())) <= task.tolerance * abs(change) or steps + 2 * NODES > task.max_steps:
-            return sum(values for values, _ in parts.values())[None], steps
+            return functools.reduce(torch.add, values.values())[None], steps
         most = (task.max_steps - steps) // (2 * NODES)
         worst = _worst(errors, task.tolerance * abs(change) / 2, at_least=max(1, task.size // NODES // 2))[:most]
-        middles = [(first + last) / 2 for first, last in worst]
-        for some in _chunks(middles, task.size):
-            outputs |= zip(some, task.logit(task.at(some)).tolist(), strict=True)
-        waiting = []
+        middles = [(start + end) / 2 for start, end in worst]
+        logits |= task.logits(middles)
+        new = []
         for (start, end), middle in zip(worst, middles, strict=True):
-            del parts[start, end]
-            waiting += [(start, middle), (middle, end)]
+            del values[start, end], errors[start, end]
+            new += [(start, middle), (middle, end)]
 
 
-def _worst(errors: dict[tuple[float, float], float], rest: float, *, at_least: int) -> list[tuple[float, float]]:
-    """The parts of largest error, as many as it takes to leave no more than `rest` in the others."""
+def _integrals(task: _Task, parts: Sequence[Part]) -> Iterator[torch.Tensor]:
+    """Yield the integral of the gradients over each part of the path, times the way from its start to its end."""
+    gradients = captum.attr.IntegratedGradients(task.model)
+    size = max(1, task.size // NODES)
+    for i in range(0, len(parts), size):
+        starts, ends = (task.at(edges) for edges in zip(*parts[i : i + size], strict=True))
+        yield from gradients.attribute(ends, starts, target=task.target, n_steps=NODES)
+
+
+def _worst(errors: dict[Part, float], rest: float, *, at_least: int) -> list[Part]:
+    """Return the parts with the largest errors, as many as needed to leave at most `rest` in the others."""
     order = sorted(errors, key=lambda part: -abs(errors[part]))
     left = np.cumsum([abs(errors[part]) for part in order][::-1])[::-1]
     return order[: max(at_least, int((left > rest).sum()))]
 
 
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
 def _smoothgrad(task: _Task) -> Result:
-    explain = captum.attr.NoiseTunnel(captum.attr.Saliency(task.model))
-    values = explain.attribute(
+    values = captum.attr.NoiseTunnel(captum.attr.Saliency(task.model)).attribute(
         task.x,
         nt_type="smoothgrad",
         nt_samples=COPIES,
@@ -186,7 +186,7 @@ def _smoothgrad(task: _Task) -> Result:
 
 
 def _gradcam(task: _Task) -> Result:
-    """Without the last ReLU, so that what speaks against the target is seen too; shared out over the channels."""
+    """Omit the last ReLU, to keep what speaks against the target; share values equally among the channels."""
     values = captum.attr.LayerGradCam(task.model, task.block).attribute(task.x, target=task.target)
     values = torch.nn.functional.interpolate(values, task.x.shape[2:], mode="bilinear")
     return values.expand_as(task.x) / task.x.shape[1], 1
@@ -195,7 +195,7 @@ def _gradcam(task: _Task) -> Result:
 def _occlusion(task: _Task) -> Result:
     channels, *size = task.x.shape[1:]
     window = [min(pair) for pair in zip(WINDOW, size, strict=True)]
-    strides = [max(1, each // 2) for each in window]
+    strides = [max(1, length // 2) for length in window]
     values = captum.attr.Occlusion(task.model).attribute(
         task.x,
         sliding_window_shapes=(channels, *window),
@@ -204,8 +204,8 @@ def _occlusion(task: _Task) -> Result:
         target=task.target,
         perturbations_per_eval=task.size,
     )
-    places = [1 + -(-(n - w) // s) for n, w, s in zip(size, window, strides, strict=True)]
-    return values / channels, int(np.prod(places))
+    positions = [1 + -(-(n - w) // s) for n, w, s in zip(size, window, strides, strict=True)]
+    return values / channels, int(np.prod(positions))
 
 
 _METHODS: dict[str, Callable[[_Task], Result]] = {
@@ -235,24 +235,25 @@ def attribute(
     Parameters
     ----------
     model : torch.nn.Module
-        Gives logits [shape=(n, n_classes)]. It is left as it was found, after errors too.
+        Returns logits [shape=(n, n_classes)]. Modes, gradients and hooks are the same afterwards, also after an error.
     inputs : torch.Tensor [shape=(n, channels, height, width), float]
     targets : sequence of int [shape=(n,)]
         The class of each input whose logit is explained.
     baseline : torch.Tensor
-        What "nothing" is: of the shape of the inputs, or one for all of them. For spectrograms that of silence.
+        The input that stands for "nothing", for spectrograms that of silence: one for each input, or one for all.
     method : "ig", "smoothgrad", "gradcam" or "occlusion"
     tolerance : float in (0, 1)
-        For "ig": completeness error up to which steps are added.
+        For "ig": steps are added until the completeness error is at most this.
     max_steps : int >= 8
-        For "ig": gradients of one input after which no more are taken. Networks trained from scratch are so rough
-        along the path that some inputs need thousands; `Attribution.error` tells what was reached.
+        For "ig": largest number of gradients of one input. Networks trained from scratch are so rough along the path
+        that some inputs need thousands; `Attribution.error` tells what was reached.
     block : int, optional
-        For "gradcam": the block of a `transferlens.network.Network` whose output is looked at; the last by default.
+        For "gradcam": the block of a `transferlens.models.network.Network` whose output is explained. Default: the
+        last.
     seed : int >= 0
-        For "smoothgrad": of its noise.
+        For "smoothgrad": seed of the noise.
     progress : bool
-        Whether to show a bar.
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -261,59 +262,55 @@ def attribute(
     Raises
     ------
     ParameterError
-        Where an argument is outside its rule.
+        If an argument is outside its range.
 
     Examples
     --------
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
     >>> x = torch.ones(1, 1, 2, 2)
-    >>> found = attribute(model, x, targets=[1], baseline=torch.zeros(1, 2, 2))
-    >>> bool(abs(found.values.flatten() - model[1].weight[1].detach().numpy()).max() < 1e-6)
+    >>> attribution = attribute(model, x, targets=[1], baseline=torch.zeros(1, 2, 2))
+    >>> bool(abs(attribution.values.flatten() - model[1].weight[1].detach().numpy()).max() < 1e-6)
     True
     """
     inputs, targets, baseline = _checked(inputs, targets, baseline)
     check_options(tolerance=tolerance, max_steps=max_steps)
     module = _checked_block(model, method, block)
     values, steps = [], []
-    with _evaluating(model), torch.enable_grad(), torch.random.fork_rng(_cuda(inputs)):
+    bar = tqdm.tqdm(targets, unit="clip", disable=None if progress else True, delay=2, leave=False)
+    with _evaluating(model), torch.enable_grad(), seeded(seed, inputs.device):
         size = _pass_size(model, inputs)
-        with torch.no_grad():
-            logits = [torch.cat([model(part) for part in each.split(size)]) for each in (inputs, baseline)]
-        _check_targets(targets, logits[0].shape[1])
-        for i, target in enumerate(
-            tqdm.tqdm(targets, unit="clip", disable=None if progress else True, delay=2, leave=False)
-        ):
-            torch.manual_seed(seed)
-            each = baseline[i : i + 1] if len(baseline) > 1 else baseline
-            task = _Task(
-                model=model,
-                x=inputs[i : i + 1],
-                baseline=each,
-                target=target,
-                tolerance=tolerance,
-                max_steps=max_steps,
-                size=size,
-                block=module,
-            )
-            found, taken = _METHODS[method](task)
-            values.append(found[0].detach().float().cpu().numpy())
+        change = _change(model, inputs, baseline, targets, size)
+        for x, start, target in zip(inputs, baseline.expand_as(inputs), bar, strict=True):
+            task = _Task(model, x[None], start[None], target, tolerance, max_steps, size, module)
+            with seeded(seed, inputs.device):
+                attributed, taken = _METHODS[method](task)
+            values.append(attributed[0].detach().float().cpu().numpy())
             steps.append(taken)
-    rows = np.arange(len(targets))
-    after, before = (each.double().cpu().numpy() for each in logits)
-    change = after[rows, targets] - np.broadcast_to(before, after.shape)[rows, targets]
-    sums = np.array([each.sum(dtype=np.float64) for each in values])
+    sums = np.array([value.sum(dtype=np.float64) for value in values])
     error = _relative(sums - change, change) if method == "ig" else np.full(len(values), np.nan)
     return Attribution(np.stack(values), change, error, np.array(steps))
 
 
+def _change(
+    model: torch.nn.Module, inputs: torch.Tensor, baseline: torch.Tensor, targets: Sequence[int], size: int
+) -> np.ndarray:
+    """Return the logits of the targets for the inputs minus those for the baseline [shape=(n,)]."""
+    after, before = (forward(model, x, batch_size=size).double().numpy() for x in (inputs, baseline))
+    n_classes = after.shape[1]
+    if wrong := sorted({target for target in targets if not 0 <= target < n_classes}):
+        raise ParameterError(f"targets={wrong} must be from 0 to {n_classes - 1}: the network has {n_classes} classes")
+    return (after - before)[range(len(targets)), targets]
+
+
 def _relative(difference: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """Relative to the change; 0 where both are 0."""
+    """Return the difference relative to the change; 0 where both are 0."""
     with np.errstate(divide="ignore"):
         return np.divide(np.abs(difference), np.abs(change), out=np.zeros(len(change)), where=difference != 0)
 
 
 def _checked(inputs: Any, targets: Any, baseline: Any) -> tuple[torch.Tensor, list[int], torch.Tensor]:
+    """Return the arguments, the baseline with as many axes as the inputs; raise if one does not fit."""
     for name, value in (("inputs", inputs), ("baseline", baseline)):
         if not torch.is_tensor(value) or not value.is_floating_point() or not value.isfinite().all():
             raise ParameterError(f"{name} must be a tensor of finite floats")
@@ -330,13 +327,8 @@ def _checked(inputs: Any, targets: Any, baseline: Any) -> tuple[torch.Tensor, li
     return inputs.detach(), targets, baseline.reshape(-1, *inputs.shape[1:])
 
 
-def _check_targets(targets: Sequence[int], n_classes: int) -> None:
-    if wrong := sorted({target for target in targets if not 0 <= target < n_classes}):
-        raise ParameterError(f"targets={wrong} must be from 0 to {n_classes - 1}: the network has {n_classes} classes")
-
-
 def check_options(*, tolerance: float, max_steps: int) -> None:
-    """Refuse what Integrated Gradients cannot keep to."""
+    """Raise if an option of Integrated Gradients is outside its range."""
     if not 0 < tolerance < 1:
         raise ParameterError(f"tolerance={tolerance!r} must lie between 0 and 1: the completeness error allowed")
     if max_steps < FEWEST:
@@ -344,16 +336,16 @@ def check_options(*, tolerance: float, max_steps: int) -> None:
 
 
 def _checked_block(model: Any, method: str, block: int | None) -> torch.nn.Module | None:
-    """What Grad-CAM looks at: by default the last block."""
+    """Return the block that Grad-CAM explains, by default the last; raise if the method or block does not fit."""
     if method not in METHODS:
         raise ParameterError(f"method={method!r} must be one of {', '.join(METHODS)}")
     if method != "gradcam":
         if block is not None:
-            raise ParameterError(f"block={block!r} goes with method='gradcam' alone, not with {method!r}")
+            raise ParameterError(f"block={block!r} applies to method='gradcam' only, not to {method!r}")
         return None
     blocks = getattr(model, "blocks", ())
     if not len(blocks):
-        raise ParameterError("method='gradcam' needs a model with blocks, as backbones.build and Run.model give")
+        raise ParameterError("method='gradcam' needs a model with blocks, as build.build and Run.model return")
     if block is not None and block not in range(len(blocks)):
         raise ParameterError(f"block={block!r} must be from 0 to {len(blocks) - 1} for gradcam")
     return blocks[-1 if block is None else block]

@@ -1,15 +1,22 @@
-"""Two networks of one architecture against each other, layer by layer: representations and weights.
+"""How similar are two networks of one architecture, layer by layer? By their activations and by their weights.
 
-Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2), by representation: at every convolution and at the end
-of every block, in one pass over the clips through both networks. `transferlens.svcca` asks it of runs.
+Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2); `transferlens.svcca` asks it of runs.
+
+The layers are every convolution and the end of every block. Activations are (n_samples, n_neurons): a sample is a
+position of a clip's map, or a clip; a neuron is a channel.
+
+- `compare` computes SVCCA, PWCCA and CKA of every layer, in one pass of the clips through both networks.
+- `block_matrix` computes CKA of every block of one network with every block of the other.
+- `weight_change` computes how far a tensor has moved.
+- `layers` lists the layers; `samples` takes activations from a layer's output.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +25,7 @@ import numpy as np
 from transferlens.measures.cca import Similarity
 from transferlens.measures.similarity import cka
 from transferlens.measures.streaming import Moments
+from transferlens.models.forward import forward, hooked
 from transferlens.util.errors import ParameterError
 from transferlens.util.lazy import torch, tqdm
 
@@ -26,13 +34,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Layer", "LayerSimilarity", "block_matrix", "compare", "layers", "samples", "weight_change"]
 
-# Clips that go through a network at once.
+# Clips per batch: the samples of all layers of one network are held at once.
 BATCH = 4
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A place in a network whose output is looked at.
+    """A layer of a network.
 
     Attributes
     ----------
@@ -42,7 +50,7 @@ class Layer:
     depth : int
         Its place in the order of computation, among all layers.
     module : str
-        Name of the module whose output it is, in the whole network.
+        Name of the module in the whole network.
     """
 
     name: str
@@ -52,25 +60,25 @@ class Layer:
 
     @property
     def is_block(self) -> bool:
-        """Whether it is the end of a block, and no convolution."""
+        """Whether it is the end of a block, not a convolution."""
         return self.name == f"block {self.block}"
 
 
-@contextlib.contextmanager
-def _hooked(network: Network, names: Iterable[str], hook: Callable[[str, Any], None]) -> Iterator[None]:
-    """Call ``hook(name, output)`` whenever one of these modules has run; all hooks are removed at the end."""
+def _observed(
+    network: Network, names: Iterable[str], hook: Callable[[str, Any], object]
+) -> AbstractContextManager[None]:
+    """Call ``hook(name, output)`` whenever one of the modules of these names has run."""
+    return hooked({name: network.get_submodule(name) for name in names}, hook)
 
-    def make(name: str) -> Callable:
-        return lambda module, args, out: hook(name, out)
 
-    with contextlib.ExitStack() as stack:
-        for name in names:
-            stack.callback(network.get_submodule(name).register_forward_hook(make(name)).remove)
-        yield
+def _block_ends(network: Network) -> dict[str, int]:
+    """Return the last module of every block, by name, with the block's number."""
+    names = {module: name for name, module in network.named_modules()}
+    return {names[block[-1]]: number for number, block in enumerate(network.blocks)}
 
 
 def layers(network: Network, x: torch.Tensor) -> list[Layer]:
-    """Every convolution and the end of every block, in the order in which they run.
+    """Return every convolution and the end of every block, in the order of computation.
 
     Parameters
     ----------
@@ -78,48 +86,43 @@ def layers(network: Network, x: torch.Tensor) -> list[Layer]:
     x : torch.Tensor [shape=(n, channels, height, width)]
         Any input.
     """
-    names = {module: name for name, module in network.named_modules()}
-    ends = {names[block[-1]]: number for number, block in enumerate(network.blocks)}
-    convolutions = {
-        names[module]: number
-        for number, block in enumerate(network.blocks)
-        for module in block.modules()
-        if isinstance(module, torch.nn.Conv2d)
-    }
+    names = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Conv2d)]
+    convolutions = {name: int(network.block_of(name)) for name in names}
+    ends = _block_ends(network)
     order: list[str] = []
-    with _hooked(network, convolutions.keys() | ends.keys(), lambda name, out: order.append(name)), torch.no_grad():
+    with _observed(network, convolutions | ends, lambda name, output: order.append(name)), torch.no_grad():
         network.features(x)
-    found = []
+    places = []
     for name in dict.fromkeys(order):
         if name in convolutions:
-            found.append((name.removeprefix("backbone."), convolutions[name], name))
+            places.append((name.removeprefix("backbone."), convolutions[name], name))
         if name in ends:
-            found.append((f"block {ends[name]}", ends[name], name))
-    return [Layer(name, block, depth, module) for depth, (name, block, module) in enumerate(found)]
+            places.append((f"block {ends[name]}", ends[name], name))
+    return [Layer(name, block, depth, module) for depth, (name, block, module) in enumerate(places)]
 
 
 def check_positions(positions: str) -> None:
-    """Refuse what `samples` does not know."""
+    """Raise if `positions` is not what `samples` takes."""
     if positions not in ("all", "mean") and not re.fullmatch(r"0*[1-9][0-9]{0,8}", str(positions)):
         raise ParameterError(f"positions={positions!r} must be all, mean, or a number of at least 1")
 
 
 @functools.lru_cache(maxsize=4096)
 def _drawn(clip: int, n: int, size: int) -> np.ndarray:
-    """`n` of a map's positions: of one clip the same ones in every map of this size."""
+    """Draw `n` of the `size` positions of a map: the same ones for one clip in every map of this size."""
     return np.random.default_rng([clip, size]).choice(size, n, replace=False)
 
 
 def samples(out: torch.Tensor, positions: str, clips: Iterable[int]) -> np.ndarray:
-    """Activations of a layer's output, every position a sample and every channel a neuron.
+    """Return activations of a layer's output: every position is a sample and every channel a neuron.
 
     Parameters
     ----------
     out : torch.Tensor [shape=(n, channels, height, width)]
     positions : str
-        "all", "mean" over positions, or how many of each clip.
+        "all", "mean" over positions, or how many positions of each clip to draw.
     clips : iterable of int [shape=(n,)]
-        Their numbers, which decide the positions that are drawn.
+        Numbers of the clips, which decide the positions that are drawn.
 
     Returns
     -------
@@ -131,13 +134,23 @@ def samples(out: torch.Tensor, positions: str, clips: Iterable[int]) -> np.ndarr
     if positions != "all" and flat.shape[2] > int(positions):
         chosen = torch.from_numpy(np.stack([_drawn(clip, int(positions), flat.shape[2]) for clip in clips]))
         flat = flat.gather(2, chosen.to(flat.device)[:, None].expand(-1, flat.shape[1], -1))
-    # A copy: the network may go on in place.
+    # A copy: the network may change its maps in place.
     return flat.transpose(1, 2).reshape(-1, flat.shape[1]).numpy(force=True).copy()
 
 
 @dataclass(frozen=True)
 class LayerSimilarity:
-    """One layer of two networks."""
+    """How similar one layer of two networks is.
+
+    Attributes
+    ----------
+    layer : Layer
+    n_neurons : int
+    measures : mapping of str to Similarity
+        SVCCA, PWCCA and CKA by name.
+    intervals : mapping of str to (low, high)
+        95 % intervals by bootstrap over groups of clips; empty without resamples.
+    """
 
     layer: Layer
     n_neurons: int
@@ -156,22 +169,24 @@ def compare(
     resamples: int = 1000,
     progress: bool = False,
 ) -> list[LayerSimilarity]:
-    """Compare two networks of one architecture at every layer, in one pass over the clips.
+    """Compare two networks of one architecture at every layer, in one pass of the clips through both.
 
     Parameters
     ----------
     before, after : Network
         In evaluation mode.
     x : torch.Tensor [shape=(n_clips, channels, height, width)]
-        Their input.
+        The inputs of both.
     positions : str
         As for `samples`.
     variance : float in (0, 1]
+        Share of the variance of each side that SVCCA and PWCCA keep.
     groups : int > 0
         Groups of clips that the bootstrap draws from.
     resamples : int >= 0
+        Resamples of the bootstrap; 0 for no intervals.
     progress : bool
-        Whether to show a bar.
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -181,40 +196,56 @@ def compare(
     Raises
     ------
     ParameterError
-        Where the networks have other layers, an option is outside its rule, or the samples are fewer than 2.
+        If the networks differ in their layers, an option is outside its range, or there are fewer than 2 samples.
     """
     check_positions(positions)
-    found = layers(before, x[:1])
-    if found != layers(after, x[:1]):
+    common = layers(before, x[:1])
+    if common != layers(after, x[:1]):
         raise ParameterError("before and after must be networks of one backbone, cut after the same block")
-    moments = {layer.module: Moments(variance=variance, groups=max(1, min(groups, len(x)))) for layer in found}
-    # Neighbours, which are often cut from one recording, in one group.
+    moments = {layer.module: Moments(variance=variance, groups=max(1, min(groups, len(x)))) for layer in common}
+    # Neighbours, which are often cut from one recording, are in one group.
     groups_of_clips = np.array_split(np.arange(len(x)), min(groups, len(x)))
-    batches = [(rows[i : i + BATCH], g) for g, rows in enumerate(groups_of_clips) for i in range(0, len(rows), BATCH)]
+    batches = [
+        (clips[i : i + BATCH], g) for g, clips in enumerate(groups_of_clips) for i in range(0, len(clips), BATCH)
+    ]
     bar = functools.partial(tqdm.tqdm, disable=None if progress else True, delay=2, leave=False)
-    for rows, group in bar(batches, unit="batch"):
-        first: dict[str, np.ndarray] = {}
-
-        def keep(name: str, out: torch.Tensor, first: dict = first, rows: np.ndarray = rows) -> None:
-            first[name] = samples(out, positions, rows)
-
-        def add(name: str, out: torch.Tensor, first: dict = first, rows: np.ndarray = rows, group: int = group) -> None:
-            moments[name].update(first.pop(name), samples(out, positions, rows), group=group)
-
-        for network, hook in ((before, keep), (after, add)):
-            with _hooked(network, moments, hook), torch.inference_mode():
-                network.features(x[rows])
-    # One module can be a convolution and the end of a block.
-    solved = {}
+    for clips, group in bar(batches, unit="batch"):
+        sample = functools.partial(samples, positions=positions, clips=clips)
+        _add_activations(moments, before, after, x[clips], sample, group)
+    # By module: one can be both a convolution and the end of a block.
+    results = {}
     for name in bar(list(moments), unit="layer"):
-        each = moments.pop(name)
-        assert each.n_neurons is not None  # every layer has run
-        solved[name] = each.n_neurons[0], each.measure(), each.bootstrap(resamples=resamples) if resamples else {}
-    return [LayerSimilarity(layer, *solved[layer.module]) for layer in found]
+        module = moments.pop(name)  # frees its memory
+        assert module.n_neurons is not None  # every layer has run
+        intervals = module.bootstrap(resamples=resamples) if resamples else {}
+        results[name] = module.n_neurons[0], module.measure(), intervals
+    return [LayerSimilarity(layer, *results[layer.module]) for layer in common]
+
+
+def _add_activations(
+    moments: Mapping[str, Moments],
+    before: Network,
+    after: Network,
+    x: torch.Tensor,
+    sample: Callable[[torch.Tensor], np.ndarray],
+    group: int,
+) -> None:
+    """Add the activations of both networks for a batch of clips to the moments of every module."""
+    activations: dict[str, np.ndarray] = {}
+
+    def keep(name: str, output: torch.Tensor) -> None:
+        activations[name] = sample(output)
+
+    def add(name: str, output: torch.Tensor) -> None:
+        moments[name].update(activations.pop(name), sample(output), group=group)
+
+    for network, hook in ((before, keep), (after, add)):
+        with _observed(network, moments, hook), torch.no_grad():
+            network.features(x)
 
 
 def block_matrix(before: Network, after: Network, x: torch.Tensor) -> np.ndarray:
-    """Linear CKA of every block's pooled output in one network with every block's in the other.
+    """Compute linear CKA of every block's pooled output in one network with every block's in the other.
 
     Parameters
     ----------
@@ -229,29 +260,30 @@ def block_matrix(before: Network, after: Network, x: torch.Tensor) -> np.ndarray
     Raises
     ------
     ParameterError
-        Where there are fewer than 2 clips.
+        If there are fewer than 2 clips.
     """
-    sides = []
-    for network in (before, after):
-        pooled: list[list[np.ndarray]] = [[] for _ in network.blocks]
-        with torch.inference_mode():
-            for part in x.split(32):
-                for number in range(len(network.blocks)):
-                    part = network.features(part, start=number, through=number)
-                    pooled[number].append(samples(part, "mean", ()))
-        sides.append([np.concatenate(each) for each in pooled])
-    return np.array([[cka(a, b).similarity for b in sides[1]] for a in sides[0]])
+    rows, columns = (_pooled(network, x) for network in (before, after))
+    return np.array([[cka(a, b).similarity for b in columns] for a in rows])
+
+
+def _pooled(network: Network, x: torch.Tensor) -> list[np.ndarray]:
+    """Return every block's output averaged over positions [shape=(n_clips, channels)]."""
+    ends = _block_ends(network)
+    pooled: dict[str, list[np.ndarray]] = {name: [] for name in ends}
+    with _observed(network, ends, lambda name, output: pooled[name].append(samples(output, "mean", ()))):
+        forward(network, x)
+    return [np.concatenate(batches) for batches in pooled.values()]
 
 
 def weight_change(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
-    """Relative L2 distance of `b` from `a`, and the cosine between them.
+    """Compute the relative L2 distance of `b` from `a`, and the cosine between them.
 
-    0 and 1 where both are zero; infinite and 0 where only `a` is, 1 and 0 where only `b` is.
+    They are 0 and 1 if both tensors are zero, infinite and 0 if only `a` is, and 1 and 0 if only `b` is.
 
     Raises
     ------
     ParameterError
-        Where the shapes differ.
+        If the shapes differ.
     """
     if a.shape != b.shape:
         raise ParameterError(f"a of shape {tuple(a.shape)} and b of shape {tuple(b.shape)} must be of one shape")

@@ -1,12 +1,17 @@
-"""Scores of predicted probabilities: accuracy, likelihood, squared error, calibration, and what ensembles add to them.
+"""Scores of predicted probabilities: accuracy, likelihood, squared error, calibration, and the gain of ensembles.
 
-No networks and no runs in here: probabilities and labels in, numbers out.
+Probabilities are (..., n_clips, n_classes), labels are (n_clips,); the first axis, if there is one more, is that of an
+ensemble's members.
+
+- `accuracy`, `nll` and `brier` [1]_ score each clip; `reliability` and `calibration_error` [3]_ score confidences.
+- `ambiguity` [2]_ and `disagreement` tell how much the members of an ensemble differ.
+- `softmax` makes probabilities of logits; `subsets` yields ensembles of some members.
 
 References
 ----------
-G. W. Brier: Verification of forecasts expressed in terms of probability. Monthly Weather Review 78 (1950).
-A. Krogh, J. Vedelsby: Neural network ensembles, cross validation, and active learning. NeurIPS 1994, equation 6.
-C. Guo, G. Pleiss, Y. Sun, K. Weinberger: On calibration of modern neural networks. ICML 2017, section 2.
+.. [1] G. W. Brier: Verification of forecasts expressed in terms of probability. Monthly Weather Review 78 (1950).
+.. [2] A. Krogh, J. Vedelsby: Neural network ensembles, cross validation, and active learning. NeurIPS 1994, equation 6.
+.. [3] C. Guo, G. Pleiss, Y. Sun, K. Weinberger: On calibration of modern neural networks. ICML 2017, section 2.
 """
 
 from __future__ import annotations
@@ -39,7 +44,7 @@ BINS = 15
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits [shape=(..., n_classes)], in double precision.
+    """Return the probabilities of logits [shape=(..., n_classes)], in double precision.
 
     Examples
     --------
@@ -53,25 +58,25 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Whether the likeliest class is the label [shape=(..., n_clips), float]: its mean is the accuracy."""
+    """Return 1 for clips whose most probable class is the label, else 0 [shape=(..., n_clips), float]."""
     return (probabilities.argmax(-1) == labels).astype(float)
 
 
 def nll(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Negative log-likelihood of each clip's label [nat, shape=(..., n_clips)]."""
-    found = np.take_along_axis(probabilities, np.broadcast_to(labels, probabilities.shape[:-1])[..., None], -1)
-    return -np.log(np.maximum(found[..., 0], np.finfo(float).tiny))
+    """Compute the negative log-likelihood of each clip's label [nat, shape=(..., n_clips)]."""
+    of_label = np.take_along_axis(probabilities, np.broadcast_to(labels, probabilities.shape[:-1])[..., None], -1)
+    return -np.log(np.maximum(of_label[..., 0], np.finfo(float).tiny))
 
 
 def brier(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Squared distance from certainty of the label, over classes, 0 to 2 [shape=(..., n_clips)] (Brier 1950)."""
+    """Compute the squared distance of the probabilities from those of a sure label, 0 to 2 [shape=(..., n_clips)]."""
     return ((probabilities - np.eye(probabilities.shape[-1])[labels]) ** 2).sum(-1)
 
 
 def ambiguity(probabilities: np.ndarray) -> np.ndarray:
-    """Mean squared distance of the members from their mean [shape=(n_clips,)].
+    """Compute the mean squared distance of the members from their mean [shape=(n_clips,)].
 
-    The members' mean squared error is the ensemble's plus this (Krogh and Vedelsby 1994): what the ensemble gains.
+    The members' mean squared error is the ensemble's plus this (Krogh and Vedelsby 1994): it is the ensemble's gain.
 
     Parameters
     ----------
@@ -81,7 +86,7 @@ def ambiguity(probabilities: np.ndarray) -> np.ndarray:
 
 
 def disagreement(probabilities: np.ndarray) -> float:
-    """Share of clips whose likeliest class differs, mean over pairs of members; 0 for one member.
+    """Compute the share of clips whose most probable class differs, mean over pairs of members; 0 for one member.
 
     Parameters
     ----------
@@ -94,12 +99,12 @@ def disagreement(probabilities: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Clips by the confidence (largest probability) of their prediction; bins without clips are left out.
+    """Clips in bins of confidence (the largest probability); bins without clips are left out.
 
     Attributes
     ----------
     confidence, accuracy : ndarray [shape=(n_bins,)]
-        Mean of each bin.
+        Means of each bin.
     counts : ndarray of int [shape=(n_bins,)]
     """
 
@@ -109,35 +114,38 @@ class Reliability:
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BINS) -> Reliability:
-    """How often predictions of each confidence are right.
+    """Compute how often predictions of each confidence are correct.
 
     Parameters
     ----------
     probabilities : ndarray [shape=(n_clips, n_classes)]
     labels : ndarray of int [shape=(n_clips,)]
     bins : int > 0
-        Of equal width, each with its upper end.
+        Bins of equal width, each with its upper end.
     """
     confidence, right = probabilities.max(-1), accuracy(probabilities, labels)
     bin_of = np.digitize(confidence, np.arange(1, bins) / bins, right=True)
     counts = np.bincount(bin_of, minlength=bins)
-    there = counts > 0
-    sums = (np.bincount(bin_of, weights=each, minlength=bins)[there] for each in (confidence, right))
-    mean_confidence, share_right = (each / counts[there] for each in sums)
-    return Reliability(mean_confidence, share_right, counts[there])
+    used = counts > 0
+    means = [np.bincount(bin_of, values, bins)[used] / counts[used] for values in (confidence, right)]
+    return Reliability(confidence=means[0], accuracy=means[1], counts=counts[used])
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BINS) -> float:
-    """Expected calibration error: distance of confidence and accuracy, mean over clips (Guo et al. 2017, equation 3).
+    """Compute the expected calibration error: the mean distance of confidence and accuracy over clips.
 
-    It is biased upward where clips are few: a perfectly calibrated network does not reach 0.
+    It is biased upwards if clips are few: a perfectly calibrated network does not reach 0.
+
+    References
+    ----------
+    Guo et al. 2017, equation 3.
     """
-    found = reliability(probabilities, labels, bins=bins)
-    return float(np.average(np.abs(found.confidence - found.accuracy), weights=found.counts))
+    binned = reliability(probabilities, labels, bins=bins)
+    return float(np.average(np.abs(binned.confidence - binned.accuracy), weights=binned.counts))
 
 
 def subsets(n_members: int, size: int, *, most: int = 1000, seed: int = 0) -> Iterator[tuple[int, ...]]:
-    """All subsets of this size, or so many drawn at random where there are more than `most`."""
+    """Yield all subsets of members of a size, or `most` random ones if there are more."""
     if math.comb(n_members, size) <= most:
         yield from itertools.combinations(range(n_members), size)
     else:

@@ -1,16 +1,23 @@
-"""How alike two representations are: SVCCA, PWCCA and linear CKA, exact, from covariances that are streamed.
+"""How similar are two representations? SVCCA, PWCCA and linear CKA.
 
-A representation is a matrix of activations (n_samples, n_neurons); for a convolution every position is a sample and
-every channel a neuron. Batches of two representations of the same samples go into `Moments`, whose memory does not
-depend on their number, and all three measures and their bootstrap come out of it.
+A representation is a matrix of activations (n_samples, n_neurons). In a convolution every position is a sample, and
+every channel a neuron.
+
+- `svcca` [1]_ and `pwcca` [2]_ are means of canonical correlations: invertible linear maps hardly change them.
+- `cka` [3]_ compares covariances: only rotations and scale leave it unchanged.
+- `chance` is the similarity that independent noise has.
+- `Moments` computes all three for activations that come batch by batch, with bootstrap intervals.
+
+All lie between 0 and 1, which equal representations have; a constant representation has 0.
 
 References
 ----------
-M. Raghu, J. Gilmer, J. Yosinski, J. Sohl-Dickstein: SVCCA. NeurIPS 2017, section 2.
-A. Morcos, M. Raghu, S. Bengio: Insights on representational similarity in neural networks with canonical correlation.
-NeurIPS 2018, section 2 (PWCCA).
-S. Kornblith, M. Norouzi, H. Lee, G. Hinton: Similarity of neural network representations revisited. ICML 2019,
-section 3 (linear CKA).
+.. [1] M. Raghu, J. Gilmer, J. Yosinski, J. Sohl-Dickstein: SVCCA: singular vector canonical correlation analysis for
+   deep learning dynamics and interpretability. NeurIPS 2017, section 2.
+.. [2] A. Morcos, M. Raghu, S. Bengio: Insights on representational similarity in neural networks with canonical
+   correlation. NeurIPS 2018, section 2.
+.. [3] S. Kornblith, M. Norouzi, H. Lee, G. Hinton: Similarity of neural network representations revisited. ICML 2019,
+   section 3.
 """
 
 from __future__ import annotations
@@ -33,16 +40,18 @@ def _moments(X: np.ndarray, Y: np.ndarray, variance: float = 0.99) -> Moments:
 
 
 def svcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 0.99) -> Similarity:
-    """Singular vector canonical correlation analysis.
+    """Compute singular vector canonical correlation analysis.
 
-    Of each side the leading singular directions that explain the share `variance` are kept; the similarity is the mean
-    canonical correlation between them, over the smaller number of directions.
+    The leading singular directions of each side that hold the share `variance` of its variance are kept. The similarity
+    is the mean canonical correlation between them, over the smaller number of directions.
 
     Parameters
     ----------
     X, Y : ndarray [shape=(n_samples, n_neurons)]
-        Of the same samples; the numbers of neurons may differ.
+        Activations for the same samples; the numbers of neurons may differ.
     variance : float in (0, 1]
+        With 1 all directions count alike, except those whose deviation is below 1e-7 of the largest: neither products
+        in double precision nor activations in single precision have digits left there.
 
     Returns
     -------
@@ -51,7 +60,7 @@ def svcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 0.99) -> Similarity
     Raises
     ------
     ParameterError
-        Where shapes do not fit, a value is not finite, or `variance` is outside its rule.
+        If the shapes do not fit, a value is not finite, or `variance` is outside its range.
 
     References
     ----------
@@ -67,12 +76,12 @@ def svcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 0.99) -> Similarity
 
 
 def pwcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 0.99) -> Similarity:
-    """Projection weighted canonical correlation analysis.
+    """Compute projection weighted canonical correlation analysis.
 
-    As `svcca`, with each correlation weighted by how much of the neurons its canonical variate accounts for, on the
-    side that keeps fewer directions (as released by the authors); the mean of both sides' where they keep as many.
-    Variates whose correlations are equal can be turned into each other, and the weights are not unique then: where
-    several are 1, as with fewer samples than neurons, or two linear maps of one input.
+    As `svcca`, but each correlation is weighted by how much of the activations its canonical variate accounts for, on
+    the side that keeps fewer directions (as in the authors' code), or the mean over both sides if they keep as many.
+    The weights are not unique where several correlations are equal, because their variates can be rotated into each
+    other. Several are 1, for example, if samples are fewer than neurons, or if both sides are linear maps of one input.
 
     Parameters, errors and result are those of `svcca`.
 
@@ -84,7 +93,7 @@ def pwcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 0.99) -> Similarity
 
 
 def cka(X: np.ndarray, Y: np.ndarray) -> Similarity:
-    """Linear centred kernel alignment: invariant to rotation and scale, not to every linear map.
+    """Compute linear centred kernel alignment: invariant to rotation and scale, but not to every linear map.
 
     Parameters, errors and result are those of `svcca`.
 
@@ -96,10 +105,11 @@ def cka(X: np.ndarray, Y: np.ndarray) -> Similarity:
 
 
 def chance(dims: Sequence[int], n_samples: int) -> float:
-    """Mean canonical correlation of independent Gaussian noise, for many samples and dimensions.
+    """Compute the mean canonical correlation of independent Gaussian noise.
 
-    The level that SVCCA has at least by chance: it is far from 0 unless samples are many times the dimensions. Samples
-    that depend on each other, as positions of one clip do, count for fewer, and chance is higher.
+    This is the least that SVCCA is by chance; it is far from 0 unless samples are many times the directions. It is a
+    limit for many samples and directions. Samples that depend on each other, as positions of one clip do, count for
+    fewer, and chance is higher.
 
     Parameters
     ----------
@@ -109,7 +119,12 @@ def chance(dims: Sequence[int], n_samples: int) -> float:
 
     Returns
     -------
-    level : float in [0, 1]
+    similarity : float in [0, 1]
+
+    Raises
+    ------
+    ParameterError
+        If an argument is outside its range.
 
     References
     ----------
@@ -120,7 +135,7 @@ def chance(dims: Sequence[int], n_samples: int) -> float:
     >>> round(chance((10, 10), 10**6), 3)
     0.003
     """
-    small, large = sorted(int(each) for each in dims)
+    small, large = sorted(int(n_directions) for n_directions in dims)
     n = n_samples - 1
     if small < 1 or n < 1:
         raise ParameterError(f"dims={tuple(dims)} and n_samples={n_samples} must be at least 1, and 2")

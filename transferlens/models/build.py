@@ -12,10 +12,12 @@ Importing this module does not import torch; its functions do.
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transferlens.models.forward import seeded
 from transferlens.util.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -124,16 +126,22 @@ def skeleton(name: str, *, n_classes: int, plan: TransferPlan, seed: int = 0) ->
 
     Parameters and errors are those of `build`; no weights are needed.
     """
-    from transferlens.models.network import Network, anatomy, create, seeded
+    from transferlens.models.network import Network, anatomy, create
 
     for argument, value, least in (("n_classes", n_classes, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
             raise ParameterError(f"{argument}={value!r} must be an integer of at least {least}")
     parts = anatomy(name)
-    with seeded(name, "backbone", seed):
+    with seeded(_seed(name, "backbone", seed)):
         backbone = create(name)
-    with seeded(name, "head", n_classes, seed):
+    with seeded(_seed(name, "head", n_classes, seed)):
         return Network(backbone, parts, n_classes=int(n_classes), plan=plan)
+
+
+def _seed(*words: object) -> int:
+    """Return a seed that depends on the words alone."""
+    digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
+    return int.from_bytes(digest[:7], "little")
 
 
 def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | None = None) -> Weights:

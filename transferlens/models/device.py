@@ -1,13 +1,11 @@
-"""The device on which networks are computed, and the batch size of passes without training."""
+"""Where networks are computed."""
 
 from __future__ import annotations
 
 from transferlens.util.errors import ParameterError
 from transferlens.util.lazy import torch
 
-__all__ = ["PASS_SIZE", "pick_device"]
-
-PASS_SIZE = 64  # clips per batch in evaluation, normalisation statistics and frozen blocks
+__all__ = ["pick_device"]
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -10,10 +10,8 @@ Importing this module imports torch, which takes seconds: import it inside the f
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import functools
-import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,12 +21,13 @@ import timm
 import torch
 from torch import nn
 
+from transferlens.models.forward import hooked
 from transferlens.util.errors import ParameterError
 
 if TYPE_CHECKING:
     from transferlens.models.plan import TransferPlan
 
-__all__ = ["Anatomy", "Network", "anatomy", "chain", "create", "measure", "seeded"]
+__all__ = ["Anatomy", "Network", "anatomy", "chain", "create", "measure"]
 
 LARGEST = 100_000  # height or width [pixels]
 PROBE_SIZE = (128, 128)  # height and width [pixels] of the one input that finds the chain
@@ -93,16 +92,6 @@ def create(name: str) -> nn.Module:
     return timm.create_model(name, pretrained=False, num_classes=0)
 
 
-@contextlib.contextmanager
-def seeded(*words: Any) -> Iterator[None]:
-    """Seed torch's CPU generator by `words` in a ``with`` block, and restore its state afterwards."""
-    digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would reseed the caller's GPUs too.
-        torch.random.default_generator.manual_seed(int.from_bytes(digest[:7], "little"))
-        yield
-
-
 @functools.lru_cache(maxsize=32)
 def anatomy(name: str) -> Anatomy:
     """Find the blocks of timm's model `name`; torch's global generator keeps its state.
@@ -163,17 +152,14 @@ def _trace(model: nn.Module, atoms: dict[str, nn.Module], x: torch.Tensor) -> tu
     """Return the modules that ``forward_features`` calls, so no classifier or auxiliary head, and its output."""
     steps: list[_Step] = []
 
-    def note(name: str):
-        return lambda module, args, out: steps.append(_Step(name, tuple(getattr(out, "shape", ()))))
+    def note(name: str, output: Any) -> None:
+        steps.append(_Step(name, tuple(getattr(output, "shape", ()))))
 
-    handles = [atom.register_forward_hook(note(name)) for name, atom in atoms.items()]
     try:
-        return steps, model.forward_features(x)  # type: ignore[operator]  # torch takes what timm adds for a tensor
+        with hooked(atoms, note):
+            return steps, model.forward_features(x)  # type: ignore[operator]  # torch takes what timm adds for a tensor
     except (AssertionError, RuntimeError, ValueError, AttributeError) as error:
         raise _NotAChain(f"it does not run on {PROBE_SIZE[0]}x{PROBE_SIZE[1]} pixels") from error
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _verify(steps: list[_Step], atoms: dict[str, nn.Module], x: torch.Tensor, output: torch.Tensor) -> None:
@@ -270,31 +256,25 @@ def measure(
         blocks = chain(create(parts.name).eval(), parts.blocks[: through + 1])
         x = torch.empty(1, 3, height, width)
     counts, sizes = [0] * len(blocks), []
-    for number, block in enumerate(blocks):
-        with _counting(block, counts, number):
+    layers = {
+        (number, name): module
+        for number, block in enumerate(blocks)
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+
+    def count(key: tuple[int, str], output: torch.Tensor) -> None:
+        # Each weight of an output channel (the first axis) is used once for each number that channel gives.
+        counts[key[0]] += output.numel() * layers[key].weight[0].numel()
+
+    with hooked(layers, count):
+        for block in blocks:
             try:
                 x = block(x)
             except RuntimeError as error:
                 raise ParameterError(f"input_size={height}x{width} is too small for {parts.name}") from error
-        sizes.append(tuple(x.shape[2:]))
+            sizes.append(tuple(x.shape[2:]))
     return [sum(p.numel() for p in block.parameters()) for block in blocks], counts, sizes
-
-
-@contextlib.contextmanager
-def _counting(block: nn.Module, counts: list[int], number: int) -> Iterator[None]:
-    """Add to ``counts[number]`` the multiply-adds of the convolutions and linear layers of `block`."""
-
-    def count(module: nn.Conv2d | nn.Linear, args: Any, out: torch.Tensor) -> None:
-        # Each weight of an output channel (first axis) is used once for every number that the channel outputs.
-        counts[number] += out.numel() * module.weight[0].numel()
-
-    layers = (nn.Conv2d, nn.Linear)
-    handles = [m.register_forward_hook(count) for m in block.modules() if isinstance(m, layers)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class Network(nn.Module):

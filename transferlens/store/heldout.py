@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transferlens.features.cache import FeatureCache, read_cached
-from transferlens.models.device import PASS_SIZE
+from transferlens.models.forward import forward
 from transferlens.util.errors import CheckpointError
-from transferlens.util.lazy import torch
 
 if TYPE_CHECKING:
+    import torch
+
     from transferlens.data.catalogue import DataOptions
     from transferlens.store.run import Run
 
@@ -36,9 +37,7 @@ def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
     -------
     logits : ndarray [shape=(n_clips, n_classes), float32]
     """
-    device = next(network.parameters()).device
-    with torch.inference_mode():
-        return torch.cat([network(part.to(device)).cpu() for part in run.inputs(S).split(PASS_SIZE)]).numpy()
+    return forward(network, run.inputs(S)).numpy()
 
 
 def _feature_cache(run: Run, options: DataOptions, folder: Path) -> FeatureCache:

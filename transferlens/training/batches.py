@@ -1,8 +1,8 @@
-"""What a network is fed, batch by batch: features, or what its frozen beginning made of them.
+"""Mini-batches for training: features of clips, or the outputs of frozen blocks for them.
 
-What frozen blocks give for a clip never changes while the rest is trained, so it is computed once (`Data.outputs`)
-and shared by all runs whose frozen blocks and inputs are the same. Either lies where there is room: on the device,
-in memory, or in a file.
+`Data` holds the features and labels of a data set. The outputs of frozen blocks for a clip do not change in training:
+they are computed once (`Data.outputs`) and shared by all runs with the same frozen blocks and inputs. Features and
+outputs are kept where there is space: on the device, in memory, or in a file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from transferlens.features.augment import Augmentation, VariantCache
 from transferlens.features.cache import FeatureCache, opened
-from transferlens.models.device import PASS_SIZE
+from transferlens.models.forward import PASS_SIZE
 from transferlens.util.files import check_space
 from transferlens.util.lazy import psutil, torch, tqdm
 
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Data", "chunks"]
 
-# Batches that are read from a file before they are asked for.
+# Batches that are read from a file in advance.
 AHEAD = 3
 
 
 def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Split into batches of nearly equal length, about `size`, none of a lone clip: BatchNorm needs two."""
+    """Split clips into batches of nearly equal length, about `size`, but at least 2 as BatchNorm needs."""
     return np.array_split(rows, max(1, min(-(-len(rows) // size), len(rows) // 2)))
 
 
 def _read_ahead(path: Path, rows: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
-    """Feature rows read from HDF5, a tensor for each array of row numbers, in a thread that is some batches ahead."""
+    """Yield the features of each array of rows from an HDF5 file, read in advance by a thread."""
     with opened(path) as file, ThreadPoolExecutor(1) as pool:
         features = file["features"]
 
-        def read(places: np.ndarray) -> torch.Tensor:
-            batch = np.empty((len(places), *features.shape[1:]), features.dtype)
-            for i, place in enumerate(places):
-                batch[i] = features[place]  # an index with all places is many times slower
+        def read(indices: np.ndarray) -> torch.Tensor:
+            batch = np.empty((len(indices), *features.shape[1:]), features.dtype)
+            for i, index in enumerate(indices):
+                batch[i] = features[index]  # h5py is many times slower with all indices at once
             return torch.from_numpy(batch)
 
         waiting: collections.deque[Future[torch.Tensor]] = collections.deque()
-        for places in rows:
-            waiting.append(pool.submit(read, places))
+        for indices in rows:
+            waiting.append(pool.submit(read, indices))
             if len(waiting) > AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -59,7 +59,7 @@ def _read_ahead(path: Path, rows: Iterable[np.ndarray]) -> Iterator[torch.Tensor
 
 
 class Data:
-    """The features and labels of a data set, ready to be trained on.
+    """The features and labels of a data set, as mini-batches on a device.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ class Data:
         Complete.
     device : torch.device
     memory : float [bytes], optional
-        Features, and outputs of frozen blocks, may each take this much; what takes more is read from a file. Half of
-        what is free by default. What may be held lies on the device if it fits there.
+        Largest size of the features, and of the outputs of frozen blocks, that is held in memory, or on the device if
+        it fits there; larger ones are read from a file. Default: half of the free memory.
     """
 
     def __init__(
@@ -85,17 +85,17 @@ class Data:
 
     @property
     def held(self) -> torch.Tensor | None:
-        """The features, where they are in memory."""
+        """The features if they are held in memory, else None."""
         return self._held.get(self.cache.key)
 
     def _hold(self, cache: FeatureCache) -> None:
-        """Load what a cache has, where there is room for it."""
+        """Load the features of a cache if there is space for them."""
         if self._fits_in_memory(cache.nbytes):
             held = torch.from_numpy(cache.load())
             self._held[cache.key] = held.to(self.device) if self._fits_on_device(cache.nbytes) else held
 
     def variants(self, augmentation: Augmentation) -> VariantCache:
-        """The cache of augmented clips, rendered where that has not been done; one is held at a time."""
+        """Return the cache of augmented clips, rendered if necessary; only one is held at a time."""
         cache = VariantCache(self.cache, augmentation)
         if cache.key not in self._held:
             cache.fill()
@@ -110,62 +110,62 @@ class Data:
         return self.device.type == "cuda" and nbytes < torch.cuda.mem_get_info(self.device)[0] / 2
 
     def batches(self, rows: Iterable[np.ndarray], cache: FeatureCache | None = None) -> Iterator[torch.Tensor]:
-        """Features [shape=(n, channels, n_mels, width), float32] on the device, for each array of row numbers.
+        """Yield the features of each array of rows [shape=(n, channels, n_mels, width), float32], on the device.
 
-        Of the clips as they are, or of another cache that `variants` gave.
+        Rows are those of the data set, or of a cache that `variants` returned.
         """
         cache = cache or self.cache
         held = self._held.get(cache.key)
-        source = _read_ahead(cache.path, rows) if held is None else (held[torch.from_numpy(each)] for each in rows)
+        source = _read_ahead(cache.path, rows) if held is None else (held[torch.from_numpy(batch)] for batch in rows)
         return (x.to(self.device, non_blocking=True).float() for x in source)
 
     def outputs(
         self, key: str, run: Callable[[torch.Tensor], torch.Tensor], rows: Iterable[np.ndarray]
     ) -> Iterator[torch.Tensor]:
-        """Batches of what `run` gives for features; it is run once for every clip while `key` stays the same.
+        """Yield the outputs of `run` for each array of rows; it runs once for every clip while `key` stays the same.
 
         Parameters
         ----------
         key : str
-            Tells apart all that `run` depends on.
+            Differs if anything differs that the outputs of `run` depend on.
         run : callable
-            Takes features as `batches` gives them, returns a tensor [shape=(n, channels, height, width)] without a
-            graph; a clip's output must not depend on the clips beside it.
+            Takes a batch of features as `batches` yields them, and returns a tensor [shape=(n, channels, height,
+            width)] without gradients. The output for a clip must not depend on the other clips of the batch.
         rows : iterable of ndarray of int
 
         Returns
         -------
         iterator of torch.Tensor [shape=(n, channels, height, width)]
-            On the device, in channels-last order, in the type that `run` gave.
+            On the device, in channels-last order, in the type that `run` returned.
         """
         if self._outputs is None or self._outputs[0] != key:
-            self.forget_outputs()  # its memory is free for the next
+            self.forget_outputs()  # frees its memory for the next
             self._outputs = key, self._computed(run)
         held = self._outputs[1]
-        return (held[torch.from_numpy(each)].to(self.device, non_blocking=True).permute(0, 3, 1, 2) for each in rows)
+        return (held[torch.from_numpy(batch)].to(self.device, non_blocking=True).permute(0, 3, 1, 2) for batch in rows)
 
     def forget_outputs(self) -> None:
-        """Free what `outputs` holds."""
+        """Free the memory of `outputs`."""
         self._outputs = None
         if self.device.type == "cuda":
-            torch.cuda.empty_cache()  # else what torch keeps of it counts as taken
+            torch.cuda.empty_cache()  # memory that torch keeps would count as taken
 
     def _computed(self, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """What `run` gives for every clip: [shape=(n_clips, height, width, channels)]."""
+        """Return the outputs of `run` for every clip [shape=(n_clips, height, width, channels)]."""
         parts, held = chunks(np.arange(len(self.labels)), PASS_SIZE), None
         bar = tqdm.tqdm(total=len(self.labels), desc="frozen blocks", unit="clip", delay=2, leave=False, disable=None)
         with bar:
             for rows, x in zip(parts, self.batches(parts), strict=True):
                 y = run(x).permute(0, 2, 3, 1)
                 if held is None:
-                    held = self._room((len(self.labels), *y.shape[1:]), y.dtype)
+                    held = self._empty((len(self.labels), *y.shape[1:]), y.dtype)
                 held[torch.from_numpy(rows)] = y.to(held.device)
                 bar.update(len(rows))
         assert held is not None  # a data set has clips
         return held
 
-    def _room(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        """An uninitialised tensor on the device, in memory, or in a file without a name, gone with the tensor."""
+    def _empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        """Return an uninitialised tensor on the device, in memory, or in a nameless file that is freed with it."""
         nbytes = math.prod(shape) * dtype.itemsize
         if self._fits_in_memory(nbytes):
             return torch.empty(shape, dtype=dtype, device=self.device if self._fits_on_device(nbytes) else "cpu")
@@ -173,6 +173,6 @@ class Data:
         check_space(folder / "the outputs of frozen blocks", nbytes)
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, nbytes)  # a disk that fills up later would kill the process
+                os.posix_fallocate(file.fileno(), 0, nbytes)  # a disk that becomes full later would kill the process
             mapped = np.memmap(file, np.uint8, "w+", shape=(nbytes,))
         return torch.from_numpy(mapped).view(dtype).view(shape)

@@ -1,4 +1,10 @@
-"""The core trainer: one RunConfig in, one finished run file out, resumed from its last epoch where it was killed."""
+"""Training of one run: from a configuration to a finished run file, one checkpoint per epoch.
+
+- `train` trains a run to its end, continues an interrupted one from its last epoch, or reads a finished one.
+- `Trainer` holds a network in training: its epochs, its state, its resumption.
+
+The same configuration on the same kind of processor gives the same bits, however often training was interrupted.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +25,7 @@ import numpy as np
 from transferlens import __version__
 from transferlens.features import augment
 from transferlens.models import build
-from transferlens.models.device import PASS_SIZE
+from transferlens.models.forward import PASS_SIZE, forward, seeded
 from transferlens.store.config import RunConfig
 from transferlens.store.run import Run, load_run, normalised
 from transferlens.store.runfile import RunState, history_names, read_state, write_state
@@ -39,13 +45,13 @@ precision = lazy.load("transferlens.models.precision")
 
 log = logging.getLogger(__name__)
 
-# Mean and deviation of red, green and blue.
+# Mean and standard deviation of ImageNet's red, green and blue.
 IMAGENET = np.array([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)])
 DIVERGED = "training diverged, lower the learning rate"
 
 
 def _normalisation(data: Data, rows: np.ndarray, how: str) -> np.ndarray:
-    """Mean and deviation of each channel [shape=(2, channels)] over the training clips; 0 and 1 for "none"."""
+    """Return mean and deviation of each channel over the training clips [shape=(2, channels)]; 0 and 1 for "none"."""
     channels = data.cache.shape[1]
     if how == "none":
         return np.stack([np.zeros(channels), np.ones(channels)])
@@ -62,7 +68,7 @@ def _normalisation(data: Data, rows: np.ndarray, how: str) -> np.ndarray:
 
 
 def _environment(device: torch.device) -> dict[str, Any]:
-    """What the bits of a run depend on besides its configuration."""
+    """Return what the bits of a run depend on besides its configuration."""
     return {
         "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -76,17 +82,17 @@ def _now() -> str:
 
 
 class Trainer:
-    """A network under training: what an epoch, a snapshot and a resumption need.
+    """A network in training.
 
     Parameters
     ----------
     config : RunConfig
     data : Data
     weights : str
-        Where the ImageNet weights come from; they must be those that the configuration names.
+        Source of the ImageNet weights, as for `build.build`; they must be those that the configuration names.
     run_frozen_once : bool
-        Whether what frozen blocks give for a clip is computed once, not in every epoch. Where their BatchNorm
-        statistics follow the new data it changes, and is computed in every epoch all the same.
+        Whether to compute the outputs of frozen blocks once, not in every epoch. If their BatchNorm statistics are
+        updated, the outputs change and are always computed in every epoch.
     """
 
     def __init__(self, config: RunConfig, data: Data, weights: str, *, run_frozen_once: bool = True) -> None:
@@ -121,7 +127,7 @@ class Trainer:
             "timm": importlib.metadata.version("timm"),
             "numpy": np.__version__,
             "precision": precision.choose(config.training.precision, self.data.device, **config.computed),
-            # From any folder, later, the same file.
+            # Absolute, so that it names the same file from any folder.
             "weights_option": weights if weights == "auto" else str(expanded(weights).resolve()),
             "weights_source": "none",
             "features_key": self.data.cache.key,
@@ -130,13 +136,13 @@ class Trainer:
         }
 
     def _load_pretrained(self, weights: str) -> dict[str, np.ndarray]:
-        """Load the ImageNet tensors that the plan asks for; return the initial tensors that are not among them."""
+        """Load the pretrained tensors of the plan; return all initial tensors that are not among them."""
         config = self.config
         pretrained: Mapping[str, torch.Tensor] = {}
         if config.weights_sha256:
-            found = build.imagenet_state(config.backbone, weights, sha256=config.weights_sha256)
-            self.network.load_pretrained(found.state)
-            self.provenance["weights_source"], pretrained = found.source, found.state
+            imagenet = build.imagenet_state(config.backbone, weights, sha256=config.weights_sha256)
+            self.network.load_pretrained(imagenet.state)
+            self.provenance["weights_source"], pretrained = imagenet.source, imagenet.state
         return {
             name: tensor.numpy(force=True).copy()
             for name, tensor in self.network.state_dict().items()
@@ -148,7 +154,7 @@ class Trainer:
         return precision.autocast(self.data.device, self.provenance["precision"])
 
     def _batches(self, rows: list[np.ndarray]) -> Iterator[torch.Tensor]:
-        """What the first block that may change is fed: normalised features, or the outputs of the frozen blocks."""
+        """Yield the inputs of the first block that may change: normalised features, or outputs of the frozen blocks."""
         if self.start:
             return self.data.outputs(self._prefix_key, self._prefix, rows)
         return map(self._inputs, self.data.batches(rows))
@@ -157,14 +163,14 @@ class Trainer:
         return normalised(x, self.normalisation).contiguous(memory_format=torch.channels_last)
 
     def _prefix(self, x: torch.Tensor) -> torch.Tensor:
-        """Output of the last frozen block; pooled, where only the head follows."""
+        """Return the output of the last frozen block; pooled, if only the head follows."""
         with torch.no_grad(), self._autocast():
             y = self.network.features(self._inputs(x), through=self.start - 1)
             return y.mean((2, 3), keepdim=True) if self.start > self.config.plan.truncate_after else y
 
     @functools.cached_property
     def _prefix_key(self) -> str:
-        """Hash over all that the frozen blocks' outputs depend on."""
+        """Hash of everything that the outputs of the frozen blocks depend on."""
         pooled = self.start > self.config.plan.truncate_after
         words = (self.config.backbone, self.start, pooled, self.provenance["precision"])
         digest = hashlib.sha256(repr(words).encode() + self.normalisation.tobytes())
@@ -179,7 +185,13 @@ class Trainer:
             return self.network(x, start=self.start).float()
 
     def epoch(self) -> None:
-        """Train one epoch and evaluate on the held-out fold."""
+        """Train one epoch and evaluate on the held-out fold.
+
+        Raises
+        ------
+        FloatingPointError
+            If training has diverged: the loss or a held-out logit is NaN or infinite.
+        """
         done, started = self.epochs_done, time.perf_counter()
         lr = self.config.training.lr_at(done)
         loss = self._train(done)
@@ -192,10 +204,9 @@ class Trainer:
         if accuracy > max(self.history["heldout_accuracy"], default=-1):
             self.logits_best = self.logits_last
         held_out_loss = torch.nn.functional.cross_entropy(logits, target).item()
-        inner = [
-            float((self._logits(rows).argmax(1) == self.data.labels[rows]).mean()) for rows in [self.inner] if len(rows)
-        ]
-        row = [loss, held_out_loss, accuracy, lr, time.perf_counter() - started, *inner]
+        row = [loss, held_out_loss, accuracy, lr, time.perf_counter() - started]
+        if len(self.inner):
+            row.append(float((self._logits(self.inner).argmax(1) == self.data.labels[self.inner]).mean()))
         for name, value in zip(self.history, row, strict=True):
             self.history[name].append(value)
 
@@ -205,13 +216,14 @@ class Trainer:
         return len(self.history["seconds"])
 
     def _train(self, epoch: int) -> float:
-        """Mean training loss over one epoch. Order and noise depend on the seed and the epoch alone."""
+        """Train one epoch and return the mean loss. Order and noise depend on the seed and the epoch alone."""
         order = np.random.default_rng([self.config.seed, epoch]).permutation(self.rows)
         parts = chunks(order, self.config.training.batch_size)
         losses = []
         batches = self._batches(parts) if self.variants is None else self._drawn(self.variants, parts, epoch)
         self.network.train()
-        with _seeded([self.config.seed, epoch], self.data.device):
+        noise = int(np.random.SeedSequence([self.config.seed, epoch]).generate_state(1)[0])
+        with seeded(noise, self.data.device):
             for i, (rows, x) in enumerate(zip(parts, batches, strict=True)):
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.config.training.lr_at(epoch + i / len(parts))
@@ -226,13 +238,13 @@ class Trainer:
         return total.item() / len(order)
 
     def _drawn(self, variants: augment.VariantCache, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
-        """Batches of the clips' variants, of each clip one that the seed and the epoch choose."""
+        """Yield batches of augmented clips: of each clip the variant that the seed and the epoch choose."""
         rng, n = np.random.default_rng([self.config.seed, epoch, 1]), variants.per_clip
         rows = [rows * n + rng.integers(n, size=len(rows)) for rows in parts]
         return map(self._inputs, self.data.batches(rows, variants))
 
     def _loss(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of a batch, with what the settings do to it."""
+        """Return the cross-entropy of a batch, masked and mixed as the settings say."""
         training, loss = self.config.training, torch.nn.functional.cross_entropy
         if training.masks:
             x = augment.mask(x, training.masks)
@@ -244,22 +256,17 @@ class Trainer:
 
     def _logits(self, rows: np.ndarray) -> np.ndarray:
         self.network.eval()
-        batches = self._batches(chunks(rows, PASS_SIZE))
-        with torch.inference_mode():
-            return torch.cat([self._forward(x).cpu() for x in batches]).numpy()
+        return forward(self._forward, self._batches(chunks(rows, PASS_SIZE))).numpy()
 
     def state(self) -> RunState:
-        """What has been reached, as it goes to the file."""
+        """Return everything that goes to the run file."""
         complete = self.epochs_done == self.config.training.epochs
-        moments = (
-            {}
-            if complete
-            else {
-                f"{name}/{key}": value.numpy(force=True)
-                for name, p in self.learned.items()
-                for key, value in self.optimizer.state[p].items()
-            }
-        )
+        moments = {
+            f"{name}/{key}": value.numpy(force=True)
+            for name, p in self.learned.items()
+            for key, value in self.optimizer.state[p].items()
+            if not complete
+        }
         return RunState(
             config=self.config,
             provenance=self.provenance,
@@ -276,23 +283,23 @@ class Trainer:
         )
 
     def resume(self, state: RunState) -> None:
-        """Go back to a snapshot, as if never interrupted.
+        """Continue from a checkpoint, as if training had never been interrupted.
 
         Raises
         ------
         CheckpointError
-            Where it is one of another run, or not whole.
+            If the checkpoint is of another run, or incomplete.
         """
         lengths = {len(state.history.get(name, ())) for name in history_names(self.config)}
         moments = {key.rsplit("/", 1)[0] for key in state.optimizer}
         if state.config != self.config or len(lengths) != 1 or moments != self.learned.keys():
-            raise CheckpointError("it is of another run, or parts of it are missing")
+            raise CheckpointError("it is the checkpoint of another run, or incomplete")
         precision.check(state.provenance["precision"], self.data.device, **self.config.computed)
-        here = _environment(self.data.device)
         self.provenance, self.normalisation = state.provenance, state.normalisation
-        if other := {key: value for key, value in here.items() if state.provenance.get(key) != value}:
-            log.warning("%s was begun in another environment; its bits may differ: %s", self.config.id, other)
-            self.provenance["resumed_with"] = ", ".join(f"{key} {value}" for key, value in other.items())
+        environment = _environment(self.data.device).items()
+        if changed := {key: value for key, value in environment if state.provenance.get(key) != value}:
+            log.warning("%s was begun in another environment; its bits may differ: %s", self.config.id, changed)
+            self.provenance["resumed_with"] = ", ".join(f"{key} {value}" for key, value in changed.items())
         self.history = {name: state.history[name] for name in history_names(self.config)}
         self.fresh = state.fresh
         self.logits_last, self.logits_best = state.logits_last, state.logits_best
@@ -300,21 +307,13 @@ class Trainer:
         for key, array in state.optimizer.items():
             name, moment = key.rsplit("/", 1)
             p, value = self.learned[name], torch.from_numpy(np.asarray(array))
-            # Moments must lie in memory as their parameter does: fused steps go through both in order of memory.
+            # Moments need the memory layout of their parameter: fused steps go through both in order of memory.
             like = torch.empty_like(p) if value.shape == p.shape else torch.empty(value.shape, device=p.device)
             self.optimizer.state[p][moment] = like.copy_(value)
 
 
-@contextlib.contextmanager
-def _seeded(seeds: list[int], device: torch.device) -> Iterator[None]:
-    """Fix torch's random numbers inside, leave them as they were outside."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
-        yield
-
-
 def train(config: RunConfig, data: Data, *, folder: Path, weights: str = "auto", progress: tqdm | None = None) -> Run:
-    """Train one run to its end, or read it where the store has it.
+    """Train one run to its end, or read it if the store has it.
 
     Parameters
     ----------
@@ -323,9 +322,9 @@ def train(config: RunConfig, data: Data, *, folder: Path, weights: str = "auto",
     folder : Path
         The run store.
     weights : str
-        Where the ImageNet weights come from, as for `backbones.build`.
+        Source of the ImageNet weights, as for `build.build`.
     progress : tqdm, optional
-        Moved on by one an epoch.
+        Advanced by one per epoch.
 
     Returns
     -------
@@ -334,14 +333,16 @@ def train(config: RunConfig, data: Data, *, folder: Path, weights: str = "auto",
     Raises
     ------
     DataError, CheckpointError
-        Where the folds, the weights or a run file there cannot be used.
+        If the folds, the weights or an existing run file cannot be used.
+    FloatingPointError
+        If training diverges.
     """
     path = config.path(folder)
     partial = path.with_suffix(".partial")
     if path.is_file():
         return load_run(path, expected=config)
-    if folders := [each for each in (path, partial) if each.is_dir()]:
-        raise CheckpointError(f"{folders[0]} is a folder, and the run is to be written there: move it away")
+    if folders := [file for file in (path, partial) if file.is_dir()]:
+        raise CheckpointError(f"{folders[0]} is a folder, but the run is written to a file of this name: move it away")
     with _threads(config.training.threads):
         trainer = _resumed(config, data, weights, partial) if partial.is_file() else Trainer(config, data, weights)
         _advance(progress, trainer, trainer.epochs_done)
@@ -355,7 +356,7 @@ def train(config: RunConfig, data: Data, *, folder: Path, weights: str = "auto",
 
 @contextlib.contextmanager
 def _threads(number: int | None) -> Iterator[None]:
-    """Compute with so many threads inside; None leaves them as they are."""
+    """Set the number of threads inside; None leaves it as it is."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -372,12 +373,12 @@ def _advance(progress: tqdm | None, trainer: Trainer, epochs: int) -> None:
 
 
 def _resumed(config: RunConfig, data: Data, weights: str, partial: Path) -> Trainer:
-    """A trainer at the last epoch of a run under way, or at the start where that cannot be read."""
+    """Return a trainer at the last epoch of an interrupted run, or at the start if its checkpoint cannot be used."""
     trainer = Trainer(config, data, weights)
     try:
         trainer.resume(read_state(partial))
-    except Exception as error:  # a damaged snapshot must cost its epochs, not block the run for ever
-        log.warning("%s starts over, its snapshot cannot be used: %s", config.id, error)
+    except Exception as error:  # a damaged checkpoint costs its epochs, but must not block the run for ever
+        log.warning("%s starts over, its checkpoint cannot be used: %s", config.id, error)
         return Trainer(config, data, weights)
     log.info("resuming %s after epoch %d", config.id, trainer.epochs_done)
     return trainer

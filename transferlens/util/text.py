@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
-__all__ = ["group_by", "natural", "some", "table"]
-
-Item = TypeVar("Item")
-Key = TypeVar("Key")
+__all__ = ["natural", "some", "table"]
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:
@@ -62,17 +58,3 @@ def natural(name: str) -> list[tuple[bool, int, str, str]]:
     digits = [part.lstrip("0") if part.isdecimal() else None for part in parts]
     # Numbers as text, by length first: int() refuses very long ones.
     return [(n is None, len(n or ""), n or "", part) for n, part in zip(digits, parts, strict=True)]
-
-
-def group_by(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
-    """Return the items of each key, both in the order in which they come.
-
-    Examples
-    --------
-    >>> group_by(["ab", "c", "de"], len)
-    {2: ['ab', 'de'], 1: ['c']}
-    """
-    groups: dict[Key, list[Item]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups

@@ -1,0 +1,90 @@
+"""How networks are run: batch by batch without gradients, with layers observed, with fixed random numbers.
+
+- `forward` returns the outputs of a network for any number of inputs.
+- `hooked` calls a function with the output of every chosen module.
+- `seeded` fixes torch's random numbers for a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from transferlens.util.lazy import torch
+
+__all__ = ["PASS_SIZE", "forward", "hooked", "seeded"]
+
+K = TypeVar("K")
+# Clips per batch where nothing is learned: evaluation, normalisation statistics, frozen blocks.
+PASS_SIZE = 64
+
+
+def forward(
+    network: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor | Iterable[torch.Tensor],
+    *,
+    batch_size: int = PASS_SIZE,
+) -> torch.Tensor:
+    """Return the outputs of a network for all inputs, computed batch by batch without gradients.
+
+    Parameters
+    ----------
+    network : torch.nn.Module or callable
+        A module gets every batch on its own device; whether it is in evaluation mode is the caller's choice.
+    x : torch.Tensor [shape=(n, ...)] or iterable of torch.Tensor
+        The inputs, or batches of them.
+    batch_size : int > 0
+        Inputs per batch, where `x` is one tensor.
+
+    Returns
+    -------
+    torch.Tensor [shape=(n, ...)]
+        On the CPU.
+
+    Examples
+    --------
+    >>> import torch
+    >>> forward(torch.nn.Flatten(), torch.zeros(100, 2, 3)).shape
+    torch.Size([100, 6])
+    """
+    parameters = network.parameters() if isinstance(network, torch.nn.Module) else ()
+    device = next((parameter.device for parameter in parameters), None)
+    batches = x.split(batch_size) if isinstance(x, torch.Tensor) else x
+    # Not inference_mode: a module may store a tensor that a later pass with gradients needs.
+    with torch.no_grad():
+        return torch.cat([network(batch.to(device)).cpu() for batch in batches])
+
+
+@contextlib.contextmanager
+def hooked(modules: Mapping[K, torch.nn.Module], hook: Callable[[K, Any], object]) -> Iterator[None]:
+    """Call ``hook(key, output)`` whenever one of the modules has run; on leaving, all hooks are removed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model, names = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()), []
+    >>> with hooked(dict(model.named_children()), lambda key, output: names.append(key)):
+    ...     output = model(torch.zeros(1, 2))
+    >>> names
+    ['0', '1']
+    """
+
+    def call(key: K, module: torch.nn.Module, args: Any, output: Any) -> None:
+        hook(key, output)
+
+    with contextlib.ExitStack() as stack:
+        for key, module in modules.items():
+            stack.callback(module.register_forward_hook(functools.partial(call, key)).remove)
+        yield
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Fix torch's random numbers on the CPU and on `device`; on leaving, they go on as if nothing had happened."""
+    kind = torch.device(device).type
+    with torch.random.fork_rng(devices=[device] if kind == "cuda" else []):
+        # torch.manual_seed would reseed the caller's GPUs, too.
+        (torch.random.default_generator.manual_seed if kind == "cpu" else torch.manual_seed)(seed)
+        yield
