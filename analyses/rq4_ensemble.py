@@ -13,6 +13,7 @@ All options of ``python -m transferlens.train`` but those of the plan and the se
 
 import sys
 from dataclasses import dataclass, replace
+from typing import Any
 
 from analyses import BACKBONES
 from transferlens import cli
@@ -40,7 +41,7 @@ def points(options: Options) -> dict[str, Arm]:
     """Return the runs: the first network with five seeds and from scratch, the others with three, and a nested one."""
     first, others = options.sweep.backbone[:1], options.sweep.backbone[1:]
 
-    def arm(plan: TransferPlan, **changes: object) -> Arm:
+    def arm(plan: TransferPlan, **changes: Any) -> Arm:
         return Study.of(replace(options, sweep=replace(options.sweep, **changes))).arm(plan)
 
     arms = {

@@ -11,7 +11,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import tyro
 
@@ -84,7 +84,7 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str, defa
                 options,
                 prog=f"python -m {prog}" if "." in prog else f"transferlens {prog}",
                 args=argv,
-                **({} if default is None else {"default": default}),
+                default=tyro.MISSING_NONPROP if default is None else default,
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
             )
     except SystemExit as end:
@@ -206,13 +206,17 @@ class _Asked(types.ModuleType):
 
     main: Command
 
+    @property
+    def _question(self) -> Question:
+        return cast(Question, self.main.work)
+
     def __call__(self, *first: Any, **options: Any) -> Result:
-        return self.main.work(*first, **options)
+        return self._question(*first, **options)
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return self.main.work.signature()
+        return self._question.signature()
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]
-        return f"{vars(self)['__doc__']}\n\n{self.main.work.describe()}"
+        return f"{vars(self)['__doc__']}\n\n{self._question.describe()}"

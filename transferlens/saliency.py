@@ -196,7 +196,8 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     if options.score == "drawn":
         clips, places = clips.pick(places), list(range(len(places)))
     control = replace(how, max_steps=min(how.max_steps, options.control_steps))
-    rows, explained = [], []
+    rows: list[Row] = []
+    explained: list[Explained] = []
     with tqdm.tqdm(total=(1 + len(trained)) * len(clips.ids), unit="clip", desc="scores", disable=None) as bar:
         for name, run, network in networks(trained):
             is_control = len(explained) == len(trained)

@@ -30,7 +30,10 @@ else:
 __all__ = ["Options", "Overrides", "Step", "handed_on", "main", "perform", "read"]
 
 if TYPE_CHECKING:
-    Execution, Store, Output, Threads = ExecutionOptions, StoreOptions, OutputOptions, Training
+    from transferlens.options import OutputOptions as Output
+    from transferlens.store.config import Training as Threads
+    from transferlens.training.schedule import ExecutionOptions as Execution
+    from transferlens.training.sweep import StoreOptions as Store
 else:
     words = "Default: that of each command."
     Execution, Store, Output = (optional(kind, words=words) for kind in (ExecutionOptions, StoreOptions, OutputOptions))

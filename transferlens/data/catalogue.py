@@ -82,6 +82,7 @@ def open_dataset(
     """
     if clips is None and name is not None and Path(name).suffix.lower() == ".csv":
         name, clips = None, name
+    name = None if name is None else str(name)
     lists = (splits,) if isinstance(splits, (str, Path)) else tuple(splits or ())
     _check_choice(name, root, clips, lists)
     for key, value in (("sr", sr), ("width", width)):

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from transferlens.store.config import RunConfig
 from transferlens.store.locks import holder, lock
@@ -92,11 +92,7 @@ class ExecutionOptions(DeviceOptions):
 def for_workers(options: StudyOptions) -> StudyOptions:
     """Return a study's options as another process takes them, wherever it was started."""
     data, sweep, store, execution = options.data, options.sweep, options.store, options.execution
-    absolute = {
-        each.name: value.absolute()
-        for each in dataclasses.fields(data)
-        if isinstance(value := getattr(data, each.name), Path)
-    }
+    absolute: dict[str, Any] = {name: value.absolute() for name, value in vars(data).items() if isinstance(value, Path)}
     weights = sweep.weights if sweep.weights == "auto" else str(expanded(sweep.weights).absolute())
     memory = execution.memory
     if execution.engine == "local" and execution.workers > 1 and memory is None:
@@ -217,7 +213,7 @@ class _Task:
     options: StudyOptions
 
     def __call__(self, point: RunConfig) -> str:
-        return attempt(_opened(self.kind, self.options), point)
+        return attempt(_opened(self.kind, self.options), point)  # type: ignore[arg-type]
 
 
 @functools.lru_cache(maxsize=1)
