@@ -19,7 +19,7 @@ from transferlens.models.build import build
 from transferlens.models.plan import TransferPlan
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.listing import list_runs, summarise
-from transferlens.store.rows import run_row
+from transferlens.store.rows import RunRow, row_of
 from transferlens.store.run import arm_names, load_run, load_runs
 from transferlens.store.runfile import read_state, seal, write_state
 from transferlens.util.errors import CheckpointError, ParameterError
@@ -218,7 +218,7 @@ def test_a_run_is_printed_in_one_line(run):
 
 
 def test_a_row_says_what_the_run_is(run):
-    row = run_row(run)
+    row = row_of(RunRow, run)
     assert (row.dataset, row.backbone, row.pretrained_through, row.frozen_through) == (
         run.config.dataset,
         "test_resnet",

@@ -23,8 +23,6 @@ from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import flat
 from transferlens.util.files import check_writable
 
-__all__ = ["COMMANDS", "Options", "command", "parse"]
-
 # What a command exits with.
 DONE, FOUND, BAD_INPUT, SOME_FAILED = 0, 1, 2, 3
 

@@ -30,8 +30,6 @@ from transferlens.util.errors import ParameterError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Options", "Result", "analyse", "draw", "ensemble", "main", "points", "sizes"]
-
 log = logging.getLogger(__name__)
 
 

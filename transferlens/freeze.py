@@ -24,8 +24,6 @@ from transferlens.models.plan import BLOCKS, TransferPlan
 from transferlens.options import BlockOptions
 from transferlens.util.errors import ParameterError
 
-__all__ = ["Options", "analysis", "freeze", "main"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options(BlockOptions):

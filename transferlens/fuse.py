@@ -15,8 +15,6 @@ from transferlens.compare.by_block import Analysis, by_block
 from transferlens.models.plan import BLOCKS, TransferPlan
 from transferlens.options import BlockOptions
 
-__all__ = ["ANALYSIS", "Options", "fuse", "main"]
-
 ANALYSIS = Analysis(
     name="fuse",
     title="pretrained through a block, randomly initialised behind it",

@@ -12,8 +12,6 @@ from transferlens.models.plan import BLOCKS, TransferPlan, block_text
 from transferlens.training.sweep import StudyOptions
 from transferlens.util.fields import Fields
 
-__all__ = ["BlockOptions", "DryRunOptions", "OutputOptions", "PlanOptions", "PlannedOptions", "QuestionOptions"]
-
 # "none" on the command line; a number outside 0..4 passes here, so that TransferPlan refuses it in one line.
 _BlockOrNone = Annotated[
     int | None,

@@ -16,20 +16,18 @@ import numpy as np
 
 from transferlens import cli
 from transferlens.compare import question
-from transferlens.compare.by_block import RunRow, run_row
 from transferlens.measures import stats
 from transferlens.models.plan import BLOCKS, TransferPlan, block_text
 from transferlens.options import QuestionOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import heat_map
+from transferlens.store.rows import RunRow, row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import ParameterError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = ["Options", "Result", "Row", "analyse", "draw", "main", "plan_grid", "plans", "points"]
 
 # Map to the field of a row that is its axis, and what the axis says.
 AXES = {"truncate": ("truncate_after", "last block kept"), "freeze": ("frozen_through", "last block held fixed")}
@@ -103,7 +101,7 @@ def analyse(runs: Mapping[tuple[str, Cell], Sequence[Run]], options: Options | N
     """Put the runs of all cells of all maps side by side."""
     rows = []
     for (name, _), runs_of_cell in runs.items():
-        of_cell = [run_row(run) for run in runs_of_cell]
+        of_cell = [row_of(RunRow, run) for run in runs_of_cell]
         for row in of_cell:
             folds = stats.by_fold(of_cell, "accuracy_last", backbone=row.backbone)
             mean, error = float(np.mean(folds)), stats.standard_error(folds)

@@ -21,13 +21,12 @@ from transferlens.models.plan import TransferPlan
 from transferlens.options import QuestionOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import learning_curves, points_and_means
+from transferlens.store.rows import row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = ["Options", "Result", "Row", "analyse", "draw", "main", "points", "pretraining", "summary"]
 
 # The paper trains 450 epochs from scratch and 70 from ImageNet weights.
 LONGER = 6
@@ -95,23 +94,8 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options | None = None) -
     """Put the runs of each arm side by side."""
     pairs = [(arm, run) for arm, arm_runs in runs.items() for run in arm_runs]
     return Result(
-        rows=tuple(_row(arm, run) for arm, run in pairs),
+        rows=tuple(row_of(Row, run, init=arm) for arm, run in pairs),
         curves=tuple(tuple(run.history["heldout_accuracy"].tolist()) for _, run in pairs),
-    )
-
-
-def _row(arm: str, run: Run) -> Row:
-    return Row(
-        dataset=run.config.dataset,
-        backbone=run.config.backbone,
-        init=arm,
-        fold=run.config.fold,
-        seed=run.config.seed,
-        epoch_last=run.config.training.epochs,
-        accuracy_last=run.accuracy_last,
-        epoch_best=int(run.history["heldout_accuracy"].argmax()) + 1,
-        accuracy_best=run.accuracy_best,
-        run=run.config.id,
     )
 
 

@@ -23,8 +23,6 @@ from transferlens.models.plan import BLOCKS, TransferPlan
 from transferlens.options import BlockOptions
 from transferlens.training.presets import TrainingOptions
 
-__all__ = ["ANALYSIS", "Options", "probe", "main"]
-
 ANALYSIS = Analysis(
     name="probe",
     title="a linear head on a frozen block",

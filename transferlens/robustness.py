@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-__all__ = ["Options", "Result", "Row", "analyse", "corrupted", "draw", "main", "robustness", "rows_of"]
-
 CLEAN = "clean"
 
 

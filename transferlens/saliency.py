@@ -24,7 +24,7 @@ from transferlens.explain import listen
 from transferlens.explain.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips, networks
 from transferlens.explain.figures import draw, draw_summary, text
 from transferlens.explain.scores import CascadeRow, Row, SummaryRow, cascade_rows, clip_rows, summary
-from transferlens.measures.attribution import FEWEST, attribute
+from transferlens.measures.attribution import FEWEST
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.store.heldout import heldout_audio
@@ -38,8 +38,6 @@ from transferlens.util.processes import keep_freed_memory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = ["Options", "attribute", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from transferlens.options import OutputOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import changes, points_and_means
 from transferlens.store.listing import list_runs
+from transferlens.store.rows import row_of
 from transferlens.store.run import Run, arm_names, load_runs
 from transferlens.training.sweep import RunsOptions
 from transferlens.util.errors import CheckpointError
@@ -31,8 +32,6 @@ from transferlens.util.grouping import group_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = ["Options", "Result", "Row", "analyse", "draw", "main", "optimism", "rows_of", "selection"]
 
 # Letters in a line of a name.
 NARROW = 26
@@ -75,34 +74,16 @@ class Row:
 
 def rows_of(runs: Sequence[Run]) -> list[Row]:
     """A row a run: runs of one data set, backbone and arm make a group, with and without an inner fold apart."""
-    return [_row(run, arm) for run, arm in zip(runs, _arms(runs), strict=True)]
+    return [
+        row_of(Row, run, arm=arm, group=f"{run.config.dataset}, {run.config.backbone}\n{arm}")
+        for run, arm in zip(runs, _arms(runs), strict=True)
+    ]
 
 
 def _arms(runs: Sequence[Run]) -> list[str]:
     """Names of the arms, with their epochs."""
     names = zip(arm_names(runs), runs, strict=True)
     return [name if "epochs" in name else f"{name}, {run.config.training.epochs} epochs" for name, run in names]
-
-
-def _row(run: Run, arm: str) -> Row:
-    config, nan = run.config, float("nan")
-    inner = run.history["inner_accuracy"].argmax() + 1 if config.inner_fold else nan
-    return Row(
-        group=f"{config.dataset}, {config.backbone}\n{arm}",
-        dataset=config.dataset,
-        backbone=config.backbone,
-        arm=arm,
-        fold=config.fold,
-        inner_fold=config.inner_fold,
-        seed=config.seed,
-        epoch_last=config.training.epochs,
-        epoch_best=int(run.history["heldout_accuracy"].argmax()) + 1,
-        epoch_nested=float(inner),
-        accuracy_last=run.accuracy_last,
-        accuracy_best=run.accuracy_best,
-        accuracy_nested=nan if run.accuracy_nested is None else run.accuracy_nested,
-        run=config.id,
-    )
 
 
 def optimism(rows: Iterable[Row], honest: str = "accuracy_last") -> stats.Interval:

@@ -27,8 +27,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Options", "Overrides", "Step", "handed_on", "main", "perform", "read"]
-
 if TYPE_CHECKING:
     from transferlens.options import OutputOptions as Output
     from transferlens.store.config import Training as Threads

@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
     from transferlens.models.network import Network
 
-__all__ = ["Comparison", "Options", "Row", "comparisons", "draw", "draw_matrices", "main"]
-
 # Samples that a neuron needs for its correlations to mean something.
 ENOUGH = 5
 # Resamples that percentiles need.

@@ -22,8 +22,6 @@ from transferlens.training.sweep import RunsOptions
 from transferlens.util.errors import CheckpointError
 from transferlens.util.fields import Fields
 
-__all__ = ["Options", "Result", "analyse", "latex", "main", "markdown", "tables"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Fields):

@@ -12,9 +12,9 @@ from typing import Any
 
 from transferlens import cli
 from transferlens.compare import question
-from transferlens.compare.by_block import RunRow, run_row
 from transferlens.measures import stats
 from transferlens.options import DryRunOptions, PlanOptions
+from transferlens.store.rows import RunRow, row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study, StudyOptions
 from transferlens.util.grouping import group_by
@@ -43,7 +43,7 @@ class Result(question.Result):
     @property
     def rows(self) -> tuple[RunRow, ...]:  # type: ignore[override]
         """One row per run."""
-        return tuple(map(run_row, self.runs))
+        return tuple(row_of(RunRow, run) for run in self.runs)
 
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return nothing: the store has it."""

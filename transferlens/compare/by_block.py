@@ -21,7 +21,7 @@ from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan, block_text
 from transferlens.plots import accuracy, style
 from transferlens.plots.accuracy import accuracy_against, band, points_and_means
-from transferlens.store.rows import RunRow, run_row
+from transferlens.store.rows import RunRow, row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import ParameterError
@@ -176,7 +176,7 @@ def compare(
         before = ""
         earlier: dict[tuple[str, str, int], float] = {}
         for place, runs in ((block_text(block), runs) for (each, block), runs in arms.items() if each == variant):
-            rows = [run_row(run) for run in runs]
+            rows = [row_of(RunRow, run) for run in runs]
             found = _changes(rows, earlier, variant, before, place) if earlier else {}
             changes += found.values()
             for row, run in zip(rows, runs, strict=True):
@@ -185,7 +185,7 @@ def compare(
                 table.setdefault(row.run, made)
             before, earlier = place, {_pair(row): row.accuracy_last for row in rows}
     for arm, runs in references.items():
-        for row in map(run_row, runs):
+        for row in (row_of(RunRow, run) for run in runs):
             table.setdefault(row.run, _row(row, analysis, arm, "", "", NO_CHANGE, NAN))
     return Result(analysis, tuple(table.values()), tuple(changes))
 

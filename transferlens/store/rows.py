@@ -1,22 +1,66 @@
-"""One flat row per run, for tables: its point, accuracies, size and training time."""
+"""One flat row per run, for tables: every question takes from a run what its rows have fields for."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from transferlens.models import build
 from transferlens.models.plan import block_text
 from transferlens.store.run import Run
 
-__all__ = ["RunRow", "run_row"]
+Row = TypeVar("Row")
+
+
+def _cost(run: Run) -> build.Cost:
+    config = run.config
+    return build.cost(config.backbone, n_classes=len(run.label_names), plan=config.plan, input_size=config.input_size)
+
+
+def _epoch_nested(run: Run) -> float:
+    return float(run.history["inner_accuracy"].argmax() + 1) if run.config.inner_fold else float("nan")
+
+
+# What a column holds. Accuracies are fractions, epochs count from 1, seconds are those of training.
+COLUMNS: dict[str, Callable[[Run], Any]] = {
+    "run": lambda run: run.config.id,
+    "dataset": lambda run: run.config.dataset,
+    "backbone": lambda run: run.config.backbone,
+    "fold": lambda run: run.config.fold,
+    "inner_fold": lambda run: run.config.inner_fold,
+    "seed": lambda run: run.config.seed,
+    "pretrained_through": lambda run: block_text(run.config.plan.pretrained_through),
+    "frozen_through": lambda run: block_text(run.config.plan.frozen_through),
+    "truncate_after": lambda run: run.config.plan.truncate_after,
+    "bn": lambda run: run.config.plan.bn,
+    "epochs": lambda run: run.config.training.epochs,
+    "epoch_last": lambda run: run.config.training.epochs,
+    "epoch_best": lambda run: int(run.history["heldout_accuracy"].argmax()) + 1,
+    "epoch_nested": _epoch_nested,
+    "accuracy_last": lambda run: run.accuracy_last,
+    "accuracy_best": lambda run: run.accuracy_best,
+    "accuracy_nested": lambda run: float("nan") if run.accuracy_nested is None else run.accuracy_nested,
+    "trainable_parameters": lambda run: _cost(run).trainable_parameters,
+    "parameters": lambda run: _cost(run).parameters,
+    "multiply_adds": lambda run: _cost(run).multiply_adds,
+    "seconds": lambda run: float(run.history["seconds"].sum()),
+}
+
+
+def row_of(kind: type[Row], run: Run, **own: Any) -> Row:
+    """Return a row of a run: the fields of a dataclass that are named in `COLUMNS`, and those given here."""
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: own[name] if name in own else COLUMNS[name](run) for name in names})
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run in a table.
+    """A run in a table, with its plan and its cost.
 
-    Accuracies are fractions. Multiply-adds are those of one clip, seconds those of training; if runs share the output
-    of frozen blocks, the time to compute it is counted in the first of them.
+    Multiply-adds are those of one clip; if runs share the output of frozen blocks, the time to compute it is counted in
+    the first of them.
     """
 
     dataset: str
@@ -35,27 +79,3 @@ class RunRow:
     multiply_adds: int
     seconds: float
     run: str
-
-
-def run_row(run: Run) -> RunRow:
-    """Return the row of a run."""
-    config, plan = run.config, run.config.plan
-    cost = build.cost(config.backbone, n_classes=len(run.label_names), plan=plan, input_size=config.input_size)
-    return RunRow(
-        dataset=config.dataset,
-        backbone=config.backbone,
-        pretrained_through=block_text(plan.pretrained_through),
-        frozen_through=block_text(plan.frozen_through),
-        truncate_after=plan.truncate_after,
-        bn=plan.bn,
-        fold=config.fold,
-        seed=config.seed,
-        epochs=config.training.epochs,
-        accuracy_last=run.accuracy_last,
-        accuracy_best=run.accuracy_best,
-        trainable_parameters=cost.trainable_parameters,
-        parameters=cost.parameters,
-        multiply_adds=cost.multiply_adds,
-        seconds=float(run.history["seconds"].sum()),
-        run=config.id,
-    )
