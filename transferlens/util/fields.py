@@ -305,6 +305,6 @@ def described(kind: type, *, hidden: tuple[str, ...] = ()) -> str:
     for name, _, group, default in _leaves(kind):
         if name not in hidden:
             owner = _hints(kind)[group] if group else kind
-            lines += [f"{name}" + ("" if default is dataclasses.MISSING else f" : default {default!r}")]
+            lines += [f"{name} : " + ("required" if default is dataclasses.MISSING else f"default {default!r}")]
             lines += textwrap.wrap(texts(owner).get(name, ""), 112, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)

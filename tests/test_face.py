@@ -1,0 +1,129 @@
+"""The face of the package: what a notebook needs by one import, as one would type it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pydoc
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import transferlens as tl
+from transferlens import cli
+from transferlens.util.errors import ParameterError
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def test_the_stub_names_what_there_is():
+    named = re.findall(r"import (\w+) as \1$", (ROOT / "transferlens" / "__init__.pyi").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(dir(tl)) == sorted(tl.__all__)
+    assert all(getattr(tl, name) is not None for name in named)
+
+
+def test_every_question_is_a_function_that_says_what_it_takes():
+    asked = [name for name in dir(tl) if inspect.ismodule(getattr(tl, name))]
+    assert set(asked) == {
+        n for n in cli.COMMANDS if isinstance(importlib.import_module(f"transferlens.{n}").main.work, cli.Question)
+    }
+    for name in asked:
+        question = getattr(tl, name)
+        assert callable(question)
+        parameters = inspect.signature(question).parameters
+        assert not {"figures", "dry_run"} & set(parameters)
+        text = pydoc.render_doc(question)
+        assert all(f"\n    {parameter} : " in text or f"\n{parameter} : " in text for parameter in parameters)
+
+
+def test_help_of_the_package_names_every_question():
+    assert all(name in tl.__doc__ for name in dir(tl) if inspect.ismodule(getattr(tl, name)))
+
+
+@pytest.fixture
+def given(clips, weights_file, tmp_path):
+    return {
+        "backbone": "test_resnet", "weights": weights_file, "width": 32, "epochs": 1, "batch_size": 8, "device": "cpu",
+        "runs": str(tmp_path / "runs"), "cache": str(tmp_path / "cache"),
+    }  # fmt: skip
+
+
+def test_a_truncation_study_as_one_would_type_it(clips, given, tmp_path):
+    result = tl.truncate(str(clips), blocks=[2, 3], folds=[1], **given)
+    table = result.table()
+    assert set(table.block) == {"2", "3", "4", ""}
+    assert set(table.fold) == {"1"}
+    assert "truncation, block 3" in result.summary() and result.summary() in repr(result)
+    assert len(result.plot().axes) > 1
+    html = result._repr_html_()
+    assert html.startswith('<img src="data:image/png;base64,') and "<table" in html
+    assert result.write(tmp_path / "out") == [f"{tmp_path / 'out' / 'truncate'}.png, .pdf, .csv"]
+
+
+def test_runs_are_taken_where_paths_are(clips, given):
+    runs = tl.Study(str(clips), folds=(1,), seeds=range(2), **given).runs(tl.TransferPlan.finetune())
+    assert [run.config.seed for run in runs] == [0, 1]
+    assert runs[0] in runs
+    assert tl.ensemble(runs).rows[0].n_members == 2
+    assert len(tl.svcca(runs[0], positions="mean", resamples=0, cache=given["cache"]).table()) > 1
+    few = {"score": "drawn", "max_steps": 8, "control_steps": 8}
+    shown = tl.saliency(runs[0], clips=1, cache=given["cache"], **few)
+    assert len(shown.explained[0].clips.ids) == 1
+    (summary, _) = tl.list_runs(given["runs"])
+    assert tl.load_run(summary.path).config == runs[0].config
+
+
+def test_svcca_of_two_arrays_is_the_measure():
+    X = np.random.default_rng(0).normal(size=(100, 3))
+    assert tl.svcca(X, X @ [[2.0, 0, 0], [0, 3, 1], [0, 0, 1]]).similarity == pytest.approx(1)
+    assert tl.cka(X, X).similarity == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda clips: tl.Study(clips, backbone="r"), "backbone='r' is not a model of timm"),
+        (lambda clips: tl.Study(clips, folds="12"), "folds='12' not in tones.*: its folds are 1, 2, 3"),
+        (lambda clips: tl.Study(clips, epoch="3"), "epochs='3' must be a whole number"),
+        (lambda clips: tl.truncate(clips, deep=3), "there is no option 'deep'"),
+        (lambda clips: tl.truncate(clips, 3), "truncate takes one argument by position, clips"),
+        (lambda clips: tl.svcca(), "ckpt must be given"),
+    ],
+)
+def test_what_cannot_work_is_one_line(clips, call, message):
+    with pytest.raises(ParameterError, match=message):
+        call(clips)
+
+
+def test_the_module_of_a_question_stays_a_module_and_loads_nothing_heavy():
+    code = (
+        "import sys, transferlens as tl, transferlens.truncate; tl.truncate; tl.truncate.Options; "
+        "print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_examples_are_short():
+    assert len(EXAMPLES) == 8
+    assert all(sum(bool(line.strip()) for line in path.read_text().splitlines()) <= 25 for path in EXAMPLES)
+
+
+@pytest.mark.slow
+def test_examples_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["example"])
+    for name in ("own_sounds", "one_plan", "truncate_sweep", "svcca", "attributions", "ensemble", "read_run"):
+        runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+        assert capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["new_question.py", "--folds", "1", "--epochs", "2", "--width", "64"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "examples" / "new_question.py"), run_name="__main__")
+    assert end.value.code == 0
+    assert "accuracy" in (tmp_path / "figures" / "learning_rate.csv").read_text()
