@@ -48,6 +48,13 @@ def test_every_written_command_can_be_parsed(page, module, words):
         cli.parse(options, words, prog=module)
 
 
+def test_the_api_pages_are_of_all_modules():
+    package = ROOT / "transferlens"
+    paths = [path.relative_to(ROOT).with_suffix("") for path in package.rglob("*.py") if "__" not in path.name]
+    listed = re.findall(r"^   (transferlens\.[\w.]+)$", (ROOT / "docs/reference/api.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(".".join(path.parts) for path in paths)
+
+
 @pytest.mark.slow
 def test_site_builds_without_a_warning_and_the_notebook_runs(tmp_path):
     pytest.importorskip("sphinx", reason='the site needs pip install -e ".[docs]"')
