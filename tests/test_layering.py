@@ -110,7 +110,7 @@ def test_questions_do_not_import_each_other():
         return {other for other in modules if folder(other) == ""} - {"cli", "options"}
 
     others = {module: questions(IMPORTS[module]) for module in cli.COMMANDS}
-    assert {module: names for module, names in others.items() if names} == {"demo": {"pretraining"}}
+    assert {module: names for module, names in others.items() if names} == {}
 
 
 def test_only_plots_draws():

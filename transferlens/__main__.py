@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 
@@ -37,7 +36,7 @@ def _dispatched(arguments: list[str]) -> int:
     if arguments[0] not in cli.COMMANDS:
         print(f"error: command {arguments[0]!r} must be one of {', '.join(cli.COMMANDS)}", file=sys.stderr)
         return cli.BAD_INPUT
-    return importlib.import_module(f"transferlens.{arguments[0]}").main(arguments[1:])
+    return cli.load(arguments[0])(arguments[1:])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
 import logging
@@ -189,6 +190,11 @@ class Command:
         """Return the arms that the command needs; none where it trains nothing. Raise what would stop it."""
         arms = self.work.points if isinstance(self.work, Question) else self.arms
         return {} if arms is None else arms(options)
+
+
+def load(name: str) -> Command:
+    """Return the command of a name in `COMMANDS`."""
+    return importlib.import_module(f"transferlens.{name}").main
 
 
 def command(name: str, options: type, work: Question | Callable[[Any], int]) -> Command:

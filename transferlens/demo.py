@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from transferlens import cli
 from transferlens.options import OutputOptions
-from transferlens.pretraining import Options as Pretraining
-from transferlens.pretraining import main as pretraining
 from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import StoreOptions
 from transferlens.util.fields import Fields, build, flat
@@ -30,7 +28,8 @@ class Options(Fields):
 def work(options: Options) -> int:
     """Ask `transferlens.pretraining` with the settings of the demo."""
     settings = {"folds": ("1", "2"), "epochs": 2, "long": "none"} | flat(options)
-    return pretraining.run(build(Pretraining, settings))
+    pretraining = cli.load("pretraining")
+    return pretraining.run(build(pretraining.options, settings))
 
 
 main = cli.command("demo", Options, work)

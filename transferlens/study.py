@@ -6,7 +6,6 @@ the command line. Runs that several commands ask for are trained once. ``analyse
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -148,7 +147,7 @@ def _step(table: Mapping[str, Any], shared: Mapping[str, Any], number: str) -> S
     if not isinstance(name, str) or name not in cli.COMMANDS or name == "study":
         allowed = ", ".join(name for name in cli.COMMANDS if name != "study")
         raise ParameterError(f"command={name!r}{number} must be one of {allowed}")
-    command: cli.Command = importlib.import_module(f"transferlens.{name}").main
+    command = cli.load(name)
     where = f"{name}{number}"
     own = _spelled({key: value for key, value in table.items() if key != "command"}, where)
     if unknown := sorted(own.keys() - set(names(command.options))):
