@@ -122,7 +122,7 @@ def test_all_that_no_step_can_do_is_said_before_the_first(options, tmp_path, cap
 def test_a_step_takes_the_options_that_it_has_and_no_others():
     step = Step.of(truncate.main, {"epochs": 1}).given({"epochs": None, "seeds": (1, 2), "bn": "updating"})
     assert (step.options.training.epochs, step.options.sweep.seeds) == (1, (1, 2))
-    assert step.words == "--seeds 1 2"
+    assert step.words == "--epochs 1 --seeds 1 2"
     with pytest.raises(ParameterError, match="there is no option 'bn'"):
         Step.of(truncate.main, {"bn": "updating"})
 

@@ -76,27 +76,25 @@ class Step:
     @classmethod
     def of(cls, command: cli.Command, values: Mapping[str, Any] | None = None) -> Step:
         """Return a command with options by name, where they differ from its defaults."""
-        if command.default is not None:
-            return cls(command, command.default).given(values or {})
-        return cls(command, build(command.options, values or {}))
+        return cls(command, build(command.options, values or {}, base=command.default), _words(values or {}))
 
     def given(self, values: Mapping[str, Any]) -> Step:
         """Return the step with those of these options that the command has, but for None, in place of its own."""
-        known = set(names(self.command.options))
-        values = {name: value for name, value in values.items() if name in known and value is not None}
-        words = " ".join(
-            [self.words, *(f"--{name.replace('_', '-')} {_word(value)}" for name, value in values.items())]
-        )
-        options = build(self.command.options, values, base=self.options)
-        return replace(self, options=options, words=words.strip())
+        before = flat(self.options)
+        known = {name: value for name, value in values.items() if name in before and value is not None}
+        options = build(self.command.options, known, base=self.options)
+        changed = {name: value for name, value in flat(options).items() if value != before[name]}
+        return replace(self, options=options, words=f"{self.words} {_words(changed)}".strip())
 
     def ids(self) -> list[str]:
         """Return the runs that the step needs."""
         return [point.id for arm in self.command.points(self.options).values() for point in arm.points]
 
 
-def _word(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+def _words(values: Mapping[str, Any]) -> str:
+    """Options as on the command line."""
+    several = {name: value if isinstance(value, (list, tuple)) else [value] for name, value in values.items()}
+    return " ".join(f"--{name.replace('_', '-')} {' '.join(map(str, each))}" for name, each in several.items())
 
 
 def handed_on(options: Any, *own: str) -> dict[str, Any]:
@@ -154,7 +152,7 @@ def _step(table: Mapping[str, Any], shared: Mapping[str, Any], number: str) -> S
         raise ParameterError(f"{where} has no option {unknown[0]!r}")
     try:
         known = {key: value for key, value in shared.items() if key in names(command.options)}
-        return Step(command, build(command.options, known | own)).given(own)
+        return Step.of(command, known | own)
     except ParameterError as error:
         raise ParameterError(f"{where}: {error}") from None
 

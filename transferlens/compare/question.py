@@ -158,4 +158,4 @@ class Question(Generic[Options, Answer]):
 
     def describe(self) -> str:
         """Return what the question takes as a section of a docstring."""
-        return f"{self.name}{self.signature()}\n\n{described(self.options, hidden=OF_COMMANDS)}"
+        return f"``{self.name}{self.signature()}``\n\n{described(self.options, hidden=OF_COMMANDS)}"
