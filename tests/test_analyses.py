@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -203,7 +204,7 @@ def test_all_of_it_from_an_empty_store(clips, weights_file, tmp_path, capsys, mo
     whole = "TRANSFERLENS_ALL" in os.environ
     if not whole:
         monkeypatch.setattr(all_, "QUESTIONS", (all_.rq1_pretrained_vs_scratch, all_.rq2_svcca))
-        monkeypatch.setattr(results, "main", lambda argv: 0)
+        monkeypatch.setattr(results, "main", SimpleNamespace(run=lambda options: 0))
     argv = [
         *("--clips", str(clips), "--backbone", "test_resnet", "--weights", str(weights_file), "--epochs", "1"),
         *("--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache"), "--figures", str(tmp_path / "figures")),
