@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 
 from transferlens.util.errors import DataError
 
-__all__ = ["attempt_each", "check_readable"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

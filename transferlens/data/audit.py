@@ -19,8 +19,6 @@ from transferlens.util.text import natural
 if TYPE_CHECKING:
     from transferlens.data.clips import DataSet
 
-__all__ = ["Audit", "Finding", "audit", "unreadable"]
-
 SILENT_PEAK = 1e-4  # full scale is 1
 SILENT_DBFS = -80.0
 SHORTEST = 0.1  # [s], the longest window of the features

@@ -23,8 +23,6 @@ from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.fields import Fields
 from transferlens.util.text import some
 
-__all__ = ["DataOptions", "USER_WIDTH", "open_dataset"]
-
 log = logging.getLogger(__name__)
 
 USER_WIDTH = 250  # [frames], that of the paper for clips of about five seconds

@@ -22,8 +22,6 @@ from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.lazy import pandas
 from transferlens.util.text import natural, some
 
-__all__ = ["BUILT_IN", "Clip", "DataSet", "HINTS", "LOUDEST", "UNREADABLE", "load_audio"]
-
 BUILT_IN = "synth"
 LOUDEST = 1e6  # largest magnitude of a sample whose power is in the range of float32
 # TypeError is what soundfile raises for headerless files.

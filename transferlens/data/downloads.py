@@ -19,8 +19,6 @@ from transferlens.util.lazy import pooch, requests, tqdm
 if TYPE_CHECKING:
     from transferlens.data.manifest import ManifestRow
 
-__all__ = ["fetch"]
-
 # Time without an answer [s], and bytes that are written at once.
 TIMEOUT, CHUNK = 30, 2**14
 # What is raised for a damaged archive; also OSError without a number.

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from transferlens.util.errors import DataError
 
-__all__ = ["ManifestRow", "manifest", "manifest_path"]
-
 FILE = "data_manifest.csv"
 
 

@@ -20,8 +20,6 @@ from transferlens.data.clips import Clip
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.text import some
 
-__all__ = ["read_official", "read_table", "read_user_table"]
-
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")

@@ -24,25 +24,6 @@ from transferlens.data.manifest import manifest
 from transferlens.util.errors import ParameterError
 from transferlens.util.files import content_hash
 
-__all__ = [
-    "CENTRES",
-    "DISTRACTORS",
-    "EVENTS",
-    "FADE",
-    "Form",
-    "OCTAVES",
-    "RATES",
-    "RECIPE",
-    "Shape",
-    "Spec",
-    "Stems",
-    "clip_ids",
-    "digest",
-    "render",
-    "spec",
-    "specs",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Form:

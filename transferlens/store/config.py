@@ -18,8 +18,6 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule, above, at_least, between
 from transferlens.util.files import content_hash
 
-__all__ = ["RunConfig", "Training"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Fields):

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from transferlens.data.catalogue import DataOptions
     from transferlens.store.run import Run
 
-__all__ = ["classify", "heldout_audio", "heldout_features"]
-
 
 def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
     """Compute the logits of clips, on the device of the network.

@@ -16,8 +16,6 @@ from pathlib import Path
 from transferlens.util.errors import CheckpointError
 from transferlens.util.files import complete_or_absent
 
-__all__ = ["NAME", "read_through"]
-
 NAME = ".index.tsv"
 # The index is written again if this share of the files was added or removed.
 STALE = 0.01

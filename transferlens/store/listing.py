@@ -28,8 +28,6 @@ from transferlens.util import text
 from transferlens.util.errors import CheckpointError
 from transferlens.util.files import array
 
-__all__ = ["RunSummary", "damaged", "failed", "list_runs", "progress", "scan", "summarise"]
-
 
 @dataclass(frozen=True)
 class RunSummary:

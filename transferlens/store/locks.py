@@ -26,8 +26,6 @@ from transferlens.util import processes
 from transferlens.util.errors import DataError
 from transferlens.util.lazy import filelock
 
-__all__ = ["BEAT", "PATIENCE", "SUFFIX", "holder", "lock"]
-
 SUFFIX = ".lock"
 # Seconds between two signs of life, and without one after which a holder counts as dead.
 BEAT, PATIENCE = 10.0, 60.0

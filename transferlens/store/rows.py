@@ -8,8 +8,6 @@ from transferlens.models import build
 from transferlens.models.plan import block_text
 from transferlens.store.run import Run
 
-__all__ = ["RunRow", "run_row"]
-
 
 @dataclass(frozen=True)
 class RunRow:

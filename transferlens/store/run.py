@@ -37,8 +37,6 @@ from transferlens.util.lazy import torch
 if TYPE_CHECKING:
     from transferlens.models.network import Network
 
-__all__ = ["Run", "arm_names", "check_alike", "load_run", "load_runs", "normalised"]
-
 
 @dataclass(frozen=True, eq=False)
 class Run:

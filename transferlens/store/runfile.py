@@ -27,26 +27,6 @@ from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.files import UNREADABLE, array, check_space, complete_or_absent
 from transferlens.util.lazy import h5py, torch
 
-__all__ = [
-    "HISTORY",
-    "RunState",
-    "SCHEMA",
-    "SEAL",
-    "SEALED",
-    "TENSORS",
-    "history_names",
-    "open_runfile",
-    "read_attributes",
-    "read_config",
-    "read_state",
-    "read_tensors",
-    "read_texts",
-    "seal",
-    "tensor_items",
-    "to_torch",
-    "write_state",
-]
-
 SCHEMA = 1
 # What stands between the HDF5 content and its sha256; HDF5 ignores what follows its content.
 SEAL = b"transferlens sha256\n"

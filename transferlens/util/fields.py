@@ -30,21 +30,6 @@ from typing_extensions import Doc
 
 from transferlens.util.errors import ParameterError
 
-__all__ = [
-    "Fields",
-    "Rule",
-    "above",
-    "at_least",
-    "between",
-    "build",
-    "described",
-    "flat",
-    "names",
-    "optional",
-    "signature",
-    "texts",
-]
-
 LARGEST = 2**63
 Kind = TypeVar("Kind")
 

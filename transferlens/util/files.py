@@ -27,19 +27,6 @@ OLD = 60.0
 # What h5py raises for damaged files.
 UNREADABLE = (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 
-__all__ = [
-    "UNREADABLE",
-    "array",
-    "check_space",
-    "check_writable",
-    "clear_left",
-    "complete_or_absent",
-    "content_hash",
-    "expanded",
-    "write_csv",
-    "write_text",
-]
-
 
 @contextlib.contextmanager
 def complete_or_absent(path: Path, *, folder: bool = False) -> Iterator[Path]:

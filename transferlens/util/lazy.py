@@ -8,8 +8,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["load"]
-
 
 class _Lazy:
     # Not in sys.modules, where importlib puts its own lazy modules: `inspect`, which torch and tyro use, looks at every

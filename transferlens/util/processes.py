@@ -18,8 +18,6 @@ from collections.abc import Iterator
 
 from transferlens.util.lazy import psutil
 
-__all__ = ["is_alive", "keep_freed_memory", "reraise_lost_signals"]
-
 # Options of glibc's mallopt.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 # Seconds after which a signal whose exception was lost is sent again.

@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-__all__ = ["group_by", "natural", "some", "table"]
-
 Item = TypeVar("Item")
 Key = TypeVar("Key")
 
