@@ -1,9 +1,4 @@
-"""This process and others: which ones live, signals that must not be lost, and freed memory that is kept.
-
-- `is_alive` tells whether a process runs.
-- `reraise_lost_signals` makes Ctrl-C and SIGTERM work at any moment.
-- `keep_freed_memory` makes large arrays cheaper to allocate again.
-"""
+"""This process and others: which ones live, signals that must not be lost, and freed memory that is kept."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
+MOST_NAMES = 50
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:
@@ -30,9 +31,6 @@ def table(rows: Sequence[Sequence[object]]) -> str:
         "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)) for row in cells
     )
     return "\n".join(line.rstrip() for line in lines)
-
-
-MOST_NAMES = 50
 
 
 def some(names: Iterable[object]) -> str:
