@@ -11,10 +11,9 @@ from transferlens.store.run import Run
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run in a table.
+    """A run in a table: accuracies as fractions, multiply-adds of one clip, and seconds of training.
 
-    Accuracies are fractions. Multiply-adds are those of one clip, seconds those of training; if runs share the output
-    of frozen blocks, the time to compute it is counted in the first of them.
+    If runs share the output of frozen blocks, the time to compute it is counted in the first of them.
     """
 
     dataset: str
@@ -51,9 +50,7 @@ def run_row(run: Run) -> RunRow:
         epochs=config.training.epochs,
         accuracy_last=run.accuracy_last,
         accuracy_best=run.accuracy_best,
-        trainable_parameters=cost.trainable_parameters,
-        parameters=cost.parameters,
-        multiply_adds=cost.multiply_adds,
         seconds=float(run.history["seconds"].sum()),
         run=config.id,
+        **vars(cost),
     )
