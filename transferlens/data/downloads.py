@@ -26,18 +26,7 @@ DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOF
 
 
 def fetch(row: ManifestRow, folder: Path) -> Path:
-    """Download a data set and unpack it, unless its folder exists already.
-
-    Parameters
-    ----------
-    row : ManifestRow
-    folder : Path
-        The data set is unpacked to a folder of its name in this one.
-
-    Returns
-    -------
-    target : Path
-        ``folder / row.name``, complete.
+    """Download a data set and unpack it to ``folder / row.name``, unless that exists already; return its path.
 
     Raises
     ------

@@ -62,7 +62,7 @@ class Fields:
     """Base of all options: converts every value to the type of its field, and checks it."""
 
     def __post_init__(self) -> None:
-        for name, hint in _hints(type(self)).items():
+        for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]
             object.__setattr__(self, name, _converted(hint, getattr(self, name), name))
 
 
