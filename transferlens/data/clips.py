@@ -203,14 +203,9 @@ def load_audio(path: Path, *, sr: int) -> np.ndarray:
     ParameterError
         If `sr` is not positive.
     """
-    return _resample(*_decode(Path(path)), positive("sr", sr))
-
-
-def positive(name: str, value: int) -> int:
-    """Return a number, or raise ParameterError if it is not positive."""
-    if value <= 0:
-        raise ParameterError(f"{name}={value!r} must be greater than 0")
-    return value
+    if sr <= 0:
+        raise ParameterError(f"sr={sr!r} must be greater than 0")
+    return _resample(*_decode(Path(path)), sr)
 
 
 @dataclass(frozen=True)
