@@ -1,8 +1,4 @@
-"""Work on many clips in threads, and name all clips that cannot be read at once.
-
-- `attempt_each` returns the result, or the error, of every clip.
-- `check_readable` raises one error that names every clip that failed.
-"""
+"""Work on many clips in threads, and name all clips that cannot be read at once."""
 
 from __future__ import annotations
 
@@ -13,15 +9,8 @@ from typing import Any, TypeVar
 
 from transferlens.util.errors import DataError
 
-__all__ = ["attempt_each", "check_readable"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def _n_threads() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def attempt_each(
@@ -31,18 +20,9 @@ def attempt_each(
     errors: type[Exception] | tuple[type[Exception], ...] = DataError,
     bar: Any = None,
 ) -> list[Result | Exception]:
-    """Return, for each item in order, what an action returns or the error that it raises.
+    """Return, for each item in order, what an action, called in threads, returns or the error that it raises.
 
-    Parameters
-    ----------
-    action : callable
-        Takes an item; called in threads, one per core.
-    items : iterable
-        Clips, or anything that stands for them.
-    errors : type of exception, or tuple of them
-        Errors to return; others are raised.
-    bar : tqdm, optional
-        Progress bar to advance by one per item.
+    Errors of other types are raised. A bar of tqdm is advanced by one per item.
     """
 
     def attempt(item: Item) -> Result | Exception:
@@ -51,8 +31,9 @@ def attempt_each(
         except errors as error:
             return error
 
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     results = []
-    with ThreadPoolExecutor(_n_threads()) as pool:
+    with ThreadPoolExecutor(cores) as pool:
         for result in pool.map(attempt, items):
             results.append(result)
             if bar is not None:
@@ -61,20 +42,7 @@ def attempt_each(
 
 
 def check_readable(results: Iterable[object], n_clips: int) -> None:
-    """Raise if some results of `attempt_each` are errors.
-
-    Parameters
-    ----------
-    results : iterable
-        Results or errors, of which only the errors need be given.
-    n_clips : int > 0
-        Number of clips that were attempted.
-
-    Raises
-    ------
-    DataError
-        Naming every clip that cannot be read.
-    """
+    """Raise DataError, naming every clip that cannot be read, if some results of `attempt_each` are errors."""
     if problems := [str(result) for result in results if isinstance(result, DataError)]:
         raise DataError(
             f"{len(problems)} of {n_clips} clips cannot be read: {'; '.join(problems)}. "

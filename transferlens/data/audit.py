@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from transferlens.data.attempts import attempt_each
-from transferlens.data.clips import Clip
+from transferlens.data.clips import Clip, DataSet
 from transferlens.util.errors import DataError
+from transferlens.util.grouping import group_by
 from transferlens.util.lazy import tqdm
 from transferlens.util.text import natural
-
-if TYPE_CHECKING:
-    from transferlens.data.clips import DataSet
-
-__all__ = ["Audit", "Finding", "audit", "unreadable"]
 
 SILENT_PEAK = 1e-4  # full scale is 1
 SILENT_DBFS = -80.0
@@ -76,30 +71,17 @@ class Audit:
         return tuple(finding for finding in self.findings if finding.serious)
 
 
-@dataclass(frozen=True)
 class _Sound:
     """What the audit compares of a decoded clip."""
 
-    seconds: float
-    peak: float
-    dbfs: float
-    digest: str
-
-    @property
-    def is_silent(self) -> bool:
-        return self.peak < SILENT_PEAK or self.dbfs < SILENT_DBFS
-
-
-def _sound(y: np.ndarray, sr: int) -> _Sound:
-    rms = np.sqrt(np.mean(np.square(y, dtype=np.float64)))
-    # To 16 bits, so that a wav and its copy in flac or in floats are the same audio.
-    samples = np.clip(np.rint(y * 32768.0), -32768, 32767).astype("<i2")
-    return _Sound(
-        seconds=len(y) / sr,
-        peak=float(np.abs(y).max()),
-        dbfs=float(20 * np.log10(max(rms, 1e-12))),
-        digest=hashlib.sha256(samples.tobytes()).hexdigest(),
-    )
+    def __init__(self, y: np.ndarray, sr: int) -> None:
+        self.seconds = len(y) / sr
+        self.peak = float(np.abs(y).max())
+        self.dbfs = float(20 * np.log10(max(np.sqrt(np.mean(np.square(y, dtype=np.float64))), 1e-12)))
+        self.is_silent = self.peak < SILENT_PEAK or self.dbfs < SILENT_DBFS
+        # To 16 bits, so that a wav and its copy in flac or in floats are the same audio.
+        samples = np.clip(np.rint(y * 32768.0), -32768, 32767).astype("<i2")
+        self.digest = hashlib.sha256(samples.tobytes()).hexdigest()
 
 
 def _decode_each(dataset: DataSet, measure: Callable[[np.ndarray, int], Result]) -> dict[str, Result | Exception]:
@@ -110,27 +92,14 @@ def _decode_each(dataset: DataSet, measure: Callable[[np.ndarray, int], Result])
 
 
 def unreadable(dataset: DataSet) -> dict[str, str]:
-    """Decode every clip, and return those that cannot be decoded.
-
-    Parameters
-    ----------
-    dataset : DataSet
-
-    Returns
-    -------
-    reasons : dict of str to str
-        Error message by clip id; empty if every clip can be decoded.
-    """
+    """Decode every clip, and return the error messages of those that cannot be decoded, by id."""
     results = _decode_each(dataset, lambda y, sr: None)
     return {id: str(result) for id, result in results.items() if isinstance(result, DataError)}
 
 
 def _in_two_folds(clips: Iterable[Clip], key: Callable[[Clip], Hashable | None]) -> Iterator[list[Clip]]:
     """Yield the clips of each key that is in more than one fold; clips whose key is None are left out."""
-    by_key = defaultdict(list)
-    for clip in clips:
-        if key(clip) is not None:
-            by_key[key(clip)].append(clip)
+    by_key = group_by((clip for clip in clips if key(clip) is not None), key)
     return (same for same in by_key.values() if len({clip.fold for clip in same}) > 1)
 
 
@@ -175,16 +144,9 @@ def _missing_classes(dataset: DataSet) -> Iterator[Finding]:
 def audit(dataset: DataSet) -> Audit:
     """Decode every clip, and look for what would spoil an experiment.
 
-    Parameters
-    ----------
-    dataset : DataSet
-
-    Returns
-    -------
-    audit : Audit
-        Clips that cannot be decoded or have no samples; recordings in two folds, by their samples (as 16-bit mono at
-        their own rate) or their group; silent clips, with a peak below 1e-4 or a mean level below -80 dBFS; clips
-        shorter than the longest window of the features, 0.1 s; classes that are missing from a fold.
+    That is: clips that cannot be decoded or have no samples; recordings in two folds, by their samples (as 16-bit mono
+    at their own rate) or their group; silent clips, with a peak below 1e-4 or a mean level below -80 dBFS; clips
+    shorter than the longest window of the features, 0.1 s; classes that are missing from a fold.
 
     Examples
     --------
@@ -192,7 +154,7 @@ def audit(dataset: DataSet) -> Audit:
     >>> audit(open_dataset()).findings
     ()
     """
-    results = _decode_each(dataset, _sound)
+    results = _decode_each(dataset, _Sound)
     sounds = {id: result for id, result in results.items() if isinstance(result, _Sound)}
     readable = [clip for clip in dataset.clips if clip.id in sounds]
     unread = [clip for clip in dataset.clips if clip.id not in sounds]

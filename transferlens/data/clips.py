@@ -1,8 +1,4 @@
-"""Clips and data sets: labels, folds, and the decoding of audio.
-
-- `DataSet` holds the clips of a data set, splits them by fold and decodes them; `Clip` is one of them.
-- `load_audio` decodes a single file.
-"""
+"""Clips and data sets: labels, folds, and the decoding of audio."""
 
 from __future__ import annotations
 
@@ -21,8 +17,6 @@ from transferlens.data.manifest import manifest
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.lazy import pandas
 from transferlens.util.text import natural, some
-
-__all__ = ["BUILT_IN", "Clip", "DataSet", "HINTS", "LOUDEST", "UNREADABLE", "load_audio"]
 
 BUILT_IN = "synth"
 LOUDEST = 1e6  # largest magnitude of a sample whose power is in the range of float32
@@ -97,19 +91,9 @@ class DataSet:
         return pandas.crosstab(clips["class"], clips["fold"])[list(self.folds)]
 
     def split(self, fold: str, inner_fold: str = "") -> tuple[np.ndarray, np.ndarray]:
-        """Split the clips into those to train on and those that are held out.
+        """Split the clips into those to train on and those of the held-out fold; return the indices of both.
 
-        Parameters
-        ----------
-        fold : str
-            The held-out fold.
-        inner_fold : str
-            A fold that is left out of training too; empty: none.
-
-        Returns
-        -------
-        training, held_out : ndarray of int
-            Indices into `clips`. If a fold is named "train", it alone is trained on, else all other folds are.
+        If a fold is named "train", it alone is trained on, else all folds but the held-out and the inner one are.
 
         Raises
         ------
@@ -127,13 +111,7 @@ class DataSet:
         return training, np.flatnonzero(folds == fold)
 
     def decode(self, clip: Clip) -> tuple[np.ndarray, int]:
-        """Decode a clip at the sample rate of its file.
-
-        Returns
-        -------
-        y : ndarray [shape=(n,), float32]
-            Mono waveform.
-        sr : int [Hz]
+        """Decode a clip: its mono waveform [shape=(n,), float32], and the sample rate of its file [Hz].
 
         Raises
         ------
@@ -145,28 +123,14 @@ class DataSet:
         return _decode(clip.path)
 
     def load(self, clip: Clip) -> np.ndarray:
-        """Decode a clip and resample it to the rate `sr`; threads may call this at the same time.
+        """Decode a clip and resample it to the rate `sr`: its mono waveform [shape=(n,), float32].
 
-        Returns
-        -------
-        y : ndarray [shape=(n,), float32]
-            Mono waveform of the whole clip.
-
-        Raises
-        ------
-        DataError
-            As for `decode`.
+        Threads may call this at the same time. Errors are those of `decode`.
         """
         return _resample(*self.decode(clip), self.sr)
 
     def digest(self, clip: Clip) -> str:
-        """Return the sha256, in hexadecimal, of a clip's file; of a built-in clip, that of its recipe.
-
-        Raises
-        ------
-        DataError
-            If the file cannot be read.
-        """
+        """Return the sha256 of a clip's file, or of a built-in clip's recipe; raise DataError if it cannot be read."""
         if clip.path is None:
             return synthetic.digest(clip.id)
         try:
@@ -184,9 +148,10 @@ class DataSet:
         DataError
             If no clip is left.
         """
-        if unknown := sorted(set(ids) - {clip.id for clip in self.clips}):
+        left_out = set(ids)
+        if unknown := sorted(left_out - {clip.id for clip in self.clips}):
             raise ParameterError(f"ids={some(unknown)!r} are not clips of {self.name}")
-        clips = tuple(clip for clip in self.clips if clip.id not in set(ids))
+        clips = tuple(clip for clip in self.clips if clip.id not in left_out)
         if not clips:
             raise DataError(f"no clip of {self.name} is left: all {len(self.clips)} were left out")
         return replace(self, clips=clips)
@@ -220,14 +185,12 @@ def _resample(y: np.ndarray, native: int, sr: int) -> np.ndarray:
 
 
 def load_audio(path: Path, *, sr: int) -> np.ndarray:
-    """Decode an audio file, mix it to mono and resample it.
+    """Decode an audio file that libsndfile reads (wav, flac, ogg, mp3, au and more), mix it to mono and resample it.
 
     Parameters
     ----------
     path : Path
-        A file that libsndfile reads: wav, flac, ogg, mp3, au and more.
     sr : int > 0 [Hz]
-        Rate to load at.
 
     Returns
     -------
@@ -236,18 +199,13 @@ def load_audio(path: Path, *, sr: int) -> np.ndarray:
     Raises
     ------
     DataError
-        If the file is missing, unreadable or empty, or has NaN, infinite or far too large samples.
+        As for `DataSet.decode`.
     ParameterError
         If `sr` is not positive.
     """
-    return _resample(*_decode(Path(path)), positive("sr", sr))
-
-
-def positive(name: str, value: int) -> int:
-    """Return a number, or raise ParameterError if it is not positive."""
-    if value <= 0:
-        raise ParameterError(f"{name}={value!r} must be greater than 0")
-    return value
+    if sr <= 0:
+        raise ParameterError(f"sr={sr!r} must be greater than 0")
+    return _resample(*_decode(Path(path)), sr)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ from transferlens.util.lazy import pooch, requests, tqdm
 if TYPE_CHECKING:
     from transferlens.data.manifest import ManifestRow
 
-__all__ = ["fetch"]
-
 # Time without an answer [s], and bytes that are written at once.
 TIMEOUT, CHUNK = 30, 2**14
 # What is raised for a damaged archive; also OSError without a number.
@@ -28,18 +26,7 @@ DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOF
 
 
 def fetch(row: ManifestRow, folder: Path) -> Path:
-    """Download a data set and unpack it, unless its folder exists already.
-
-    Parameters
-    ----------
-    row : ManifestRow
-    folder : Path
-        The data set is unpacked to a folder of its name in this one.
-
-    Returns
-    -------
-    target : Path
-        ``folder / row.name``, complete.
+    """Download a data set and unpack it to ``folder / row.name``, unless that exists already; return its path.
 
     Raises
     ------

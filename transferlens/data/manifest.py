@@ -6,12 +6,13 @@ import contextlib
 import csv
 import functools
 import importlib.metadata
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from transferlens.util.errors import DataError
-
-__all__ = ["ManifestRow", "manifest", "manifest_path"]
 
 FILE = "data_manifest.csv"
 
@@ -60,13 +61,7 @@ class ManifestRow:
 
 
 def manifest_path() -> Path:
-    """Return the path of the table: beside the package in a checkout, else where pip installed it.
-
-    Raises
-    ------
-    DataError
-        If the table is not found.
-    """
+    """Return the path of the table: beside the package in a checkout, else where pip installed it."""
     above = Path(__file__).parents[2]
     candidates = [above / FILE, above / "share" / "transferlens" / FILE]  # the second: pip install --target
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -78,32 +73,9 @@ def manifest_path() -> Path:
     raise DataError(f"{FILE} is not beside the package and was not installed with it: install transferlens again")
 
 
-def _row(cells: dict[str, str]) -> ManifestRow:
-    texts = {name: cells[name] for name in ("name", "title", "layout", "licence", "homepage", "archive", "checksum")}
-    return ManifestRow(
-        classes=int(cells["classes"]),
-        folds=int(cells["folds"]),
-        sr=int(cells["sample_rate_hz"]),
-        seconds=float(cells["clip_length_s"]),
-        n_fft=int(cells["n_fft"]),
-        width=int(cells["width_frames"]),
-        **texts,
-    )
-
-
 @functools.cache
-def _rows() -> tuple[ManifestRow, ...]:
-    with manifest_path().open(encoding="utf-8-sig", newline="") as file:
-        return tuple(_row(cells) for cells in csv.DictReader(file))
-
-
-def manifest() -> dict[str, ManifestRow]:
-    """Read the table of data sets.
-
-    Returns
-    -------
-    rows : dict of str to ManifestRow
-        By name, in the order of the table.
+def manifest() -> Mapping[str, ManifestRow]:
+    """Return the facts about each data set, by name, in the order of the table.
 
     Raises
     ------
@@ -115,4 +87,8 @@ def manifest() -> dict[str, ManifestRow]:
     >>> manifest()["esc50"].folds
     5
     """
-    return {row.name: row for row in _rows()}
+    kinds = typing.get_type_hints(ManifestRow).values()  # the columns of the table are the fields, in their order
+    with manifest_path().open(encoding="utf-8-sig", newline="") as file:
+        table = list(csv.reader(file))[1:]
+    rows = [ManifestRow(*(kind(cell) for kind, cell in zip(kinds, cells, strict=True))) for cells in table]
+    return MappingProxyType({row.name: row for row in rows})

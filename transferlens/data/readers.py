@@ -1,9 +1,4 @@
-"""Read lists of clips: from the official folders of known data sets, and from a user's own table.
-
-- `read_official` reads the folder of a known data set.
-- `read_user_table` reads a user's table of clips.
-- `read_table` reads any table of comma-separated values.
-"""
+"""Read lists of clips: from the official folders of known data sets, and from a user's own table."""
 
 from __future__ import annotations
 
@@ -17,10 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from transferlens.data.clips import Clip
+from transferlens.data.manifest import ManifestRow
 from transferlens.util.errors import DataError, ParameterError
+from transferlens.util.grouping import group_by
 from transferlens.util.text import some
-
-__all__ = ["read_official", "read_table", "read_user_table"]
 
 log = logging.getLogger(__name__)
 
@@ -30,21 +25,7 @@ SPLITS = ("train", "validation", "test")
 def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     """Read a table of comma-separated values, in UTF-8 with or without BOM; spaces around cells are removed.
 
-    Parameters
-    ----------
-    path : Path
-    needed : sequence of str
-        Columns that the table must have, without empty cells.
-
-    Returns
-    -------
-    rows : list of dict of str to str
-        By column name, in the order of the table.
-
-    Raises
-    ------
-    DataError
-        If the file is not such a table, has no rows, or lacks a needed column or cell.
+    Raise DataError if the file is not such a table, has no rows, or lacks a needed column or a cell of one.
     """
     if path.is_dir():
         raise DataError(f"{path} is a folder, not a table of clips: name the csv file in it")
@@ -86,39 +67,16 @@ def _checked(
     return rows
 
 
-def _is_file(path: Path | None) -> bool:
-    try:
-        return path is not None and path.is_file()
-    except OSError:  # the name is too long, or the folder may not be read
-        return False
-
-
 def _check_files(clips: Sequence[Clip], where: Path, remedy: str) -> None:
-    if missing := [clip.id for clip in clips if not _is_file(clip.path)]:
+    # Path.is_file raises if a name is too long, or a folder may not be read.
+    if missing := [clip.id for clip in clips if not os.path.isfile(str(clip.path))]:  # noqa: PTH113
         raise DataError(
             f"{len(missing)} of {len(clips)} audio files do not exist in {where}: {some(missing)}; {remedy}"
         )
 
 
 def read_user_table(path: Path) -> tuple[Clip, ...]:
-    """Read a user's own table of clips.
-
-    Parameters
-    ----------
-    path : Path
-        A table with the columns ``path`` (relative to the table), ``label`` and ``fold``; ``group`` is optional, other
-        columns are kept in `Clip.extra`.
-
-    Returns
-    -------
-    clips : tuple of Clip
-        The id of a clip is its path, as written in the table.
-
-    Raises
-    ------
-    DataError
-        If the table cannot be used as it is, or audio files are missing.
-    """
+    """Read a user's own table of clips, as for `open_dataset`; the id of a clip is its path, as written there."""
     needed = ("path", "label", "fold")
     clips = tuple(
         Clip(
@@ -174,18 +132,11 @@ def _genres(root: Path) -> dict[str, list[Path]]:
         raise DataError(
             f"root={str(root)!r} must contain genres_original/ or genres/, one folder of .wav or .au files per genre"
         )
-    genres: dict[str, list[Path]] = {}
-    for file in files:
-        genres.setdefault(file.parent.name, []).append(file)
-    return genres
+    return group_by(files, lambda file: file.parent.name)
 
 
 def _read_gtzan(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, ...]:
-    """Read GTZAN: one folder per genre.
-
-    There are no official folds. Without split files the sorted files of each genre are cut into as many blocks as there
-    are folds, so that neighbours, often of one album, stay together.
-    """
+    """Read GTZAN: one folder per genre; folds as the notes of `open_dataset` say."""
     clips = tuple(
         Clip(f"{genre}/{file.name}", genre, str(1 + i * folds // len(files)), file)
         for genre, files in _genres(root).items()
@@ -210,7 +161,6 @@ def _split_files(splits: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def _read_names(path: Path) -> list[str]:
-    """Return the lines of a text file that are not empty."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -232,41 +182,16 @@ def _split(clips: Sequence[Clip], files: Sequence[Path]) -> tuple[Clip, ...]:
     return tuple(replace(by_stem[stem], fold=fold) for stem, (_, fold) in zip(stems, named, strict=True))
 
 
-def read_official(layout: str, root: Path, *, splits: Sequence[Path], folds: int, homepage: str) -> tuple[Clip, ...]:
-    """Read the clips of a data set known by name.
-
-    Parameters
-    ----------
-    layout : str
-        Name of the layout in the manifest: a key of `READERS`.
-    root : Path
-        Folder of the unpacked archive.
-    splits : sequence of Path
-        Lists of the training, validation and test files, or the folder that they are in; for GTZAN only.
-    folds : int > 0
-        Number of folds, for a data set that has no official ones.
-    homepage : str
-        Named in error messages as the place to get the data set from.
-
-    Returns
-    -------
-    clips : tuple of Clip
-
-    Raises
-    ------
-    DataError
-        If tables or audio files are missing or cannot be used as they are.
-    ParameterError
-        If `root` is not a folder, or `splits` do not apply.
-    """
+def read_official(row: ManifestRow, root: Path, splits: Sequence[Path]) -> tuple[Clip, ...]:
+    """Read the clips of a data set known by name from the folder of its archive; arguments as for `open_dataset`."""
     if not root.is_dir():
-        raise ParameterError(f"root={str(root)!r} must be a folder: unpack the archive from {homepage} there")
-    if splits and layout != "gtzan":
+        raise ParameterError(f"root={str(root)!r} must be a folder: unpack the archive from {row.homepage} there")
+    if splits and row.layout != "gtzan":
         raise ParameterError(f"splits={some(splits)!r} are for gtzan only: this data set has official folds")
-    clips = READERS[layout](root, splits, folds)
+    clips = READERS[row.layout](root, splits, row.folds)
     if not clips:
         raise DataError(f"root={str(root)!r} contains no clips of this data set")
-    _check_files(clips, root, f"get the complete data set from {homepage}")
+    _check_files(clips, root, f"get the complete data set from {row.homepage}")
     return clips
 
 

@@ -1,21 +1,16 @@
 """The built-in data set ``synth``: what its clips are made of, and their rendering.
 
 A clip is the sum of an event, whose shape on the spectrogram is its class, a background of coloured noise and, in half
-of the clips, a louder distractor, whose shape is of no class.
-
-- `specs` and `spec` return the parameters of clips; `clip_ids` lists the clips.
-- `render` computes the stems of a clip.
-- `digest` identifies the content of a clip without rendering it.
-
-A shape is a function of the time since its start [s], of its `Form` and of a random generator, and returns a waveform
-of any scale. Clips are bit-identical on every machine: `transferlens.synth` says how.
+of the clips, a louder distractor, whose shape is of no class. A shape is a function of the time since its start [s],
+of the clip's `Spec` and of a random generator, and returns a waveform of any scale. Clips are bit-identical on every
+machine: `transferlens.synth` says how.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,43 +19,60 @@ from transferlens.data.manifest import manifest
 from transferlens.util.errors import ParameterError
 from transferlens.util.files import content_hash
 
-__all__ = [
-    "CENTRES",
-    "DISTRACTORS",
-    "EVENTS",
-    "FADE",
-    "Form",
-    "OCTAVES",
-    "RATES",
-    "RECIPE",
-    "Shape",
-    "Spec",
-    "Stems",
-    "clip_ids",
-    "digest",
-    "render",
-    "spec",
-    "specs",
-]
+# Increase it when the clips change: feature caches of the old ones are then computed again.
+RECIPE = 1
+GROUPS, TAKES = 4, 2  # groups per class and fold, clips per group
+CENTRES = (700.0, 2800.0)  # [Hz], common to all classes
+OCTAVES = (0.8, 1.4)
+RATES = (4.0, 9.0)  # [Hz]
+FADE = 0.015  # [s]
+CLICK = 0.006  # time in which a click decays to 1 / e [s]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
-    """The place of a shape on the frequency axis, and its rate of repetition, which shapes without one ignore.
+class Spec:
+    """The parameters of one clip.
 
     Attributes
     ----------
     centre_hz : int > 0 [Hz]
-        Centre frequency, on a logarithmic scale.
+        Centre frequency of the event, on a logarithmic scale.
     octaves : float > 0
-        Distance between the lowest and the highest frequency.
+        Distance between the lowest and the highest frequency of the event.
     rate_hz : float > 0 [Hz]
-        Repetitions per second; clicks come twice as often.
+        Repetitions of the event per second, if its shape repeats; clicks come twice as often.
+    id, label, fold, group : str
+        The clips of a group have similar parameters, which no other group of the class has; all are in one fold.
+    distractor : str
+        Shape of the distractor, or "none".
+    onset, length, distractor_onset, distractor_length : float in [0, 1]
+        Start and length of event and distractor, as fractions of the clip; drawn for clips without a distractor too.
+    snr_db : float [dB]
+        Power of the event while it lasts, relative to that of the background.
+    distractor_db : float > 0 [dB]
+        Power of the distractor while it lasts, relative to that of the event.
+    slope : float >= 0
+        The power of the background falls as ``1 / f**slope``.
+    peak : float in (0, 1)
+        Largest magnitude of the mixture.
     """
 
     centre_hz: int
     octaves: float
     rate_hz: float
+    id: str
+    label: str
+    fold: str
+    group: str
+    distractor: str
+    onset: float
+    length: float
+    distractor_onset: float
+    distractor_length: float
+    snr_db: float
+    distractor_db: float
+    slope: float
+    peak: float
 
     @property
     def edges(self) -> tuple[int, int]:
@@ -68,9 +80,10 @@ class Form:
         half = 2 ** (self.octaves / 2)
         return round(self.centre_hz / half), round(self.centre_hz * half)
 
-
-CLICK = 0.006  # time in which a click decays to 1 / e [s]
-Shape = Callable[[np.ndarray, Form, np.random.RandomState], np.ndarray]
+    @property
+    def has_distractor(self) -> bool:
+        """Whether the clip contains a distractor."""
+        return self.distractor != "none"
 
 
 def _tone(cycles: np.ndarray) -> np.ndarray:
@@ -95,53 +108,51 @@ def _gate(t: np.ndarray, rate: float) -> np.ndarray:
     return np.clip(0.5 + 4 * _tone(rate * t), 0, 1)
 
 
-def _chirp_up(t, form, rng):
-    low, high = form.edges
-    return _sweep(t, low, high)
+def _chirp_up(t, spec, rng):
+    return _sweep(t, *spec.edges)
 
 
-def _chirp_down(t, form, rng):
-    low, high = form.edges
-    return _sweep(t, high, low)
+def _chirp_down(t, spec, rng):
+    return _sweep(t, *reversed(spec.edges))
 
 
-def _cross(t, form, rng):
-    return _chirp_up(t, form, rng) + _chirp_down(t, form, rng)
+def _cross(t, spec, rng):
+    return _chirp_up(t, spec, rng) + _chirp_down(t, spec, rng)
 
 
-def _harmonic_tone(t, form, rng):
-    f0 = round(form.centre_hz / 2)
+def _harmonic_tone(t, spec, rng):
+    f0 = round(spec.centre_hz / 2)
     return sum(_tone(k * f0 * t + rng.uniform()) / k for k in range(1, 6))
 
 
-def _siren(t, form, rng):
-    low, high = form.edges
-    swing = (high - low) / (4 * np.pi * form.rate_hz)
-    return _tone((low + high) / 2 * t + swing * _tone(form.rate_hz * t + rng.uniform()))
+def _siren(t, spec, rng):
+    low, high = spec.edges
+    swing = (high - low) / (4 * np.pi * spec.rate_hz)
+    return _tone((low + high) / 2 * t + swing * _tone(spec.rate_hz * t + rng.uniform()))
 
 
-def _click_train(t, form, rng):
-    low, high = form.edges
-    since = (2 * form.rate_hz * t) % 1 / (2 * form.rate_hz)
+def _click_train(t, spec, rng):
+    low, high = spec.edges
+    since = (2 * spec.rate_hz * t) % 1 / (2 * spec.rate_hz)
     return _band(t, low / 2, high * 2, rng) * np.exp(-since / CLICK)
 
 
-def _band_noise(t, form, rng):
-    low, high = form.edges
+def _band_noise(t, spec, rng):
+    low, high = spec.edges
     return _band(t, low, high, rng)
 
 
-def _tremolo_noise(t, form, rng):
-    return _band_noise(t, form, rng) * _gate(t, form.rate_hz)
+def _tremolo_noise(t, spec, rng):
+    return _band_noise(t, spec, rng) * _gate(t, spec.rate_hz)
 
 
-def _pulse(t, form, rng):
-    return _tone(form.centre_hz * t) * _gate(t, form.rate_hz)
+def _pulse(t, spec, rng):
+    return _tone(spec.centre_hz * t) * _gate(t, spec.rate_hz)
 
 
-def _warble(t, form, rng):
-    low, high = form.edges
-    gate = _gate(t, form.rate_hz)
+def _warble(t, spec, rng):
+    low, high = spec.edges
+    gate = _gate(t, spec.rate_hz)
     return gate * _tone(low * t) + (1 - gate) * _tone(high * t)
 
 
@@ -150,12 +161,12 @@ def _whole(rng: np.random.RandomState, low: int, high: int) -> int:
     return int(rng.uniform(low, high))
 
 
-def _bell(t, form, rng):
+def _bell(t, spec, rng):
     f0 = _whole(rng, 400, 1200)
     return sum(np.exp(-t * k / 0.15) * _tone(k * f0 * t) / k for k in (1, 1.51, 2.76, 4.07, 5.4))
 
 
-def _whoosh(t, form, rng):
+def _whoosh(t, spec, rng):
     low = _whole(rng, 300, 1500)
     bands = [_band(t, low, 2 * low, rng), _band(t, 3 * low, 6 * low, rng)]
     early, late = bands if _whole(rng, 0, 2) else bands[::-1]
@@ -163,7 +174,7 @@ def _whoosh(t, form, rng):
     return x * (1 - x) * ((1 - x) * early + x * late)
 
 
-def _grains(t, form, rng):
+def _grains(t, spec, rng):
     y = np.zeros_like(t)
     for start in rng.uniform(0, t[-1] - 0.05, 12):
         x = np.clip((t - start) / 0.04, 0, 1)
@@ -171,7 +182,7 @@ def _grains(t, form, rng):
     return y
 
 
-def _buzz(t, form, rng):
+def _buzz(t, spec, rng):
     f0 = _whole(rng, 90, 140)
     return sum(_tone(k * f0 * t + rng.uniform()) for k in range(2, 40)) * (1 - t / t[-1] / 2)
 
@@ -190,61 +201,6 @@ EVENTS = {
 }
 
 DISTRACTORS = {"bell": _bell, "buzz": _buzz, "grains": _grains, "whoosh": _whoosh}
-
-GROUPS, TAKES = 4, 2  # groups per class and fold, clips per group
-
-# Increase it when the clips change: feature caches of the old ones are then computed again.
-RECIPE = 1
-CENTRES = (700.0, 2800.0)  # [Hz], common to all classes
-OCTAVES = (0.8, 1.4)
-RATES = (4.0, 9.0)  # [Hz]
-FADE = 0.015  # [s]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spec(Form):
-    """The parameters of one clip.
-
-    Attributes
-    ----------
-    id, label, fold, group : str
-        The clips of a group have similar parameters, which no other group of the class has; all are in one fold.
-    distractor : str
-        Shape of the distractor, or "none".
-    centre_hz, octaves, rate_hz
-        The `Form` of the event.
-    onset, length : float in [0, 1]
-        Start and length of the event, as fractions of the clip.
-    distractor_onset, distractor_length : float in [0, 1]
-        Start and length of the distractor; drawn for clips without one too.
-    snr_db : float [dB]
-        Power of the event while it lasts, relative to that of the background.
-    distractor_db : float > 0 [dB]
-        Power of the distractor while it lasts, relative to that of the event.
-    slope : float >= 0
-        The power of the background falls as ``1 / f**slope``.
-    peak : float in (0, 1)
-        Largest magnitude of the mixture.
-    """
-
-    id: str
-    label: str
-    fold: str
-    group: str
-    distractor: str
-    onset: float
-    length: float
-    distractor_onset: float
-    distractor_length: float
-    snr_db: float
-    distractor_db: float
-    slope: float
-    peak: float
-
-    @property
-    def has_distractor(self) -> bool:
-        """Whether the clip contains a distractor."""
-        return self.distractor != "none"
 
 
 def _rng(name: str) -> np.random.RandomState:
@@ -318,13 +274,7 @@ def specs() -> tuple[Spec, ...]:
     (400, 'band_noise')
     """
     folds = range(1, manifest()["synth"].folds + 1)
-    return tuple(
-        _spec(label, fold, group, take)
-        for label in sorted(EVENTS)
-        for fold in folds
-        for group in range(GROUPS)
-        for take in range(TAKES)
-    )
+    return tuple(itertools.starmap(_spec, itertools.product(sorted(EVENTS), folds, range(GROUPS), range(TAKES))))
 
 
 def clip_ids() -> tuple[str, ...]:
@@ -338,13 +288,7 @@ def _by_id() -> dict[str, Spec]:
 
 
 def spec(id: str) -> Spec:
-    """Return the parameters of one clip.
-
-    Raises
-    ------
-    ParameterError
-        If no clip has this id.
-    """
+    """Return the parameters of one clip; raise ParameterError if no clip has this id."""
     if id not in _by_id():
         raise ParameterError(f"id={id!r} is not a clip of the synth data set: synth.clip_ids() lists them")
     return _by_id()[id]
@@ -403,17 +347,7 @@ def _background(spec: Spec, rng: np.random.RandomState, n: int, sr: int) -> np.n
 
 @functools.lru_cache(maxsize=16)
 def render(id: str) -> Stems:
-    """Render one clip.
-
-    Parameters
-    ----------
-    id : str
-        One of `clip_ids`.
-
-    Returns
-    -------
-    stems : Stems
-        Read-only arrays, at the sample rate and of the length that the manifest gives for ``synth``.
+    """Render one clip: read-only arrays, of the sample rate and length that the manifest gives for ``synth``.
 
     Raises
     ------
@@ -443,12 +377,6 @@ def render(id: str) -> Stems:
 
 @functools.cache
 def digest(id: str) -> str:
-    """Return the sha256, in hexadecimal, of what determines a clip: recipe, rate, length and number of folds, and id.
-
-    Raises
-    ------
-    ParameterError
-        If no clip has this id.
-    """
+    """Return the sha256, in hexadecimal, of what determines a clip; errors as in `spec`."""
     row = manifest()["synth"]
     return content_hash([RECIPE, row.sr, row.seconds, row.folds, spec(id).id])

@@ -18,8 +18,6 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule, above, at_least, between
 from transferlens.util.files import content_hash
 
-__all__ = ["RunConfig", "Training"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Fields):
@@ -65,13 +63,8 @@ class Training(Fields):
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """How training clips are rendered; None as they are."""
+        """How training clips are rendered; None: as they are."""
         return None if self.augment == "none" else Augmentation(self.augment, self.variants)
-
-    @property
-    def changes_inputs(self) -> bool:
-        """Whether a clip is fed to the network otherwise from epoch to epoch."""
-        return self.augment != "none" or self.masks > 0 or self.mixup > 0
 
     def lr_at(self, progress: float) -> float:
         """Learning rate after `progress` epochs (a fraction within one)."""
@@ -84,8 +77,6 @@ class Training(Fields):
 
 # Settings that older runs do not have: at these values they are as if not there, and the ids stay.
 _LATER = {"augment": "none", "variants": 0, "masks": 0, "mixup": 0.0, "threads": None}
-
-
 _PARTS = {"features": FeatureSettings, "plan": TransferPlan, "training": Training}
 
 
@@ -96,7 +87,6 @@ class RunConfig:
     Attributes
     ----------
     dataset : str
-        Name of the data set.
     data_key : str
         Sha256 over the features' key, the clips' ids, labels and folds.
     features : FeatureSettings
@@ -140,27 +130,22 @@ class RunConfig:
         content = dataclasses.asdict(self)
         if not self.inner_fold:
             del content["inner_fold"]
-        for name, value in _LATER.items():
-            if content["training"][name] == value:
-                del content["training"][name]
+        content["training"] = dict(item for item in content["training"].items() if item not in _LATER.items())
         return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', words)[:150]}-{content_hash(content)[:8]}"
 
     @property
     def setting(self) -> str:
-        """In words, what is the same for all folds and seeds: what is always said, and what differs from the defaults.
-
-        The data set, backbone and plan are left out.
-        """
+        """Epochs, lr, width and what differs from the defaults, in words; not the data set, backbone and plan."""
         training, features = self.training, self.features
         epochs = f"{training.epochs} epoch{'s' * (training.epochs != 1)}"
         words = [epochs, f"lr {training.lr:g}", f"width {features.width}"]
         for field in dataclasses.fields(Training):
             value = getattr(training, field.name)
-            if field.name not in ("epochs", "lr") and value != getattr(Training(), field.name):
+            if field.name not in ("epochs", "lr") and value != field.default:
                 words.append(f"{field.name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
         for name, value, usual in (("windows", features.windows, WINDOWS), ("hops", features.hops, HOPS)):
             if value != usual:
-                words.append(f"{name} {' '.join(f'{each:g}' for each in value)}")
+                words.append(f"{name} {' '.join(f'{length:g}' for length in value)}")
         if features.seconds is not None:
             words.append(f"padded to {features.seconds:g} s")
         if self.inner_fold:
@@ -176,8 +161,9 @@ class RunConfig:
     @property
     def start(self) -> int:
         """The block that batches are fed to: behind those whose output is the same in every epoch, so computed once."""
-        plan, changes = self.plan, self.training.changes_inputs
-        return 0 if plan.frozen_through is None or plan.bn != "fixed" or changes else plan.frozen_through + 1
+        plan, training = self.plan, self.training
+        changes = plan.bn != "fixed" or training.augment != "none" or training.masks > 0 or training.mixup > 0
+        return 0 if plan.frozen_through is None or changes else plan.frozen_through + 1
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -205,6 +191,6 @@ class RunConfig:
         """The inverse of `flat`."""
         flat = dict(flat)
         for name, part in _PARTS.items():
-            names = [field.name for field in dataclasses.fields(part)]
-            flat[name] = part(**{each: flat.pop(each) for each in names if each in flat or each not in _LATER})
+            keys = [field.name for field in dataclasses.fields(part)]
+            flat[name] = part(**{key: flat.pop(key) for key in keys if key in flat or key not in _LATER})
         return cls(**flat)

@@ -18,54 +18,28 @@ if TYPE_CHECKING:
     from transferlens.data.catalogue import DataOptions
     from transferlens.store.run import Run
 
-__all__ = ["classify", "heldout_audio", "heldout_features"]
-
 
 def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
-    """Compute the logits of clips, on the device of the network.
+    """Compute the logits [shape=(n_clips, n_classes)] of features S [shape=(n_clips, channels, n_mels, width)].
 
-    Parameters
-    ----------
-    run : Run
-        Gives the normalisation of the features.
-    network : torch.nn.Module
-        As `Run.model` returns it, on any device.
-    S : ndarray [shape=(n_clips, channels, n_mels, width)]
-        Log-mel features.
-
-    Returns
-    -------
-    logits : ndarray [shape=(n_clips, n_classes), float32]
+    The run normalises them; the network, as `Run.model` returns it, may be on any device.
     """
     return forward(network, run.inputs(S)).numpy()
 
 
 def _feature_cache(run: Run, options: DataOptions, folder: Path) -> FeatureCache:
     """Return the feature cache of the clips that the options name; raise if a run was trained on other clips."""
-    dataset = options.open()
-    cache = FeatureCache(dataset, run.config.features, folder)
+    cache = FeatureCache(options.open(), run.config.features, folder)
     if cache.key != run.provenance["features_key"]:
         raise CheckpointError(
-            f"{run.path} was trained on other clips than {dataset.name}: name its clips (--clips, or --dataset and "
-            "--root)"
+            f"{run.path} was trained on other clips than {cache.dataset.name}: name its clips (--clips, or --dataset "
+            "and --root)"
         )
     return cache
 
 
 def heldout_audio(run: Run, options: DataOptions, ids: Sequence[str] | None = None) -> list[np.ndarray]:
-    """Load the waveforms of a run's held-out clips, at the sample rate of its features.
-
-    Parameters
-    ----------
-    run : Run
-    options : DataOptions
-        The clips that the run was trained on.
-    ids : sequence of str, optional
-        Ids of some of the clips; by default all held-out clips.
-
-    Returns
-    -------
-    waveforms : list of ndarray [shape=(n_samples,), float32]
+    """Load the waveforms [shape=(n_samples,)] of a run's held-out clips, or of some, at the rate of its features.
 
     Raises
     ------
@@ -80,19 +54,9 @@ def heldout_audio(run: Run, options: DataOptions, ids: Sequence[str] | None = No
 
 
 def heldout_features(run: Run, options: DataOptions, cache: Path) -> np.ndarray:
-    """Load the features of a run's held-out clips; compute them if they are not cached.
+    """Load the features [shape=(n_clips, channels, n_mels, width)] of a run's held-out clips from a folder of caches.
 
-    Parameters
-    ----------
-    run : Run
-    options : DataOptions
-        The clips that the run was trained on; not opened if the features are cached.
-    cache : Path
-        Folder of the feature caches.
-
-    Returns
-    -------
-    S : ndarray [shape=(n_clips, channels, n_mels, width), float32]
+    If they are not there, the clips that the options name are opened, and their features computed.
 
     Raises
     ------

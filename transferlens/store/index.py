@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from transferlens.util.errors import CheckpointError
 from transferlens.util.files import complete_or_absent
-
-__all__ = ["NAME", "read_through"]
 
 NAME = ".index.tsv"
 # The index is written again if this share of the files was added or removed.
@@ -49,8 +47,8 @@ def _load(path: Path, version: str) -> dict[tuple[str, str], str]:
     return {(row[0], row[1]): row[2] for row in rows if len(row) == 3}
 
 
-def _save(path: Path, version: str, lines: Sequence[str]) -> None:
-    text = "\n".join(lines)
+def _save(path: Path, version: str, lines: Mapping[tuple[str, str], str]) -> None:
+    text = "\n".join("\t".join((*key, line)) for key, line in lines.items())
     with contextlib.suppress(OSError), complete_or_absent(path) as beside:  # listing works without an index
         beside.write_text(f"{_digest(text, version)}\n{text}", encoding="utf-8", errors="surrogateescape")
 
@@ -62,42 +60,20 @@ def _digest(text: str, version: str) -> str:
 def read_through(
     folder: Path, *, suffixes: Sequence[str], read: Callable[[Path], str], version: str
 ) -> tuple[dict[str, str], list[str]]:
-    """Return the text that `read` gives for every file below a folder, from the index or from the file.
+    """Return what `read` gives for every file below a folder, sorted by path, and the messages of its errors.
 
-    Parameters
-    ----------
-    folder : Path
-    suffixes : sequence of str
-        Endings of the files' names.
-    read : callable
-        Takes a path and returns a text without tabs and line ends. Raises CheckpointError if the file cannot be read;
-        such files are read again every time.
-    version : str
-        Version of the texts; an index of another version is not used.
-
-    Returns
-    -------
-    texts : dict of str to str
-        By path, in the order of the paths.
-    problems : list of str
-        Messages of the errors.
+    It returns a text without tabs and line ends, or raises CheckpointError; such files are read again every time.
+    An index that was written with another version is not used.
     """
-    index = folder / NAME
-    known, texts, problems, lines, n_new = _load(index, version), {}, [], [], 0
-    start = len(str(folder)) + 1
+    index, start = folder / NAME, len(str(folder)) + 1
+    known, lines, texts, problems = _load(index, version), {}, {}, []
     for path, stamp in sorted(_walk(str(folder), suffixes)):
-        text = known.get((path[start:], stamp))
-        if text is None:
-            try:
-                text = read(Path(path))
-            except CheckpointError as error:
-                if Path(path).exists():  # else it was removed since
-                    problems.append(str(error))
-                continue
-            n_new += 1
-        texts[path] = text
-        lines.append(f"{path[start:]}\t{stamp}\t{text}")
-    n_removed = len(known) - (len(texts) - n_new)
-    if n_new + n_removed > STALE * len(texts):
+        key = path[start:], stamp
+        try:
+            texts[path] = lines[key] = known[key] if key in known else read(Path(path))
+        except CheckpointError as error:
+            if Path(path).exists():  # else it was removed since
+                problems.append(str(error))
+    if len(known.keys() ^ lines.keys()) > STALE * len(texts):
         _save(index, version, lines)
     return texts, problems

@@ -1,8 +1,4 @@
-"""List the runs of a store.
-
-- `list_runs` summarises every run; `scan` does so too, and returns the problems instead of raising.
-- `damaged` and `failed` name the runs that cannot be used, and those whose training failed.
-- `progress` describes in words what is finished, being trained, and failed.
+"""List the runs of a store: summaries, damage and progress.
 
 Summaries are kept in an index (`transferlens.store.index`), so that only new and changed files are opened.
 """
@@ -27,8 +23,6 @@ from transferlens.store.runfile import SCHEMA, open_runfile, read_config
 from transferlens.util import text
 from transferlens.util.errors import CheckpointError
 from transferlens.util.files import array
-
-__all__ = ["RunSummary", "damaged", "failed", "list_runs", "progress", "scan", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -78,13 +72,7 @@ class RunSummary:
 
 
 def summarise(path: str | os.PathLike[str]) -> RunSummary:
-    """Summarise one run file, finished (.h5) or not (.partial).
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, damaged or not a run.
-    """
+    """Summarise one run file, finished (.h5) or not (.partial); errors as in `load_run`."""
     path = Path(path)
     with open_runfile(path) as file:
         accuracy, seconds = (array(file["history"][name]) for name in ("heldout_accuracy", "seconds"))
@@ -104,25 +92,13 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
 
 def _line(path: Path) -> str:
     """Summarise one run file as a line of the index."""
-    summary = vars(summarise(path))
-    return json.dumps({name: value for name, value in summary.items() if name != "file"}, separators=(",", ":"))
+    summary = dataclasses.asdict(summarise(path))
+    del summary["file"]
+    return json.dumps(summary, separators=(",", ":"))
 
 
 def scan(folder: Path | str) -> tuple[list[RunSummary], list[str]]:
-    """Summarise all runs below a folder.
-
-    Returns
-    -------
-    summaries : list of RunSummary
-        In the order of their paths.
-    problems : list of str
-        One message for each file that cannot be read.
-
-    Raises
-    ------
-    CheckpointError
-        If the folder does not exist.
-    """
+    """Summarise all runs below a folder, as `list_runs`; with them, one message for each file that cannot be read."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"runs={str(folder)!r} is not a folder: name a run store, or train a run first")
@@ -134,10 +110,7 @@ def scan(folder: Path | str) -> tuple[list[RunSummary], list[str]]:
 
 
 def damaged(summaries: Iterable[RunSummary]) -> dict[str, str]:
-    """Open finished runs, and return the reasons why some cannot be used, by run id.
-
-    Summaries are of a few values only, and do not show all damage.
-    """
+    """Open finished runs, and return why some cannot be used, by run id; summaries do not show all damage."""
     reasons = {}
     for summary in summaries:
         try:
@@ -155,7 +128,7 @@ def list_runs(folder: Path | str) -> list[RunSummary]:
     CheckpointError
         If the folder does not exist or, naming all of them, files cannot be read.
     """
-    summaries, problems = scan(Path(folder))
+    summaries, problems = scan(folder)
     if problems:
         raise CheckpointError("; ".join(problems))
     return summaries

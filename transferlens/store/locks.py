@@ -5,9 +5,6 @@ Another process takes it over at once if the holder was a process of this machin
 the lock after it has watched the file's time stand still for `PATIENCE` seconds; the clocks of machines are never
 compared. Locks only save work: if two processes trained a run after all, both would write the same complete file.
 
-- `lock` holds a run while it is trained.
-- `holder` tells which process holds a run.
-
 References
 ----------
 .. [1] filelock, "Soft lock leases", https://py-filelock.readthedocs.io
@@ -26,8 +23,6 @@ from transferlens.util import processes
 from transferlens.util.errors import DataError
 from transferlens.util.lazy import filelock
 
-__all__ = ["BEAT", "PATIENCE", "SUFFIX", "holder", "lock"]
-
 SUFFIX = ".lock"
 # Seconds between two signs of life, and without one after which a holder counts as dead.
 BEAT, PATIENCE = 10.0, 60.0
@@ -37,13 +32,7 @@ _watched: dict[Path, tuple[int, float, float]] = {}
 
 
 def holder(run: Path) -> str | None:
-    """Return the process that holds a run, in words; None if there is none. The lock of a dead process is removed.
-
-    Parameters
-    ----------
-    run : Path
-        The run's file, which need not exist yet.
-    """
+    """Return the process that holds a run, in words; None if there is none. The lock of a dead process is removed."""
     path = run.with_suffix(SUFFIX)
     if path.is_file():
         with contextlib.suppress(OSError), lock(run):
@@ -56,17 +45,7 @@ def holder(run: Path) -> str | None:
 
 @contextlib.contextmanager
 def lock(run: Path) -> Iterator[bool]:
-    """Hold a run while it is trained.
-
-    Parameters
-    ----------
-    run : Path
-        The run's file, which need not exist yet.
-
-    Yields
-    ------
-    is_held : bool
-        True if this process holds the run now, False if another one does.
+    """Hold a run, whose file need not exist yet, while it is trained; yield whether it is held, not by another.
 
     Raises
     ------

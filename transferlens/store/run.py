@@ -1,9 +1,4 @@
-"""Finished runs: open them, and check and name those that are compared.
-
-- `load_run` opens one run; `load_runs` opens those that an analysis compares.
-- `check_alike` raises if runs differ in what they must share.
-- `arm_names` names runs in figures.
-"""
+"""Finished runs: open them, and check and name those that are compared."""
 
 from __future__ import annotations
 
@@ -18,26 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transferlens.models import build
+from transferlens.store import runfile
 from transferlens.store.config import RunConfig
-from transferlens.store.runfile import (
-    TENSORS,
-    history_names,
-    open_runfile,
-    read_attributes,
-    read_config,
-    read_tensors,
-    read_texts,
-    tensor_items,
-    to_torch,
-)
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.files import array
 from transferlens.util.lazy import torch
 
 if TYPE_CHECKING:
     from transferlens.models.network import Network
-
-__all__ = ["Run", "arm_names", "check_alike", "load_run", "load_runs", "normalised"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +101,9 @@ class Run:
         CheckpointError
             If the ImageNet weights that the run started from are not available here.
         """
-        with open_runfile(self.path) as file:
-            state = to_torch(read_tensors(file["fresh"]))
-            names = list(tensor_items(file["weights"]))
+        with runfile.open_runfile(self.path) as file:
+            state = _tensors(file["fresh"])
+            names = list(runfile.tensor_items(file["weights"]))
         if len(state) < len(names):
             option, sha256 = self.provenance["weights_option"], self.config.weights_sha256
             pretrained = build.imagenet_state(self.config.backbone, option, sha256=sha256).state
@@ -131,18 +114,14 @@ class Run:
 
     def final_state(self) -> dict[str, torch.Tensor]:
         """Return the state dict of the network after the last epoch."""
-        with open_runfile(self.path) as file:
-            return to_torch(read_tensors(file["weights"]))
+        with runfile.open_runfile(self.path) as file:
+            return _tensors(file["weights"])
 
     def model(self, *, trained: bool = True) -> Network:
-        """Return the trained network, in evaluation mode and float32; `inputs` prepares features for it.
+        """Return the trained network, or that before training, in evaluation mode; `inputs` prepares features for it.
 
-        The stored logits were computed in the precision that the provenance names, and differ by its rounding.
-
-        Parameters
-        ----------
-        trained : bool
-            If False, the network as it was before training.
+        It computes in float32; the stored logits were computed in the precision that the provenance names, and differ
+        by its rounding.
 
         Raises
         ------
@@ -160,29 +139,19 @@ class Run:
         return network.eval()
 
     def inputs(self, S: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Normalise features as the network was trained on them.
+        """Return log-mel features, normalised as the network was trained on them.
 
-        Parameters
-        ----------
-        S : ndarray or torch.Tensor [shape=(n_clips, channels, n_mels, width)]
-            As `log_mel` or a feature cache gives them.
-
-        Returns
-        -------
-        x : torch.Tensor [shape as S, float32]
+        Input and output have the shape [shape=(n_clips, channels, n_mels, width)]; the output is a float32 tensor.
         """
         return normalised(torch.as_tensor(S, dtype=torch.float32), self.normalisation)
 
 
-def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:
-    """Subtract the mean of each channel and divide by its standard deviation.
+def _tensors(group: Any) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.asarray(values)) for name, values in runfile.read_tensors(group).items()}
 
-    Parameters
-    ----------
-    x : torch.Tensor [shape=(n_clips, channels, n_mels, width)]
-    normalisation : ndarray [shape=(2, channels)]
-        Means and standard deviations.
-    """
+
+def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:
+    """Return features [shape=(n_clips, channels, n_mels, width)] less a mean and divided by a deviation per channel."""
     mean, deviation = (torch.as_tensor(part, dtype=x.dtype, device=x.device)[:, None, None] for part in normalisation)
     return (x - mean) / deviation
 
@@ -203,23 +172,23 @@ def load_run(path: str | os.PathLike[str], *, expected: RunConfig | None = None)
         If the file is missing, damaged, cut short, not a run, another run, or a run that has not finished.
     """
     path = Path(path)
-    with open_runfile(path) as file:
-        config = read_config(file)
+    with runfile.open_runfile(path) as file:
+        config = runfile.read_config(file)
         if expected is not None and config != expected:
             raise CheckpointError(f"{path} holds another run than its name says: delete it, and it is trained again")
         if (done := len(file["history"]["heldout_accuracy"])) < config.training.epochs:
             raise CheckpointError(
                 f"{path} has finished {done} of {config.training.epochs} epochs: train the run again to finish it"
             )
-        for name in TENSORS:  # must exist, and are read when they are asked for
+        for name in runfile.TENSORS:  # must exist, and are read when they are asked for
             file[name]  # noqa: B018
         run = Run(
             path=path,
             config=config,
-            provenance=read_attributes(file["provenance"]),
-            history={name: array(file["history"][name]) for name in history_names(config)},
-            label_names=tuple(read_texts(file["label_names"])),
-            clip_ids=tuple(read_texts(file["clip_ids"])),
+            provenance=runfile.read_attributes(file["provenance"]),
+            history={name: array(file["history"][name]) for name in runfile.history_names(config)},
+            label_names=tuple(runfile.read_texts(file["label_names"])),
+            clip_ids=tuple(runfile.read_texts(file["clip_ids"])),
             labels=array(file["labels"]),
             logits=array(file["logits_last"]),
             logits_best=array(file["logits_best"]),
@@ -268,16 +237,15 @@ def load_runs(paths: Sequence[str | os.PathLike[str]], *alike: str, least: int =
         If there are too few runs, or if they differ.
     """
     runs: dict[str, Run] = {}
-    problems = []
+    problems: dict[str, None] = {}
     for path in paths:
         try:
             run = load_run(path)
-        except CheckpointError as error:
-            problems.append(str(error))
-        else:
             runs.setdefault(run.config.id, run)
+        except CheckpointError as error:
+            problems[str(error)] = None
     if problems:
-        raise CheckpointError("; ".join(dict.fromkeys(problems)))
+        raise CheckpointError("; ".join(problems))
     if len(runs) < least:
         raise ParameterError(
             f"ckpt must name at least {least} run{'s' * (least > 1)}, not {len(runs)}: "
@@ -300,19 +268,10 @@ _COMPARED: dict[str, Callable[[Run], Any]] = {
 
 
 def check_alike(runs: Sequence[Run], *what: str) -> None:
-    """Raise if runs differ in what an analysis needs them to share.
+    """Raise ParameterError, naming two runs, if they differ in what an analysis needs them to share.
 
-    Parameters
-    ----------
-    runs : sequence of Run
-    *what : str
-        "backbone", "dataset", "truncate_after", "labels", "held-out clips (fold)", "feature settings", "features" or
-        "normalisation".
-
-    Raises
-    ------
-    ParameterError
-        Naming two of the runs, and what they differ in.
+    That is "backbone", "dataset", "truncate_after", "labels", "held-out clips (fold)", "feature settings", "features"
+    or "normalisation".
     """
     for run, name in itertools.product(runs[1:], what):
         value, first = _COMPARED[name](run), _COMPARED[name](runs[0])

@@ -2,10 +2,6 @@
 
 A run file is an HDF5 file, followed by `SEAL` and the sha256 of the HDF5 content. The checksum is verified before HDF5
 opens the file, because HDF5 may never return from a damaged one.
-
-- `write_state` and `read_state` write and read a whole run file.
-- `open_runfile` opens one, to read parts of it.
-- `seal` replaces the checksum of a file that was changed on purpose.
 """
 
 from __future__ import annotations
@@ -15,7 +11,7 @@ import functools
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,27 +21,7 @@ import numpy as np
 from transferlens.store.config import RunConfig
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.files import UNREADABLE, array, check_space, complete_or_absent
-from transferlens.util.lazy import h5py, torch
-
-__all__ = [
-    "HISTORY",
-    "RunState",
-    "SCHEMA",
-    "SEAL",
-    "SEALED",
-    "TENSORS",
-    "history_names",
-    "open_runfile",
-    "read_attributes",
-    "read_config",
-    "read_state",
-    "read_tensors",
-    "read_texts",
-    "seal",
-    "tensor_items",
-    "to_torch",
-    "write_state",
-]
+from transferlens.util.lazy import h5py
 
 SCHEMA = 1
 # What stands between the HDF5 content and its sha256; HDF5 ignores what follows its content.
@@ -53,34 +29,22 @@ SEAL = b"transferlens sha256\n"
 SEALED = -len(SEAL) - hashlib.sha256().digest_size  # where the HDF5 content ends
 # Age from which a file's time of change tells it from any later content [s]: clocks of file systems are coarse.
 SETTLED = 2.0
-HISTORY = ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
 TENSORS = ("weights", "fresh", "optimizer")
 _ARRAYS = ("clip_ids", "labels", "label_names", "normalisation", "logits_last", "logits_best")
 
 
 def history_names(config: RunConfig) -> tuple[str, ...]:
     """Return the names of the values that are recorded per epoch."""
-    return (*HISTORY, "inner_accuracy") if config.inner_fold else HISTORY
+    names = ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
+    return (*names, "inner_accuracy") if config.inner_fold else names
 
 
 @dataclass(frozen=True)
 class RunState:
-    """All that a run file holds: a run after some epoch.
+    """All that a run file holds: a run after some epoch, as `transferlens.store.run.Run`, and its tensors.
 
     Attributes
     ----------
-    config : RunConfig
-    provenance : dict
-        As that of `transferlens.store.run.Run`.
-    label_names : list of str
-        Sorted; the order of the logits' columns.
-    clip_ids, labels : list of str, ndarray of int [shape=(n_clips,)]
-        The held-out clips, in the order of the logits' rows.
-    normalisation : ndarray [shape=(2, channels)]
-    history : dict of str to list of float
-        One value per epoch: train_loss, heldout_loss, heldout_accuracy, lr, seconds, and with an inner fold
-        inner_accuracy.
-    logits_last, logits_best : ndarray [shape=(n_clips, n_classes), float32]
     weights : dict of str to ndarray
         State dict of the network after this epoch.
     fresh : dict of str to ndarray
@@ -104,13 +68,7 @@ class RunState:
 
 
 def write_state(path: Path, state: RunState) -> None:
-    """Write a run file, complete or absent.
-
-    Raises
-    ------
-    DataError
-        If it does not fit on the disk.
-    """
+    """Write a run file, complete or absent; raise DataError if it does not fit on the disk."""
     check_space(path, sum(tensor.nbytes for name in TENSORS for tensor in getattr(state, name).values()))
     with complete_or_absent(path) as beside:
         # In memory first: on a full disk HDF5 crashes, where a plain write raises an error.
@@ -125,13 +83,10 @@ def _fill(file: Any, state: RunState) -> None:
     file.attrs["schema"] = SCHEMA
     for name, attributes in (("config", state.config.flat()), ("provenance", state.provenance)):
         group = file.create_group(name)
-        group.attrs.update({key: _to_attribute(value) for key, value in attributes.items()})
+        group.attrs.update({key: h5py.Empty("f4") if value is None else value for key, value in attributes.items()})
     for name in _ARRAYS:
-        values = np.asarray(getattr(state, name))
-        if values.dtype.kind in "fiu":
-            file.create_dataset(name, data=values, fletcher32=True)
-        else:
-            file[name] = getattr(state, name)
+        values = getattr(state, name)
+        file.create_dataset(name, data=values, fletcher32=isinstance(values, np.ndarray) or None)
     for name in ("history", *TENSORS):
         group = file.create_group(name)
         for key, values in getattr(state, name).items():
@@ -139,24 +94,13 @@ def _fill(file: Any, state: RunState) -> None:
 
 
 def read_state(path: str | os.PathLike[str]) -> RunState:
-    """Read a whole run file, finished (.h5) or not (.partial).
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, damaged, or not a run file of this version.
-    """
+    """Read a whole run file, finished (.h5) or not (.partial); errors as in `open_runfile`."""
     with open_runfile(path) as file:
         parts: dict[str, Any] = {name: array(file[name]) for name in _ARRAYS}
         parts |= {name: read_texts(file[name]) for name in ("clip_ids", "label_names")}
         parts |= {name: read_tensors(file[name]) for name in TENSORS}
         history = {key: array(file["history"][key]).tolist() for key in file["history"]}
-        provenance = read_attributes(file["provenance"])
-        return RunState(config=read_config(file), provenance=provenance, history=history, **parts)
-
-
-def _to_attribute(value: Any) -> Any:
-    return h5py.Empty("f4") if value is None else value
+        return RunState(read_config(file), read_attributes(file["provenance"]), history=history, **parts)
 
 
 def _from_attribute(value: Any) -> Any:
@@ -200,11 +144,6 @@ def read_tensors(group: Any) -> dict[str, np.ndarray]:
     return {name: array(item) for name, item in items.items()}
 
 
-def to_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """Return a state dict of torch tensors."""
-    return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
-
-
 def _sealed(content: bytes) -> bytes:
     return content + SEAL + hashlib.sha256(content).digest()
 
@@ -213,41 +152,35 @@ def seal(path: str | os.PathLike[str]) -> None:
     """Replace the checksum of a run file that was changed on purpose, which could not be opened otherwise."""
     path = Path(path)
     content = path.read_bytes()
-    if content[SEALED:][: len(SEAL)] == SEAL:
+    if content[SEALED:].startswith(SEAL):
         content = content[:SEALED]
     with complete_or_absent(path) as beside:
         beside.write_bytes(_sealed(content))
 
 
+@functools.lru_cache(maxsize=4096)  # by file and state; a file that fails is not remembered
 def _verify(path: Path, *state: int) -> None:
     content = memoryview(path.read_bytes())
     if content[SEALED:] != SEAL + hashlib.sha256(content[:SEALED]).digest():
         raise ValueError("its checksum does not match its content")
 
 
-_verify_once = functools.lru_cache(maxsize=4096)(_verify)  # by file and state; a file that fails is not remembered
-
-
 def _check_seal(path: Path) -> None:
     """Raise ValueError if the checksum of a file does not match, unless it was verified since the last change."""
     status = path.stat()
     state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    verify = _verify_once if time.time() - status.st_mtime > SETTLED else _verify
+    verify = _verify if time.time() - status.st_mtime > SETTLED else _verify.__wrapped__
     verify(path.resolve(), *state)
 
 
 @contextlib.contextmanager
 def open_runfile(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Open a run file for reading, after its checksum was verified.
-
-    Yields
-    ------
-    file : h5py.File
+    """Open a run file as an h5py.File for reading, after its checksum was verified.
 
     Raises
     ------
     CheckpointError
-        If the file is missing, or if it is found to be damaged, now or while it is read.
+        If the file is missing, of another version, or found to be damaged, now or while it is read.
     """
     path = Path(path)
     if not path.is_file():

@@ -5,8 +5,6 @@ Each message is one line: which argument or file, what was found, what is allowe
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "DataError", "ParameterError", "SweepError", "TransferLensError"]
-
 
 class TransferLensError(Exception):
     """Base of all errors that a user can resolve; a command prints it in one line and exits with `exit_code`."""

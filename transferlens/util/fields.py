@@ -24,26 +24,11 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, TypeVar, Union
+from typing import Annotated, Any, Literal, Optional, SupportsFloat, SupportsIndex, TypeVar, Union
 
 from typing_extensions import Doc
 
 from transferlens.util.errors import ParameterError
-
-__all__ = [
-    "Fields",
-    "Rule",
-    "above",
-    "at_least",
-    "between",
-    "build",
-    "described",
-    "flat",
-    "names",
-    "optional",
-    "signature",
-    "texts",
-]
 
 LARGEST = 2**63
 Kind = TypeVar("Kind")
@@ -88,88 +73,67 @@ def _hints(kind: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-# ------------------------------------------------------------------------------------------------ values
+# ---------------------------------------------------------------------------------------------------- values
 
 
 def _converted(hint: Any, value: Any, name: str) -> Any:
     """Convert one value to a type; raise a ParameterError that names the argument, the value and the rule."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return _checked(_converted(arguments[0], value, name), hint.__metadata__, name)
+        value = _converted(arguments[0], value, name)
+        for rule in hint.__metadata__:
+            if isinstance(rule, Rule) and value is not None and not rule.holds(value):
+                raise ParameterError(f"{name}={value!r} must be {rule.text}")
+        return value
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _converted(next(each for each in arguments if each is not type(None)), value, name)
+        return _converted(next(kind for kind in arguments if kind is not type(None)), value, name)
     if origin is Literal:
         if value not in arguments:
             raise ParameterError(f"{name}={value!r} must be one of {', '.join(map(str, arguments))}")
         return value
     if origin is tuple:
         return _several(arguments, value, name)
-    return _SIMPLE[hint](value, name) if hint in _SIMPLE else value
-
-
-def _checked(value: Any, metadata: tuple[Any, ...], name: str) -> Any:
-    for rule in metadata:
-        if isinstance(rule, Rule) and value is not None and not rule.holds(value):
-            raise ParameterError(f"{name}={value!r} must be {rule.text}")
-    return value
+    return _single(hint, value, name) if hint in _SINGLE else value
 
 
 def _several(arguments: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
-    """A tuple of values; one value stands for a tuple of one."""
+    """Convert a tuple of values; one value stands for a tuple of one."""
     is_one = value is None or isinstance(value, (str, bytes, bool, int, float, os.PathLike, Mapping))
     values = (value,) if is_one else tuple(value)
     if arguments[-1] is ...:
-        return tuple(_converted(arguments[0], each, name) for each in values)
+        arguments = arguments[:1] * len(values)
     if len(values) != len(arguments):
         raise ParameterError(f"{name}={value!r} must be {len(arguments)} values")
-    return tuple(_converted(hint, each, name) for hint, each in zip(arguments, values, strict=True))
+    return tuple(_converted(hint, item, name) for hint, item in zip(arguments, values, strict=True))
 
 
-def _flag(value: Any, name: str) -> bool:
-    if not isinstance(value, bool):
-        raise ParameterError(f"{name}={value!r} must be true or false")
-    return value
+# By type of a field: the types of values that it takes, how they are converted, and what they must be, in words.
+_SINGLE: dict[Any, tuple[Any, Callable[[Any], Any], str]] = {
+    bool: (bool, bool, "true or false"),
+    int: (SupportsIndex, operator.index, "a whole number"),
+    float: ((SupportsFloat, SupportsIndex), float, "a number"),
+    str: ((str, int, os.PathLike), lambda value: str(value if isinstance(value, int) else os.fspath(value)), "a text"),
+    Path: ((str, os.PathLike), Path, "a path"),
+}
 
 
-def _whole(value: Any, name: str) -> int:
+def _single(hint: Any, value: Any, name: str) -> Any:
+    accepted, convert, words = _SINGLE[hint]
     try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise ParameterError(f"{name}={value!r} must be a whole number")
-    if abs(number) > LARGEST:
-        raise ParameterError(f"{name} must be at most 2**63")
-    return number
-
-
-def _real(value: Any, name: str) -> float:
-    if isinstance(value, (str, bytes, bool)) or not hasattr(value, "__float__") and not hasattr(value, "__index__"):
-        raise ParameterError(f"{name}={value!r} must be a number")
-    try:
-        return float(value)
-    except (OverflowError, TypeError, ValueError):
-        raise ParameterError(f"{name} must be one number of at most 2**63") from None
-
-
-def _text(value: Any, name: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, (str, int, os.PathLike)):
-        raise ParameterError(f"{name}={value!r} must be a text")
-    text = str(os.fspath(value)) if isinstance(value, os.PathLike) else str(value)
-    if "\0" in text:
-        raise ParameterError(f"{name}={text!r} must not hold a zero byte")
-    return text
-
-
-def _path(value: Any, name: str) -> Path:
-    if not isinstance(value, (str, os.PathLike)):
-        raise ParameterError(f"{name}={value!r} must be a path")
-    return Path(_text(value, name))
-
-
-_SIMPLE: dict[Any, Callable[[Any, str], Any]] = {bool: _flag, int: _whole, float: _real, str: _text, Path: _path}
+        if not isinstance(value, accepted) or isinstance(value, bool) and hint is not bool:
+            raise TypeError
+        converted = convert(value)
+        if hint is int and abs(converted) > LARGEST:
+            raise OverflowError
+    except OverflowError:  # the value may have too many digits to be shown
+        raise ParameterError(f"{name} must be at most 2**63") from None
+    except (TypeError, ValueError):
+        raise ParameterError(f"{name}={value!r} must be {words}") from None
+    if "\0" in str(converted):
+        raise ParameterError(f"{name}={value!r} must not hold a zero byte")
+    return converted
 
 
 # ----------------------------------------------------------------------------------------------- composition
@@ -179,42 +143,33 @@ def _default(field: dataclasses.Field) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _leaves(kind: type) -> Iterator[tuple[str, dataclasses.Field, str, Any]]:
-    """Name, field, group and default of every option; those of `kind` itself first, in the group ""."""
+def _leaves(kind: type) -> Iterator[tuple[str, str, Any]]:
+    """Yield name, group and default of every option; those of `kind` itself first, in the group ""."""
     groups = {name: hint for name, hint in _hints(kind).items() if dataclasses.is_dataclass(hint)}
     for field in sorted(dataclasses.fields(kind), key=lambda field: field.name in groups):
-        if field.name not in groups:
-            yield field.name, field, "", _default(field)
-            continue
         default = _default(field)
-        for leaf in dataclasses.fields(groups[field.name]):
-            yield leaf.name, leaf, field.name, getattr(default, leaf.name)
+        if field.name in groups:
+            for leaf in dataclasses.fields(groups[field.name]):
+                yield leaf.name, field.name, getattr(default, leaf.name)
+        else:
+            yield field.name, "", default
 
 
 def flat(options: Any) -> dict[str, Any]:
     """Return all values of composed options under one level of names."""
-    return {
-        name: getattr(getattr(options, group) if group else options, name)
-        for name, _, group, _ in _leaves(type(options))
-    }
+    leaves = _leaves(type(options))
+    return {name: getattr(getattr(options, group) if group else options, name) for name, group, _ in leaves}
 
 
 def names(kind: type) -> list[str]:
     """Return the names of all options, those of `kind` itself first."""
-    return [name for name, _, _, _ in _leaves(kind)]
+    return [name for name, _, _ in _leaves(kind)]
 
 
 def optional(kind: type, only: Sequence[str] = (), *, words: str = "") -> type:
-    """Return a dataclass with the fields of another, or some of them, all None by default: not given.
+    """Return a dataclass with the fields of one without groups, or `only` some, all None by default: not given.
 
-    Parameters
-    ----------
-    kind : type
-        A dataclass without groups.
-    only : sequence of str
-        Names of the fields; all by default.
-    words : str
-        Follow what a field means.
+    The words follow what each field means.
     """
     hints, meanings = _hints(kind), {name: f"{text} {words}".strip() for name, text in texts(kind).items()}
     fields: list[Any] = [
@@ -228,23 +183,14 @@ def optional(kind: type, only: Sequence[str] = (), *, words: str = "") -> type:
 
 
 def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = None) -> Kind:
-    """Make composed options from keywords under one level of names.
-
-    Parameters
-    ----------
-    kind : type
-        A dataclass, some of whose fields may be dataclasses.
-    keywords : dict of str to object
-        A name may be given in the singular or plural of the option's name.
-    base : instance of `kind`, optional
-        What is not given is taken from it. Default: the defaults.
+    """Make composed options from keywords under one level of names, in singular or plural, and otherwise from `base`.
 
     Raises
     ------
     ParameterError
         If there is no such option, one without a default is missing, or a value is outside its rule.
     """
-    groups = {name: group for name, _, group, _ in _leaves(kind)}
+    groups = {name: group for name, group, _ in _leaves(kind)}
     given: dict[str, dict[str, Any]] = {}
     for word, value in keywords.items():
         name = next((name for name in (word, f"{word}s", word.removesuffix("s")) if name in groups), None)
@@ -254,14 +200,12 @@ def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = 
             raise ParameterError(f"there is no option {word!r}: {hint}")
         given.setdefault(groups[name], {})[name] = value
     own = given.pop("", {})
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    defaults = {field.name: _default(field) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for group, values in given.items():
-        start = _default(fields[group]) if base is None else getattr(base, group)
-        own[group] = dataclasses.replace(start, **values)
+        own[group] = dataclasses.replace(defaults[group] if base is None else getattr(base, group), **values)
     if base is not None:
         return dataclasses.replace(base, **own)  # type: ignore[type-var]
-    missing = [name for name, field in fields.items() if name not in own and _default(field) is dataclasses.MISSING]
-    if missing:
+    if missing := [name for name, value in defaults.items() if name not in own and value is dataclasses.MISSING]:
         raise ParameterError(f"{' and '.join(missing)} must be given")
     return kind(**own)
 
@@ -272,39 +216,36 @@ def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = 
 @functools.cache
 def texts(kind: type) -> dict[str, str]:
     """Return what the fields of a dataclass mean: the text below each, in one line."""
-    found: dict[str, str] = {}
-    for each in reversed(kind.__mro__):
-        if not dataclasses.is_dataclass(each):
-            continue
-        found |= {name: " ".join(doc.split()) for name, doc in getattr(each, "TEXTS", {}).items()}
+    meanings: dict[str, str] = {}
+    for owner in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
+        meanings |= getattr(owner, "TEXTS", {})
         try:
-            body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0].body  # type: ignore[attr-defined]
-        except (OSError, TypeError):  # made by code, which says in TEXTS what they mean
+            body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0].body  # type: ignore[attr-defined]
+        except (OSError, TypeError):  # made by `optional`, which gives it TEXTS
             continue
         for field, text in zip(body, body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                found[field.target.id] = " ".join(str(text.value.value).split())  # type: ignore[union-attr]
-    return found
+                meanings[field.target.id] = " ".join(str(text.value.value).split())  # type: ignore[union-attr]
+    return meanings
 
 
 def signature(kind: type, *, positional: str = "", hidden: tuple[str, ...] = ()) -> inspect.Signature:
     """Return the signature of a function that takes these options by name, and one of them by position."""
     parameters = []
-    for name, _, _, default in _leaves(kind):
-        if name in hidden:
-            continue
+    for name, _, default in _leaves(kind):
         how = inspect.Parameter.POSITIONAL_OR_KEYWORD if name == positional else inspect.Parameter.KEYWORD_ONLY
         value = inspect.Parameter.empty if default is dataclasses.MISSING else default
-        parameters.append(inspect.Parameter(name, how, default=str(value) if isinstance(value, Path) else value))
-    return inspect.Signature(sorted(parameters, key=lambda each: each.kind))
+        if name not in hidden:
+            parameters.append(inspect.Parameter(name, how, default=str(value) if isinstance(value, Path) else value))
+    return inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
 
 def described(kind: type, *, hidden: tuple[str, ...] = ()) -> str:
     """Return the options as the Parameters section of a docstring."""
     lines = ["Parameters", "----------"]
-    for name, _, group, default in _leaves(kind):
+    for name, group, default in _leaves(kind):
         if name not in hidden:
             owner = _hints(kind)[group] if group else kind
-            lines += [f"{name} : " + ("required" if default is dataclasses.MISSING else f"default {default!r}")]
+            lines.append(f"{name} : " + ("required" if default is dataclasses.MISSING else f"default {default!r}"))
             lines += textwrap.wrap(texts(owner).get(name, ""), 112, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)

@@ -27,37 +27,13 @@ OLD = 60.0
 # What h5py raises for damaged files.
 UNREADABLE = (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 
-__all__ = [
-    "UNREADABLE",
-    "array",
-    "check_space",
-    "check_writable",
-    "clear_left",
-    "complete_or_absent",
-    "content_hash",
-    "expanded",
-    "write_csv",
-    "write_text",
-]
-
 
 @contextlib.contextmanager
 def complete_or_absent(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to, and rename it to `path` on leaving.
 
     The file is flushed to disk before it is renamed. If an error is raised or the process is killed, `path` stays as
-    it was: its old content, or absent.
-
-    Parameters
-    ----------
-    path : Path
-    folder : bool
-        Whether the caller makes a folder instead of a file; `path` is then absent or an empty folder.
-
-    Yields
-    ------
-    beside : Path
-        Does not exist yet; on the same file system as `path`.
+    it was: its old content, or absent. With `folder` the caller makes a folder, and `path` is absent or an empty one.
 
     Raises
     ------
@@ -99,8 +75,7 @@ def _remove(path: Path) -> None:
 def clear_left(path: Path) -> None:
     """Remove the temporary files that killed writers left beside a file, on whichever machine they ran.
 
-    Those of the run's checkpoint (``.partial``) are removed too. A temporary file that is nearly as new as `path` may
-    still be in use, and is kept.
+    Those of its checkpoint (``.partial``) too. A file that is nearly as new as `path` may be in use, and is kept.
     """
     now = path.stat().st_mtime
     for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp"):
@@ -110,13 +85,7 @@ def clear_left(path: Path) -> None:
 
 
 def check_writable(name: str, folder: Path) -> None:
-    """Raise if a folder does not exist and cannot be made, or cannot be written to.
-
-    Raises
-    ------
-    ParameterError
-        Naming the option `name`, the folder and the reason.
-    """
+    """Raise ParameterError, naming an option, if its folder cannot be made or written to."""
     folders = (folder, *folder.absolute().parents)
     existing = next(parent for parent in folders if parent.exists() or parent.is_symlink())
     if not existing.is_dir():
@@ -129,13 +98,7 @@ def check_writable(name: str, folder: Path) -> None:
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path with ``~`` replaced by the home folder.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such user.
-    """
+    """Return a path with ``~`` replaced by the home folder; raise ParameterError if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -143,26 +106,14 @@ def expanded(path: str | Path) -> Path:
 
 
 def array(dataset: Any) -> Any:
-    """Read an HDF5 data set that is not compressed.
-
-    Raises
-    ------
-    ValueError
-        If it is declared to be larger than its file, as in a damaged one; before memory is taken for it.
-    """
+    """Read an uncompressed HDF5 data set; raise ValueError, before memory is taken, if its file cannot hold it."""
     if dataset.nbytes > dataset.file.id.get_filesize():
         raise ValueError(f"{dataset.name} is declared to have {dataset.nbytes} bytes, more than its file")
     return dataset[()]
 
 
 def check_space(path: Path, nbytes: int) -> None:
-    """Raise if a file does not fit on its disk: HDF5 may crash where a disk is full.
-
-    Raises
-    ------
-    DataError
-        If less than `nbytes` and a little more is free.
-    """
+    """Raise DataError if a file does not fit on its disk, with some room to spare: HDF5 may crash on a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(path.parent).free) < 1.05 * nbytes + 1e6:
         raise DataError(
@@ -192,21 +143,11 @@ def write_text(text: str, path: Path) -> None:
 def write_csv(rows: Sequence[Any], path: Path, *, kind: type | None = None) -> None:
     """Write a table, one line per row below a header; complete or absent.
 
-    Parameters
-    ----------
-    rows : sequence
-        Dataclass instances of one type, or dicts with the same keys.
-    path : Path
-    kind : type, optional
-        The dataclass of the rows; needed if there may be none.
+    The rows are instances of one dataclass, `kind`, or dicts with the same keys; `kind` is needed if there may be none.
     """
-    table = [_cells(row) for row in rows]
+    table = [row if isinstance(row, dict) else dataclasses.asdict(row) for row in rows]
     names = list(table[0]) if kind is None else [field.name for field in dataclasses.fields(kind)]
     with complete_or_absent(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
-        writer.writerows(cells.values() for cells in table)
-
-
-def _cells(row: Any) -> dict[str, Any]:
-    return row if isinstance(row, dict) else {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+        writer.writerows(row.values() for row in table)

@@ -3,12 +3,11 @@
 ``from transferlens.util.lazy import torch`` is one of them; for type checkers it is the module itself.
 """
 
+# ruff: noqa: F401
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
-
-__all__ = ["load"]
 
 
 class _Lazy:
@@ -52,20 +51,9 @@ if TYPE_CHECKING:
     import torch
     import tqdm
 else:
-    captum = load("captum")
-    filelock = load("filelock")
-    h5py = load("h5py")
+    for _name in (
+        "captum", "filelock", "h5py", "jinja2", "librosa", "matplotlib", "pandas", "pooch", "psutil", "requests",
+        "scipy", "seaborn", "soundfile", "threadpoolctl", "torch", "tqdm",
+    ):  # fmt: skip
+        globals()[_name] = load(_name)
     images = load("matplotlib.image")
-    jinja2 = load("jinja2")
-    librosa = load("librosa")
-    matplotlib = load("matplotlib")
-    pandas = load("pandas")
-    pooch = load("pooch")
-    psutil = load("psutil")
-    requests = load("requests")
-    scipy = load("scipy")
-    seaborn = load("seaborn")
-    soundfile = load("soundfile")
-    threadpoolctl = load("threadpoolctl")
-    torch = load("torch")
-    tqdm = load("tqdm")

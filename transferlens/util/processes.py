@@ -1,9 +1,4 @@
-"""This process and others: which ones live, signals that must not be lost, and freed memory that is kept.
-
-- `is_alive` tells whether a process runs.
-- `reraise_lost_signals` makes Ctrl-C and SIGTERM work at any moment.
-- `keep_freed_memory` makes large arrays cheaper to allocate again.
-"""
+"""This process and others: which ones live, signals that must not be lost, and freed memory that is kept."""
 
 from __future__ import annotations
 
@@ -17,8 +12,6 @@ import threading
 from collections.abc import Iterator
 
 from transferlens.util.lazy import psutil
-
-__all__ = ["is_alive", "keep_freed_memory", "reraise_lost_signals"]
 
 # Options of glibc's mallopt.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4

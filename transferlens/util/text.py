@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["natural", "some", "table"]
+MOST_NAMES = 50
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:
@@ -28,9 +28,6 @@ def table(rows: Sequence[Sequence[object]]) -> str:
         "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)) for row in cells
     )
     return "\n".join(line.rstrip() for line in lines)
-
-
-MOST_NAMES = 50
 
 
 def some(names: Iterable[object]) -> str:
