@@ -34,17 +34,6 @@ from transferlens.util.lazy import torch
 if TYPE_CHECKING:
     from transferlens.models.network import Network
 
-__all__ = [
-    "Clips",
-    "Explained",
-    "ExplanationOptions",
-    "baseline_of",
-    "choose",
-    "explain",
-    "heldout_clips",
-    "networks",
-    "randomised",
-]
 
 BEFORE = "before training"
 

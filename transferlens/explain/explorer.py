@@ -28,7 +28,6 @@ from transferlens.util.lazy import librosa, soundfile, tqdm
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Entry", "View", "entries", "sound"]
 
 # Largest sampling rate of sounds [Hz]: half that of a CD takes half the space.
 SR = 22050

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from transferlens.explain.explanations import Explained
     from transferlens.explain.scores import CascadeRow, SummaryRow
 
-__all__ = ["draw", "draw_summary", "text"]
-
 
 def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], title: str = "") -> Figure:
     """Draw one row per clip: its log-mel features, and every network's attribution over them.

@@ -16,8 +16,6 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.files import complete_or_absent
 from transferlens.util.lazy import librosa, soundfile
 
-__all__ = ["gain", "mask", "split", "write"]
-
 # Window of the transform [s]: the middle one of the paper's three.
 WINDOW = 0.05
 # Positive cells at or above this quantile of theirs count as fully used.

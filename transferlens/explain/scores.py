@@ -21,8 +21,6 @@ from transferlens.measures.faithfulness import area, claims, curve, known_answer
 from transferlens.store.run import Run
 from transferlens.util.grouping import group_by
 
-__all__ = ["CascadeRow", "Row", "SummaryRow", "cascade_rows", "clip_rows", "scores", "summary"]
-
 # Seed of the random order of cells.
 SEED = 0
 # Scores that are 1 or 0 for each clip.

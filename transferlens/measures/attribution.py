@@ -33,8 +33,6 @@ from transferlens.models.forward import forward, hooked, seeded
 from transferlens.util.errors import ParameterError
 from transferlens.util.lazy import captum, psutil, torch, tqdm
 
-__all__ = ["METHODS", "Attribution", "attribute", "check_options"]
-
 # Inputs per batch, at most: more are not faster.
 MOST_CPU, MOST_GPU = 8, 64
 # Memory needed at the worst moment, relative to the outputs of all modules.

@@ -19,8 +19,6 @@ from functools import cached_property
 
 import numpy as np
 
-__all__ = ["MEASURES", "Analysis", "Coordinates", "Directions", "Similarity", "Sums"]
-
 MEASURES = ("svcca", "pwcca", "cka")
 EPS = np.finfo(np.float64).eps
 # A direction whose deviation is below this share of the largest counts as none: its square has no digits left.

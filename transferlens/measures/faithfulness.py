@@ -32,17 +32,6 @@ from transferlens.util.lazy import scipy, torch
 if TYPE_CHECKING:
     from transferlens.models.network import Network
 
-__all__ = [
-    "area",
-    "cascade",
-    "claims",
-    "curve",
-    "edges",
-    "known_answer",
-    "mean_product",
-    "rank_correlation",
-    "shifted",
-]
 
 # Share of the cells that count as loud.
 LOUDEST = 0.1

@@ -32,7 +32,6 @@ from transferlens.util.lazy import torch, tqdm
 if TYPE_CHECKING:
     from transferlens.models.network import Network
 
-__all__ = ["Layer", "LayerSimilarity", "block_matrix", "compare", "layers", "samples", "weight_change"]
 
 # Clips per batch: the samples of all layers of one network are held at once.
 BATCH = 4

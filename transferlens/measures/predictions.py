@@ -26,19 +26,6 @@ import numpy as np
 from transferlens.util.errors import ParameterError
 from transferlens.util.lazy import scipy
 
-__all__ = [
-    "Reliability",
-    "accuracy",
-    "ambiguity",
-    "brier",
-    "calibration_error",
-    "disagreement",
-    "nll",
-    "reliability",
-    "softmax",
-    "subsets",
-]
-
 # Bins of confidence, as in Guo et al. 2017.
 BINS = 15
 

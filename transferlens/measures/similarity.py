@@ -26,11 +26,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transferlens.measures.cca import MEASURES, Similarity
+from transferlens.measures.cca import Similarity
 from transferlens.measures.streaming import Moments
 from transferlens.util.errors import ParameterError
-
-__all__ = ["MEASURES", "Moments", "Similarity", "chance", "cka", "pwcca", "svcca"]
 
 
 def _moments(X: np.ndarray, Y: np.ndarray, variance: float = 0.99) -> Moments:

@@ -27,20 +27,6 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import scipy
 
-__all__ = [
-    "Difference",
-    "Interval",
-    "bootstrap_interval",
-    "by_fold",
-    "fold_interval",
-    "fold_means",
-    "folds_text",
-    "mean_interval",
-    "paired_difference",
-    "standard_error",
-    "wilson_interval",
-]
-
 
 @dataclass(frozen=True)
 class Interval:

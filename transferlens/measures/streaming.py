@@ -23,8 +23,6 @@ from transferlens.measures.cca import MEASURES, Analysis, Coordinates, Similarit
 from transferlens.util.errors import ParameterError
 from transferlens.util.lazy import scipy
 
-__all__ = ["MEASURES", "Moments", "Similarity", "check_variance"]
-
 # Samples that are in double precision at once.
 BLOCK = 2048
 # Samples are held until there are this many times as many as neurons: one large product is faster than many small ones.

@@ -27,7 +27,6 @@ from transferlens.util.lazy import psutil, torch, tqdm
 if TYPE_CHECKING:
     from transferlens.data.clips import DataSet
 
-__all__ = ["Data", "chunks"]
 
 # Batches that are read from a file in advance.
 AHEAD = 3

@@ -28,8 +28,6 @@ from typing import Any, TypeVar
 from transferlens.util import processes
 from transferlens.util.errors import ParameterError, SweepError
 
-__all__ = ["DEATHS", "Died", "in_processes", "on_ray"]
-
 # Number of processes that may die of one item without progress between them.
 DEATHS = 5
 # Number of processes in a row that may die before they are ready for an item.

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 precision = lazy.load("transferlens.models.precision")
 
-__all__ = ["Planned", "rows", "text"]
 
 # Steps that are timed where the store has no run like it, after one that is not.
 STEPS = 2

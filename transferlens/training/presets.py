@@ -14,8 +14,6 @@ from transferlens.store.config import Training
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import optional
 
-__all__ = ["PRESETS", "TrainingOptions"]
-
 _PAPER = Training(
     epochs=70,
     lr=1e-4,

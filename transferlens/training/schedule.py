@@ -32,7 +32,6 @@ precision = lazy.load("transferlens.models.precision")
 
 log = logging.getLogger(__name__)
 
-__all__ = ["DeviceOptions", "ExecutionOptions", "attempt", "for_workers", "gather"]
 
 # What `attempt` returns for a run that another process trains.
 HELD = "held"

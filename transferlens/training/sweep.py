@@ -29,18 +29,6 @@ from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.fields import Fields, at_least, between, build, signature
 from transferlens.util.files import check_writable
 
-__all__ = [
-    "Arm",
-    "CacheOptions",
-    "RunsOptions",
-    "StoreOptions",
-    "Study",
-    "StudyOptions",
-    "SweepOptions",
-    "gather",
-    "planned",
-]
-
 Name = TypeVar("Name")
 
 

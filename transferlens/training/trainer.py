@@ -39,7 +39,6 @@ from transferlens.util.processes import keep_freed_memory
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["Trainer", "train"]
 
 precision = lazy.load("transferlens.models.precision")
 
