@@ -182,7 +182,7 @@ def on_ray(
     try:
         _check_room(ray.nodes(), {"CPU": cpus, "GPU": gpus})
         decorate = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=DEATHS, retry_exceptions=False)
-        remote = decorate(lambda item: task(item))  # Ray takes functions only
+        remote: Any = decorate(lambda item: task(item))  # Ray takes functions only
         running = {remote.remote(item): item for item in items}
         while running:
             (done,), _ = ray.wait(list(running), num_returns=1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from transferlens.models.build import skeleton
-from transferlens.store.listing import RunSummary, scan
+from transferlens.store.listing import scan
 from transferlens.util import lazy
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import torch
@@ -55,9 +55,9 @@ def rows(points: Iterable[RunConfig], *, store: Path, dataset: DataSet, device: 
     steps: dict[tuple, tuple[float, float, int]] = {}
     estimates = []
     for point in dict.fromkeys(points):
-        runs_of_arm = by_arm.get(point.arm_key, [])
-        if runs_of_arm:
-            before, epoch, nbytes = _from_runs(runs_of_arm)
+        if runs_of_arm := by_arm.get(point.arm_key, []):
+            before, epoch = 0.0, statistics.median(run.seconds / run.epochs_done for run in runs_of_arm)
+            nbytes = max(run.nbytes for run in [run for run in runs_of_arm if run.is_complete] or runs_of_arm)
         else:
             if point.arm_key not in steps:
                 steps[point.arm_key] = _from_step(point, len(dataset.label_names), device)
@@ -70,12 +70,6 @@ def rows(points: Iterable[RunConfig], *, store: Path, dataset: DataSet, device: 
         nbytes = 0 if done == epochs else nbytes
         estimates.append(Planned(point.id, epochs, done, seconds, nbytes, bool(runs_of_arm)))
     return estimates
-
-
-def _from_runs(runs: Sequence[RunSummary]) -> tuple[float, float, int]:
-    """Return the seconds before training and per epoch, and the bytes of a run file, of an arm."""
-    epoch = statistics.median(run.seconds / run.epochs_done for run in runs)
-    return 0.0, epoch, max(run.nbytes for run in [run for run in runs if run.is_complete] or runs)
 
 
 def _from_step(config: RunConfig, n_classes: int, device: torch.device) -> tuple[float, float, int]:

@@ -79,10 +79,7 @@ class ExecutionOptions(DeviceOptions):
         """Raise if several processes share the cores and the number of threads per run is not given."""
         if threads is None and (self.engine == "ray" or self.workers > 1):
             what = "engine='ray'" if self.engine == "ray" else f"workers={self.workers}"
-            raise ParameterError(
-                f"{what} needs --threads, most often 1: another number of threads gives a run other bits, so it must "
-                "not follow from the number of workers"
-            )
+            raise ParameterError(f"{what} needs --threads, most often 1: the bits of a run depend on it")
 
 
 def for_workers(options: StudyOptions) -> StudyOptions:
@@ -134,34 +131,26 @@ def train(study: Study, points: Sequence[RunConfig]) -> None:
                     failures.append(f"{point.id} ({failure})")
             missing, held = _wait(study.options.store.runs, held, bar)
     if failures:
-        raise SweepError(
-            f"{len(failures)} of {len(points)} runs failed: {'; '.join(failures)}. "
-            "The same command tries just these again"
-        )
+        number, reasons = f"{len(failures)} of {len(points)} runs", "; ".join(failures)
+        raise SweepError(f"{number} failed: {reasons}. The same command tries just these again")
 
 
 def _outcomes(study: Study, points: Sequence[RunConfig], bar: tqdm.tqdm) -> Iterator[tuple[RunConfig, str]]:
     """Yield each run as soon as it is done, with what `attempt` returns for it."""
-    execution, threads = study.options.execution, points[0].training.threads
+    execution, store = study.options.execution, study.options.store.runs
     if execution.engine == "local" and execution.workers == 1:
         for point in points:
             yield point, attempt(study, point, bar)
         return
     study.cache.fill()  # once, not in every worker
     task = functools.partial(_attempt_in_worker, type(study), for_workers(study.options))
-    store = study.options.store.runs
+    cores = points[0].training.threads or 1
     if execution.engine == "ray":
-        outcomes = engines.on_ray(
-            task, points, address=execution.address, cpus=threads or 1, gpus=execution.gpus_per_run or 0
-        )
+        gpus = execution.gpus_per_run or 0
+        outcomes = engines.on_ray(task, points, address=execution.address, cpus=cores, gpus=gpus)
     else:
-        outcomes = engines.in_processes(
-            task,
-            points,
-            workers=execution.workers,
-            cores_each=threads or 1,
-            reached=lambda point: _last_saved(point.path(store)),
-        )
+        reached = functools.partial(_last_saved, store)
+        outcomes = engines.in_processes(task, points, workers=execution.workers, cores_each=cores, reached=reached)
     for point, failure in outcomes:
         if isinstance(failure, engines.Died):
             failure = _record(point.path(store), str(failure))
@@ -181,10 +170,10 @@ def _opened(kind: type[Study], options: StudyOptions) -> Study:
     return kind.of(options)
 
 
-def _last_saved(path: Path) -> float | None:
+def _last_saved(store: Path, point: RunConfig) -> int | None:
     """Return when the last epoch of a run was saved [ns]; None if none was."""
     try:
-        return path.with_suffix(".partial").stat().st_mtime_ns
+        return point.path(store).with_suffix(".partial").stat().st_mtime_ns
     except OSError:
         return None
 

@@ -6,7 +6,7 @@ No clip is decoded and no network trained before a run is missing; `schedule` re
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -26,7 +26,7 @@ from transferlens.training.batches import Data
 from transferlens.training.presets import TrainingOptions
 from transferlens.training.schedule import ExecutionOptions
 from transferlens.util.errors import DataError, ParameterError
-from transferlens.util.fields import Fields, Rule, at_least, between, build, signature
+from transferlens.util.fields import Fields, Rule, at_least, between, build, flat, names, signature
 from transferlens.util.files import check_writable
 from transferlens.util.grouping import group_by
 
@@ -124,27 +124,22 @@ class Study:
     __signature__ = signature(StudyOptions, positional="clips")
 
     def __init__(self, clips: Path | str | None = None, **options: Any) -> None:
-        self._open(build(StudyOptions, options if clips is None else {"clips": clips, **options}))
+        self.options = build(StudyOptions, options if clips is None else {"clips": clips, **options})
+        self.options.execution.check_threads(self.options.training.threads)
+        for name in ("runs", "cache"):
+            check_writable(name, getattr(self.options.store, name))
+        self.backbones = tuple(dict.fromkeys(self.options.sweep.backbone))
+        for backbone in self.backbones:
+            check(backbone)
+        self.dataset: DataSet = self.options.data.open()
+        self.settings = self.options.features.settings(self.dataset)
+        self.folds = self._folds()
+        self.device = pick_device(self.options.execution.device)
 
     @classmethod
     def of(cls, options: StudyOptions) -> Study:
         """Return the study of options that are already composed; those of a question may have more groups."""
-        study = cls.__new__(cls)
-        study._open(StudyOptions(**{group.name: getattr(options, group.name) for group in fields(StudyOptions)}))
-        return study
-
-    def _open(self, options: StudyOptions) -> None:
-        self.options = options
-        options.execution.check_threads(options.training.given.get("threads"))
-        for name in ("runs", "cache"):
-            check_writable(name, getattr(options.store, name))
-        self.backbones = tuple(dict.fromkeys(options.sweep.backbone))
-        for backbone in self.backbones:
-            check(backbone)
-        self.dataset: DataSet = options.data.open()
-        self.settings = options.features.settings(self.dataset)
-        self.folds = self._folds()
-        self.device = pick_device(options.execution.device)
+        return cls(**{name: value for name, value in flat(options).items() if name in names(StudyOptions)})
 
     def __repr__(self) -> str:
         parts = self.backbones, ("folds", *self.folds), ("seeds", *map(str, self.options.sweep.seeds))
@@ -159,12 +154,10 @@ class Study:
                 raise ParameterError(f"{name}={given!r} must name one here, as runs of several cannot be compared")
 
     def _folds(self) -> tuple[str, ...]:
-        sweep = self.options.sweep
-        unknown = [fold for fold in sweep.folds if fold not in self.dataset.folds]
-        if unknown:
-            raise ParameterError(
-                f"folds={' '.join(unknown)!r} not in {self.dataset.name}: its folds are {', '.join(self.dataset.folds)}"
-            )
+        sweep, known = self.options.sweep, self.dataset.folds
+        if unknown := [fold for fold in sweep.folds if fold not in known]:
+            among = f"its folds are {', '.join(known)}"
+            raise ParameterError(f"folds={' '.join(unknown)!r} not in {self.dataset.name}: {among}")
         folds = (tuple(dict.fromkeys(sweep.folds)) or self.dataset.held_out_folds)[: sweep.n_folds]
         if not folds:
             raise DataError(f"{self.dataset.name} has no fold to hold out: its only one is named train")
