@@ -59,10 +59,11 @@ def test_calibration_of_known_confidences():
     right_8_of_10 = np.tile([0.8, 0.2], (10, 1))
     assert predictions.calibration_error(right_8_of_10, labels) == pytest.approx(0)
     assert predictions.calibration_error(np.tile([1.0, 0.0], (10, 1)), labels) == pytest.approx(0.2)
-    found = predictions.reliability(np.array([[0.95, 0.05], [0.55, 0.45]]), np.array([0, 1]), bins=10)
-    np.testing.assert_allclose(found.confidence, [0.55, 0.95])
-    np.testing.assert_array_equal(found.accuracy, [0, 1])
-    np.testing.assert_array_equal(found.counts, [1, 1])
+    probabilities = np.array([[0.95, 0.05], [0.55, 0.45]])
+    confidence, accuracy, counts = predictions.reliability(probabilities, np.array([0, 1]), bins=10)
+    np.testing.assert_allclose(confidence, [0.55, 0.95])
+    np.testing.assert_array_equal(accuracy, [0, 1])
+    np.testing.assert_array_equal(counts, [1, 1])
 
 
 def test_a_calibrated_network_is_near_0_with_many_clips():

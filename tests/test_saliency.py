@@ -134,7 +134,7 @@ def test_randomised_networks_are_asked_the_same(store, method, monkeypatch):
     for _, x, how in asked:
         assert x is found.x
         assert how["baseline"] is found.baseline
-        assert how["targets"] == found.predicted
+        assert how["targets"] == found.predicted.tolist()
 
 
 def test_randomised_networks_are_no_run_s_own_start(store):

@@ -104,7 +104,7 @@ def test_bad_memory(study, memory):
 
 @pytest.mark.parametrize("name", ["seeds", "backbone"])
 def test_nothing_named(study, name):
-    with pytest.raises(ParameterError, match=f"{name} must name at least one"):
+    with pytest.raises(ParameterError, match=rf"{name}=\(\) must be one or more"):
         study(**{name: ()})
 
 

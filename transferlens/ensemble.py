@@ -91,8 +91,7 @@ def reliability_rows(members: Members) -> list[ReliabilityRow]:
     return [
         ReliabilityRow(members.name, who, float(confidence), float(right), int(n))
         for who, (probabilities, truth) in sides.items()
-        for found in [predictions.reliability(probabilities, truth)]
-        for confidence, right, n in zip(found.confidence, found.accuracy, found.counts, strict=True)
+        for confidence, right, n in zip(*predictions.reliability(probabilities, truth), strict=True)
     ]
 
 

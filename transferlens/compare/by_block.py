@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Analysis", "Result", "Row", "RunRow", "by_block", "compare", "draw", "summary"]
 
 REFERENCES = {"pretrained": TransferPlan.finetune(), "scratch": TransferPlan.scratch()}
 WORDS = {"pretrained": "fully pretrained", "scratch": "from scratch"}

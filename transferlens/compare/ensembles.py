@@ -13,8 +13,6 @@ from transferlens.measures import predictions, stats
 from transferlens.store.run import Run, arm_names, check_alike
 from transferlens.util.errors import ParameterError
 
-__all__ = ["Members", "Row", "average", "gather", "row_of"]
-
 log = logging.getLogger(__name__)
 
 FEWEST = 2

@@ -15,8 +15,6 @@ from transferlens.models.plan import TransferPlan
 from transferlens.store.listing import RunSummary
 from transferlens.store.run import Run, load_runs
 
-__all__ = ["ARMS", "CAPTION", "COLUMNS", "Cell", "HEAD", "cells", "lines", "published"]
-
 ARMS = {"pretrained": TransferPlan.finetune(), "from scratch": TransferPlan.scratch()}
 COLUMNS = (*ARMS, "ensemble")
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-__all__ = ["Question", "Result"]
 
 Options = TypeVar("Options")
 # Options of the commands alone: a function returns what a command writes.

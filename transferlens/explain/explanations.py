@@ -34,20 +34,6 @@ from transferlens.util.lazy import torch
 if TYPE_CHECKING:
     from transferlens.models.network import Network
 
-__all__ = [
-    "Clips",
-    "Explained",
-    "ExplanationOptions",
-    "baseline_of",
-    "choose",
-    "explain",
-    "heldout_clips",
-    "networks",
-    "randomised",
-]
-
-BEFORE = "before training"
-
 
 @dataclass(frozen=True, kw_only=True)
 class ExplanationOptions(Fields):
@@ -76,13 +62,10 @@ class ExplanationOptions(Fields):
 
 @dataclass(frozen=True)
 class Clips:
-    """The held-out clips that are explained.
+    """The held-out clips that are explained, with their log-mel features `S` [shape=(n, channels, n_mels, width)].
 
     Attributes
     ----------
-    ids, labels : tuple of str [shape=(n,)]
-    S : ndarray [shape=(n, channels, n_mels, width), float32]
-        Log-mel features.
     silent, mean : ndarray [shape=(channels, n_mels, width), float32]
         Features of a silent clip, and mean features of all held-out clips.
     masks : ndarray of bool [shape=(n, channels, n_mels, width)], or None
@@ -110,13 +93,10 @@ class Clips:
 
 def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
     """Return the clips that a run held out; errors are those of `heldout.heldout_features`."""
-    settings = run.config.features
-    masks = None
+    settings, masks = run.config.features, None
     if run.config.dataset == BUILT_IN:
-        names = ("sr", "n_fft", "windows", "hops", "n_mels", "width")
-        masks = np.stack(
-            [event_mask(clip, **{name: getattr(settings, name) for name in names}) for clip in run.clip_ids]
-        )
+        of_mask = {name: getattr(settings, name) for name in ("sr", "n_fft", "windows", "hops", "n_mels", "width")}
+        masks = np.stack([event_mask(clip, **of_mask) for clip in run.clip_ids])
     S = heldout_features(run, options, cache)
     return Clips(
         ids=run.clip_ids,
@@ -129,29 +109,17 @@ def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
 
 
 def baseline_of(run: Run, clips: Clips, name: str = "silence") -> torch.Tensor:
-    """Return the baseline, normalised as the network of a run expects it [shape=(channels, n_mels, width)].
-
-    Parameters
-    ----------
-    run : Run
-    clips : Clips
-    name : "silence", "zeros" or "mean"
-    """
+    """Return a baseline of `ExplanationOptions`, normalised as the network of a run expects it."""
     if name == "zeros":
         return torch.zeros(clips.silent.shape)
     return run.inputs({"silence": clips.silent, "mean": clips.mean}[name][None])[0]
 
 
 def choose(run: Run, rows: int) -> list[int]:
-    """Choose clips to draw: some that the network gets wrong, and correct ones of several classes.
+    """Return indices of held-out clips to draw: some that the network gets wrong, and correct ones of several classes.
 
     Up to half are wrong ones, the most confident first. The others are taken from the classes in turn, each from the
     median confidence outwards.
-
-    Returns
-    -------
-    indices : list of int
-        Of the run's held-out clips.
     """
     confidence, right = softmax(run.logits).max(1), run.right
     wrong = sorted(np.flatnonzero(~right).tolist(), key=lambda i: -confidence[i])[: rows // 2]
@@ -168,23 +136,17 @@ def choose(run: Run, rows: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Explained:
-    """Attributions of one network.
+    """Attributions of one network: of a run, or of its initial state.
 
     Attributes
     ----------
-    name : str
-    run : Run
-        The run that the network, or its initial state, belongs to.
-    network : Network
-    clips : Clips
     x : torch.Tensor [shape=(n, channels, n_mels, width)]
         The clips as input of the network: normalised, on its device.
     baseline : torch.Tensor [shape=(channels, n_mels, width)]
-    targets, predicted : list of int [shape=(n,)]
+    targets, predicted : ndarray of int [shape=(n,)]
         Classes.
     probabilities : ndarray [shape=(n,)]
         Of the targets.
-    attribution : Attribution
     """
 
     name: str
@@ -193,23 +155,17 @@ class Explained:
     clips: Clips
     x: torch.Tensor
     baseline: torch.Tensor
-    targets: list[int]
-    predicted: list[int]
+    targets: np.ndarray
+    predicted: np.ndarray
     probabilities: np.ndarray
     attribution: Attribution
 
     def pick(self, indices: Sequence[int]) -> Explained:
         """Return the attributions of some of the clips."""
-        attribution = {field.name: getattr(self.attribution, field.name)[indices] for field in fields(Attribution)}
-        return replace(
-            self,
-            clips=self.clips.pick(indices),
-            x=self.x[indices],
-            targets=[self.targets[i] for i in indices],
-            predicted=[self.predicted[i] for i in indices],
-            probabilities=self.probabilities[indices],
-            attribution=Attribution(**attribution),
-        )
+        names = ("x", "targets", "predicted", "probabilities")
+        picked = {name: getattr(self, name)[indices] for name in names}
+        attribution = Attribution(*(getattr(self.attribution, field.name)[indices] for field in fields(Attribution)))
+        return replace(self, clips=self.clips.pick(indices), attribution=attribution, **picked)
 
     @property
     def cells(self) -> np.ndarray:
@@ -223,9 +179,8 @@ def networks(runs: Sequence[Run]) -> list[tuple[str, Run, Network]]:
     if len(set(names)) < len(names):
         names = [f"{name}, seed {run.config.seed}" for name, run in zip(names, runs, strict=True)]
     trained = [(name, run, run.model()) for name, run in zip(names, runs, strict=True)]
-    start = runs[0].model()
-    start.load_state_dict(runs[0].initial_state())
-    return [*trained, (f"{names[0]}, {BEFORE}" if len(runs) > 1 else BEFORE, runs[0], start)]
+    before = "before training" if len(runs) == 1 else f"{names[0]}, before training"
+    return [*trained, (before, runs[0], runs[0].model(trained=False))]
 
 
 def explain(name: str, run: Run, network: Network, clips: Clips, options: ExplanationOptions, device: Any) -> Explained:
@@ -233,12 +188,10 @@ def explain(name: str, run: Run, network: Network, clips: Clips, options: Explan
     network.to(device).eval()
     x, baseline = run.inputs(clips.S).to(device), baseline_of(run, clips, options.baseline).to(device)
     logits = forward(network, x).double()
-    predicted = logits.argmax(1).tolist()
-    if options.target == "predicted":
-        targets = predicted
-    else:
+    targets = predicted = logits.argmax(1).numpy()
+    if options.target != "predicted":
         labels = clips.labels if options.target == "true" else [options.target] * len(x)
-        targets = [run.label_names.index(label) for label in labels]
+        targets = np.array([run.label_names.index(label) for label in labels])
     return Explained(
         name=name,
         run=run,
@@ -248,33 +201,20 @@ def explain(name: str, run: Run, network: Network, clips: Clips, options: Explan
         baseline=baseline,
         targets=targets,
         predicted=predicted,
-        probabilities=logits.softmax(1)[range(len(x)), targets].numpy(),
+        probabilities=logits.softmax(1).numpy()[range(len(x)), targets],
         attribution=_attributed(network, x, targets, baseline, options),
     )
 
 
 def _attributed(
-    network: Network, x: torch.Tensor, targets: list[int], baseline: torch.Tensor, options: ExplanationOptions
+    network: Network, x: torch.Tensor, targets: np.ndarray, baseline: torch.Tensor, options: ExplanationOptions
 ) -> Attribution:
-    names = ("method", "tolerance", "max_steps", "block")
-    chosen = {name: getattr(options, name) for name in names}
-    return attribute(network, x, targets=targets, baseline=baseline, progress=True, **chosen)
+    chosen = {name: getattr(options, name) for name in ("method", "tolerance", "max_steps", "block")}
+    return attribute(network, x, targets=targets.tolist(), baseline=baseline, progress=True, **chosen)
 
 
 def randomised(explained: Explained, options: ExplanationOptions) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield attributions for the same clips and classes as more and more blocks are randomised, from the head down.
-
-    Yields
-    ------
-    through : str
-        The last part that is randomised, as in `faithfulness.cascade`.
-    cells : ndarray [shape=(n, n_mels, width)]
-        Attributions summed over channels.
-
-    References
-    ----------
-    Adebayo et al. 2018, section 3.1.
-    """
+    """Yield the stages of `faithfulness.cascade`, each with the `cells` of the same clips and classes."""
     config, n_classes = explained.run.config, len(explained.run.label_names)
     # Another seed than the run's, which may have started from the same random weights.
     random = skeleton(config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed + 1)

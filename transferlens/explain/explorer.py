@@ -28,7 +28,6 @@ from transferlens.util.lazy import librosa, soundfile, tqdm
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Entry", "View", "entries", "sound"]
 
 # Largest sampling rate of sounds [Hz]: half that of a CD takes half the space.
 SR = 22050
@@ -38,18 +37,9 @@ TOP = 3
 
 @dataclass(frozen=True)
 class View:
-    """One network's view of one clip.
+    """One network's view of one clip: predictions with their probabilities, the most probable first.
 
-    Attributes
-    ----------
-    network : str
-    right : bool
-    predictions : list of (label, probability)
-        The most probable first.
-    attribution : str
-        Image.
-    used, ignored : str
-        Sounds; empty if the audio is not available.
+    The attribution is an image; used and ignored are sounds, empty if the audio is not available.
     """
 
     network: str
@@ -62,18 +52,7 @@ class View:
 
 @dataclass(frozen=True)
 class Entry:
-    """One clip.
-
-    Attributes
-    ----------
-    clip, label : str
-    seconds : float [s], or None
-    spectrogram : str
-        Image.
-    sound : str
-        Empty if the audio is not available.
-    views : list of View
-    """
+    """One clip: its spectrogram as an image, and its sound, empty if the audio is not available."""
 
     clip: str
     label: str
@@ -103,20 +82,9 @@ def sound(y: np.ndarray, sr: int, gain: float = 1.0) -> str:
 def entries(
     runs: Sequence[Run], options: DataOptions, cache: Path, *, n_clips: int, how: ExplanationOptions, device: Any
 ) -> list[Entry]:
-    """Explain clips that all these runs held out.
+    """Explain at most `n_clips` clips that all these runs held out, chosen by what the first one gets right and wrong.
 
-    Parameters
-    ----------
-    runs : sequence of Run
-        With the same held-out clips; clips are chosen by what the first one gets right and wrong.
-    options : DataOptions
-        Where the audio is. If it names no data set and the runs' clips are not the built-in ones, there is no sound.
-    cache : Path
-        Folder of the feature caches.
-    n_clips : int > 0
-        Largest number of clips.
-    how : ExplanationOptions
-    device : torch.device
+    There is no sound if the options name no data set and the clips are not the built-in ones.
     """
     check_alike(runs, "labels", "held-out clips (fold)", "features")
     indices = choose(runs[0], min(n_clips, len(runs[0].clip_ids)))

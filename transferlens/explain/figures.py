@@ -23,19 +23,11 @@ if TYPE_CHECKING:
     from transferlens.explain.explanations import Explained
     from transferlens.explain.scores import CascadeRow, SummaryRow
 
-__all__ = ["draw", "draw_summary", "text"]
-
 
 def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], title: str = "") -> Figure:
-    """Draw one row per clip: its log-mel features, and every network's attribution over them.
+    """Draw one row per clip: its log-mel features, and the attributions of every network over them.
 
-    Parameters
-    ----------
-    explained : sequence of Explained
-        One per network, all with the same clips.
-    seconds : sequence of float > 0 [s] or None
-        Length of each clip; None if it is not known: its time axis is then a share of the clip.
-    title : str
+    Where the length of a clip [s] is not known (None), its time axis is a share of the clip.
     """
     clips = explained[0].clips
     n = len(clips.ids)

@@ -16,8 +16,6 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.files import complete_or_absent
 from transferlens.util.lazy import librosa, soundfile
 
-__all__ = ["gain", "mask", "split", "write"]
-
 # Window of the transform [s]: the middle one of the paper's three.
 WINDOW = 0.05
 # Positive cells at or above this quantile of theirs count as fully used.
@@ -27,16 +25,9 @@ LOUDEST = 0.999
 
 
 def mask(attribution: np.ndarray) -> np.ndarray:
-    """Compute how much of each cell was used: 0 if its attribution is not positive, 1 from the 95th percentile on.
+    """Compute how much of each cell was used, 0 to 1, from its attribution [shape=(n_mels, width)].
 
-    Parameters
-    ----------
-    attribution : ndarray [shape=(n_mels, width)]
-
-    Returns
-    -------
-    mask : ndarray [shape=(n_mels, width), in [0, 1]]
-        All zeros if nothing is positive.
+    It is 0 where the attribution is not positive, and 1 from the 95th percentile of the positive ones on.
     """
     positive = np.maximum(attribution, 0)
     if not positive.any():
@@ -54,17 +45,12 @@ def split(y: np.ndarray, used: np.ndarray, settings: FeatureSettings) -> tuple[n
     used : ndarray [shape=(n_mels, width), in [0, 1]]
         The mask.
     settings : FeatureSettings
-        How the features were computed: they tell the time of a frame, and the frequency of a band.
+        Of the features: they tell the time of a frame, and the frequency of a band.
 
     Returns
     -------
     used, ignored : ndarray [shape=(n_samples,)]
         They sum to the clip. What lies outside of cropped features was ignored.
-
-    Raises
-    ------
-    ParameterError
-        If the shape of the mask is not that of the features.
     """
     if used.shape != settings.shape[1:]:
         raise ParameterError(f"used of shape {used.shape} must be a mask over features of shape {settings.shape[1:]}")
@@ -105,16 +91,9 @@ def _frames(
 
 
 def write(folder: Path, stem: str, y: np.ndarray, used: np.ndarray, settings: FeatureSettings) -> list[Path]:
-    """Write ``<stem>_clip.wav``, ``<stem>_used.wav`` and ``<stem>_ignored.wav``, each complete or absent.
+    """Write ``<stem>_clip.wav``, ``<stem>_used.wav`` and ``<stem>_ignored.wav``, as of `split`.
 
     All three have one gain: none is clipped, and the last two sum to the first.
-
-    Parameters
-    ----------
-    folder : Path
-    stem : str
-    y, used, settings
-        As for `split`.
     """
     part, rest = split(y, used, settings)
     level = gain(y, part, rest)

@@ -21,10 +21,6 @@ from transferlens.measures.faithfulness import area, claims, curve, known_answer
 from transferlens.store.run import Run
 from transferlens.util.grouping import group_by
 
-__all__ = ["CascadeRow", "Row", "SummaryRow", "cascade_rows", "clip_rows", "scores", "summary"]
-
-# Seed of the random order of cells.
-SEED = 0
 # Scores that are 1 or 0 for each clip.
 HITS = ("points_into_event", "points_into_event_energy")
 # Range of scores; that of all others is 0 to 1.
@@ -33,20 +29,12 @@ BOUNDS = {"energy_correlation": (-1.0, 1.0), "edge_correlation": (-1.0, 1.0)}
 
 def faithfulness(explained: Explained, i: int) -> dict[str, float]:
     """Compute the areas under insertion and deletion curves of one clip, by attribution, by energy and at random."""
-    rng = np.random.default_rng([SEED, i])
-    cells, energy = explained.cells[i], explained.clips.energy[i]
-    orders = {"": cells, "_energy": energy, "_random": rng.permutation(cells.size).reshape(cells.shape)}
+    rng, cells = np.random.default_rng([0, i]), explained.cells[i]
+    random = rng.permutation(cells.size).reshape(cells.shape)
+    orders = {"": cells, "_energy": explained.clips.energy[i], "_random": random}
+    fixed = {"baseline": explained.baseline, "target": explained.targets[i]}
     return {
-        f"{way}{name}": area(
-            curve(
-                explained.network,
-                explained.x[i],
-                baseline=explained.baseline,
-                target=explained.targets[i],
-                order=order,
-                insert=way == "insertion",
-            )
-        )
+        f"{way}{name}": area(curve(explained.network, explained.x[i], order=order, insert=way == "insertion", **fixed))
         for way in ("insertion", "deletion")
         for name, order in orders.items()
     }

@@ -6,9 +6,9 @@ Question 5 of Palanisamy, Singhania and Yao (2020, section 4.4); `transferlens.s
 speak for the class, negative cells against it. There are four methods: Integrated Gradients [1]_, SmoothGrad [2]_,
 Grad-CAM [3]_ and occlusion [4]_.
 
-Integrated Gradients are complete: they sum to the change of the logit from the baseline to the input. The completeness
-error, how far they are from it, measures how well the integral is computed, and is known for every part of the path.
-So the parts with the largest errors are halved until the sum is within a tolerance.
+Integrated Gradients are complete: they sum to the change of the logit from the baseline to the input. How far they are
+from it, the completeness error, is known for every part of the path; the parts with the largest errors are halved until
+the sum is within a tolerance.
 
 References
 ----------
@@ -33,8 +33,6 @@ from transferlens.models.forward import forward, hooked, seeded
 from transferlens.util.errors import ParameterError
 from transferlens.util.lazy import captum, psutil, torch, tqdm
 
-__all__ = ["METHODS", "Attribution", "attribute", "check_options"]
-
 # Inputs per batch, at most: more are not faster.
 MOST_CPU, MOST_GPU = 8, 64
 # Memory needed at the worst moment, relative to the outputs of all modules.
@@ -46,7 +44,6 @@ FEWEST = PARTS * NODES
 COPIES, NOISE = 25, 0.15
 # Occlusion: height and width of the window, which moves by half of them.
 WINDOW = (16, 16)
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,7 @@ class Attribution:
     change : ndarray [shape=(n,)]
         The target's logit for the input minus that for the baseline.
     error : ndarray [shape=(n,)]
-        Completeness error: distance of the values' sum from `change`, relative to it. NaN for methods that are not
-        complete.
+        Completeness error: distance of the values' sum from `change`, relative to it. NaN except for "ig".
     steps : ndarray of int [shape=(n,)]
         Number of gradients computed (of outputs, for occlusion).
     """
@@ -73,32 +69,20 @@ class Attribution:
 
 @contextlib.contextmanager
 def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Set evaluation mode; on leaving, restore modes, gradients and hooks."""
-    modules, parameters = list(model.modules()), list(model.parameters())
-    modes, gradients = [module.training for module in modules], [parameter.grad for parameter in parameters]
-    hooks = [(getattr(module, name), dict(getattr(module, name))) for module in modules for name in HOOKS]
-    for module in modules:
-        module.training = False
+    """Set evaluation mode; on leaving, restore the modes of all modules."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
     try:
         yield
     finally:
-        for module, mode in zip(modules, modes, strict=True):
+        for module, mode in modes.items():
             module.training = mode
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        for registered, before in hooks:
-            for key in registered.keys() - before.keys():
-                del registered[key]
 
 
 def _pass_size(model: torch.nn.Module, x: torch.Tensor) -> int:
     """Return how many inputs may go through the model at once, by the memory that is free."""
     sizes: list[int] = []
-
-    def add(name: str, output: Any) -> None:
-        sizes.append(output.numel() * output.element_size() if torch.is_tensor(output) else 0)
-
-    with hooked(dict(model.named_modules()), add):
+    with hooked(dict(model.named_modules()), lambda name, output: sizes.append(getattr(output, "nbytes", 0))):
         forward(model, x[:1])
     on_gpu = x.device.type == "cuda"
     free = torch.cuda.mem_get_info(x.device)[0] if on_gpu else psutil.virtual_memory().available
@@ -235,7 +219,7 @@ def attribute(
     Parameters
     ----------
     model : torch.nn.Module
-        Returns logits [shape=(n, n_classes)]. Modes, gradients and hooks are the same afterwards, also after an error.
+        Returns logits [shape=(n, n_classes)]. It is explained in evaluation mode, and left as it was.
     inputs : torch.Tensor [shape=(n, channels, height, width), float]
     targets : sequence of int [shape=(n,)]
         The class of each input whose logit is explained.
@@ -248,8 +232,7 @@ def attribute(
         For "ig": largest number of gradients of one input. Networks trained from scratch are so rough along the path
         that some inputs need thousands; `Attribution.error` tells what was reached.
     block : int, optional
-        For "gradcam": the block of a `transferlens.models.network.Network` whose output is explained. Default: the
-        last.
+        For "gradcam": the block of a `Network` whose output is explained. Default: the last.
     seed : int >= 0
         For "smoothgrad": seed of the noise.
     progress : bool

@@ -1,7 +1,7 @@
 """Canonical correlations and linear CKA of two representations, from their sums of products.
 
-A representation is a matrix of activations (n_samples, n_neurons), its columns centred. All that SVCCA, PWCCA and CKA
-need of two representations X and Y of the same samples are the products X'X, Y'Y and X'Y:
+All that SVCCA, PWCCA and CKA need of two centred representations X and Y (n_samples, n_neurons) of the same samples are
+the products X'X, Y'Y and X'Y:
 
 - the principal directions of X are the eigenvectors of X'X (`Directions`),
 - the canonical correlations are the singular values of X'Y in the bases of the directions kept, and
@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-
-__all__ = ["MEASURES", "Analysis", "Coordinates", "Directions", "Similarity", "Sums"]
 
 MEASURES = ("svcca", "pwcca", "cka")
 EPS = np.finfo(np.float64).eps
@@ -50,14 +48,9 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Coordinates of the activations of one side: ``(X - shift) @ directions.T``, or ``X - shift``.
+    """Coordinates of one side: ``(X - shift) @ directions.T``, directions are orthonormal rows; None: the neurons.
 
-    Attributes
-    ----------
-    shift : ndarray [shape=(n_neurons,)]
-        Near the mean, so that products of large numbers do not cancel.
-    directions : ndarray [shape=(n_coordinates, n_neurons)], optional
-        Orthonormal rows. None: the neurons themselves are the coordinates.
+    The shift [shape=(n_neurons,)] is near the mean, so that products of large numbers do not cancel.
     """
 
     shift: np.ndarray
@@ -65,13 +58,7 @@ class Coordinates:
 
     @classmethod
     def of(cls, X: np.ndarray) -> Coordinates:
-        """Return the neurons, or the singular directions of the samples if there are fewer samples than neurons.
-
-        Parameters
-        ----------
-        X : ndarray [shape=(n_samples, n_neurons)]
-            The first samples; all samples, if there are fewer than neurons.
-        """
+        """Return the neurons, or the singular directions of the (first) samples if they are fewer than neurons."""
         shift = X[0] + (X - X[0]).mean(0)  # constant columns become exactly zero
         if len(X) >= X.shape[1]:
             return cls(shift)
@@ -80,12 +67,9 @@ class Coordinates:
     def __len__(self) -> int:
         return len(self.shift if self.directions is None else self.directions)
 
-    def write(self, X: np.ndarray, out: np.ndarray) -> None:
-        """Write the coordinates of activations to `out`."""
-        if self.directions is None:
-            np.subtract(X, self.shift, out=out)
-        else:
-            np.matmul(X - self.shift, self.directions.T, out=out)
+    def __call__(self, X: np.ndarray) -> np.ndarray:
+        """Return the coordinates of activations [shape=(n_samples, n_coordinates)]."""
+        return X - self.shift if self.directions is None else (X - self.shift) @ self.directions.T
 
     def to_neurons(self, vectors: np.ndarray) -> np.ndarray:
         """Return vectors in these coordinates (rows) as vectors over the neurons [shape=(n, n_neurons)]."""
@@ -98,17 +82,7 @@ class Coordinates:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over samples, in the coordinates of both sides, those of X before those of Y.
-
-    Attributes
-    ----------
-    n : int
-        Number of samples.
-    first : ndarray [shape=(width,)]
-        Sum of the coordinates.
-    second : ndarray [shape=(width, width)]
-        Sum of their products.
-    """
+    """Sums over n samples of coordinates [shape=(width,)], those of X before those of Y, and of their products."""
 
     n: int
     first: np.ndarray
@@ -122,13 +96,8 @@ class Sums:
 class Directions:
     """Principal directions of one side, the strongest first: those that are kept, and some more.
 
-    Attributes
-    ----------
-    vectors : ndarray [shape=(n_coordinates, n)]
-        The directions: orthonormal columns.
-    deviations : ndarray [shape=(n,)]
-        Singular values of the centred activations.
-    kept : int
+    Vectors are orthonormal columns [shape=(n_coordinates, n)], deviations the singular values of the centred
+    activations [shape=(n,)].
     """
 
     vectors: np.ndarray
@@ -137,15 +106,9 @@ class Directions:
 
     @classmethod
     def of(cls, products: np.ndarray, variance: float, kept: int | None = None) -> Directions:
-        """Return the principal directions from the products of centred coordinates.
+        """Return the directions from products of centred coordinates, keeping a share of the variance, or `kept`.
 
-        Parameters
-        ----------
-        products : ndarray [shape=(n_coordinates, n_coordinates)]
-        variance : float in (0, 1]
-            Share of the variance that is kept. Directions that hold nine tenths of the rest are returned, too.
-        kept : int, optional
-            How many directions to keep instead.
+        Besides those kept, the directions that hold nine tenths of the rest of the variance are returned.
         """
         squares, vectors = np.linalg.eigh(products)
         squares, vectors = squares[::-1], vectors[:, ::-1]
@@ -178,19 +141,7 @@ def _counts(squares: np.ndarray, variance: float) -> tuple[int, int]:
 class Analysis:
     """The leading directions of two representations, and how they correlate.
 
-    Parameters
-    ----------
-    sums : Sums
-    coordinates : tuple of 2 Coordinates
-    variance : float in (0, 1]
-        Share of the variance of each side that SVCCA and PWCCA keep.
-    dims : tuple of 2 int, optional
-        Directions to keep of each side instead.
-
-    Attributes
-    ----------
-    mean : ndarray [shape=(width,)]
-        Of the coordinates.
+    Of each side the directions are kept that hold the share `variance`, or as many as `dims` says.
     """
 
     def __init__(
@@ -254,16 +205,9 @@ class Analysis:
         return cca | {"cka": self.cka()}
 
     def without(self, parts: Iterable[Sums]) -> np.ndarray:
-        """Return all measures without each part of the samples in turn, with as many directions kept.
+        """Return all measures without each part in turn, with as many directions kept [shape=(n_parts, n_measures)].
 
-        Parameters
-        ----------
-        parts : iterable of Sums
-            In the coordinates of `directions`, less the mean of all samples.
-
-        Returns
-        -------
-        similarities : ndarray [shape=(n_parts, n_measures)]
+        The parts are sums in the coordinates of `directions`, less the mean of all samples.
         """
         x, y = self.directions
         cross = x.vectors.T @ self._cross @ y.vectors

@@ -7,7 +7,7 @@ bands and loses only the relation to the clip.
 - `claims` scores what the paper says: attributions follow energy and edges.
 - `curve` and `area` give insertion and deletion [1]_; `cascade` randomises a network block by block [2]_.
 - `known_answer` scores clips whose event is known, among others by the pointing game [3]_.
-- `shifted`, `ranks`, `mean_product`, `rank_correlation` and `edges` are their parts.
+- `shifted`, `ranks`, `mean_product` and `edges` are their parts.
 
 References
 ----------
@@ -32,17 +32,6 @@ from transferlens.util.lazy import scipy, torch
 if TYPE_CHECKING:
     from transferlens.models.network import Network
 
-__all__ = [
-    "area",
-    "cascade",
-    "claims",
-    "curve",
-    "edges",
-    "known_answer",
-    "mean_product",
-    "rank_correlation",
-    "shifted",
-]
 
 # Share of the cells that count as loud.
 LOUDEST = 0.1
@@ -60,19 +49,14 @@ def shifted(score: Callable[[np.ndarray], float], attribution: np.ndarray) -> fl
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Return standardised ranks over all cells, whose mean product is Spearman's correlation; 0 if all are tied."""
+    """Return standardised ranks over all cells; 0 if all are tied."""
     ranked = scipy.stats.rankdata(values).reshape(values.shape)
     return (ranked - ranked.mean()) / (ranked.std() or 1.0)
 
 
 def mean_product(a: np.ndarray, b: np.ndarray) -> float:
-    """Compute the mean product over cells; for `ranks` this is Spearman's correlation."""
+    """Compute the mean product over cells; of `ranks` this is Spearman's correlation."""
     return float(np.mean(a * b))
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Compute Spearman's rank correlation over cells; 0 if one side is constant."""
-    return mean_product(ranks(a), ranks(b))
 
 
 def edges(energy: np.ndarray) -> np.ndarray:
@@ -91,23 +75,11 @@ def _with_chance(name: str, score: Callable[[np.ndarray], float], attribution: n
 
 
 def claims(attribution: np.ndarray, energy: np.ndarray) -> dict[str, float]:
-    """Score the paper's claims about where attributions lie, each with its chance level.
+    """Score the paper's claims about where attributions lie [shape=(n_mels, width), the energy as log-mel power].
 
-    Parameters
-    ----------
-    attribution, energy : ndarray [shape=(n_mels, width)]
-        The energy as log-mel power.
-
-    Returns
-    -------
-    scores : dict of str to float
-        energy_correlation and edge_correlation: rank correlation of the attribution's magnitude with the energy, and
-        with the magnitude of the energy's gradient. loudest_share: share of the magnitude in the loudest tenth of the
-        cells. Each also as "<name>_chance", for the attribution shifted in time.
-
-    References
-    ----------
-    Palanisamy, Singhania, Yao (2020), section 4.4.
+    energy_correlation and edge_correlation are rank correlations of the attribution's magnitude with the energy, and
+    with the magnitude of the energy's gradient. loudest_share is the share of the magnitude in the loudest tenth of the
+    cells. Each also as "<name>_chance".
     """
     magnitude = np.abs(attribution)
     loud, ranked = energy >= np.quantile(energy, 1 - LOUDEST), ranks(magnitude)
@@ -118,19 +90,11 @@ def claims(attribution: np.ndarray, energy: np.ndarray) -> dict[str, float]:
 
 
 def known_answer(attribution: np.ndarray, mask: np.ndarray, energy: np.ndarray) -> dict[str, float]:
-    """Score how much of the attribution lies in the event, compared with chance and with the energy as attribution.
+    """Score how much of the attribution lies in the event [shape=(channels, n_mels, width)].
 
-    Parameters
-    ----------
-    attribution, mask, energy : ndarray [shape=(channels, n_mels, width)]
-        The mask as of `transferlens.features.event_mask`; the energy as power above silence, not negative.
-
-    Returns
-    -------
-    scores : dict of str to float
-        event_share: share of the positive attribution inside the mask. points_into_event: 1 if the strongest cell lies
-        inside (pointing game, Zhang et al. 2016), else 0. Both are 0 if no attribution is positive. Each also as
-        "<name>_chance" and "<name>_energy".
+    event_share is the share of the positive attribution inside the mask; points_into_event is 1 if the strongest cell
+    lies inside, else 0; both are 0 if no attribution is positive. Each also as "<name>_chance", and as "<name>_energy"
+    for the energy (power above silence, not negative) as attribution.
     """
     scores: dict[str, float] = {}
     functions = {
@@ -146,27 +110,18 @@ def known_answer(attribution: np.ndarray, mask: np.ndarray, energy: np.ndarray) 
 def curve(
     model: Network, x: torch.Tensor, *, baseline: torch.Tensor, target: int, order: np.ndarray, insert: bool
 ) -> np.ndarray:
-    """Compute the target's probability as cells are inserted into the baseline, or deleted, in an order.
+    """Compute the target's probability as 0, 10, ... 100 % of the cells of an input are replaced [shape=(11,)].
 
     Parameters
     ----------
     model : torch.nn.Module
-        In evaluation mode; gives logits.
+        In evaluation mode; returns logits.
     x, baseline : torch.Tensor [shape=(channels, height, width)]
     target : int
     order : ndarray [shape=(height, width)]
-        Cells with larger values come first, all channels at once.
+        Cells with larger values are replaced first, all channels at once.
     insert : bool
-        True: cells of `x` replace those of the baseline. False: the reverse.
-
-    Returns
-    -------
-    probabilities : ndarray [shape=(11,)]
-        With 0, 10, ... 100 % of the cells replaced.
-
-    References
-    ----------
-    Petsiuk et al. 2018, section 4.3.
+        True: cells of `x` replace those of the baseline (insertion). False: the reverse (deletion).
     """
     positions = np.empty(order.size, int)
     positions[np.argsort(-order, axis=None, kind="stable")] = np.arange(order.size)
@@ -183,23 +138,9 @@ def area(probabilities: np.ndarray) -> float:
 
 
 def cascade(network: Network, random: Network) -> Iterator[tuple[str, Network]]:
-    """Yield copies of a network with more and more blocks randomised, from the head down.
+    """Yield a trained network with more and more blocks of a random one of its plan, from the head down.
 
-    Parameters
-    ----------
-    network, random : Network
-        The trained network, and a randomly initialised one of the same plan.
-
-    Yields
-    ------
-    through : str
-        The last part that is randomised: "head", then "block 4", ... "block 0".
-    network : Network
-        In evaluation mode.
-
-    References
-    ----------
-    Adebayo et al. 2018, section 3.1.
+    Each comes in evaluation mode, after the name of the last part that is randomised: "head", "block 4", ... "block 0".
     """
     state, random_state = dict(network.state_dict()), random.state_dict()
     for part in ("head", *reversed(range(len(network.blocks)))):

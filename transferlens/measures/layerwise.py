@@ -2,13 +2,13 @@
 
 Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2); `transferlens.svcca` asks it of runs.
 
-The layers are every convolution and the end of every block. Activations are (n_samples, n_neurons): a sample is a
-position of a clip's map, or a clip; a neuron is a channel.
+The layers are every convolution and the end of every block. A sample is a position of a clip's map, or a clip; a neuron
+is a channel.
 
 - `compare` computes SVCCA, PWCCA and CKA of every layer, in one pass of the clips through both networks.
 - `block_matrix` computes CKA of every block of one network with every block of the other.
 - `weight_change` computes how far a tensor has moved.
-- `layers` lists the layers; `samples` takes activations from a layer's output.
+- `layers` lists the layers; `samples` takes activations (n_samples, n_neurons) from a layer's output.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from transferlens.util.lazy import torch, tqdm
 if TYPE_CHECKING:
     from transferlens.models.network import Network
 
-__all__ = ["Layer", "LayerSimilarity", "block_matrix", "compare", "layers", "samples", "weight_change"]
 
 # Clips per batch: the samples of all layers of one network are held at once.
 BATCH = 4
@@ -40,17 +39,9 @@ BATCH = 4
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of a network.
+    """A layer of a network: its depth counts in the order of computation, its module is named in the whole network.
 
-    Attributes
-    ----------
-    name : str
-        timm's name of the convolution, or "block 3" for the end of a block.
-    block : int in 0..4
-    depth : int
-        Its place in the order of computation, among all layers.
-    module : str
-        Name of the module in the whole network.
+    Its name is timm's of the convolution, or "block 3" for the end of a block.
     """
 
     name: str
@@ -78,14 +69,7 @@ def _block_ends(network: Network) -> dict[str, int]:
 
 
 def layers(network: Network, x: torch.Tensor) -> list[Layer]:
-    """Return every convolution and the end of every block, in the order of computation.
-
-    Parameters
-    ----------
-    network : Network
-    x : torch.Tensor [shape=(n, channels, height, width)]
-        Any input.
-    """
+    """Return every convolution and the end of every block, in the order of computation for any input `x`."""
     names = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Conv2d)]
     convolutions = {name: int(network.block_of(name)) for name in names}
     ends = _block_ends(network)
@@ -114,19 +98,10 @@ def _drawn(clip: int, n: int, size: int) -> np.ndarray:
 
 
 def samples(out: torch.Tensor, positions: str, clips: Iterable[int]) -> np.ndarray:
-    """Return activations of a layer's output: every position is a sample and every channel a neuron.
+    """Return activations [shape=(n_samples, channels)] of an output [shape=(n, channels, height, width)].
 
-    Parameters
-    ----------
-    out : torch.Tensor [shape=(n, channels, height, width)]
-    positions : str
-        "all", "mean" over positions, or how many positions of each clip to draw.
-    clips : iterable of int [shape=(n,)]
-        Numbers of the clips, which decide the positions that are drawn.
-
-    Returns
-    -------
-    activations : ndarray [shape=(n_samples, channels)]
+    Every position of a clip is a sample ("all"), or their mean is ("mean"), or a number of them, which the number of
+    the clip draws.
     """
     flat = out.float().flatten(2)
     if positions == "mean":
@@ -140,17 +115,7 @@ def samples(out: torch.Tensor, positions: str, clips: Iterable[int]) -> np.ndarr
 
 @dataclass(frozen=True)
 class LayerSimilarity:
-    """How similar one layer of two networks is.
-
-    Attributes
-    ----------
-    layer : Layer
-    n_neurons : int
-    measures : mapping of str to Similarity
-        SVCCA, PWCCA and CKA by name.
-    intervals : mapping of str to (low, high)
-        95 % intervals by bootstrap over groups of clips; empty without resamples.
-    """
+    """How similar one layer of two networks is: all measures by name, and their 95 % intervals (low, high)."""
 
     layer: Layer
     n_neurons: int
@@ -176,9 +141,8 @@ def compare(
     before, after : Network
         In evaluation mode.
     x : torch.Tensor [shape=(n_clips, channels, height, width)]
-        The inputs of both.
     positions : str
-        As for `samples`.
+        "all", "mean", or how many positions of each clip are samples.
     variance : float in (0, 1]
         Share of the variance of each side that SVCCA and PWCCA keep.
     groups : int > 0
@@ -187,11 +151,6 @@ def compare(
         Resamples of the bootstrap; 0 for no intervals.
     progress : bool
         Whether to show a progress bar.
-
-    Returns
-    -------
-    list of LayerSimilarity
-        In the order of depth.
 
     Raises
     ------
@@ -202,16 +161,15 @@ def compare(
     common = layers(before, x[:1])
     if common != layers(after, x[:1]):
         raise ParameterError("before and after must be networks of one backbone, cut after the same block")
-    moments = {layer.module: Moments(variance=variance, groups=max(1, min(groups, len(x)))) for layer in common}
+    groups = min(groups, len(x))
+    moments = {layer.module: Moments(variance=variance, groups=groups) for layer in common}
     # Neighbours, which are often cut from one recording, are in one group.
-    groups_of_clips = np.array_split(np.arange(len(x)), min(groups, len(x)))
-    batches = [
-        (clips[i : i + BATCH], g) for g, clips in enumerate(groups_of_clips) for i in range(0, len(clips), BATCH)
-    ]
+    parts = np.array_split(np.arange(len(x)), groups)
+    batches = [(clips[i : i + BATCH], group) for group, clips in enumerate(parts) for i in range(0, len(clips), BATCH)]
     bar = functools.partial(tqdm.tqdm, disable=None if progress else True, delay=2, leave=False)
     for clips, group in bar(batches, unit="batch"):
         sample = functools.partial(samples, positions=positions, clips=clips)
-        _add_activations(moments, before, after, x[clips], sample, group)
+        _add_activations(moments, (before, after), x[clips], sample, group)
     # By module: one can be both a convolution and the end of a block.
     results = {}
     for name in bar(list(moments), unit="layer"):
@@ -224,8 +182,7 @@ def compare(
 
 def _add_activations(
     moments: Mapping[str, Moments],
-    before: Network,
-    after: Network,
+    networks: tuple[Network, Network],
     x: torch.Tensor,
     sample: Callable[[torch.Tensor], np.ndarray],
     group: int,
@@ -239,7 +196,7 @@ def _add_activations(
     def add(name: str, output: torch.Tensor) -> None:
         moments[name].update(activations.pop(name), sample(output), group=group)
 
-    for network, hook in ((before, keep), (after, add)):
+    for network, hook in zip(networks, (keep, add), strict=True):
         with _observed(network, moments, hook), torch.no_grad():
             network.features(x)
 
@@ -247,20 +204,7 @@ def _add_activations(
 def block_matrix(before: Network, after: Network, x: torch.Tensor) -> np.ndarray:
     """Compute linear CKA of every block's pooled output in one network with every block's in the other.
 
-    Parameters
-    ----------
-    before, after : Network
-        In evaluation mode.
-    x : torch.Tensor [shape=(n_clips, channels, height, width)]
-
-    Returns
-    -------
-    similarity : ndarray [shape=(n_blocks_before, n_blocks_after)]
-
-    Raises
-    ------
-    ParameterError
-        If there are fewer than 2 clips.
+    It takes at least 2 clips, and networks in evaluation mode [shape=(n_blocks_before, n_blocks_after)].
     """
     rows, columns = (_pooled(network, x) for network in (before, after))
     return np.array([[cka(a, b).similarity for b in columns] for a in rows])

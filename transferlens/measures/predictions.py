@@ -1,7 +1,6 @@
 """Scores of predicted probabilities: accuracy, likelihood, squared error, calibration, and the gain of ensembles.
 
-Probabilities are (..., n_clips, n_classes), labels are (n_clips,); the first axis, if there is one more, is that of an
-ensemble's members.
+Probabilities are (n_clips, n_classes), those of an ensemble (n_members, n_clips, n_classes); labels are (n_clips,).
 
 - `accuracy`, `nll` and `brier` [1]_ score each clip; `reliability` and `calibration_error` [3]_ score confidences.
 - `ambiguity` [2]_ and `disagreement` tell how much the members of an ensemble differ.
@@ -19,28 +18,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from transferlens.util.errors import ParameterError
 from transferlens.util.lazy import scipy
-
-__all__ = [
-    "Reliability",
-    "accuracy",
-    "ambiguity",
-    "brier",
-    "calibration_error",
-    "disagreement",
-    "nll",
-    "reliability",
-    "softmax",
-    "subsets",
-]
-
-# Bins of confidence, as in Guo et al. 2017.
-BINS = 15
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -74,81 +56,49 @@ def brier(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def ambiguity(probabilities: np.ndarray) -> np.ndarray:
-    """Compute the mean squared distance of the members from their mean [shape=(n_clips,)].
+    """Compute the mean squared distance of an ensemble's members from their mean [shape=(n_clips,)].
 
     The members' mean squared error is the ensemble's plus this (Krogh and Vedelsby 1994): it is the ensemble's gain.
-
-    Parameters
-    ----------
-    probabilities : ndarray [shape=(n_members, n_clips, n_classes)]
     """
     return ((probabilities - probabilities.mean(0)) ** 2).sum(-1).mean(0)
 
 
 def disagreement(probabilities: np.ndarray) -> float:
-    """Compute the share of clips whose most probable class differs, mean over pairs of members; 0 for one member.
-
-    Parameters
-    ----------
-    probabilities : ndarray [shape=(n_members, n_clips, n_classes)]
-    """
+    """Compute the share of clips whose most probable class differs, mean over pairs of members; 0 for one member."""
     predicted = probabilities.argmax(-1)
     pairs = [np.mean(a != b) for a, b in itertools.combinations(predicted, 2)]
     return float(np.mean(pairs)) if pairs else 0.0
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """Clips in bins of confidence (the largest probability); bins without clips are left out.
+def reliability(
+    probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return mean confidence (the largest probability), accuracy and number of clips per bin [shape=(n_bins,)].
 
-    Attributes
-    ----------
-    confidence, accuracy : ndarray [shape=(n_bins,)]
-        Means of each bin.
-    counts : ndarray of int [shape=(n_bins,)]
-    """
-
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    counts: np.ndarray
-
-
-def reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BINS) -> Reliability:
-    """Compute how often predictions of each confidence are correct.
-
-    Parameters
-    ----------
-    probabilities : ndarray [shape=(n_clips, n_classes)]
-    labels : ndarray of int [shape=(n_clips,)]
-    bins : int > 0
-        Bins of equal width, each with its upper end.
+    Bins of confidence have equal width, each with its upper end; those without clips are left out. 15 as in Guo et al.
     """
     confidence, right = probabilities.max(-1), accuracy(probabilities, labels)
     bin_of = np.digitize(confidence, np.arange(1, bins) / bins, right=True)
     counts = np.bincount(bin_of, minlength=bins)
     used = counts > 0
     means = [np.bincount(bin_of, values, bins)[used] / counts[used] for values in (confidence, right)]
-    return Reliability(confidence=means[0], accuracy=means[1], counts=counts[used])
+    return means[0], means[1], counts[used]
 
 
-def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BINS) -> float:
-    """Compute the expected calibration error: the mean distance of confidence and accuracy over clips.
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Compute the expected calibration error (Guo et al. 2017, equation 3): mean distance of confidence and accuracy.
 
     It is biased upwards if clips are few: a perfectly calibrated network does not reach 0.
-
-    References
-    ----------
-    Guo et al. 2017, equation 3.
     """
-    binned = reliability(probabilities, labels, bins=bins)
-    return float(np.average(np.abs(binned.confidence - binned.accuracy), weights=binned.counts))
+    confidence, right, counts = reliability(probabilities, labels)
+    return float(np.average(np.abs(confidence - right), weights=counts))
 
 
-def subsets(n_members: int, size: int, *, most: int = 1000, seed: int = 0) -> Iterator[tuple[int, ...]]:
+def subsets(n_members: int, size: int, *, most: int = 1000) -> Iterator[tuple[int, ...]]:
     """Yield all subsets of members of a size, or `most` random ones if there are more."""
     if math.comb(n_members, size) <= most:
         yield from itertools.combinations(range(n_members), size)
     else:
-        rng = np.random.default_rng([seed, n_members, size])
+        rng = np.random.default_rng([0, n_members, size])
         for _ in range(most):
             yield tuple(sorted(rng.choice(n_members, size, replace=False).tolist()))

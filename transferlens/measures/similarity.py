@@ -3,21 +3,12 @@
 A representation is a matrix of activations (n_samples, n_neurons). In a convolution every position is a sample, and
 every channel a neuron.
 
-- `svcca` [1]_ and `pwcca` [2]_ are means of canonical correlations: invertible linear maps hardly change them.
-- `cka` [3]_ compares covariances: only rotations and scale leave it unchanged.
+- `svcca` and `pwcca` are means of canonical correlations: invertible linear maps hardly change them.
+- `cka` compares covariances: only rotations and scale leave it unchanged.
 - `chance` is the similarity that independent noise has.
 - `Moments` computes all three for activations that come batch by batch, with bootstrap intervals.
 
 All lie between 0 and 1, which equal representations have; a constant representation has 0.
-
-References
-----------
-.. [1] M. Raghu, J. Gilmer, J. Yosinski, J. Sohl-Dickstein: SVCCA: singular vector canonical correlation analysis for
-   deep learning dynamics and interpretability. NeurIPS 2017, section 2.
-.. [2] A. Morcos, M. Raghu, S. Bengio: Insights on representational similarity in neural networks with canonical
-   correlation. NeurIPS 2018, section 2.
-.. [3] S. Kornblith, M. Norouzi, H. Lee, G. Hinton: Similarity of neural network representations revisited. ICML 2019,
-   section 3.
 """
 
 from __future__ import annotations
@@ -26,11 +17,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transferlens.measures.cca import MEASURES, Similarity
+from transferlens.measures.cca import Similarity
 from transferlens.measures.streaming import Moments
 from transferlens.util.errors import ParameterError
-
-__all__ = ["MEASURES", "Moments", "Similarity", "chance", "cka", "pwcca", "svcca"]
 
 
 def _moments(X: np.ndarray, Y: np.ndarray, variance: float = 0.99) -> Moments:
@@ -64,7 +53,8 @@ def svcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 0.99) -> Similarity
 
     References
     ----------
-    Raghu et al. 2017, section 2.
+    M. Raghu, J. Gilmer, J. Yosinski, J. Sohl-Dickstein: SVCCA: singular vector canonical correlation analysis for deep
+    learning dynamics and interpretability. NeurIPS 2017, section 2.
 
     Examples
     --------
@@ -87,7 +77,8 @@ def pwcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 0.99) -> Similarity
 
     References
     ----------
-    Morcos et al. 2018, section 2, equation 2.
+    A. Morcos, M. Raghu, S. Bengio: Insights on representational similarity in neural networks with canonical
+    correlation. NeurIPS 2018, section 2, equation 2.
     """
     return _moments(X, Y, variance).pwcca()
 
@@ -99,17 +90,17 @@ def cka(X: np.ndarray, Y: np.ndarray) -> Similarity:
 
     References
     ----------
-    Kornblith et al. 2019, section 3, equation 3.
+    S. Kornblith, M. Norouzi, H. Lee, G. Hinton: Similarity of neural network representations revisited. ICML 2019,
+    section 3, equation 3.
     """
     return _moments(X, Y).cka()
 
 
 def chance(dims: Sequence[int], n_samples: int) -> float:
-    """Compute the mean canonical correlation of independent Gaussian noise.
+    """Compute the mean canonical correlation of independent Gaussian noise: the least that SVCCA is by chance.
 
-    This is the least that SVCCA is by chance; it is far from 0 unless samples are many times the directions. It is a
-    limit for many samples and directions. Samples that depend on each other, as positions of one clip do, count for
-    fewer, and chance is higher.
+    It is far from 0 unless samples are many times the directions, and a limit for many of both. Samples that depend on
+    each other, as positions of one clip do, count for fewer, and chance is higher.
 
     Parameters
     ----------

@@ -3,19 +3,14 @@
 Values are fractions: accuracies, or differences of them.
 
 - Over the folds of one cross-validation: `fold_interval` and `paired_difference`, by the corrected resampled t-test of
-  Nadeau and Bengio [1]_; `mean_interval` without or with that correction.
-- Over clips, for networks as they are: `wilson_interval` [2]_ of an accuracy, `bootstrap_interval` [3]_ of any mean.
+  Nadeau and Bengio; `mean_interval` without or with that correction.
+- Over clips, for networks as they are: `wilson_interval` of an accuracy, `bootstrap_interval` of any mean.
 - `fold_means` and `by_fold` average the seeds of each fold first; `standard_error` is that of a mean.
-
-References
-----------
-.. [1] C. Nadeau, Y. Bengio: Inference for the generalization error. Machine Learning 52 (2003), section 4.
-.. [2] E. B. Wilson: Probable inference, the law of succession, and statistical inference. JASA 22 (1927).
-.. [3] B. Efron, R. Tibshirani: An Introduction to the Bootstrap. 1993, section 13.3.
 """
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -27,24 +22,10 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import scipy
 
-__all__ = [
-    "Difference",
-    "Interval",
-    "bootstrap_interval",
-    "by_fold",
-    "fold_interval",
-    "fold_means",
-    "folds_text",
-    "mean_interval",
-    "paired_difference",
-    "standard_error",
-    "wilson_interval",
-]
-
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean of fractions (accuracies, or differences of them) with its interval.
+    """A mean with its interval.
 
     Attributes
     ----------
@@ -79,24 +60,13 @@ class Interval:
 
 
 def fold_means(values: Sequence[float], folds: Sequence[str]) -> list[float]:
-    """Return the mean of the values of each fold, in order of first appearance.
-
-    Seeds of one fold are not independent folds, and count once.
-    """
+    """Return the mean over seeds of each fold, in order of first appearance: seeds are not independent folds."""
     groups = group_by(zip(values, folds, strict=True), key=itemgetter(1))
     return [float(np.mean([value for value, _ in group])) for group in groups.values()]
 
 
 def by_fold(rows: Iterable[Any], field: str, **values: Any) -> list[float]:
-    """Return the mean over seeds of a field in each fold.
-
-    Parameters
-    ----------
-    rows : iterable of object with a `fold`
-    field : str
-    **values
-        Only rows whose fields have these values are taken.
-    """
+    """Return the mean over seeds of a field in each fold, of the rows whose fields have the given values."""
     chosen = [row for row in rows if all(getattr(row, name) == value for name, value in values.items())]
     return fold_means([getattr(row, field) for row in chosen], [row.fold for row in chosen])
 
@@ -120,15 +90,14 @@ def mean_interval(
 ) -> Interval:
     """Compute the mean with Student's t interval, wider if the values share training clips.
 
-    Values from the folds of one cross-validation do. If they are taken as independent, the interval is too narrow for
-    the accuracy on new data. The corrected resampled t-test of Nadeau and Bengio takes (1/n + n_test/n_train) times the
-    values' variance as the variance of the mean.
+    Values from the folds of one cross-validation do: taken as independent, their interval is too narrow for the
+    accuracy on new data. Nadeau and Bengio take (1/n + n_test/n_train) times their variance as that of the mean.
 
     Parameters
     ----------
     values : sequence of float, at least 1
     level : float in (0, 1)
-    bounds : tuple of float
+    bounds : tuple of 2 float
         The range in which the mean can lie; the interval is cut to it.
     test_to_train : float >= 0
         Number of held-out clips over number of training clips, 1/4 with five folds. 0 takes the values as independent.
@@ -140,7 +109,7 @@ def mean_interval(
 
     References
     ----------
-    Nadeau and Bengio 2003, section 4.
+    C. Nadeau, Y. Bengio: Inference for the generalization error. Machine Learning 52 (2003), section 4.
 
     Examples
     --------
@@ -150,15 +119,18 @@ def mean_interval(
     92.0 % (95 % interval 84.1 to 99.9), n = 3
     """
     x = _checked(values)
-    _check_level(level)
+    check_level(level)
     if not 0 <= test_to_train < float("inf"):
         raise ParameterError(f"test_to_train={test_to_train!r} must be 0 or more, and finite")
     mean, n = float(x.mean()), x.size
-    if n == 1:
-        return Interval(mean, float("nan"), float("nan"), 1, level)
-    spread = x.std(ddof=1) * np.sqrt(1 / n + test_to_train)
-    half = scipy.stats.t.ppf((1 + level) / 2, n - 1) * spread
-    return Interval(mean, float(max(bounds[0], mean - half)), float(min(bounds[1], mean + half)), n, level)
+    half = scipy.stats.t.ppf((1 + level) / 2, n - 1) * _corrected_error(x, test_to_train)
+    low, high = np.clip([mean - half, mean + half], *bounds).tolist()
+    return Interval(mean, low, high, n, level)
+
+
+def _corrected_error(values: np.ndarray, test_to_train: float) -> float:
+    """Return the standard error of the mean by Nadeau and Bengio; NaN for one value."""
+    return values.std(ddof=1) * np.sqrt(1 / len(values) + test_to_train) if len(values) > 1 else np.nan
 
 
 def fold_interval(
@@ -166,17 +138,17 @@ def fold_interval(
 ) -> Interval:
     """Compute the mean over the folds of one cross-validation, corrected for the training clips that they share.
 
-    `mean_interval` with one fold held out and the others trained on. If some folds were never held out, it is wider
-    than necessary.
+    It is `mean_interval` with one fold held out and the others trained on; wider than necessary if some folds were
+    never held out.
 
     Parameters
     ----------
     values : sequence of float
         One per fold.
-    bounds : tuple of float
+    bounds, level
+        As for `mean_interval`.
     kept : int >= 0
         Number of folds that were not trained on, besides the one held out.
-    level : float in (0, 1)
 
     Examples
     --------
@@ -204,7 +176,7 @@ class Difference:
 def paired_difference(
     a: Sequence[float], b: Sequence[float], *, test_to_train: float | None = None, level: float = 0.95
 ) -> Difference:
-    """Compare `a` with `b`, fold by fold, by the corrected resampled t-test of Nadeau and Bengio.
+    """Compare `a` with `b`, fold by fold, by the corrected resampled t-test (see `mean_interval`).
 
     Parameters
     ----------
@@ -224,10 +196,6 @@ def paired_difference(
     ParameterError
         If the lengths differ, or as for `mean_interval`.
 
-    References
-    ----------
-    Nadeau and Bengio 2003, section 4.
-
     Examples
     --------
     >>> difference = paired_difference([0.92, 0.95, 0.93], [0.90, 0.90, 0.90])
@@ -240,9 +208,7 @@ def paired_difference(
     if test_to_train is None:
         test_to_train = 1 / max(1, len(differences) - 1)
     interval = mean_interval(differences, level=level, bounds=(-1.0, 1.0), test_to_train=test_to_train)
-    if interval.n == 1:
-        return Difference(interval, float("nan"))
-    error = differences.std(ddof=1) * np.sqrt(1 / interval.n + test_to_train)
+    error = _corrected_error(differences, test_to_train)
     if error == 0:
         return Difference(interval, 0.0 if interval.mean else 1.0)
     return Difference(interval, float(2 * scipy.stats.t.sf(abs(interval.mean) / error, interval.n - 1)))
@@ -260,7 +226,7 @@ def wilson_interval(right: int, n: int, *, level: float = 0.95) -> Interval:
 
     References
     ----------
-    Wilson 1927.
+    E. B. Wilson: Probable inference, the law of succession, and statistical inference. JASA 22 (1927).
     R. G. Newcombe: Two-sided confidence intervals for the single proportion. Statistics in Medicine 17 (1998).
 
     Examples
@@ -270,7 +236,7 @@ def wilson_interval(right: int, n: int, *, level: float = 0.95) -> Interval:
     """
     if not (n >= 1 and 0 <= right <= n):
         raise ParameterError(f"right={right!r} must be from 0 to n={n!r}, and n at least 1")
-    _check_level(level)
+    check_level(level)
     bounds = scipy.stats.binomtest(int(right), int(n)).proportion_ci(level, method="wilson")
     return Interval(right / n, float(bounds.low), float(bounds.high), int(n), level)
 
@@ -285,25 +251,23 @@ def bootstrap_interval(
 ) -> Interval:
     """Compute the mean over clips with its percentile bootstrap interval.
 
-    It tells how far the mean would move with other clips, for the networks as they are. It does not tell how far
-    another training would move it.
+    It tells how far the mean would move with other clips, not how far another training would move it.
 
     Parameters
     ----------
     values : sequence of float
         One per clip: whether it was classified correctly, or the difference of two networks there.
-    level : float in (0, 1)
-    bounds : tuple of float
-        The interval is cut to them.
+    level, bounds
+        As for `mean_interval`.
     resamples : int > 0
     seed : int >= 0
 
     References
     ----------
-    Efron and Tibshirani 1993, section 13.3.
+    B. Efron, R. Tibshirani: An Introduction to the Bootstrap. 1993, section 13.3.
     """
     x = _checked(values)
-    _check_level(level)
+    check_level(level)
     if resamples < 1:
         raise ParameterError(f"resamples={resamples!r} must be at least 1")
     mean, n = float(x.mean()), x.size
@@ -311,7 +275,8 @@ def bootstrap_interval(
         return Interval(mean, float("nan"), float("nan"), 1, level)
     options = {"confidence_level": level, "n_resamples": resamples, "method": "percentile", "batch": 1000}
     interval = scipy.stats.bootstrap((x,), np.mean, rng=np.random.default_rng(seed), **options).confidence_interval
-    return Interval(mean, float(max(bounds[0], interval.low)), float(min(bounds[1], interval.high)), n, level)
+    low, high = np.clip([interval.low, interval.high], *bounds).tolist()
+    return Interval(mean, low, high, n, level)
 
 
 def _checked(values: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -324,6 +289,7 @@ def _checked(values: Sequence[float] | np.ndarray) -> np.ndarray:
     return x
 
 
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
+def check_level(level: float) -> None:
+    """Raise if a confidence level is outside its range."""
+    if not isinstance(level, numbers.Real) or not 0 < level < 1:
         raise ParameterError(f"level={level!r} must lie between 0 and 1")

@@ -4,9 +4,8 @@
 The similarities, and intervals for them, follow from the sums at any time.
 
 Products square: of a direction whose standard deviation is the share s of the largest, double precision keeps about
-16 + 2 log10(s) digits, and none below s = 1e-7. The directions that hold 99 % of the variance are as exact as by a
-decomposition of the whole matrix; with ``variance=1`` faint ones are less so. To lose no more, activations are shifted
-by the mean of the first samples.
+16 + 2 log10(s) digits. The directions that hold 99 % of the variance are as exact as by a decomposition of the whole
+matrix; with ``variance=1`` faint ones are less so.
 
 `transferlens.measures.similarity` defines the measures and gives their sources.
 """
@@ -20,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from transferlens.measures.cca import MEASURES, Analysis, Coordinates, Similarity, Sums
+from transferlens.measures.stats import check_level
 from transferlens.util.errors import ParameterError
 from transferlens.util.lazy import scipy
-
-__all__ = ["MEASURES", "Moments", "Similarity", "check_variance"]
 
 # Samples that are in double precision at once.
 BLOCK = 2048
@@ -49,11 +47,6 @@ class Moments:
         Number of groups of samples for `jackknife` and `bootstrap`. The positions of one clip are not independent and
         belong in one group.
 
-    Attributes
-    ----------
-    n_samples : int
-    n_neurons : tuple of 2 int, or None before the first batch
-
     Examples
     --------
     >>> rng = np.random.default_rng(0)
@@ -76,14 +69,9 @@ class Moments:
         self._analysed: tuple[Analysis, list[_Group]] | None = None
 
     def update(self, X: np.ndarray, Y: np.ndarray, *, group: int = 0) -> None:
-        """Add samples.
+        """Add activations for the same samples [shape=(n_samples, n_neurons)], which belong to one group.
 
-        Parameters
-        ----------
-        X, Y : ndarray [shape=(n_samples, n_neurons)]
-            Activations for the same samples. The numbers of neurons of X and Y may differ, but not from batch to batch.
-        group : int in 0..groups - 1
-            The group that the samples belong to.
+        The numbers of neurons of X and Y may differ, but not from batch to batch.
 
         Raises
         ------
@@ -146,14 +134,10 @@ class Moments:
         return self._analysed
 
     def jackknife(self) -> np.ndarray:
-        """Return all measures without each group of samples in turn, with as many directions kept as for all.
+        """Return all measures without each group that has samples in turn [shape=(n_groups, n_measures)].
 
-        Of the directions that are not kept, the faintest, which hold a tenth of their variance, are dropped first.
-
-        Returns
-        -------
-        similarities : ndarray [shape=(n_groups, n_measures)]
-            For the groups that have samples; measures in the order of `MEASURES`.
+        As many directions are kept as for all. Of those that are not kept, the faintest, which hold a tenth of their
+        variance, are dropped first.
         """
         analysis, groups = self._analyse()
         bases = [side.vectors for side in analysis.directions]
@@ -196,8 +180,7 @@ class Moments:
         """
         _check_integer("resamples", resamples, 1)
         _check_integer("seed", seed, 0)
-        if not isinstance(level, numbers.Real) or not 0 < level < 1:
-            raise ParameterError(f"level={level!r} must lie between 0 and 1")
+        check_level(level)
         similarities = self.measure()
         if len(self._analyse()[1]) < FEWEST_GROUPS:
             return dict.fromkeys(MEASURES, (float("nan"), float("nan")))
@@ -222,9 +205,9 @@ class _Stream:
     """Sums of samples, in coordinates that the first samples decide."""
 
     def __init__(self, batches: Sequence[Batch], groups: int) -> None:
-        first = _joined(batches)
-        n = FIRST * max(side.shape[1] for side in first)
-        x, y = (Coordinates.of(side[:n].astype(float)) for side in first)
+        X, Y, _ = _joined(batches)
+        n = FIRST * max(X.shape[1], Y.shape[1])
+        x, y = (Coordinates.of(side[:n].astype(float)) for side in (X, Y))
         self.coordinates, width = (x, y), len(x) + len(y)
         self.n, self.first, self.second = 0, np.zeros(width), np.zeros((width, width))
         self.groups = [_Group(width) for _ in range(groups if groups > 1 else 0)]
@@ -232,22 +215,15 @@ class _Stream:
 
     def add(self, batches: Sequence[Batch]) -> None:
         """Add batches, together: many small products would cost more than one."""
-        X, Y = _joined(batches)
-        group = np.repeat([batch[2] for batch in batches], [len(batch[0]) for batch in batches])
+        X, Y, group = _joined(batches)
         for start in range(0, len(X), BLOCK):
             rows = slice(start, start + BLOCK)
-            self._add_block(X[rows], Y[rows], group[rows])
-
-    def _add_block(self, X: np.ndarray, Y: np.ndarray, group: np.ndarray) -> None:
-        x, y = self.coordinates
-        Z = np.empty((len(X), len(x) + len(y)))
-        x.write(X, Z[:, : len(x)])
-        y.write(Y, Z[:, len(x) :])
-        self.n += len(Z)
-        self.first += Z.sum(0)
-        self.second += Z.T @ Z
-        for number in np.unique(group) if self.groups else ():
-            self.groups[number].add(Z[group == number])
+            Z = np.hstack([side(values[rows]) for side, values in zip(self.coordinates, (X, Y), strict=True)])
+            self.n += len(Z)
+            self.first += Z.sum(0)
+            self.second += Z.T @ Z
+            for number in np.unique(group[rows]) if self.groups else ():
+                self.groups[number].add(Z[group[rows] == number])
 
 
 class _Group:
@@ -283,11 +259,10 @@ class _Group:
         return Sums(self.n, first, second)
 
 
-def _joined(batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
-    """Return all samples of both sides."""
-    if len(batches) == 1:
-        return batches[0][:2]
-    return np.concatenate([X for X, _, _ in batches]), np.concatenate([Y for _, Y, _ in batches])
+def _joined(batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return all samples of both sides, and their groups."""
+    X, Y, groups = zip(*batches, strict=True)
+    return np.concatenate(X), np.concatenate(Y), np.repeat(groups, [len(x) for x in X])
 
 
 def _checked(name: str, values: Any) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Mini-batches for training: features of clips, or the outputs of frozen blocks for them.
 
 `Data` holds the features and labels of a data set. The outputs of frozen blocks for a clip do not change in training:
-they are computed once (`Data.outputs`) and shared by all runs with the same frozen blocks and inputs. Features and
-outputs are kept where there is space: on the device, in memory, or in a file.
+they are computed once (`Data.outputs`) and shared by all runs with the same frozen blocks and inputs.
 """
 
 from __future__ import annotations
@@ -27,14 +26,13 @@ from transferlens.util.lazy import psutil, torch, tqdm
 if TYPE_CHECKING:
     from transferlens.data.clips import DataSet
 
-__all__ = ["Data", "chunks"]
 
 # Batches that are read from a file in advance.
 AHEAD = 3
 
 
 def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Split clips into batches of nearly equal length, about `size`, but at least 2 as BatchNorm needs."""
+    """Split clips into batches of nearly equal length, about `size`, but at least 2, which BatchNorm needs."""
     return np.array_split(rows, max(1, min(-(-len(rows) // size), len(rows) // 2)))
 
 
@@ -61,24 +59,16 @@ def _read_ahead(path: Path, rows: Iterable[np.ndarray]) -> Iterator[torch.Tensor
 class Data:
     """The features and labels of a data set, as mini-batches on a device.
 
-    Parameters
-    ----------
-    dataset : DataSet
-    cache : FeatureCache
-        Complete.
-    device : torch.device
-    memory : float [bytes], optional
-        Largest size of the features, and of the outputs of frozen blocks, that is held in memory, or on the device if
-        it fits there; larger ones are read from a file. Default: half of the free memory.
+    The cache must be complete. Features, and outputs of frozen blocks, of up to `memory` bytes each (default: half of
+    the free memory) are held in memory, or on the device if they fit there; larger ones are read from a file.
     """
 
     def __init__(
         self, dataset: DataSet, cache: FeatureCache, device: torch.device, *, memory: float | None = None
     ) -> None:
-        self.dataset = dataset
+        self.dataset, self.cache, self.device, self.memory = dataset, cache, device, memory
         self.label_names = dataset.label_names
         self.labels = np.array([self.label_names.index(clip.label) for clip in dataset.clips])
-        self.device, self.cache, self.memory = device, cache, memory
         self._held: dict[str, torch.Tensor] = {}
         self._hold(cache)
         self._outputs: tuple[str, torch.Tensor] | None = None
@@ -122,21 +112,11 @@ class Data:
     def outputs(
         self, key: str, run: Callable[[torch.Tensor], torch.Tensor], rows: Iterable[np.ndarray]
     ) -> Iterator[torch.Tensor]:
-        """Yield the outputs of `run` for each array of rows; it runs once for every clip while `key` stays the same.
+        """Yield the outputs of `run` for each array of rows, on the device and in channels-last order.
 
-        Parameters
-        ----------
-        key : str
-            Differs if anything differs that the outputs of `run` depend on.
-        run : callable
-            Takes a batch of features as `batches` yields them, and returns a tensor [shape=(n, channels, height,
-            width)] without gradients. The output for a clip must not depend on the other clips of the batch.
-        rows : iterable of ndarray of int
-
-        Returns
-        -------
-        iterator of torch.Tensor [shape=(n, channels, height, width)]
-            On the device, in channels-last order, in the type that `run` returned.
+        It runs once for every clip while `key` stays the same, which must differ if anything differs that its outputs
+        depend on. It takes a batch of features as `batches` yields them, and returns a tensor [shape=(n, channels,
+        height, width)] without gradients, where the output for a clip does not depend on the other clips.
         """
         if self._outputs is None or self._outputs[0] != key:
             self.forget_outputs()  # frees its memory for the next

@@ -1,8 +1,7 @@
 """Where tasks run: in worker processes of this machine, or on a Ray cluster.
 
-A task is a callable that can be pickled. It is called with one item after another, and each result is yielded with its
-item as soon as it is known. An item whose process dies is given to another process, until `DEATHS` processes in a row
-have died of it.
+A task is called with one item after another, and each result is yielded with its item as soon as it is known. An item
+whose process dies is given to another process, until `DEATHS` processes in a row have died of it.
 
 Worker processes may be killed at any moment, therefore each one has a pipe of its own. In the pools of
 concurrent.futures, loky and pebble the workers share a pipe and its lock: one killed worker breaks the whole pool, or
@@ -28,8 +27,6 @@ from typing import Any, TypeVar
 from transferlens.util import processes
 from transferlens.util.errors import ParameterError, SweepError
 
-__all__ = ["DEATHS", "Died", "in_processes", "on_ray"]
-
 # Number of processes that may die of one item without progress between them.
 DEATHS = 5
 # Number of processes in a row that may die before they are ready for an item.
@@ -45,9 +42,6 @@ Result = TypeVar("Result")
 
 class Died(Exception):
     """Several processes died of an item: by signals, or for lack of memory."""
-
-
-# ---------------------------------------------------------------------------------------------- processes
 
 
 class _Worker:
@@ -81,13 +75,6 @@ class _Worker:
         self.connection.close()
 
 
-def _answers(crew: Sequence[_Worker]) -> Iterator[tuple[_Worker, Any, Exception | None]]:
-    """Wait for the next answers, and yield each with its worker."""
-    ready = multiprocessing.connection.wait([worker.connection for worker in crew])
-    for worker in [worker for worker in crew if worker.connection in ready]:
-        yield worker, *worker.receive()
-
-
 def _serve(connection: Any, task: Callable, cores: Sequence[int]) -> None:
     """Do items until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
@@ -109,8 +96,7 @@ def _serve(connection: Any, task: Callable, cores: Sequence[int]) -> None:
 
 def _end_with_parent() -> None:
     """End this process as soon as its parent has ended, even if the parent was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
 
@@ -131,31 +117,11 @@ def in_processes(
     cores_each: int = 1,
     reached: Callable[[Item], object] = lambda item: None,
 ) -> Iterator[tuple[Item, Result | Died]]:
-    """Do items in processes of this machine, each on its own share of the cores.
+    """Do items in processes of this machine; yield each with what the task returned, or with `Died`.
 
-    Parameters
-    ----------
-    task : callable
-        Must be picklable. An exception that it raises ends all processes and is raised here.
-    items : sequence
-        Picklable, hashable and not None.
-    workers : int > 0
-        Number of processes; each one does many items.
-    cores_each : int > 0
-        Number of cores per process.
-    reached : callable
-        Returns the progress of an item, hashable. Deaths count only since its last change.
-
-    Yields
-    ------
-    item
-    result
-        What the task returned, or `Died`.
-
-    Raises
-    ------
-    SweepError
-        If processes die again and again before they are ready for an item.
+    Task and items must be picklable. An exception of the task ends all processes and is raised here. Deaths of an item
+    count only since the last change of what `reached` returns for it, its progress. SweepError is raised if processes
+    die again and again before they are ready for an item.
     """
     waiting, running = collections.deque(items), dict[_Worker, Item]()
     deaths = collections.Counter[object]()  # per item and its progress; of None: before they began
@@ -164,8 +130,9 @@ def in_processes(
         for cores in _shares(min(workers, len(items)), cores_each):
             crew.append(_Worker(task, cores))
         while waiting or running:
-            for worker, result, error in _answers(crew):
-                item = running.pop(worker, None)
+            ready = multiprocessing.connection.wait([worker.connection for worker in crew])
+            for worker in [worker for worker in crew if worker.connection in ready]:
+                (result, error), item = worker.receive(), running.pop(worker, None)
                 if isinstance(error, Died):
                     crew.remove(worker)
                     progress = None if item is None else (item, reached(item))
@@ -194,35 +161,14 @@ def in_processes(
             worker.close()
 
 
-# --------------------------------------------------------------------------------------------------- Ray
-
-
 def on_ray(
     task: Callable[[Item], Result], items: Sequence[Item], *, address: str | None, cpus: float, gpus: float
 ) -> Iterator[tuple[Item, Result | Died]]:
-    """Do items on a Ray cluster, all of whose machines see the same folders.
+    """Do items, as `in_processes`, on a Ray cluster, all of whose machines see the same folders.
 
-    Parameters
-    ----------
-    task : callable
-        Must be picklable. An exception that it raises ends all tasks and is raised here.
-    items : sequence
-        Picklable.
-    address : str or None
-        Address of the cluster's head, or "auto"; None starts a cluster on this machine.
-    cpus, gpus : float >= 0
-        Number of CPUs and GPUs per item; with 0.25 GPUs, four items share a card.
-
-    Yields
-    ------
-    item
-    result
-        What the task returned, or `Died`.
-
-    Raises
-    ------
-    ParameterError
-        If Ray is not installed, the cluster cannot be reached, or none of its machines is large enough for an item.
+    An item takes so many `cpus` and `gpus`, which may be a share of one. The address is that of the cluster's head, or
+    "auto"; None starts a cluster on this machine. ParameterError is raised if Ray is not installed, the cluster cannot
+    be reached, or none of its machines is large enough for an item.
     """
     try:
         import ray
@@ -235,8 +181,9 @@ def on_ray(
         raise ParameterError(f"address={address!r} is not a Ray cluster that can be reached: {error}") from error
     try:
         _check_room(ray.nodes(), {"CPU": cpus, "GPU": gpus})
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=DEATHS, retry_exceptions=False)(_call)
-        running = {remote.remote(task, item): item for item in items}
+        decorate = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=DEATHS, retry_exceptions=False)
+        remote: Any = decorate(lambda item: task(item))  # Ray takes functions only
+        running = {remote.remote(item): item for item in items}
         while running:
             (done,), _ = ray.wait(list(running), num_returns=1)
             item = running.pop(done)
@@ -272,7 +219,3 @@ def _check_room(nodes: Sequence[dict[str, Any]], needed: dict[str, float]) -> No
         most = max((machine.get(name, 0) for machine in machines), default=0)
         if most < number:
             raise ParameterError(f"a run takes {number:g} {name} and no machine of the cluster has more than {most:g}")
-
-
-def _call(task: Callable[[Any], object], item: object) -> object:
-    return task(item)  # Ray's types do not allow generic functions

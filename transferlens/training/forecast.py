@@ -1,4 +1,4 @@
-"""What a sweep has before it: which runs are done, what the others take in time and disk. Trains nothing."""
+"""Estimate what a sweep takes: which runs are finished, and time and disk space of the others. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from transferlens.models.build import skeleton
-from transferlens.store.listing import RunSummary, scan
+from transferlens.store.listing import scan
 from transferlens.util import lazy
+from transferlens.util.grouping import group_by
 from transferlens.util.lazy import torch
 from transferlens.util.text import table
 
@@ -23,28 +24,18 @@ if TYPE_CHECKING:
 
 precision = lazy.load("transferlens.models.precision")
 
-__all__ = ["Planned", "rows", "text"]
-
-# Steps that are timed where the store has no run like it, after one that is not.
+# Training steps that are timed if the store has no similar run, after one that is not timed.
 STEPS = 2
-# Clips in such a step on a processor, where time goes with their number.
+# Clips per timed step on a CPU, where the time is proportional to their number.
 CLIPS = 8
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of a sweep.
+    """One run of a sweep: the time that it still takes [s], and the size that its file will have [bytes].
 
-    Attributes
-    ----------
-    id : str
-    epochs, epochs_done : int
-    seconds : float [s]
-        What is left of it, by runs that differ by fold and seed alone, else by a timed step; 0 where it is done.
-    nbytes : int [bytes]
-        Of its file, where that is not there yet.
-    is_measured : bool
-        Whether there were such runs.
+    Both are 0 if it is finished. `is_measured` tells whether they are estimated from finished runs that differ by fold
+    and seed alone, or else from a timed training step.
     """
 
     id: str
@@ -56,50 +47,38 @@ class Planned:
 
 
 def rows(points: Iterable[RunConfig], *, store: Path, dataset: DataSet, device: torch.device) -> list[Planned]:
-    """What each point has before it.
-
-    Parameters
-    ----------
-    points : iterable of RunConfig
-    store : Path
-        The run store, which need not exist.
-    dataset : DataSet
-    device : torch.device
-    """
-    summaries = scan(store)[0] if store.is_dir() else []
-    # A snapshot may lie beside its finished run, where its writer was killed in between.
-    by_id = {s.id: s for s in sorted(summaries, key=lambda s: s.epochs_done) if s.epochs_done}
-    by_arm: dict[tuple, list[RunSummary]] = {}
-    for summary in by_id.values():
-        by_arm.setdefault(summary.config.arm_key, []).append(summary)
+    """Return the estimate for each point; the store need not exist."""
+    started = [summary for summary in (scan(store)[0] if store.is_dir() else []) if summary.epochs_done]
+    # If its writer was killed, a checkpoint can lie beside the finished run, which counts.
+    by_id = {summary.id: summary for summary in sorted(started, key=lambda summary: summary.epochs_done)}
+    by_arm = group_by(by_id.values(), lambda summary: summary.config.arm_key)
     steps: dict[tuple, tuple[float, float, int]] = {}
-    found = []
-    for point in points:
-        alike = by_arm.get(point.arm_key, [])
-        if alike:
-            before, epoch = 0.0, statistics.median(summary.seconds / summary.epochs_done for summary in alike)
-            nbytes = max(summary.nbytes for summary in [s for s in alike if s.is_complete] or alike)
+    estimates = []
+    for point in dict.fromkeys(points):
+        if runs_of_arm := by_arm.get(point.arm_key, []):
+            before, epoch = 0.0, statistics.median(run.seconds / run.epochs_done for run in runs_of_arm)
+            nbytes = max(run.nbytes for run in [run for run in runs_of_arm if run.is_complete] or runs_of_arm)
         else:
-            kind = point.backbone, point.plan, point.training
-            if kind not in steps:
-                steps[kind] = _by_a_step(point, len(dataset.label_names), device)
-            once, clip, nbytes = steps[kind]
-            trained, held_out = dataset.split(point.fold)
-            epoch = clip * (len(trained) + len(held_out) / 3)  # a forward pass is a third of a step in training
-            before = once * (len(trained) + len(held_out))
-        mine, epochs = by_id.get(point.id), point.training.epochs
-        done = mine.epochs_done if mine else 0
-        left = (epochs - done) * epoch + (0 if done else before)
-        found.append(Planned(point.id, epochs, done, left, 0 if done == epochs else nbytes, bool(alike)))
-    return found
+            if point.arm_key not in steps:
+                steps[point.arm_key] = _from_step(point, len(dataset.label_names), device)
+            before_clip, clip, nbytes = steps[point.arm_key]
+            trained, held_out = (len(clips) for clips in dataset.split(point.fold))
+            before = before_clip * (trained + held_out)
+            epoch = clip * (trained + held_out / 3)  # a forward pass takes a third of a training step
+        epochs, done = point.training.epochs, by_id[point.id].epochs_done if point.id in by_id else 0
+        seconds = (epochs - done) * epoch + (0 if done else before)
+        nbytes = 0 if done == epochs else nbytes
+        estimates.append(Planned(point.id, epochs, done, seconds, nbytes, bool(runs_of_arm)))
+    return estimates
 
 
-def _by_a_step(config: RunConfig, n_classes: int, device: torch.device) -> tuple[float, float, int]:
-    """Seconds per clip before training, and in an epoch of it; and bytes of a run file."""
+def _from_step(config: RunConfig, n_classes: int, device: torch.device) -> tuple[float, float, int]:
+    """Return the seconds per clip before training and in an epoch, and the bytes of a run file, by timed steps."""
     plan, batch_size = config.plan, config.training.batch_size
     network = skeleton(config.backbone, n_classes=n_classes, plan=plan)
-    state = {name: tensor.numel() * tensor.element_size() for name, tensor in network.state_dict().items()}
-    fresh = sum(size for name, size in state.items() if not plan.is_pretrained(network.block_of(name)))
+    sizes = {name: tensor.nbytes for name, tensor in network.state_dict().items()}
+    # A run file also holds the tensors that are randomly initialised, as they were before training.
+    random = sum(nbytes for name, nbytes in sizes.items() if not plan.is_pretrained(network.block_of(name)))
     network.to(device).to(memory_format=torch.channels_last).train()
     learned = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(learned, fused=True)
@@ -122,11 +101,11 @@ def _by_a_step(config: RunConfig, n_classes: int, device: torch.device) -> tuple
         loss.item()
 
     once, y = (_seconds(before) / n, before()) if config.start else (0.0, x)
-    return once, _seconds(step) / n, sum(state.values()) + fresh
+    return once, _seconds(step) / n, sum(sizes.values()) + random
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """The median time of some calls, after one that is not counted."""
+    """Return the median time of some calls, after one that is not timed."""
     times = []
     for _ in range(1 + STEPS):
         started = time.perf_counter()
@@ -136,20 +115,20 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def text(planned: Sequence[Planned]) -> str:
-    """A line a run, and the sums."""
+    """Return one line per run, and the sums."""
     planned = list({row.id: row for row in planned}.values())
     lines = [
         (row.id, f"{row.epochs_done}/{row.epochs}", _duration(row.seconds), f"{row.nbytes / 1e6:.1f}")
         for row in planned
     ]
     missing = [row for row in planned if row.epochs_done < row.epochs]
-    seconds, nbytes = sum(row.seconds for row in missing), sum(row.nbytes for row in missing)
-    said = f"{len(planned)} runs: {len(planned) - len(missing)} done, {len(missing)} to train"
+    total = f"{len(planned)} runs: {len(planned) - len(missing)} done, {len(missing)} to train"
     if missing:
+        seconds, megabytes = sum(row.seconds for row in missing), sum(row.nbytes for row in missing) / 1e6
         measured = sum(row.is_measured for row in missing)
         how = f"{measured} estimated from finished runs like them, {len(missing) - measured} from a timed step"
-        said += f", about {_duration(seconds)} one after the other ({how}), {nbytes / 1e6:.0f} MB of disk"
-    return "\n".join([table([("run", "epochs", "time left", "disk [MB]"), *lines]), said])
+        total += f", about {_duration(seconds)} one after the other ({how}), {megabytes:.0f} MB of disk"
+    return "\n".join([table([("run", "epochs", "time left", "disk [MB]"), *lines]), total])
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Training settings by name: what a preset means for a plan, and which of its values are replaced.
+"""Training settings by name: the values of a preset for a plan, and those that options replace.
 
 ``quick`` is this package's default. ``paper`` is that of Palanisamy, Singhania and Yao (2020): Adam at 1e-4 in steps,
 70 epochs for pretrained networks and 450 from scratch.
@@ -14,8 +14,6 @@ from transferlens.store.config import Training
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import optional
 
-__all__ = ["PRESETS", "TrainingOptions"]
-
 _PAPER = Training(
     epochs=70,
     lr=1e-4,
@@ -26,7 +24,7 @@ _PAPER = Training(
     precision="auto",
     augment="waveform",
 )
-# Preset name -> (where something is pretrained, where nothing is).
+# Settings by preset: those of plans with pretrained blocks, and those of training from scratch.
 PRESETS = {
     "quick": (Training(), Training()),
     "paper": (_PAPER, dataclasses.replace(_PAPER, epochs=450, milestones=(300, 350))),
@@ -53,17 +51,11 @@ class TrainingOptions(Settings):
         return {name: value for name, value in values.items() if value is not None}
 
     def training(self, plan: TransferPlan) -> Training:
-        """Return the settings for one plan.
-
-        Raises
-        ------
-        ParameterError
-            If renderings are asked for without augmentation.
-        """
-        given = self.given
-        training = dataclasses.replace(PRESETS[self.preset][plan.pretrained_through is None], **given)
-        if given.get("variants") == 0:
+        """Return the settings for one plan; raise ParameterError if renderings are asked for without augmentation."""
+        training = dataclasses.replace(PRESETS[self.preset][plan.pretrained_through is None], **self.given)
+        variants = self.given.get("variants")
+        if variants == 0:
             raise ParameterError("variants=0 must be 1 to 1000")
-        if given.get("variants") and not training.variants:
-            raise ParameterError(f"variants={given['variants']} goes with augment='spectrum', 'waveform' or 'released'")
+        if variants and not training.variants:
+            raise ParameterError(f"variants={variants} goes with augment='spectrum', 'waveform' or 'released'")
         return training

@@ -1,6 +1,7 @@
-"""How missing runs come about: the store is read, what is missing is trained once, by one process or many.
+"""Read runs from the store, and train those that are missing: each once, in one process or in many.
 
-A run that another process trains is waited for. One that fails stops no other; why it failed is recorded beside it.
+A run that another process trains is waited for. A run that fails does not stop the others; the reason is written to a
+file next to it.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ precision = lazy.load("transferlens.models.precision")
 
 log = logging.getLogger(__name__)
 
-__all__ = ["DeviceOptions", "ExecutionOptions", "attempt", "for_workers", "gather"]
 
 # What `attempt` returns for a run that another process trains.
 HELD = "held"
-# Seconds between two looks at runs that are trained elsewhere.
+# Seconds between two checks of runs that other processes train.
 POLL = 1.0
+GPU_SHARE = Rule("0 to 1, or a whole number to 64", lambda gpus: 0 <= gpus <= 64 and (gpus <= 1 or gpus % 1 == 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class DeviceOptions(Fields):
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionOptions(DeviceOptions):
-    """Where runs are computed; their numbers do not depend on it, but for the device."""
+    """Where runs are computed; of these options only the device changes their numbers."""
 
     memory: Annotated[float | None, Rule("0 GB or more", lambda value: value >= 0)] = None
     """Memory [GB] that features, and outputs of frozen blocks, may each take; what takes more is read from files.
@@ -62,31 +63,23 @@ class ExecutionOptions(DeviceOptions):
     """local: runs that are trained at once, each in a process with its share of the cores."""
     address: str | None = None
     """ray: address of the cluster's head, or auto. Default: start one on this machine."""
-    gpus_per_run: float | None = None
+    gpus_per_run: Annotated[float | None, GPU_SHARE] = None
     """ray: share of a GPU that a run takes; 0.25 puts four on one card. Default: none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         on_ray = self.engine == "ray"
         if on_ray and self.workers > 1:
-            raise ParameterError(
-                f"workers={self.workers} goes with --engine local: Ray runs as many as there is room for"
-            )
+            raise ParameterError(f"workers={self.workers} goes with --engine local: Ray starts as many as fit")
         for name in ("address", "gpus_per_run"):
             if not on_ray and getattr(self, name) is not None:
                 raise ParameterError(f"{name}={getattr(self, name)!r} goes with --engine ray")
-        gpus = self.gpus_per_run or 0
-        if not 0 <= gpus <= 64 or gpus > 1 and gpus % 1:
-            raise ParameterError(f"gpus_per_run={gpus} must be 0 to 1, or a whole number to 64")
 
     def check_threads(self, threads: int | None) -> None:
         """Raise if several processes share the cores and the number of threads per run is not given."""
         if threads is None and (self.engine == "ray" or self.workers > 1):
             what = "engine='ray'" if self.engine == "ray" else f"workers={self.workers}"
-            raise ParameterError(
-                f"{what} needs --threads, most often 1: another number of threads gives a run other bits, so it must "
-                "not follow from the number of workers"
-            )
+            raise ParameterError(f"{what} needs --threads, most often 1: the bits of a run depend on it")
 
 
 def for_workers(options: StudyOptions) -> StudyOptions:
@@ -102,34 +95,8 @@ def for_workers(options: StudyOptions) -> StudyOptions:
         data=dataclasses.replace(data, **absolute, splits=tuple(path.absolute() for path in data.splits)),
         sweep=dataclasses.replace(sweep, weights=weights),
         store=dataclasses.replace(store, runs=store.runs.absolute(), cache=store.cache.absolute()),
-        execution=dataclasses.replace(
-            execution, memory=memory, engine="local", workers=1, address=None, gpus_per_run=None
-        ),
+        execution=ExecutionOptions(device=execution.device, memory=memory),
     )
-
-
-# ------------------------------------------------------------------------------------------------- runs
-
-
-def gather(study: Study, points: Sequence[RunConfig]) -> dict[RunConfig, Run]:
-    """Return the runs of these points: read from the store, or trained where they are missing.
-
-    Raises
-    ------
-    SweepError
-        If some runs failed, naming each with its reason, after the others have been trained.
-    TransferLensError
-        If the input of a run, or a run file that is there, cannot be used.
-    """
-    store = study.options.store.runs
-    runs = read(store, points)
-    missing = [point for point in points if point not in runs]
-    for point in missing:
-        precision.choose(point.training.precision, study.device, **point.computed)  # raises what would fail
-    if missing:
-        _train(study, missing)
-        runs |= read(store, missing)
-    return {point: runs[point] for point in points}
 
 
 def read(store: Path, points: Sequence[RunConfig]) -> dict[RunConfig, Run]:
@@ -142,23 +109,18 @@ def read(store: Path, points: Sequence[RunConfig]) -> dict[RunConfig, Run]:
                 runs[point] = load_run(path, expected=point)
             except CheckpointError as error:
                 problems.append(str(error))
-                continue
-            # Left where a run was killed between its last two steps.
-            path.with_suffix(".partial").unlink(missing_ok=True)
-            path.with_suffix(".failed").unlink(missing_ok=True)
+            else:  # files that remain if a run was killed between its last two steps
+                path.with_suffix(".partial").unlink(missing_ok=True)
+                path.with_suffix(".failed").unlink(missing_ok=True)
     if problems:
         raise CheckpointError("; ".join(problems))
     return runs
 
 
-def _train(study: Study, points: Sequence[RunConfig]) -> None:
-    """Train runs; one that fails stops no other, and those that other processes train are waited for.
-
-    Raises
-    ------
-    SweepError
-        Naming all that failed.
-    """
+def train(study: Study, points: Sequence[RunConfig]) -> None:
+    """Train runs, or wait for those that other processes train; then raise SweepError if some failed."""
+    for point in points:
+        precision.choose(point.training.precision, study.device, **point.computed)  # raises before any is trained
     missing, held, failures = list(points), [], []
     with tqdm.tqdm(total=sum(point.training.epochs for point in points), unit="epoch", delay=1) as bar:
         while missing:
@@ -169,33 +131,26 @@ def _train(study: Study, points: Sequence[RunConfig]) -> None:
                     failures.append(f"{point.id} ({failure})")
             missing, held = _wait(study.options.store.runs, held, bar)
     if failures:
-        raise SweepError(
-            f"{len(failures)} of {len(points)} runs failed: {'; '.join(failures)}. "
-            "The same command tries just these again"
-        )
+        number, reasons = f"{len(failures)} of {len(points)} runs", "; ".join(failures)
+        raise SweepError(f"{number} failed: {reasons}. The same command tries just these again")
 
 
 def _outcomes(study: Study, points: Sequence[RunConfig], bar: tqdm.tqdm) -> Iterator[tuple[RunConfig, str]]:
-    """Each run as it is done, with what `attempt` returns for it."""
-    execution, threads = study.options.execution, points[0].training.threads
+    """Yield each run as soon as it is done, with what `attempt` returns for it."""
+    execution, store = study.options.execution, study.options.store.runs
     if execution.engine == "local" and execution.workers == 1:
         for point in points:
             yield point, attempt(study, point, bar)
         return
     study.cache.fill()  # once, not in every worker
-    task, store = _Task(type(study), for_workers(study.options)), study.options.store.runs
+    task = functools.partial(_attempt_in_worker, type(study), for_workers(study.options))
+    cores = points[0].training.threads or 1
     if execution.engine == "ray":
-        outcomes = engines.on_ray(
-            task, points, address=execution.address, cpus=threads or 1, gpus=execution.gpus_per_run or 0
-        )
+        gpus = execution.gpus_per_run or 0
+        outcomes = engines.on_ray(task, points, address=execution.address, cpus=cores, gpus=gpus)
     else:
-        outcomes = engines.in_processes(
-            task,
-            points,
-            workers=execution.workers,
-            cores_each=threads or 1,
-            reached=lambda point: _last_saved(point.path(store)),
-        )
+        reached = functools.partial(_last_saved, store)
+        outcomes = engines.in_processes(task, points, workers=execution.workers, cores_each=cores, reached=reached)
     for point, failure in outcomes:
         if isinstance(failure, engines.Died):
             failure = _record(point.path(store), str(failure))
@@ -205,37 +160,27 @@ def _outcomes(study: Study, points: Sequence[RunConfig], bar: tqdm.tqdm) -> Iter
         yield point, failure
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What a worker does with a point."""
-
-    kind: type[Study]
-    options: StudyOptions
-
-    def __call__(self, point: RunConfig) -> str:
-        return attempt(_opened(self.kind, self.options), point)  # type: ignore[arg-type]
+def _attempt_in_worker(kind: type[Study], options: StudyOptions, point: RunConfig) -> str:
+    return attempt(_opened(kind, options), point)  # type: ignore[arg-type]
 
 
 @functools.lru_cache(maxsize=1)
 def _opened(kind: type[Study], options: StudyOptions) -> Study:
-    """The study, opened once per worker."""
+    """Return the study, opened once per worker."""
     return kind.of(options)
 
 
-def _last_saved(path: Path) -> float | None:
-    """When the last epoch of a run was saved [ns]."""
+def _last_saved(store: Path, point: RunConfig) -> int | None:
+    """Return when the last epoch of a run was saved [ns]; None if none was."""
     try:
-        return path.with_suffix(".partial").stat().st_mtime_ns
+        return point.path(store).with_suffix(".partial").stat().st_mtime_ns
     except OSError:
         return None
 
 
 def _wait(store: Path, points: Sequence[RunConfig], bar: tqdm.tqdm) -> tuple[list[RunConfig], list[RunConfig]]:
-    """Wait for runs that other processes train, until some are given up or all are done.
-
-    Returns those given up, and those still held.
-    """
-    held, said = list(points), False
+    """Wait for runs that other processes train; return those that are no longer trained, and those that still are."""
+    held, has_logged = list(points), False
     while held:
         done = [point for point in held if point.path(store).is_file()]
         bar.update(sum(point.training.epochs for point in done))
@@ -243,38 +188,23 @@ def _wait(store: Path, points: Sequence[RunConfig], bar: tqdm.tqdm) -> tuple[lis
         held = [point for point, owner in holders.items() if owner]
         if len(held) < len(holders):
             return [point for point in holders if point not in held], held
-        if held and not said:
+        if held and not has_logged:
             last = held[-1]
             log.info("waiting for runs trained elsewhere: %d, %s by %s", len(held), last.id, holders[last])
-            said = True
+            has_logged = True
         time.sleep(POLL if held else 0)
     return [], []
 
 
 def attempt(study: Study, point: RunConfig, bar: tqdm.tqdm | None = None) -> str:
-    """Train one run, if no other process does.
+    """Train one run if no other process does, and advance the bar by one per epoch; return why the run failed.
 
-    Parameters
-    ----------
-    study : Study
-    point : RunConfig
-    bar : tqdm, optional
-        Moved on by one per epoch.
-
-    Returns
-    -------
-    failure : str
-        Empty where the run is there now, `HELD` where another process trains it, else why it failed, which is also in
-        its .failed file.
-
-    Raises
-    ------
-    TransferLensError, OSError
-        What would stop other runs too: clips, weights or the store cannot be used.
+    The reason, which is also in the run's .failed file, is "" if the run is finished, `HELD` if another process trains
+    it. Errors that would stop other runs too are raised: clips, weights or the store cannot be used.
     """
     store = study.options.store.runs
     path = point.path(store)
-    if point.data_key != study.data_key:
+    if point.data_key != study.cache.data_key:
         raise DataError(f"the clips of {study.dataset.name} have changed since {point.id} was asked for")
     with lock(path) as is_ours:
         if not is_ours:
@@ -293,7 +223,7 @@ def attempt(study: Study, point: RunConfig, bar: tqdm.tqdm | None = None) -> str
 
 
 def _record(path: Path, reason: str, details: str = "") -> str:
-    """Keep why a run failed beside it."""
+    """Write why a run failed to a file next to it, and return the reason in one line."""
     reason = " ".join(reason.split())
     write_text(f"{reason}\n{details}", path.with_suffix(".failed"))
     return reason

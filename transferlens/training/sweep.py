@@ -1,14 +1,14 @@
-"""Which runs a question needs: a data set, networks, folds and seeds, from which a plan names its points.
+"""Name the runs that a question needs: a data set, networks, folds and seeds give the points of a transfer plan.
 
-Nothing is decoded or trained before a run is missing; `schedule` reads, trains and waits.
+No clip is decoded and no network trained before a run is missing; `schedule` reads, trains and waits.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -26,20 +26,9 @@ from transferlens.training.batches import Data
 from transferlens.training.presets import TrainingOptions
 from transferlens.training.schedule import ExecutionOptions
 from transferlens.util.errors import DataError, ParameterError
-from transferlens.util.fields import Fields, at_least, between, build, signature
+from transferlens.util.fields import Fields, Rule, at_least, between, build, flat, names, signature
 from transferlens.util.files import check_writable
-
-__all__ = [
-    "Arm",
-    "CacheOptions",
-    "RunsOptions",
-    "StoreOptions",
-    "Study",
-    "StudyOptions",
-    "SweepOptions",
-    "gather",
-    "planned",
-]
+from transferlens.util.grouping import group_by
 
 Name = TypeVar("Name")
 
@@ -48,7 +37,7 @@ Name = TypeVar("Name")
 class SweepOptions(Fields):
     """Which runs: networks x held-out folds x seeds."""
 
-    backbone: tuple[str, ...] = ("tf_efficientnet_lite0",)
+    backbone: Annotated[tuple[str, ...], Rule("one or more, such as resnet50", bool)] = ("tf_efficientnet_lite0",)
     """timm's name of the network, one or more: any convolutional one with four spatial stages."""
     weights: str = "auto"
     """ImageNet weights: a .safetensors or .pth file, or auto (an installed weights package, else timm's hub)."""
@@ -56,17 +45,11 @@ class SweepOptions(Fields):
     """Folds to hold out, one run each. Default: all."""
     n_folds: Annotated[int | None, at_least(1)] = None
     """Hold out only the first so many of these folds, or of all."""
-    seeds: tuple[Annotated[int, between(0, 2**32 - 1)], ...] = (0,)
+    seeds: Annotated[tuple[Annotated[int, between(0, 2**32 - 1)], ...], Rule("one or more, such as 0", bool)] = (0,)
     """Seeds of initialisation and order, one run each."""
     select: Literal["last", "nested"] = "last"
     """last: train on all other folds. nested: keep the fold after the held-out one from training too, to choose the
     epoch there; the accuracy after the last epoch stays the headline."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, example in (("backbone", "resnet50"), ("seeds", "0")):
-            if not getattr(self, name):
-                raise ParameterError(f"{name} must name at least one, such as --{name} {example}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +57,7 @@ class RunsOptions(Fields):
     """Where runs are kept."""
 
     runs: Path = Path("runs")
-    """Folder of the run store: what is there is not trained again."""
+    """Folder of the run store: its runs are not trained again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,21 +87,14 @@ class StudyOptions(Fields):
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """Runs of one plan: they differ by backbone, fold and seed alone.
-
-    Attributes
-    ----------
-    study : Study
-        Whose data, weights and store they are of.
-    points : tuple of RunConfig
-    """
+    """Runs of one plan, which differ by backbone, fold and seed alone, of the data, weights and store of a study."""
 
     study: Study
     points: tuple[RunConfig, ...]
 
 
 class Study:
-    """A data set with networks, folds, seeds and settings: names points, and gives their runs.
+    """A data set with networks, folds, seeds and settings: names the points of plans, and returns their runs.
 
     Parameters
     ----------
@@ -148,29 +124,22 @@ class Study:
     __signature__ = signature(StudyOptions, positional="clips")
 
     def __init__(self, clips: Path | str | None = None, **options: Any) -> None:
-        self._open(build(StudyOptions, options if clips is None else {"clips": clips, **options}))
+        self.options = build(StudyOptions, options if clips is None else {"clips": clips, **options})
+        self.options.execution.check_threads(self.options.training.threads)
+        for name in ("runs", "cache"):
+            check_writable(name, getattr(self.options.store, name))
+        self.backbones = tuple(dict.fromkeys(self.options.sweep.backbone))
+        for backbone in self.backbones:
+            check(backbone)
+        self.dataset: DataSet = self.options.data.open()
+        self.settings = self.options.features.settings(self.dataset)
+        self.folds = self._folds()
+        self.device = pick_device(self.options.execution.device)
 
     @classmethod
     def of(cls, options: StudyOptions) -> Study:
-        """Make the study of options that are composed already."""
-        study = cls.__new__(cls)
-        study._open(
-            StudyOptions(**{each.name: getattr(options, each.name) for each in dataclasses.fields(StudyOptions)})
-        )
-        return study
-
-    def _open(self, options: StudyOptions) -> None:
-        self.options = options
-        options.execution.check_threads(options.training.given.get("threads"))
-        for name in ("runs", "cache"):
-            check_writable(name, getattr(options.store, name))
-        self.backbones = tuple(dict.fromkeys(options.sweep.backbone))
-        for backbone in self.backbones:
-            check(backbone)
-        self.dataset: DataSet = options.data.open()
-        self.settings = options.features.settings(self.dataset)
-        self.folds = self._folds()
-        self.device = pick_device(options.execution.device)
+        """Return the study of options that are already composed; those of a question may have more groups."""
+        return cls(**{name: value for name, value in flat(options).items() if name in names(StudyOptions)})
 
     def __repr__(self) -> str:
         parts = self.backbones, ("folds", *self.folds), ("seeds", *map(str, self.options.sweep.seeds))
@@ -185,21 +154,19 @@ class Study:
                 raise ParameterError(f"{name}={given!r} must name one here, as runs of several cannot be compared")
 
     def _folds(self) -> tuple[str, ...]:
-        sweep = self.options.sweep
-        unknown = [fold for fold in sweep.folds if fold not in self.dataset.folds]
-        if unknown:
-            raise ParameterError(
-                f"folds={' '.join(unknown)!r} not in {self.dataset.name}: its folds are {', '.join(self.dataset.folds)}"
-            )
+        sweep, known = self.options.sweep, self.dataset.folds
+        if unknown := [fold for fold in sweep.folds if fold not in known]:
+            among = f"its folds are {', '.join(known)}"
+            raise ParameterError(f"folds={' '.join(unknown)!r} not in {self.dataset.name}: {among}")
         folds = (tuple(dict.fromkeys(sweep.folds)) or self.dataset.held_out_folds)[: sweep.n_folds]
         if not folds:
             raise DataError(f"{self.dataset.name} has no fold to hold out: its only one is named train")
         for fold in folds:
-            self.dataset.split(fold, self._inner(fold))  # raises where nothing is left to learn from
+            self.dataset.split(fold, self._inner(fold))  # raises if no clip is left to train on
         return folds
 
     def _inner(self, fold: str) -> str:
-        """The fold that chooses the epoch: the next one, in a ring."""
+        """Return the fold that chooses the epoch: the one after the held-out fold, in a circle; "" for none."""
         if self.options.sweep.select == "last":
             return ""
         others = [other for other in self.dataset.folds if other != "train"]
@@ -216,11 +183,6 @@ class Study:
         return FeatureCache(self.dataset, self.settings, self.options.store.cache)
 
     @cached_property
-    def data_key(self) -> str:
-        """Sha256 over features, labels and folds."""
-        return self.cache.data_key
-
-    @cached_property
     def data(self) -> Data:
         """Features and labels, loaded."""
         self.cache.fill()
@@ -233,16 +195,17 @@ class Study:
 
     def points(self, plan: TransferPlan, training: Training | None = None) -> list[RunConfig]:
         """Return the runs of one plan: backbones x folds x seeds."""
-        plan = plan.canonical()
+        plan, weights, data_key = plan.canonical(), self.options.sweep.weights, self.cache.data_key
+        is_pretrained = plan.pretrained_through is not None
         return [
             RunConfig(
                 dataset=self.dataset.name,
-                data_key=self.data_key,
+                data_key=data_key,
                 features=self.settings,
                 fold=fold,
                 backbone=backbone,
                 plan=plan,
-                weights_sha256=self._weights_sha256(backbone, plan),
+                weights_sha256=imagenet_state(backbone, weights).sha256 if is_pretrained else "",
                 seed=seed,
                 training=training or self.training(plan),
                 inner_fold=self._inner(fold),
@@ -252,11 +215,6 @@ class Study:
             for seed in dict.fromkeys(self.options.sweep.seeds)
         ]
 
-    def _weights_sha256(self, backbone: str, plan: TransferPlan) -> str:
-        if plan.pretrained_through is None:
-            return ""
-        return imagenet_state(backbone, self.options.sweep.weights).sha256
-
     def arm(
         self, plan: TransferPlan, training: Training | None = None, *, backbones: Sequence[str] | None = None
     ) -> Arm:
@@ -265,20 +223,25 @@ class Study:
         return Arm(self, tuple(point for point in points if backbones is None or point.backbone in backbones))
 
     def runs(self, plan: TransferPlan, training: Training | None = None) -> list[Run]:
-        """Return the runs of one plan, trained where they are missing; errors as in `gather`."""
+        """Return the runs of one plan, trained if they are missing; errors as in `gather`."""
         return list(self.gather(self.points(plan, training)).values())
 
     def gather(self, points: Iterable[RunConfig]) -> dict[RunConfig, Run]:
-        """Return the runs of these points: read from the store, or trained where they are missing.
+        """Return the runs of these points: read from the store, or trained if they are missing.
 
         Raises
         ------
         SweepError
-            If some runs failed, naming each with its reason, after the others have been trained.
+            If some runs failed: names each with its reason, after the others have been trained.
         TransferLensError
-            If the input of a run, or a run file that is there, cannot be used.
+            If the input of a run, or a run file of the store, cannot be used.
         """
-        return schedule.gather(self, list(dict.fromkeys(points)))
+        points, store = list(dict.fromkeys(points)), self.options.store.runs
+        runs = schedule.read(store, points)
+        if missing := [point for point in points if point not in runs]:
+            schedule.train(self, missing)
+            runs |= schedule.read(store, missing)
+        return {point: runs[point] for point in points}
 
 
 def gather(arms: Mapping[Name, Arm]) -> dict[Name, list[Run]]:
@@ -288,7 +251,7 @@ def gather(arms: Mapping[Name, Arm]) -> dict[Name, list[Run]]:
 
 
 def planned(arms: Mapping[Any, Arm]) -> list[forecast.Planned]:
-    """Return what each run of the arms still takes, without training any."""
+    """Return what each run of the arms still takes; none is trained."""
     return [
         row
         for study, points in _by_study(arms).items()
@@ -297,8 +260,6 @@ def planned(arms: Mapping[Any, Arm]) -> list[forecast.Planned]:
 
 
 def _by_study(arms: Mapping[Any, Arm]) -> dict[Study, list[RunConfig]]:
-    """The points of each study, every point once."""
-    points: dict[Study, dict[RunConfig, None]] = {}
-    for arm in arms.values():
-        points.setdefault(arm.study, {}).update(dict.fromkeys(arm.points))
-    return {study: list(each) for study, each in points.items()}
+    """Return the points of each study."""
+    groups = group_by(arms.values(), attrgetter("study"))
+    return {study: [point for arm in group for point in arm.points] for study, group in groups.items()}

@@ -16,7 +16,7 @@ import importlib.metadata
 import logging
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from transferlens.models import build
 from transferlens.models.forward import PASS_SIZE, forward, seeded
 from transferlens.store.config import RunConfig
 from transferlens.store.run import Run, load_run, normalised
-from transferlens.store.runfile import RunState, history_names, read_state, write_state
+from transferlens.store.runfile import RunState, history_names, read_state, to_torch, write_state
 from transferlens.training.batches import Data, chunks
 from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError
@@ -39,7 +39,6 @@ from transferlens.util.processes import keep_freed_memory
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["Trainer", "train"]
 
 precision = lazy.load("transferlens.models.precision")
 
@@ -77,10 +76,6 @@ def _environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-
-
 class Trainer:
     """A network in training.
 
@@ -99,25 +94,21 @@ class Trainer:
         keep_freed_memory()
         self.config, self.data = config, data
         self.start = config.start if run_frozen_once else 0
-        augmentation = config.training.augmentation
-        self.variants = None if augmentation is None else data.variants(augmentation)
+        training = config.training
+        self.variants = None if training.augmentation is None else data.variants(training.augmentation)
         self.rows, self.held_out = data.dataset.split(config.fold, config.inner_fold)
         self.inner = data.dataset.split(config.inner_fold)[1] if config.inner_fold else np.empty(0, int)
-        self.normalisation = _normalisation(data, self.rows, config.training.normalise)
+        self.normalisation = _normalisation(data, self.rows, training.normalise)
         n_classes = len(data.label_names)
         self.network = build.skeleton(config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed)
         self.provenance = self._provenance(weights)
         self.fresh = self._load_pretrained(weights)
         self.network.to(data.device).to(memory_format=torch.channels_last)
         self.learned = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
-        self.optimizer = self._optimizer()
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
+        self.optimizer = kind(self.learned.values(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
         self.history: dict[str, list[float]] = {name: [] for name in history_names(config)}
         self.logits_last = self.logits_best = np.empty((0, 0), np.float32)
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        training = self.config.training
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-        return kind(self.learned.values(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
 
     def _provenance(self, weights: str) -> dict[str, Any]:
         config = self.config
@@ -132,22 +123,20 @@ class Trainer:
             "weights_source": "none",
             "features_key": self.data.cache.key,
             "skipped_clips": " ".join(self.data.dataset.skipped) or "none",
-            "started": _now(),
+            "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }
 
     def _load_pretrained(self, weights: str) -> dict[str, np.ndarray]:
-        """Load the pretrained tensors of the plan; return all initial tensors that are not among them."""
+        """Load the pretrained blocks of the plan; return the initial tensors of all others."""
         config = self.config
-        pretrained: Mapping[str, torch.Tensor] = {}
         if config.weights_sha256:
             imagenet = build.imagenet_state(config.backbone, weights, sha256=config.weights_sha256)
             self.network.load_pretrained(imagenet.state)
-            self.provenance["weights_source"], pretrained = imagenet.source, imagenet.state
+            self.provenance["weights_source"] = imagenet.source
         return {
             name: tensor.numpy(force=True).copy()
             for name, tensor in self.network.state_dict().items()
-            if name.removeprefix("backbone.") not in pretrained
-            or not config.plan.is_pretrained(self.network.block_of(name))
+            if not config.plan.is_pretrained(self.network.block_of(name))
         }
 
     def _autocast(self) -> contextlib.AbstractContextManager:
@@ -185,13 +174,7 @@ class Trainer:
             return self.network(x, start=self.start).float()
 
     def epoch(self) -> None:
-        """Train one epoch and evaluate on the held-out fold.
-
-        Raises
-        ------
-        FloatingPointError
-            If training has diverged: the loss or a held-out logit is NaN or infinite.
-        """
+        """Train one epoch and evaluate on the held-out fold; raise FloatingPointError if training has diverged."""
         done, started = self.epochs_done, time.perf_counter()
         lr = self.config.training.lr_at(done)
         loss = self._train(done)
@@ -283,13 +266,7 @@ class Trainer:
         )
 
     def resume(self, state: RunState) -> None:
-        """Continue from a checkpoint, as if training had never been interrupted.
-
-        Raises
-        ------
-        CheckpointError
-            If the checkpoint is of another run, or incomplete.
-        """
+        """Continue from a checkpoint, as if training had never been interrupted; raise CheckpointError if unfit."""
         lengths = {len(state.history.get(name, ())) for name in history_names(self.config)}
         moments = {key.rsplit("/", 1)[0] for key in state.optimizer}
         if state.config != self.config or len(lengths) != 1 or moments != self.learned.keys():
@@ -303,10 +280,10 @@ class Trainer:
         self.history = {name: state.history[name] for name in history_names(self.config)}
         self.fresh = state.fresh
         self.logits_last, self.logits_best = state.logits_last, state.logits_best
-        self.network.load_state_dict({name: torch.from_numpy(np.asarray(v)) for name, v in state.weights.items()})
-        for key, array in state.optimizer.items():
+        self.network.load_state_dict(to_torch(state.weights))
+        for key, value in to_torch(state.optimizer).items():
             name, moment = key.rsplit("/", 1)
-            p, value = self.learned[name], torch.from_numpy(np.asarray(array))
+            p = self.learned[name]
             # Moments need the memory layout of their parameter: fused steps go through both in order of memory.
             like = torch.empty_like(p) if value.shape == p.shape else torch.empty(value.shape, device=p.device)
             self.optimizer.state[p][moment] = like.copy_(value)
@@ -325,10 +302,6 @@ def train(config: RunConfig, data: Data, *, folder: Path, weights: str = "auto",
         Source of the ImageNet weights, as for `build.build`.
     progress : tqdm, optional
         Advanced by one per epoch.
-
-    Returns
-    -------
-    run : Run
 
     Raises
     ------
