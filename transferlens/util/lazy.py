@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     import seaborn
     import soundfile
     import threadpoolctl
+    import timm
     import torch
     import tqdm
 else:
@@ -67,5 +68,6 @@ else:
     seaborn = load("seaborn")
     soundfile = load("soundfile")
     threadpoolctl = load("threadpoolctl")
+    timm = load("timm")
     torch = load("torch")
     tqdm = load("tqdm")
