@@ -200,7 +200,8 @@ def _stretch_intervals(rows: Sequence[StretchRow], fit: str, rate: float) -> tup
 def draw(result: Result) -> Figure:
     """Draw accuracy of each arm, its difference from the first, and what is left of time stretching."""
     rows, stretches = result.rows, result.stretches
-    fig, axes = style.new_mosaic([["arms", "features"], ["changes", "accuracy"]], width=12.5, height=7.6)
+    fig, grid = style.new_figure(2, 2, width=12.5, height=7.6)
+    axes = dict(zip(("arms", "features", "changes", "accuracy"), grid.flat, strict=True))
     arms = list(dict.fromkeys(row.arm for row in rows))
     short = [arm.replace(", ", ",\n") for arm in arms]
     points = {name: {"": stats.by_fold(rows, "accuracy_last", arm=arm)} for name, arm in zip(short, arms, strict=True)}
