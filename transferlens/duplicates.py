@@ -160,10 +160,10 @@ def find(dataset: DataSet, marks: np.ndarray, threshold: float) -> list[Pair]:
     """Return the pairs of one class in different folds that reach the threshold, the most similar first."""
     pairs = []
     for i, (clip, others) in enumerate(zip(dataset.clips, _partners(dataset, same_class=True), strict=True)):
-        for j, value in zip(others, similarity(marks[i], marks[others]), strict=True):
-            if value >= threshold - ROUNDING:
-                other = dataset.clips[j]
-                pairs.append(Pair(clip.id, clip.fold, other.id, other.fold, clip.label, float(min(1.0, value))))
+        values = similarity(marks[i], marks[others])
+        for j in np.flatnonzero(values >= threshold - ROUNDING):
+            other = dataset.clips[others[j]]
+            pairs.append(Pair(clip.id, clip.fold, other.id, other.fold, clip.label, float(min(1.0, values[j]))))
     return sorted(pairs, key=lambda pair: -pair.similarity)
 
 
@@ -187,10 +187,8 @@ def _check_runs(runs: Sequence[Run], dataset: DataSet) -> None:
     """Raise if runs were trained on other clips, labels or folds."""
     known = {(clip.id, clip.label, clip.fold) for clip in dataset.clips}
     for run in runs:
-        labels = [run.label_names[label] for label in run.labels]
-        if not known.issuperset(
-            (clip, label, run.config.fold) for clip, label in zip(run.clip_ids, labels, strict=True)
-        ):
+        clips = zip(run.clip_ids, run.labels, strict=True)
+        if not known.issuperset((clip, run.label_names[label], run.config.fold) for clip, label in clips):
             raise ParameterError(f"ckpt={run.path} was trained on other clips, labels or folds than {dataset.name}")
 
 
