@@ -26,12 +26,12 @@ def sound(seed, seconds=1.0):
     return (0.2 * y).astype(np.float32)
 
 
-def print_of(y):
-    return duplicates.prints(log_mel(y, sr=SR, width=64)[None])
+def fingerprint_of(y):
+    return duplicates.fingerprints(log_mel(y, sr=SR, width=64)[None])
 
 
 def alike(a, b):
-    return duplicates.similarity(print_of(a)[0], print_of(b))[0]
+    return duplicates.similarity(fingerprint_of(a)[0], fingerprint_of(b))[0]
 
 
 def test_a_clip_is_like_itself_and_symmetric():
@@ -145,7 +145,7 @@ def test_pairs_of_one_recording_calibrate_nothing(tmp_path):
         dataset = DataOptions(clips=tmp_path / "clips.csv", width=64).open()
         cache = FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path / "cache")
         cache.fill()
-        found[columns] = duplicates.calibrate(dataset, cache, duplicates.prints(cache.load()))
+        found[columns] = duplicates.calibrate(dataset, cache, duplicates.fingerprints(cache.load()))
     assert found[3].threshold == pytest.approx(1, abs=1e-3)
     assert found[4].threshold < 0.9
     assert (found[3].n_pairs, found[4].n_pairs) == (64, 56)  # each once

@@ -124,7 +124,7 @@ def test_only_the_top_level_knows_the_command_line():
     assert {folder(module) for module in knows} == {""}
 
 
-@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"models.network", "models.weights", "models.precision"}))
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"models.network", "models.precision"}))
 def test_importing_loads_nothing_heavy(module):
     name = "transferlens" if module == "__init__" else f"transferlens.{module}"
     code = f"import sys, {name}; print([m for m in {HEAVY} if m in sys.modules])"

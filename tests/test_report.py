@@ -135,8 +135,8 @@ def test_files_that_are_no_images_are_named_at_once(seeds_store, tmp_path, capsy
     (tmp_path / "freeze.png").touch()
     assert report.main(arguments(seeds_store, tmp_path, "--explore", "0")) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "ensemble.png is no PNG image" in line
-    assert "freeze.png is no PNG image" in line
+    assert "ensemble.png is not a PNG image" in line
+    assert "freeze.png is not a PNG image" in line
 
 
 def test_what_fits_is_spread_over_all_clips(written):
@@ -179,7 +179,7 @@ def test_no_explorer(seeds_store, tmp_path):
     ("more", "message"),
     [
         (["--explore", "-1"], "explore=-1 must be at least 0"),
-        (["--budget", "0"], "budget=0.0 must be greater than 0 MB"),
+        (["--budget", "0"], "budget=0.0 must be greater than 0"),
         (["--max-steps", "0"], "max_steps=0 must be at least 8"),
         (["--runs", "nowhere"], "runs='nowhere' is not a folder"),
         (["--ckpt", "nowhere.h5"], "nowhere.h5 does not exist"),

@@ -1,18 +1,19 @@
-"""Near-duplicates across folds: clips of one class that may be of one recording, and what accuracy is without them.
+"""Near-duplicates across folds: clips of one class that may be of one recording, and the accuracy without them.
 
-`transferlens.datasets --audit` finds the same samples in two folds; this finds what was cut, shifted, made softer or
-compressed again. Two clips are compared by the fine structure of their log-mel features (middle window): what lies up
-to 35 dB below the loudest cell, less the mean of neighbouring frames and the mean over bands, so that neither steady
-noise of one kind nor bursts of one length are alike; by the largest correlation over all shifts in time. The threshold
-is calibrated on the data set itself: the most alike of pairs of different classes and recordings, which cannot be of
-one event; and how many real copies it would find is measured on clips that are shifted, made noisy and softer on
-purpose. What it lists are candidates: listen to them.
+`transferlens.datasets --audit` finds identical samples in two folds. This command also finds copies that were cut,
+shifted, made softer or compressed again. Two clips are compared by the fine structure of their log-mel features (middle
+window): cells down to 35 dB below the loudest one, minus the mean of neighbouring frames and the mean over bands, so
+that neither steady noises of one kind nor bursts of one length are similar. Their similarity is the largest correlation
+over all shifts in time.
+
+The threshold is calibrated on the data set: it is the largest similarity of two clips of different classes and
+recordings, which cannot be of one event. Copies that are made on purpose tell which share of real ones it would find.
+The pairs that are listed are candidates: listen to them.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,30 +31,24 @@ from transferlens.store.run import Run, arm_names, load_runs
 from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule
+from transferlens.util.grouping import group_by
 from transferlens.util.lazy import scipy
 from transferlens.util.text import table
 
 if TYPE_CHECKING:
     from transferlens.data.clips import DataSet
 
-__all__ = ["Calibration", "Options", "Pair", "calibrate", "find", "main", "prints", "similarity"]
-
 BANDS = 32
-# How far below the loudest cell features count [log power]: 35 dB.
-DEPTH = 8.0
-# Frames that a frame is compared with.
-NEIGHBOURS = 9
-# Deviation [log power] below which a clip counts as silence: only rounding moves there.
-STEADY = 1e-3
-# By which the similarity of equal clips may fall short of 1.
-ROUNDING = 1e-6
-# Pairs of different classes that the threshold is taken from, and clips that are copied on purpose.
-PAIRS, COPIES = 20_000, 40
+DEPTH = 8.0  # cells further below the loudest one do not count [log power]: 35 dB
+NEIGHBOURS = 9  # frames whose mean is subtracted
+STEADY = 1e-3  # deviation [log power] below which a clip counts as silent: it is only rounding
+ROUNDING = 1e-6  # by which the similarity of equal clips may be below 1
+PAIRS, COPIES = 20_000, 40  # that the threshold is calibrated with
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Fields):
-    """Find near-duplicates across folds, and what accuracy becomes without them. Exit code 1 where there are some."""
+    """Find near-duplicates across folds, and the accuracy without them. Exit code 1 if there are some."""
 
     ckpt: tuple[Path, ...] = ()
     """Run files of this data set: their accuracy with and without clips that have a near-duplicate in another fold."""
@@ -65,18 +60,11 @@ class Options(Fields):
     output: OutputOptions = OutputOptions()
 
 
-def prints(S: np.ndarray) -> np.ndarray:
-    """What two clips are compared by.
+def fingerprints(S: np.ndarray) -> np.ndarray:
+    """Return the fine structure of log-mel features [shape=(n_clips, channels, n_mels, width)] for `similarity`.
 
-    Parameters
-    ----------
-    S : ndarray [shape=(n_clips, channels, n_mels, width)]
-        Log-mel features.
-
-    Returns
-    -------
-    prints : ndarray of complex [shape=(n_clips, n_bands, n_frequencies)]
-        Fourier transforms over time, padded so that shifts do not come round, of unit norm before; zero for silence.
+    Its Fourier transform over time [shape=(n_clips, n_bands, n_frequencies)], zero-padded so that shifts are not
+    circular. Before the transform it has unit norm, and is zero for silent clips.
     """
     n, channels, n_mels, width = S.shape
     bands = np.stack([part.mean(1) for part in np.array_split(S[:, channels // 2], min(BANDS, n_mels), axis=1)], axis=1)
@@ -88,21 +76,14 @@ def prints(S: np.ndarray) -> np.ndarray:
 
 
 def similarity(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Largest correlation over shifts in time of one clip with others [shape=(n_others,), in [-1, 1]].
-
-    Parameters
-    ----------
-    one : ndarray [shape=(n_bands, n_frequencies)]
-    others : ndarray [shape=(n_others, n_bands, n_frequencies)]
-        As `prints` gives them.
-    """
+    """Return the largest correlation over shifts in time of one fingerprint with others [shape=(n_others,)]."""
     spectrum = np.einsum("bf,nbf->nf", one.conj(), others)
     return np.fft.irfft(spectrum, axis=1).max(1)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two clips of one class in different folds that are alike; a row of duplicates.csv."""
+    """Two similar clips of one class in different folds; a row of duplicates.csv."""
 
     clip: str
     fold: str
@@ -114,19 +95,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Where the threshold comes from.
+    """The threshold, which is the largest similarity of `n_pairs` pairs of different classes and recordings.
 
-    Attributes
-    ----------
-    threshold : float
-        The largest similarity among pairs of different classes and recordings.
-    n_pairs : int
-        How many of these there were, each drawn once.
-    found : float
-        Share of clips copied on purpose (shifted by a tenth, 6 dB softer, noise at 20 dB) that it finds.
-    n_copies : int
-    lowest : float
-        The least similarity of a copy with its clip.
+    Of `n_copies` clips that were copied on purpose (shifted by a tenth, 6 dB softer, noise at 20 dB) it finds the share
+    `found`; the least similarity of a copy with its clip is `lowest`.
     """
 
     threshold: float
@@ -135,34 +107,23 @@ class Calibration:
     n_copies: int
     lowest: float
 
+    def text(self, n_compared: int) -> str:
+        """Return the calibration in words, for a number of pairs that are compared with the threshold."""
+        return (
+            f"threshold {self.threshold:.3f}: the most alike of {self.n_pairs} pairs of different classes, so that "
+            f"{n_compared / (self.n_pairs + 1):.1f} of the {n_compared} pairs of one class in different folds are "
+            f"expected to reach it by chance, were they no more alike; it finds {100 * self.found:.0f} % of "
+            f"{self.n_copies} clips shifted, made softer and noisy on purpose (which reach {self.lowest:.3f} or more)"
+        )
 
-def calibrate(dataset: DataSet, cache: FeatureCache, marks: np.ndarray, *, seed: int = 0) -> Calibration:
-    """The threshold of a data set, and what it would find.
 
-    Parameters
-    ----------
-    dataset : DataSet
-    cache : FeatureCache
-        Complete.
-    marks : ndarray
-        `prints` of all clips.
-    seed : int >= 0
-        Of the pairs and copies that are drawn.
+def calibrate(dataset: DataSet, cache: FeatureCache, marks: np.ndarray) -> Calibration:
+    """Compute the threshold of a data set from its complete cache and the fingerprints of all clips.
 
-    Raises
-    ------
-    ParameterError
-        Where there is one class only.
+    Raise ParameterError if there are not two clips of different classes and recordings, or nothing but silence.
     """
-    labels = np.array([clip.label for clip in dataset.clips])
-    if len(set(labels.tolist())) < 2:
-        raise ParameterError(f"{dataset.name} has one class: name a threshold, as it cannot be calibrated")
-    # A clip without a recording is one of its own.
-    groups = np.array([clip.group or clip.id for clip in dataset.clips], dtype=object)
-    rng, n = np.random.default_rng(seed), len(labels)
-    strangers = [
-        i + 1 + np.flatnonzero((labels[i + 1 :] != labels[i]) & (groups[i + 1 :] != groups[i])) for i in range(n)
-    ]
+    rng, n = np.random.default_rng(0), len(marks)
+    strangers = _partners(dataset, same_class=False)
     share = PAIRS / max(PAIRS, sum(map(len, strangers)))
     drawn = [others[rng.random(len(others)) < share] for others in strangers]
     values = [float(value) for i, others in enumerate(drawn) for value in similarity(marks[i], marks[others])]
@@ -177,43 +138,40 @@ def calibrate(dataset: DataSet, cache: FeatureCache, marks: np.ndarray, *, seed:
 
 
 def _copy(dataset: DataSet, cache: FeatureCache, i: int) -> np.ndarray:
+    """Return the fingerprint of a copy of a clip [shape=(1, n_bands, n_frequencies)]."""
     y = dataset.load(dataset.clips[i])
     for kind, strength in (("shift", 10), ("gain", -6), ("noise", 20)):
         y = CORRUPTIONS[kind](y, strength, sr=dataset.sr, seed=i)
-    return prints(cache.settings.compute(y)[None])
+    return fingerprints(cache.settings.compute(y)[None])
 
 
-def find(dataset: DataSet, marks: np.ndarray, threshold: float) -> list[Pair]:
-    """Pairs of one class in different folds at least as alike as `threshold`, the most alike first."""
-    return sorted(_pairs(dataset, marks, threshold), key=lambda pair: -pair.similarity)
-
-
-def _across(dataset: DataSet) -> list[np.ndarray]:
-    """Of each clip, the later ones of its class in other folds."""
-    labels, folds = (np.array([getattr(c, name) for c in dataset.clips], dtype=object) for name in ("label", "fold"))
+def _partners(dataset: DataSet, *, same_class: bool) -> list[np.ndarray]:
+    """Return for each clip the later ones of its class in other folds, or of other classes and recordings."""
+    labels = np.array([clip.label for clip in dataset.clips], dtype=object)
+    # A clip without a recording is a recording of its own.
+    homes = np.array([clip.fold if same_class else clip.group or clip.id for clip in dataset.clips], dtype=object)
     return [
-        i + 1 + np.flatnonzero((labels[i + 1 :] == labels[i]) & (folds[i + 1 :] != folds[i]))
+        i + 1 + np.flatnonzero(((labels[i + 1 :] == labels[i]) == same_class) & (homes[i + 1 :] != homes[i]))
         for i in range(len(labels))
     ]
 
 
-def _pairs(dataset: DataSet, marks: np.ndarray, threshold: float) -> Iterator[Pair]:
-    clips = dataset.clips
-    for i, (clip, others) in enumerate(zip(clips, _across(dataset), strict=True)):
-        if len(others):
-            values = similarity(marks[i], marks[others])
-            for j in np.flatnonzero(values >= threshold - ROUNDING):
-                other = clips[others[j]]
-                yield Pair(clip.id, clip.fold, other.id, other.fold, clip.label, float(min(1.0, values[j])))
+def find(dataset: DataSet, marks: np.ndarray, threshold: float) -> list[Pair]:
+    """Return the pairs of one class in different folds that reach the threshold, the most similar first."""
+    pairs = []
+    for i, (clip, others) in enumerate(zip(dataset.clips, _partners(dataset, same_class=True), strict=True)):
+        values = similarity(marks[i], marks[others])
+        for j in np.flatnonzero(values >= threshold - ROUNDING):
+            other = dataset.clips[others[j]]
+            pairs.append(Pair(clip.id, clip.fold, other.id, other.fold, clip.label, float(min(1.0, values[j]))))
+    return sorted(pairs, key=lambda pair: -pair.similarity)
 
 
 def _without(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
-    """Accuracy of each arm, and without clips that have a near-duplicate in another fold."""
+    """Return a line per arm: its accuracy, and that without clips that have a near-duplicate in another fold."""
     twins = {clip for pair in pairs for clip in (pair.clip, pair.other_clip)}
-    arms: dict[str, list[Run]] = {}
-    for run, name in zip(runs, arm_names(runs), strict=True):
-        arms.setdefault(f"{run.config.backbone}, {name}", []).append(run)
-    return "\n".join(f"{name}: {_accuracies(mine, twins)}" for name, mine in arms.items())
+    arms = group_by(zip(runs, arm_names(runs), strict=True), lambda named: f"{named[0].config.backbone}, {named[1]}")
+    return "\n".join(f"{arm}: {_accuracies([run for run, _ in named], twins)}" for arm, named in arms.items())
 
 
 def _accuracies(runs: Sequence[Run], twins: Set[str]) -> str:
@@ -226,20 +184,17 @@ def _accuracies(runs: Sequence[Run], twins: Set[str]) -> str:
 
 
 def _check_runs(runs: Sequence[Run], dataset: DataSet) -> None:
-    """Refuse runs of other clips, labels or folds."""
-    there = {clip.id: (clip.label, clip.fold) for clip in dataset.clips}
+    """Raise if runs were trained on other clips, labels or folds."""
+    known = {(clip.id, clip.label, clip.fold) for clip in dataset.clips}
     for run in runs:
-        mine = {
-            clip: (run.label_names[label], run.config.fold)
-            for clip, label in zip(run.clip_ids, run.labels.tolist(), strict=True)
-        }
-        if not mine.items() <= there.items():
+        clips = zip(run.clip_ids, run.labels, strict=True)
+        if not known.issuperset((clip, run.label_names[label], run.config.fold) for clip, label in clips):
             raise ParameterError(f"ckpt={run.path} was trained on other clips, labels or folds than {dataset.name}")
 
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """Pairs of clips that may be of one recording, and accuracy without them."""
+    """Pairs of clips that may be of one recording, and the accuracy without them."""
 
     stem = "duplicates"
     row_type = Pair
@@ -249,7 +204,7 @@ class Result(question.Result):
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]
-        """1 where there are some."""
+        """1 if there are some."""
         return cli.FOUND if self.rows else cli.DONE
 
     def summary(self) -> str:
@@ -270,22 +225,16 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     trained = load_runs(options.ckpt, least=0)
     dataset = options.data.open()
     _check_runs(trained, dataset)
-    cache = FeatureCache(dataset, options.features.settings(dataset), options.store.cache)
-    cache.fill()
-    marks = prints(cache.load())
-    n_compared = sum(map(len, _across(dataset)))
-    threshold, calibration = options.threshold, ""
-    if threshold is None:
-        found = calibrate(dataset, cache, marks)
-        threshold = found.threshold
-        calibration = (
-            f"threshold {threshold:.3f}: the most alike of {found.n_pairs} pairs of different classes, so that "
-            f"{n_compared / (found.n_pairs + 1):.1f} of the {n_compared} pairs of one class in different folds are "
-            f"expected to reach it by chance, were they no more alike; it finds {100 * found.found:.0f} % of "
-            f"{found.n_copies} clips shifted, made softer and noisy on purpose (which reach {found.lowest:.3f} or more)"
-        )
+    n_compared = sum(map(len, _partners(dataset, same_class=True)))
     if not n_compared:
         raise ParameterError(f"{dataset.name} has no two clips of one class in different folds: nothing to compare")
+    cache = FeatureCache(dataset, options.features.settings(dataset), options.store.cache)
+    cache.fill()
+    marks = fingerprints(cache.load())
+    threshold, calibration = options.threshold, ""
+    if threshold is None:
+        calibrated = calibrate(dataset, cache, marks)
+        threshold, calibration = calibrated.threshold, calibrated.text(n_compared)
     pairs = find(dataset, marks, threshold)
     return Result(tuple(pairs), calibration, _without(trained, pairs) if trained else "")
 
@@ -294,4 +243,4 @@ duplicates = question.Question("duplicates", Options, analyse)
 main = cli.command("duplicates", Options, duplicates)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,14 +1,15 @@
 """How the input is made: windows, fit, normalisation; and what a resize to fixed width leaves of time stretching.
 
-Question 3 of Palanisamy, Singhania and Yao (2020): how far plain mel input goes. Fine-tuned networks on the same folds
-and seeds, with one thing changed at a time. And a finding about augmentation: where every clip is resized to one width,
-a clip played slower gives the same picture but for the smear of the windows, so that time stretching is undone before
-the network sees it. Shown by the features of stretched clips, and by the accuracy on stretched held-out clips.
+Question 3 of Palanisamy, Singhania and Yao (2020): how far plain mel input goes. Fine-tuned networks are compared on
+the same folds and seeds, with one thing changed at a time.
+
+The second part is about augmentation. If every clip is resized to one width, a clip that is played slower gives the
+same features, except for the smear of the windows: time stretching is undone before the network sees it. The features
+of stretched held-out clips and the predictions for them show by how much.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,30 +24,17 @@ from transferlens.models.plan import TransferPlan
 from transferlens.options import QuestionOptions
 from transferlens.plots import accuracy as charts
 from transferlens.plots import style
-from transferlens.plots.accuracy import points_and_means
 from transferlens.store.heldout import classify, heldout_audio
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import DataError
 from transferlens.util.fields import at_least, build
+from transferlens.util.grouping import group_by
 from transferlens.util.lazy import librosa
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = [
-    "ARMS",
-    "Options",
-    "Result",
-    "Row",
-    "StretchRow",
-    "analyse",
-    "draw",
-    "input_form",
-    "main",
-    "points",
-    "stretch_rows",
-]
 
 BASE = "three windows, stretched, normalised"
 _PLAIN = {"windows": WINDOWS, "hops": HOPS, "fit": "stretch", "normalise": "channel"}
@@ -106,17 +94,10 @@ class StretchRow:
     changed: float
 
 
-def _studies(options: Options) -> dict[str, Study]:
-    """The study of every arm, each with its own features."""
-    studies = {name: Study.of(build(Options, changes, base=options)) for name, changes in ARMS.items()}
-    for study in studies.values():
-        study.check_one("backbone")
-    return studies
-
-
 def points(options: Options) -> dict[str, Arm]:
-    """Return the fine-tuned runs of every arm."""
-    studies = _studies(options)
+    """Return the fine-tuned runs of every arm, each with its own features."""
+    studies = {name: Study.of(build(Options, changes, base=options)) for name, changes in ARMS.items()}
+    studies[BASE].check_one("backbone")
     _check_classes(studies[BASE], options.stretched)
     return {name: study.arm(TransferPlan.finetune()) for name, study in studies.items()}
 
@@ -130,29 +111,20 @@ def _features(settings: FeatureSettings, clips: Sequence[np.ndarray]) -> np.ndar
 
 
 def _between(S: np.ndarray, labels: np.ndarray) -> float:
-    """Root mean square between neighbouring clips of one class."""
+    """Return the root mean square of the differences between neighbouring clips of one class."""
     order = np.argsort(labels, kind="stable")
-    same = labels[order[1:]] == labels[order[:-1]]
-    if not (S[order[1:]] - S[order[:-1]])[same].any():
-        raise DataError("no two held-out clips of one class differ: how far stretching moves a clip has no measure")
-    return _rms((S[order[1:]] - S[order[:-1]])[same])
+    differences = np.diff(S[order], axis=0)[np.diff(labels[order]) == 0]
+    if not differences.any():
+        raise DataError("no two held-out clips of one class differ: there is nothing to compare stretching with")
+    return _rms(differences)
 
 
 def stretch_rows(fit: str, run: Run, clips: Sequence[np.ndarray], places: np.ndarray) -> list[StretchRow]:
-    """What playing held-out clips at other rates does to their features and predictions.
+    """Return how features and predictions change if held-out clips of a run are played at other rates.
 
-    Parameters
-    ----------
-    fit : str
-        What the features of the run do with length, for the table.
-    run : Run
-    clips : sequence of ndarray [shape=(n_samples,)]
-        Of its held-out clips, those at `places`.
-    places : ndarray of int [shape=(n_clips,)]
+    `clips` are the waveforms of those at `places` [shape=(n_clips,)]; `fit` is a name for the table.
     """
-    settings, labels = run.config.features, run.labels[places]
-    network = run.model()
-
+    settings, labels, network = run.config.features, run.labels[places], run.model()
     S = _features(settings, clips)
     plain, between = classify(run, network, S).argmax(1), _between(S, labels)
     rows = []
@@ -178,89 +150,77 @@ def stretch_rows(fit: str, run: Run, clips: Sequence[np.ndarray], places: np.nda
 
 
 def differences(rows: Sequence[Row]) -> dict[str, stats.Difference]:
-    """Each arm less the first, paired by fold."""
+    """Return the difference of each arm to the first, paired by fold."""
     by_arm = {arm: stats.by_fold(rows, "accuracy_last", arm=arm) for arm in dict.fromkeys(row.arm for row in rows)}
     base = by_arm[BASE]
     return {arm: stats.paired_difference(values, base) for arm, values in by_arm.items() if arm != BASE}
 
 
-def _stretch_intervals(rows: Sequence[StretchRow], fit: str, rate: float) -> tuple[stats.Interval, stats.Interval]:
-    """Of the features' change, over runs, and of the share of clips whose prediction changes."""
-    mine = [row for row in rows if (row.fit, row.rate) == (fit, rate)]
-    moved = round(sum(row.changed * row.n_clips for row in mine))
+def _stretch_intervals(rows: Sequence[StretchRow]) -> tuple[stats.Interval, stats.Interval]:
+    """Return intervals of the change of features over runs, and of the share of clips whose prediction changes."""
+    n_changed = round(sum(row.changed * row.n_clips for row in rows))
     return (
-        stats.mean_interval([row.difference for row in mine], bounds=(0, np.inf)),
-        stats.wilson_interval(moved, sum(row.n_clips for row in mine)),
+        stats.mean_interval([row.difference for row in rows], bounds=(0, np.inf)),
+        stats.wilson_interval(n_changed, sum(row.n_clips for row in rows)),
     )
-
-
-# ----------------------------------------------------------------------------------------------- figure
 
 
 def draw(result: Result) -> Figure:
-    """Draw accuracy of each arm, its difference from the first, and what is left of time stretching."""
-    rows, stretches = result.rows, result.stretches
-    fig, axes = style.new_mosaic([["arms", "features"], ["changes", "accuracy"]], width=12.5, height=7.6)
-    arms = list(dict.fromkeys(row.arm for row in rows))
-    short = [arm.replace(", ", ",\n") for arm in arms]
-    points = {name: {"": stats.by_fold(rows, "accuracy_last", arm=arm)} for name, arm in zip(short, arms, strict=True)}
-    points_and_means(points, ax=axes["arms"])
-    lowest = min(row.accuracy_last for row in rows)
-    axes["arms"].set_ylim(max(0, 100 * lowest - 10), 101)
-    axes["arms"].tick_params(axis="x", labelsize="x-small")
-    axes["arms"].set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
-    found = differences(rows)
-    changes = [(arms.index(arm), each.interval) for arm, each in found.items()]
-    charts.changes({"": changes}, ax=axes["changes"])
-    axes["changes"].set_xticks(range(len(arms)), short, fontsize="x-small")
-    axes["changes"].set_xlim(-0.5, len(arms) - 0.5)
-    axes["changes"].set_title("less the first, paired by fold (Nadeau and Bengio)", fontsize="small", loc="left")
-    palette = style.colours(list(dict.fromkeys(row.fit for row in stretches)))
-    for side, (fit, colour) in zip((-0.003, 0.003), palette.items(), strict=True):
-        both = [_stretch_intervals(stretches, fit, rate) for rate in RATES]
-        for name, intervals in zip(("features", "accuracy"), zip(*both, strict=True), strict=True):
-            mean, low, high = 100 * np.array([(each.mean, each.low, each.high) for each in intervals]).T
-            place = np.add(RATES, side)
-            axes[name].errorbar(place, mean, (mean - low, high - mean), fmt="o-", color=colour, capsize=3)
-    axes["features"].set_ylabel("change of features, share of that\nbetween clips of one class [%]")
-    n_runs, n_clips = (
-        len({row.fold for row in stretches}),
-        sum(row.n_clips for row in stretches) // len(RATES) // len(FITS),
-    )
-    about = f"{n_clips} held-out clips played at another rate, {n_runs} folds; bars: 95 % intervals"
-    axes["features"].set_title(about, fontsize="small", loc="left")
-    axes["accuracy"].set_ylabel("predictions that change [%]")
-    for ax in (axes["features"], axes["accuracy"]):
-        ax.set_ylim(bottom=0)
-        ax.set_xticks(RATES)
-        ax.set_xlabel("rate")
+    """Draw the accuracy of each arm, its difference to the first, and what is left of time stretching."""
+    fig, ((accuracies, features), (changes, moved)) = style.new_figure(2, 2, width=12.5, height=7.6)
+    _draw_arms(result.rows, accuracies, changes)
+    palette = style.colours(row.fit for row in result.stretches)
+    _draw_stretches(result.stretches, palette, features, moved)
     fig.legend(style.handles(palette), palette, loc="outside lower right", frameon=False)
     fig.suptitle(f"{result.title}: how the input is made", x=0.01, ha="left")
     return fig
 
 
+def _draw_arms(rows: Sequence[Row], accuracies: Axes, changes: Axes) -> None:
+    arms = {row.arm: row.arm.replace(", ", ",\n") for row in rows}
+    points = {name: {"": stats.by_fold(rows, "accuracy_last", arm=arm)} for arm, name in arms.items()}
+    charts.points_and_means(points, ax=accuracies)
+    accuracies.set_ylim(max(0, 100 * min(row.accuracy_last for row in rows) - 10), 101)
+    accuracies.tick_params(axis="x", labelsize="x-small")
+    accuracies.set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
+    intervals = [(list(arms).index(arm), difference.interval) for arm, difference in differences(rows).items()]
+    charts.changes({"": intervals}, ax=changes)
+    changes.set_xticks(range(len(arms)), list(arms.values()), fontsize="x-small")
+    changes.set_xlim(-0.5, len(arms) - 0.5)
+    changes.set_title("less the first, paired by fold (Nadeau and Bengio)", fontsize="small", loc="left")
+
+
+def _draw_stretches(rows: Sequence[StretchRow], palette: Mapping[str, tuple], features: Axes, moved: Axes) -> None:
+    groups = group_by(rows, lambda row: (row.fit, row.rate))
+    for side, (fit, colour) in zip((-0.003, 0.003), palette.items(), strict=True):
+        by_rate = [_stretch_intervals(groups[fit, rate]) for rate in RATES]
+        for ax, intervals in zip((features, moved), zip(*by_rate, strict=True), strict=True):
+            mean, low, high = 100 * np.array([(i.mean, i.low, i.high) for i in intervals]).T
+            ax.errorbar(np.add(RATES, side), mean, (mean - low, high - mean), fmt="o-", color=colour, capsize=3)
+    n_clips, n_folds = sum(row.n_clips for row in rows) // len(RATES) // len(FITS), len({row.fold for row in rows})
+    about = f"{n_clips} held-out clips played at another rate, {n_folds} folds; bars: 95 % intervals"
+    features.set_title(about, fontsize="small", loc="left")
+    features.set_ylabel("change of features, share of that\nbetween clips of one class [%]")
+    moved.set_ylabel("predictions that change [%]")
+    for ax in (features, moved):
+        ax.set(ylim=(0, None), xticks=RATES, xlabel="rate")
+
+
 def summary(result: Result) -> str:
-    """Return the accuracies, the differences and the stretching in words."""
-    rows, stretches = result.rows, result.stretches
-    lines = [
-        f"{arm}: {stats.fold_interval(stats.by_fold(rows, 'accuracy_last', arm=arm))}"
-        for arm in dict.fromkeys(row.arm for row in rows)
-    ]
+    """Return the accuracies, the differences and the changes by stretching in words."""
+    rows, arms = result.rows, dict.fromkeys(row.arm for row in result.rows)
+    lines = [f"{arm}: {stats.fold_interval(stats.by_fold(rows, 'accuracy_last', arm=arm))}" for arm in arms]
     lines += [
-        f"{arm}, less {BASE}: {each.interval.text('points')}, p = {each.p_value:.2f}"
-        for arm, each in differences(rows).items()
+        f"{arm}, less {BASE}: {difference.interval.text('points')}, p = {difference.p_value:.2f}"
+        for arm, difference in differences(rows).items()
     ]
-    for fit in dict.fromkeys(row.fit for row in stretches):
-        for rate in RATES:
-            mine = [row for row in stretches if (row.fit, row.rate) == (fit, rate)]
-            change, moved = (100 * np.mean([getattr(row, name) for row in mine]) for name in ("difference", "changed"))
-            before, after = (
-                100 * np.mean([getattr(row, name) for row in mine]) for name in ("accuracy", "accuracy_stretched")
-            )
-            lines.append(
-                f"played at {rate:g}, {fit}: features change by {change:.0f} % of what clips of one class differ by, "
-                f"{moved:.1f} % of the predictions change, accuracy {before:.1f} to {after:.1f} % ({len(mine)} runs)"
-            )
+    for (fit, rate), group in group_by(result.stretches, lambda row: (row.fit, row.rate)).items():
+        names = ("difference", "changed", "accuracy", "accuracy_stretched")
+        change, changed, before, after = (100 * np.mean([getattr(row, name) for row in group]) for name in names)
+        lines.append(
+            f"played at {rate:g}, {fit}: features change by {change:.0f} % of what clips of one class differ by, "
+            f"{changed:.1f} % of the predictions change, accuracy {before:.1f} to {after:.1f} % ({len(group)} runs)"
+        )
     return "\n".join(lines)
 
 
@@ -298,7 +258,7 @@ def _check_classes(study: Study, n: int) -> None:
 
 
 def _places(n_clips: int, n: int) -> np.ndarray:
-    """Of a fold's clips those that are stretched, evenly over it."""
+    """Return which clips of a fold are stretched: `n`, or all, evenly over the fold."""
     return np.linspace(0, n_clips - 1, min(n_clips, n)).round().astype(int)
 
 
@@ -317,4 +277,4 @@ input_form = question.Question("input_form", Options, analyse, points)
 main = cli.command("input_form", Options, input_form)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,8 +1,8 @@
-"""One page for a whole study: a run store and a folder of figures as one self-contained HTML file.
+"""A whole study as one page: a run store and a folder of figures in one self-contained HTML file.
 
-What was run, the paper's tables, every figure with what it shows, and an explorer of held-out clips: hear a clip, see
-its spectrogram and each network's attributions and predictions, and hear what was used and what was ignored. The file
-needs no network and opens from disk.
+The page has the runs of the store, the paper's tables, every figure with a caption, and an explorer of held-out clips:
+their sounds and spectrograms, each network's predictions and attributions, and what it used and ignored as sounds. It
+opens from disk and needs no network connection.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import base64
 import collections
 import datetime
-import importlib.resources
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,20 +27,18 @@ from transferlens.explain.explorer import Entry, entries
 from transferlens.features.cache import FeatureCache
 from transferlens.measures.attribution import check_options
 from transferlens.models.device import pick_device
-from transferlens.models.plan import TransferPlan
 from transferlens.options import OutputOptions
 from transferlens.store.listing import RunSummary, damaged, scan
 from transferlens.store.run import Run, load_runs
 from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import StoreOptions
 from transferlens.util.errors import CheckpointError, DataError
-from transferlens.util.fields import Fields, Rule, at_least
+from transferlens.util.fields import Fields, above, at_least
+from transferlens.util.grouping import group_by
 from transferlens.util.lazy import jinja2
 from transferlens.util.processes import keep_freed_memory
 
 log = logging.getLogger(__name__)
-
-__all__ = ["FIGURES", "Options", "main", "page"]
 
 # Stem of a figure -> its title and what it shows.
 FIGURES = {
@@ -53,11 +49,11 @@ FIGURES = {
     ),
     "freeze": (
         "Question 2: frozen blocks",
-        "Accuracy where the blocks up to K stay as ImageNet made them, and only the rest is trained.",
+        "Accuracy if the blocks up to K keep their ImageNet weights, and only the others are trained.",
     ),
     "fuse": (
         "Question 2: partial pretrained weights",
-        "Accuracy where only the blocks up to K begin with ImageNet's weights, and the others at random.",
+        "Accuracy if only the blocks up to K start from ImageNet weights, and the others from random ones.",
     ),
     "truncate": (
         "Question 2: truncation",
@@ -99,8 +95,7 @@ FIGURES = {
     ),
 }
 MB = 1e6
-# How a PNG image begins.
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"  # at the start of a PNG image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +107,10 @@ class Options(Fields):
     and fold with most runs."""
     explore: Annotated[int, at_least(0)] = 40
     """Clips in the explorer; 0 leaves it out."""
-    budget: Annotated[float, Rule("greater than 0 MB", lambda value: 0 < value < float("inf"))] = 25
-    """Largest size of the page [MB]: clips beyond are left out."""
+    budget: Annotated[float, above(0)] = 25
+    """Largest size of the page [MB]: further clips are left out."""
     max_steps: int = 64
-    """Gradients of a clip after which Integrated Gradients stop."""
+    """Largest number of gradients per clip for Integrated Gradients."""
     data: DataOptions = DataOptions()
     store: StoreOptions = StoreOptions()
     execution: DeviceOptions = DeviceOptions()
@@ -142,96 +137,72 @@ class Group:
 
 
 def groups(summaries: Sequence[RunSummary]) -> list[Group]:
-    """What was run, an entry for all that differ by fold and seed alone."""
-    kinds: dict[tuple, list[RunSummary]] = {}
-    for summary in summaries:
-        kinds.setdefault(summary.config.arm_key, []).append(summary)
-    found = []
-    for mine in kinds.values():
-        config = mine[0].config
-        values = [100 * s.accuracy_last for s in mine]
-        spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
-        found.append(
-            Group(
-                dataset=config.dataset,
-                backbone=config.backbone,
-                arm=config.plan.title + (", nested selection" if config.inner_fold else ""),
-                setting=config.setting,
-                folds=" ".join(sorted({s.config.fold for s in mine})),
-                seeds=" ".join(map(str, sorted({s.config.seed for s in mine}))),
-                n=len(mine),
-                accuracy=f"{np.mean(values):.1f}{spread}",
-                minutes=f"{sum(s.seconds for s in mine) / 60:.0f}",
-            )
-        )
-    return sorted(found, key=lambda g: (g.dataset, g.backbone, g.arm, g.setting))
+    """Return a row for all runs that differ by fold and seed alone."""
+    rows = [_group(runs) for runs in group_by(summaries, lambda run: run.config.arm_key).values()]
+    return sorted(rows, key=lambda row: (row.dataset, row.backbone, row.arm, row.setting))
 
 
-def _images(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("*.png")) if path.is_file()]
+def _group(runs: Sequence[RunSummary]) -> Group:
+    config, values = runs[0].config, [100 * run.accuracy_last for run in runs]
+    spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+    return Group(
+        dataset=config.dataset,
+        backbone=config.backbone,
+        arm=config.plan.title + (", nested selection" if config.inner_fold else ""),
+        setting=config.setting,
+        folds=" ".join(sorted({run.config.fold for run in runs})),
+        seeds=" ".join(map(str, sorted({run.config.seed for run in runs}))),
+        n=len(runs),
+        accuracy=f"{np.mean(values):.1f}{spread}",
+        minutes=f"{sum(run.seconds for run in runs) / 60:.0f}",
+    )
 
 
-def _no_images(folder: Path) -> list[str]:
-    """What is wrong with files that are called PNG images."""
-    wrong = [path for path in _images(folder) if not path.read_bytes().startswith(SIGNATURE)]
-    return [f"{path} is no PNG image: draw it again, or delete it" for path in wrong]
+def _images(folder: Path) -> dict[str, bytes]:
+    """Return the PNG images of a folder by their stems; raise if files of that name are not images."""
+    images = {path: path.read_bytes() for path in sorted(folder.glob("*.png")) if path.is_file()}
+    if wrong := [path for path, content in images.items() if not content.startswith(SIGNATURE)]:
+        raise DataError("; ".join(f"{path} is not a PNG image: draw it again, or delete it" for path in wrong))
+    return {path.stem: content for path, content in images.items()}
 
 
-def _figures(folder: Path) -> tuple[list[dict[str, str]], list[str]]:
-    """The figures of a folder, known ones first in the order of the questions; and titles of those that are not."""
-    there = {path.stem: path for path in _images(folder)}
-    stems = [stem for stem in FIGURES if stem in there] + [stem for stem in there if stem not in FIGURES]
-    found = []
-    for stem in stems:
-        title, text = FIGURES.get(stem, (stem, f"{stem}.png, as found in the folder."))
-        data = base64.b64encode(there[stem].read_bytes()).decode()
-        found.append(
-            {
-                "stem": stem,
-                "title": title,
-                "text": text,
-                "alt": f"{title}. {text}",
-                "image": f"data:image/png;base64,{data}",
-            }
-        )
-    return found, [f"{title} ({stem}.png)" for stem, (title, _) in FIGURES.items() if stem not in there]
+def _figures(images: Mapping[str, bytes]) -> tuple[list[dict[str, str]], list[str]]:
+    """Return figures for the page, in the order of the questions, then others; and the titles of missing ones."""
+    others = {stem: (stem, f"{stem}.png, as found in the folder.") for stem in images if stem not in FIGURES}
+    figures = []
+    for stem, (title, text) in (FIGURES | others).items():
+        if stem in images:
+            image = f"data:image/png;base64,{base64.b64encode(images[stem]).decode()}"
+            figures.append({"stem": stem, "title": title, "text": text, "alt": f"{title}. {text}", "image": image})
+    return figures, [f"{title} ({stem}.png)" for stem, (title, _) in FIGURES.items() if stem not in images]
 
 
 def _of_clips(summaries: Sequence[RunSummary], options: Options) -> Sequence[RunSummary]:
-    """Those trained on the clips that the options name, if they name any that some were trained on."""
+    """Return the runs that were trained on the clips that the options name; all runs if there is none."""
     if options.data.clips is None and options.data.dataset is None:
         return summaries
-    dataset = options.data.open()
-    keys = {
-        each: FeatureCache(dataset, each, options.store.cache).data_key
-        for each in {s.config.features for s in summaries}
-    }
-    return [s for s in summaries if s.config.data_key == keys[s.config.features]] or summaries
+    dataset, settings = options.data.open(), {run.config.features for run in summaries}
+    keys = {features: FeatureCache(dataset, features, options.store.cache).data_key for features in settings}
+    return [run for run in summaries if run.config.data_key == keys[run.config.features]] or summaries
 
 
 def _default_runs(summaries: Sequence[RunSummary]) -> list[Run]:
-    """The runs that are explored: pretrained and from scratch, on the data set, backbone and fold with most runs."""
-    plans = list(ARMS.values())
-    by_place: dict[tuple, dict[TransferPlan, list[RunSummary]]] = {}
-    for summary in summaries:
-        config = summary.config
-        if config.plan in plans and not config.inner_fold:
-            arms = by_place.setdefault((config.data_key, config.backbone, config.fold), {})
-            arms.setdefault(config.plan, []).append(summary)
-    if not by_place:
-        return []
-    most = max(by_place.values(), key=lambda arms: (len(arms), sum(map(len, arms.values()))))
-    return load_runs([_commonest(most[plan]).path for plan in plans if plan in most], least=0)
+    """Load one pretrained run and one from scratch, of the data set, backbone and fold with most runs."""
+    runs = [run for run in summaries if run.config.plan in ARMS.values() and not run.config.inner_fold]
+    places = group_by(runs, lambda run: (run.config.data_key, run.config.backbone, run.config.fold))
+    most = max(places.values(), key=lambda runs: (len({run.config.plan for run in runs}), len(runs)), default=[])
+    arms = group_by(most, lambda run: run.config.plan)
+    return load_runs([_commonest(arms[plan]).path for plan in ARMS.values() if plan in arms], least=0)
 
 
 def _commonest(summaries: Sequence[RunSummary]) -> RunSummary:
-    """The first seed of the settings that most of these runs have."""
-    counts = collections.Counter(s.config.arm_key for s in summaries)
-    return min(summaries, key=lambda s: (-counts[s.config.arm_key], s.config.seed))
+    """Return the first seed of the settings that most of these runs have."""
+    counts = collections.Counter(run.config.arm_key for run in summaries)
+    return min(summaries, key=lambda run: (-counts[run.config.arm_key], run.config.seed))
 
 
 def _fitting(clips: Sequence[Entry], room: float) -> list[Entry]:
-    """As many clips as there is room for [bytes], evenly over all: wrong and right ones, and every class."""
+    """Return as many clips as there is room for [bytes], evenly over all: right and wrong ones of every class."""
     for n in range(len(clips), 0, -1):
         some = [clips[i] for i in np.linspace(0, len(clips) - 1, n).round().astype(int)]
         if sum(clip.nbytes for clip in some) <= room:
@@ -248,33 +219,20 @@ def page(
     store: str,
     budget: float,
 ) -> str:
-    """The page as HTML.
+    """Return the page as HTML, with as many clips in the explorer as fit into the budget [MB].
 
-    Parameters
-    ----------
-    summaries : sequence of RunSummary
-    problems : sequence of str
-        What is wrong with files of the store that are no runs.
-    folder : Path
-        Of the figures.
-    clips : sequence of Entry
-        Of the explorer: where they are beyond the budget, as many as fit, evenly.
-    store : str
-        What the store is called.
-    budget : float [MB]
+    `problems` are the reasons why files of the store cannot be used, `folder` holds the figures, `store` is a name.
     """
-    done = [s for s in summaries if s.is_complete]
-    figures, missing = _figures(folder)
-    found = cells(done)
+    done = [run for run in summaries if run.is_complete]
+    figures, missing = _figures(_images(folder))
     room = budget * MB - sum(len(figure["image"]) for figure in figures) - 0.1 * MB
     if room < 0:
-        log.warning("the budget of %g MB has no room for a clip beside the figures", budget)
+        log.warning("the budget of %g MB has no room for a clip besides the figures", budget)
     kept = [asdict(clip) for clip in _fitting(clips, room)]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = importlib.resources.files("transferlens").joinpath("templates/report.html").read_text(encoding="utf-8")
-    names = sorted({s.config.dataset for s in done})
-    return environment.from_string(template).render(
-        title=f"transferlens: {', '.join(names)}",
+    loader = jinja2.PackageLoader("transferlens")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader)
+    return environment.get_template("report.html").render(
+        title=f"transferlens: {', '.join(sorted({run.config.dataset for run in done}))}",
         store=store,
         n_runs=len(done),
         unfinished=len(summaries) - len(done),
@@ -284,7 +242,7 @@ def page(
         problems=problems,
         caption=CAPTION,
         head=HEAD,
-        lines=lines(found),
+        lines=lines(cells(done)),
         figures=figures,
         figures_folder=str(folder),
         missing=missing,
@@ -297,7 +255,7 @@ def page(
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """The page, one row per group of runs, and what is wrong with files of the store."""
+    """The page, one row per group of runs, and why files of the store cannot be used."""
 
     stem = "report"
     rows: tuple[Group, ...]
@@ -306,7 +264,7 @@ class Result(question.Result):
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]
-        """2 where files cannot be used."""
+        """2 if files cannot be used."""
         return cli.BAD_INPUT if self.problems else cli.DONE
 
     def tables(self) -> dict[str, Sequence[Any]]:
@@ -324,27 +282,22 @@ class Result(question.Result):
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Read the store, explain clips, and make the page."""
-    device, folder = pick_device(options.execution.device), options.output.figures
+    device, folder, store = pick_device(options.execution.device), options.output.figures, options.store
     keep_freed_memory()
-    if wrong := _no_images(folder):
-        raise DataError("; ".join(wrong))
-    summaries, problems = scan(options.store.runs)
-    summaries = list({summary.id: summary for summary in summaries}.values())  # a copy is no other run
-    bad = damaged(summary for summary in summaries if summary.is_complete)
-    problems = [*problems, *bad.values()]
-    summaries = [summary for summary in summaries if summary.id not in bad]
-    done = [summary for summary in summaries if summary.is_complete]
+    _images(folder)  # raises what would fail later
+    summaries, problems = scan(store.runs)
+    summaries = list({run.id: run for run in summaries}.values())  # a copy is not another run
+    bad = damaged(run for run in summaries if run.is_complete)
+    summaries, problems = [run for run in summaries if run.id not in bad], [*problems, *bad.values()]
+    done = [run for run in summaries if run.is_complete]
     named = load_runs(options.ckpt, least=0)
     if not done:
-        raise CheckpointError(f"runs={str(options.store.runs)!r} has no finished run: train some first")
+        raise CheckpointError(f"runs={str(store.runs)!r} has no finished run: train some first")
     clips: list[Entry] = []
-    if options.explore:
-        shown = named or _default_runs(_of_clips(done, options))
+    if options.explore and (shown := named or _default_runs(_of_clips(done, options))):
         how = ExplanationOptions(max_steps=options.max_steps)
-        if shown:
-            clips = entries(shown, options.data, options.store.cache, n_clips=options.explore, how=how, device=device)
-    name = options.store.runs.resolve().name
-    text = page(summaries, problems, folder, clips, store=name, budget=options.budget)
+        clips = entries(shown, options.data, store.cache, n_clips=options.explore, how=how, device=device)
+    text = page(summaries, problems, folder, clips, store=store.runs.resolve().name, budget=options.budget)
     return Result(tuple(groups(done)), text, tuple(problems))
 
 
@@ -352,4 +305,4 @@ report = question.Question("report", Options, analyse, first="runs")
 main = cli.command("report", Options, report)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

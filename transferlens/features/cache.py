@@ -1,9 +1,4 @@
-"""The feature cache: the features of a data set in one HDF5 file.
-
-- `FeatureCache` computes the features of a data set and reads them.
-- `read_cached` reads the features of some clips from a cache file, without their audio.
-- `opened` opens a cache file.
-"""
+"""The feature cache: the features of a data set in one HDF5 file."""
 
 from __future__ import annotations
 
@@ -30,31 +25,14 @@ from transferlens.util.processes import keep_freed_memory
 if TYPE_CHECKING:
     from transferlens.data.clips import Clip, DataSet
 
-__all__ = ["FeatureCache", "opened", "read_cached"]
-
 # Increase it when the numbers that log_mel gives change: old caches are then computed again.
 RECIPE = 1
 
 
 def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
-    """Read the features of some clips from a cache file, without their audio.
+    """Read the features of some clips, without their audio [shape=(n_clips, channels, n_mels, width), float32].
 
-    Parameters
-    ----------
-    path : Path
-    key : str
-        The key that the file must have: see `FeatureCache`.
-    clip_ids : sequence of str
-
-    Returns
-    -------
-    S : ndarray [shape=(n_clips, channels, n_mels, width), float32]
-        In the order of `clip_ids`.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, or contains other features.
+    Raise DataError if the file is damaged, or has another `FeatureCache.key` than `key`.
     """
     with opened(path) as file:
         if file.attrs["key"] != key:
@@ -73,17 +51,7 @@ def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a feature cache for reading.
-
-    Yields
-    ------
-    file : h5py.File
-
-    Raises
-    ------
-    DataError
-        If the file is missing, or if it is found to be damaged, now or while it is read.
-    """
+    """Open a feature cache, or raise DataError if it is missing or found to be damaged, now or while it is read."""
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -94,13 +62,7 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 class FeatureCache:
-    """The features of a data set in one HDF5 file, one row per clip in the order of the clips.
-
-    Parameters
-    ----------
-    dataset : DataSet
-    settings : FeatureSettings
-    folder : Path
+    """The features of a data set in one HDF5 file in a folder, one row per clip in the order of the clips.
 
     Attributes
     ----------
@@ -135,18 +97,7 @@ class FeatureCache:
         return [RECIPE, dataclasses.asdict(self.settings), [clip.id for clip in self.dataset.clips], digests]
 
     def compute(self, number: int, clip: Clip) -> np.ndarray:
-        """Compute the rows of one clip.
-
-        Parameters
-        ----------
-        number : int >= 0
-            Index of the clip in the data set.
-        clip : Clip
-
-        Returns
-        -------
-        rows : ndarray [shape=(per_clip, channels, n_mels, width)]
-        """
+        """Compute the rows of the clip with this index in the data set [shape=(per_clip, channels, n_mels, width)]."""
         return self.settings.compute(self.dataset.load(clip))[None]
 
     @property
@@ -168,14 +119,9 @@ class FeatureCache:
             return array(file["features"])
 
     def fill(self) -> None:
-        """Compute the features and write them, unless this is done already.
+        """Compute the features and write them, unless this is done already; raise one DataError for unreadable clips.
 
         Parts of some hundred rows are written as they are finished; if the process is killed, they are used again.
-
-        Raises
-        ------
-        DataError
-            If clips cannot be read, naming all of them; no file is left then.
         """
         if self.is_complete():
             return
@@ -205,9 +151,8 @@ class FeatureCache:
     def _write_parts(self, folder: Path) -> None:
         """Compute and write the parts that are missing or damaged; raise one DataError for all unreadable clips."""
         n_clips, errors = len(self.dataset.clips), []
-        with tqdm.tqdm(
-            total=n_clips, desc=f"features of {self.dataset.name}", unit="clip", delay=1, disable=None
-        ) as bar:
+        desc = f"features of {self.dataset.name}"
+        with tqdm.tqdm(total=n_clips, desc=desc, unit="clip", delay=1, disable=None) as bar:
             for path, clips in self._parts(folder):
                 if self._read_part(path, clips) is None:
                     errors += self._write_part(path, clips, bar)

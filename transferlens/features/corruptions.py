@@ -18,8 +18,6 @@ import numpy as np
 from transferlens.util.errors import ParameterError
 from transferlens.util.lazy import scipy
 
-__all__ = ["CORRUPTIONS", "Corruption", "clip_share", "gain", "low_pass", "noise", "shift"]
-
 ORDER = 4  # of the Butterworth low-pass, which is applied forwards and backwards
 
 
@@ -79,25 +77,9 @@ class Corruption:
     strengths: tuple[float, ...]
 
     def __call__(self, y: np.ndarray, strength: float, *, sr: int, seed: int = 0) -> np.ndarray:
-        """Return the corrupted waveform.
+        """Return the corrupted waveform [shape=(n,)]; `strength` is in the unit of `title`, `seed` that of noise.
 
-        Parameters
-        ----------
-        y : ndarray [shape=(n,)]
-        strength : float
-            In the unit of `title`.
-        sr : int > 0 [Hz]
-        seed : int >= 0
-            Of the noise.
-
-        Returns
-        -------
-        ndarray [shape=(n,)]
-
-        Raises
-        ------
-        ParameterError
-            If `y` is not a waveform of finite samples, or `strength` is not finite.
+        Raise ParameterError if `y` is not a waveform of finite samples, or `strength` is not finite.
         """
         y = np.asarray(y)
         if y.ndim != 1 or y.size == 0 or not np.isfinite(y).all():

@@ -9,8 +9,6 @@ from transferlens.data.synthetic import render, waveform
 from transferlens.features import logmel
 from transferlens.util.lazy import librosa
 
-__all__ = ["event_mask"]
-
 
 def event_mask(
     id: str, *, sr: int | None = None, width: int | None = None, floor_db: float = 40.0, **options

@@ -5,9 +5,8 @@ The recipe is that of [1]_: three log-mel spectrograms of one clip, with windows
 windows resolve frequency.
 
 * `log_mel`: the features of one waveform
-* `FeatureSettings`: all that the features of a clip depend on, checked; the key of a feature cache
-* `FeatureOptions`: the same as options of a command
-* `mel_filters`, `power_spectrum`, `resize`: the steps
+* `FeatureSettings`: all that the features of a clip depend on, checked; `FeatureOptions`: the same for a command
+* `mel_filters`, `resize`: steps on the way
 
 References
 ----------
@@ -20,29 +19,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
 from transferlens.util.errors import ParameterError
-from transferlens.util.fields import Fields
+from transferlens.util.fields import Fields, above, between
+from transferlens.util.grouping import group_by
 from transferlens.util.lazy import librosa, scipy
 
 if TYPE_CHECKING:
     from transferlens.data.clips import DataSet
-
-__all__ = [
-    "FLOOR",
-    "FeatureOptions",
-    "FeatureSettings",
-    "HOPS",
-    "WINDOWS",
-    "log_mel",
-    "mel_filters",
-    "power_spectrum",
-    "resize",
-    "samples",
-]
 
 FLOOR = 1e-6
 FRAMES_AT_ONCE = 64  # so few that their transforms stay in the processor's cache
@@ -53,21 +40,10 @@ HOPS = (0.01, 0.025, 0.05)
 
 @functools.lru_cache(maxsize=32)
 def mel_filters(sr: int, n_fft: int, n_mels: int, semitones: int = 0) -> scipy.sparse.csr_array:
-    """Return triangular HTK mel filters from 0 Hz to Nyquist, with a peak of 1.
+    """Return triangular HTK mel filters from 0 Hz to Nyquist with a peak of 1 [shape=(n_mels, n_fft // 2 + 1)].
 
-    Parameters
-    ----------
-    sr : int > 0 [Hz]
-    n_fft : int > 0 [samples]
-    n_mels : int > 0
-    semitones : int
-        Divides the centre frequencies by ``2 ** (semitones / 12)``: the filters give the mel bands of the same sound
-        shifted up in pitch. Bands that would lie above Nyquist are empty, as nothing was recorded there.
-
-    Returns
-    -------
-    filters : sparse array [shape=(n_mels, n_fft // 2 + 1), float32]
-        Each frequency is in at most two bands.
+    `semitones` divides the centre frequencies by ``2 ** (semitones / 12)``: the filters give the mel bands of the same
+    sound shifted up in pitch. Bands that would lie above Nyquist are empty, as nothing was recorded there.
     """
     edges = librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=sr / 2, htk=True)
     bins = 2 ** (semitones / 12) * librosa.fft_frequencies(sr=sr, n_fft=n_fft)
@@ -75,42 +51,6 @@ def mel_filters(sr: int, n_fft: int, n_mels: int, semitones: int = 0) -> scipy.s
     widths = np.diff(edges)[:, None]
     filters = np.maximum(np.minimum(rising / widths[:-1], falling / widths[1:]), 0)
     return scipy.sparse.csr_array(filters.astype(np.float32))
-
-
-@functools.lru_cache(maxsize=8)
-def _hann(length: int) -> np.ndarray:
-    return librosa.filters.get_window("hann", length, fftbins=True)
-
-
-def _frames(y: np.ndarray, *, n_fft: int, win_length: int, hop_length: int) -> np.ndarray:
-    """Return centred frames of n_fft samples, only the samples under the window [shape=(t, win_length)]."""
-    start = (n_fft - win_length) // 2
-    padded = np.pad(y, n_fft // 2, mode="reflect")[start:]
-    n_frames = 1 + (len(y) + 2 * (n_fft // 2) - n_fft) // hop_length
-    return np.lib.stride_tricks.sliding_window_view(padded, win_length)[: n_frames * hop_length : hop_length]
-
-
-def power_spectrum(y: np.ndarray, *, n_fft: int, win_length: int, hop_length: int) -> np.ndarray:
-    """Return the power of centred, reflect-padded frames under a periodic Hann window.
-
-    Parameters
-    ----------
-    y : ndarray [shape=(n,), float32]
-    n_fft, win_length, hop_length : int > 0 [samples]
-
-    Returns
-    -------
-    power : ndarray [shape=(n_fft // 2 + 1, t), float32]
-    """
-    frames = _frames(y, n_fft=n_fft, win_length=win_length, hop_length=hop_length)
-    power = np.empty((n_fft // 2 + 1, len(frames)), np.float32)
-    for start in range(0, len(frames), FRAMES_AT_ONCE):
-        windowed = frames[start : start + FRAMES_AT_ONCE] * _hann(win_length)
-        # Zeros may follow the window: power does not depend on where in the frame it lies. In double precision: in
-        # single, the rounding error of a loud tone hides quiet bands.
-        D = scipy.fft.rfft(windowed, n=n_fft, axis=1)
-        power[:, start : start + FRAMES_AT_ONCE] = (D.real**2 + D.imag**2).T
-    return power
 
 
 def resize(S: np.ndarray, width: int) -> np.ndarray:
@@ -137,13 +77,7 @@ def _check_waveform(y: np.ndarray) -> np.ndarray:
 
 
 def samples(seconds: float, sr: int) -> int:
-    """Return a length in samples; halves are rounded to even, as in the paper's code.
-
-    Examples
-    --------
-    >>> samples(0.025, sr=44100)
-    1102
-    """
+    """Return a length in samples; halves are rounded to even, as in the paper's code."""
     return round(seconds * sr)
 
 
@@ -198,32 +132,22 @@ def log_mel(
     >>> log_mel(y, sr=22050).shape
     (3, 128, 250)
     """
-    y = _check_waveform(y)
-    settings = FeatureSettings(sr, n_fft, tuple(windows), tuple(hops), n_mels, width)
-    n_fft = settings.n_fft
-    assert n_fft is not None  # set by FeatureSettings
-    y = np.pad(y.astype(np.float32), (0, max(0, n_fft - len(y))))
-    channels: dict[tuple[float, float], np.ndarray] = {}
-    for window, hop in dict.fromkeys(zip(settings.windows, settings.hops, strict=True)):
-        lengths = {"win_length": samples(window, sr), "hop_length": samples(hop, sr)}
-        M = mel_filters(sr, n_fft, n_mels) @ power_spectrum(y, n_fft=n_fft, **lengths)
-        channels[window, hop] = resize(np.log(M + np.float32(FLOOR)), width)
-    return np.stack([channels[key] for key in zip(settings.windows, settings.hops, strict=True)])
+    return FeatureSettings(sr, n_fft, tuple(windows), tuple(hops), n_mels, width).compute(y)
 
 
 @dataclass(frozen=True)
-class FeatureSettings:
+class FeatureSettings(Fields):
     """All that the features of a clip depend on; with the content of the clips, the key of a feature cache.
 
     Attributes
     ----------
-    sr : int from 1000 to 768 000 [Hz]
+    sr : int in 1000..768000 [Hz]
     n_fft : int > 0 [samples]
         None, when constructed, is replaced by the length of the longest window.
     windows, hops : tuple of float > 0 [s]
         Window and hop length of each channel.
-    n_mels : int > 0
-    width : int > 0 [frames]
+    n_mels : int in 1..4096
+    width : int in 1..100000 [frames]
     seconds : float > 0 [s] or None
         First pad every clip with zeros, or cut it, to this length. None: the whole clip is resized to the width.
 
@@ -233,31 +157,24 @@ class FeatureSettings:
         If a setting has a value that is not allowed.
     """
 
-    sr: int
+    sr: Annotated[int, between(1000, 768_000, " Hz")]
     n_fft: int | None = None
     windows: tuple[float, ...] = WINDOWS
     hops: tuple[float, ...] = HOPS
-    n_mels: int = 128
-    width: int = 250
-    seconds: float | None = None
+    n_mels: Annotated[int, between(1, 4096)] = 128
+    width: Annotated[int, between(1, 100_000, " frames")] = 250
+    seconds: Annotated[float | None, above(0)] = None
 
     def __post_init__(self) -> None:
-        # 1 and 1.0 are one setting, and must have one key.
-        for name in ("windows", "hops"):
-            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
-        object.__setattr__(self, "seconds", None if self.seconds is None else float(self.seconds))
-        self._check()
+        super().__post_init__()
+        self._check_lengths()
         longest = samples(max(self.windows), self.sr)
         if self.n_fft is None:
             object.__setattr__(self, "n_fft", longest)
         elif self.n_fft < longest:
             raise ParameterError(f"n_fft={self.n_fft!r} must be at least {longest} samples, the longest window")
 
-    def _check(self) -> None:
-        for name, (low, high) in {"sr": (1000, 768_000), "n_mels": (1, 4096), "width": (1, 100_000)}.items():
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or not low <= value <= high:
-                raise ParameterError(f"{name}={value!r} must be a whole number from {low} to {high}")
+    def _check_lengths(self) -> None:
         if not self.windows or len(self.windows) != len(self.hops):
             raise ParameterError(
                 f"windows={_words(self.windows)} and hops={_words(self.hops)} must have the same length, at least 1: "
@@ -268,15 +185,45 @@ class FeatureSettings:
                 raise ParameterError(
                     f"{name}={_words(getattr(self, name))} must each be at least one sample and at most {LONGEST:g} s"
                 )
-        if self.seconds is not None and not 0 < self.seconds < float("inf"):
-            raise ParameterError(f"seconds={self.seconds!r} must be greater than 0 and finite")
 
     def compute(self, y: np.ndarray) -> np.ndarray:
         """Return the features of one waveform at the rate `sr` [shape=(len(windows), n_mels, width), float32]."""
         if self.seconds is not None:
             y = librosa.util.fix_length(y, size=max(1, samples(self.seconds, self.sr)))
-        names = ("sr", "n_fft", "windows", "hops", "n_mels", "width")
-        return log_mel(y, **{name: getattr(self, name) for name in names})
+        y, S = _check_waveform(y), np.empty(self.shape, np.float32)
+        for (win_length, hop_length), channels in self.resolutions.items():
+            S[channels] = resize(self.bands(self.power_spectrum(y, win_length, hop_length)), self.width)
+        return S
+
+    @property
+    def resolutions(self) -> dict[tuple[int, int], list[int]]:
+        """The channels of each different pair of window and hop length [samples]."""
+        lengths = [(samples(w, self.sr), samples(h, self.sr)) for w, h in zip(self.windows, self.hops, strict=True)]
+        return group_by(range(len(lengths)), key=lengths.__getitem__)
+
+    def power_spectrum(self, y: np.ndarray, win_length: int, hop_length: int) -> np.ndarray:
+        """Return the power of centred, reflect-padded frames under a Hann window [shape=(n_fft // 2 + 1, t)]."""
+        n_fft = self.n_fft
+        assert n_fft is not None  # set by __post_init__
+        y = np.pad(np.asarray(y, np.float32), (0, max(0, n_fft - len(y))))
+        n_frames = 1 + (len(y) - n_fft % 2) // hop_length
+        padded = np.pad(y, n_fft // 2, mode="reflect")[(n_fft - win_length) // 2 :]
+        # Only the samples under the window [shape=(t, win_length)].
+        frames = librosa.util.frame(padded, frame_length=win_length, hop_length=hop_length, axis=0)[:n_frames]
+        hann = librosa.filters.get_window("hann", win_length, fftbins=True)
+        power = np.empty((n_fft // 2 + 1, n_frames), np.float32)
+        for start in range(0, n_frames, FRAMES_AT_ONCE):
+            windowed = frames[start : start + FRAMES_AT_ONCE] * hann
+            # Zeros may follow the window: power does not depend on where in the frame it lies. In double precision: in
+            # single, the rounding error of a loud tone hides quiet bands.
+            D = scipy.fft.rfft(windowed, n=n_fft, axis=1)
+            power[:, start : start + FRAMES_AT_ONCE] = (D.real**2 + D.imag**2).T
+        return power
+
+    def bands(self, power: np.ndarray, semitones: int = 0) -> np.ndarray:
+        """Return the log-mel bands of a power spectrum, shifted up in pitch [shape=(n_mels, t)]."""
+        assert self.n_fft is not None
+        return np.log(mel_filters(self.sr, self.n_fft, self.n_mels, semitones) @ power + np.float32(FLOOR))
 
     @property
     def mel_frequencies(self) -> np.ndarray:

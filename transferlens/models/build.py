@@ -1,9 +1,6 @@
 """Build the network of a transfer plan, and measure what it costs.
 
-* `check`: raise if a name is not a backbone
-* `build`: the network of a plan, pretrained as the plan says
-* `skeleton`: the same, entirely randomly initialised
-* `imagenet_state`: the ImageNet weights of a backbone
+* `build`: the network of a plan, pretrained as the plan says; `skeleton`: the same, entirely randomly initialised
 * `block_table`, `cost`: parameters and multiply-adds of the blocks of a backbone, and of the network of a plan
 
 Importing this module does not import torch; its functions do.
@@ -18,14 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transferlens.models.forward import seeded
+from transferlens.models.weights import imagenet_state
 from transferlens.util.errors import ParameterError
 
 if TYPE_CHECKING:
     from transferlens.models.network import Anatomy, Network
     from transferlens.models.plan import TransferPlan
-    from transferlens.models.weights import Weights
-
-__all__ = ["BlockRow", "Cost", "block_table", "build", "check", "cost", "imagenet_state", "skeleton"]
 
 
 @dataclass(frozen=True)
@@ -38,16 +33,10 @@ class BlockRow:
         0 is the stem.
     modules : tuple of str
         timm's names of its modules.
-    channels : int
-        Of its output.
-    stride : int [pixels of the input]
-        Distance of neighbouring cells in its output.
-    size : tuple of 2 int [cells]
-        Height and width of its output.
-    parameters : int
-        Number of trainable parameters.
-    multiply_adds : int
-        Of its convolutions and linear layers, for one input.
+    channels, stride, size
+        Of its output: channels, distance of neighbouring cells [pixels of the input], height and width [cells].
+    parameters, multiply_adds : int
+        Trainable parameters; multiply-adds of the convolutions and linear layers for one input.
     share : float in [0, 1]
         Its part of the multiply-adds of all blocks measured.
     """
@@ -63,13 +52,7 @@ class BlockRow:
 
 
 def check(name: str) -> None:
-    """Raise if `name` is not a backbone; loads no weights.
-
-    Raises
-    ------
-    ParameterError
-        If timm does not know the name, or the model does not have four spatial stages.
-    """
+    """Raise ParameterError if timm does not know the name, or the model does not have four spatial stages."""
     from transferlens.models.network import anatomy
 
     anatomy(name)
@@ -90,7 +73,7 @@ def build(name: str, *, n_classes: int, plan: TransferPlan, weights: str | Path 
     plan : TransferPlan
         Which blocks are pretrained, frozen and cut.
     weights : str or Path
-        A weights file, or "auto" (see `imagenet_state`). Ignored if the plan pretrains no block.
+        A weights file, or "auto" (see `transferlens.models.weights`). Ignored if the plan pretrains no block.
     seed : int >= 0
         Of the random initialisation.
 
@@ -114,18 +97,14 @@ def build(name: str, *, n_classes: int, plan: TransferPlan, weights: str | Path 
     Linear(in_features=128, out_features=10, bias=True)
     """
     # Weights first: an error about them comes before the time that building takes.
-    pretrained = None if plan.pretrained_through is None else imagenet_state(name, weights)
+    pretrained = {} if plan.pretrained_through is None else imagenet_state(name, weights).state
     network = skeleton(name, n_classes=n_classes, plan=plan, seed=seed)
-    if pretrained is not None:
-        network.load_pretrained(pretrained.state)
+    network.load_pretrained(pretrained)
     return network
 
 
 def skeleton(name: str, *, n_classes: int, plan: TransferPlan, seed: int = 0) -> Network:
-    """Build the network of a transfer plan entirely randomly initialised, whatever the plan pretrains.
-
-    Parameters and errors are those of `build`; no weights are needed.
-    """
+    """Build the network of a transfer plan entirely randomly initialised; parameters and errors as for `build`."""
     from transferlens.models.network import Network, anatomy, create
 
     for argument, value, least in (("n_classes", n_classes, 1), ("seed", seed, 0)):
@@ -142,13 +121,6 @@ def _seed(*words: object) -> int:
     """Return a seed that depends on the words alone."""
     digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
     return int.from_bytes(digest[:7], "little")
-
-
-def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | None = None) -> Weights:
-    """Find ImageNet weights for timm's model `name`: see `transferlens.models.weights.imagenet_state`."""
-    from transferlens.models import weights as sources
-
-    return sources.imagenet_state(name, weights, sha256=sha256)
 
 
 @functools.lru_cache(maxsize=32)
@@ -200,17 +172,7 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250), through:
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of the network of a plan.
-
-    Attributes
-    ----------
-    parameters : int
-        Of the kept blocks and the head.
-    trainable_parameters : int
-        Those that are not frozen.
-    multiply_adds : int
-        Of the convolutions and linear layers, for one input.
-    """
+    """The cost of the network of a plan: its kept blocks and its head; multiply-adds are those of one input."""
 
     parameters: int
     trainable_parameters: int
@@ -218,10 +180,7 @@ class Cost:
 
 
 def cost(name: str, *, n_classes: int, plan: TransferPlan, input_size: tuple[int, int] = (128, 250)) -> Cost:
-    """Return the cost of the network of a plan.
-
-    `name`, `n_classes` and `plan` are as for `build`, `input_size` and errors as for `block_table`.
-    """
+    """Return the cost of the network of a plan; parameters as for `build` and `block_table`."""
     rows = block_table(name, input_size=input_size, through=plan.truncate_after)
     width = rows[-1].channels
     head = (width + 1) * n_classes

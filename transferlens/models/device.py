@@ -5,8 +5,6 @@ from __future__ import annotations
 from transferlens.util.errors import ParameterError
 from transferlens.util.lazy import torch
 
-__all__ = ["pick_device"]
-
 
 def pick_device(name: str = "auto") -> torch.device:
     """Return the device `name`, or for "auto" the first available of cuda, mps and cpu.

@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 
 from transferlens.util.lazy import torch
 
-__all__ = ["PASS_SIZE", "forward", "hooked", "seeded"]
-
 K = TypeVar("K")
 # Clips per batch where nothing is learned: evaluation, normalisation statistics, frozen blocks.
 PASS_SIZE = 64

@@ -15,7 +15,7 @@ import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import timm
 import torch
@@ -27,47 +27,29 @@ from transferlens.util.errors import ParameterError
 if TYPE_CHECKING:
     from transferlens.models.plan import TransferPlan
 
-__all__ = ["Anatomy", "Network", "anatomy", "chain", "create", "measure"]
-
 LARGEST = 100_000  # height or width [pixels]
 PROBE_SIZE = (128, 128)  # height and width [pixels] of the one input that finds the chain
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The blocks of a backbone.
-
-    Attributes
-    ----------
-    name : str
-        timm's name of the model.
-    blocks : tuple of 5 tuples of str
-        timm's names of the modules of each block, in the order in which they run.
-    channels : tuple of 5 int
-        Channels of each block's output.
-    strides : tuple of 5 int [pixels of the input]
-        Distance of neighbouring cells in each block's output.
-    shapes : dict of str to torch.Size
-        Shapes of the parameters and buffers of all blocks, by timm's names.
-    """
+    """The five blocks of a backbone, and the shapes of their parameters and buffers, by timm's names."""
 
     name: str
-    blocks: tuple[tuple[str, ...], ...]
-    channels: tuple[int, ...]
-    strides: tuple[int, ...]
+    blocks: tuple[tuple[str, ...], ...]  # names of the modules, in the order in which they run
+    channels: tuple[int, ...]  # of the output of each block
+    strides: tuple[int, ...]  # distance of neighbouring cells of each output [pixels of the input]
     shapes: dict[str, torch.Size]
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     """One module that ``forward_features`` called, and the shape of its output."""
 
     module: str
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class _Level:
+class _Level(NamedTuple):
     """One entry of timm's ``feature_info``: the steps `first` to `last` run inside its module."""
 
     first: int
@@ -76,13 +58,7 @@ class _Level:
 
 
 def create(name: str) -> nn.Module:
-    """Return timm's model `name` without a classifier, randomly initialised by torch's global generator.
-
-    Raises
-    ------
-    ParameterError
-        If timm has no model or pretrained tag of this name; the message lists the nearest names.
-    """
+    """Return timm's model `name` without a classifier, randomly initialised by torch's global generator."""
     base, _, tag = name.partition(".")
     known = timm.list_pretrained(f"{base}.*") if tag else timm.list_models()
     if name not in known:
@@ -94,22 +70,15 @@ def create(name: str) -> nn.Module:
 
 @functools.lru_cache(maxsize=32)
 def anatomy(name: str) -> Anatomy:
-    """Find the blocks of timm's model `name`; torch's global generator keeps its state.
-
-    Raises
-    ------
-    ParameterError
-        If timm does not know the name, or the model is not a chain with four levels of resolution.
-    """
+    """Find the blocks of timm's model `name`, or raise ParameterError; torch's global generator keeps its state."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         model = create(name).eval()
         try:
             return _dissect(name, model)
         except _NotAChain as why:
             raise ParameterError(
-                f"backbone={name!r} cannot be cut into a stem and four blocks ({why}); choose a "
-                "convolutional backbone with four spatial stages, such as densenet201, resnet50, "
-                "inception_v3 or tf_efficientnet_lite0"
+                f"backbone={name!r} cannot be cut into a stem and four blocks ({why}); choose a convolutional backbone "
+                "with four spatial stages, such as densenet201, resnet50, inception_v3 or tf_efficientnet_lite0"
             ) from None
 
 
@@ -229,26 +198,7 @@ def chain(model: nn.Module, blocks: Iterable[Iterable[str]]) -> tuple[nn.Sequent
 def measure(
     parts: Anatomy, input_size: tuple[int, int], *, through: int
 ) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """Measure the blocks 0 to `through` for one input of `input_size`.
-
-    Parameters
-    ----------
-    parts : Anatomy
-    input_size : tuple of int > 0 [pixels]
-        Height and width.
-    through : int in 0..4
-
-    Returns
-    -------
-    parameters, multiply_adds : list of int
-    sizes : list of tuple of 2 int [cells]
-        Height and width of each block's output.
-
-    Raises
-    ------
-    ParameterError
-        If the input is too small for the backbone.
-    """
+    """Return parameters, multiply-adds and (height, width) of the output of each block up to `through`."""
     height, width = input_size
     if not (0 < height <= LARGEST and 0 < width <= LARGEST):
         raise ParameterError(f"input_size={height}x{width} must be from 1 to {LARGEST} pixels high and wide")
@@ -282,21 +232,12 @@ class Network(nn.Module):
 
     Nothing else is between the last block and the head, in any architecture. The last convolution of MobileNetV3 and
     the last normalisation of ConvNeXt work on pooled features: they are part of timm's head and are left out.
-
-    Parameters
-    ----------
-    backbone : nn.Module
-        timm's model. The modules that are cut are deleted from it, so that its own ``forward`` no longer works.
-    parts : Anatomy
-        Its blocks.
-    n_classes : int > 0
-    plan : TransferPlan
-        Where to cut and what to freeze.
+    `transferlens.models.build.build` constructs it.
 
     Attributes
     ----------
     backbone : nn.Module
-        The kept modules, under timm's names.
+        The kept modules, under timm's names; its own ``forward`` does not work.
     head : nn.Linear
         The classifier.
     blocks : tuple of nn.Sequential
@@ -316,18 +257,16 @@ class Network(nn.Module):
         self.plan = plan
         self.blocks = chain(backbone, kept)
         self._homes = {name: block for block, names in enumerate(kept) for name in names}
-        for block in self._frozen():
+        self._frozen = [block for block in plan.blocks if plan.is_frozen(block)]
+        for block in self._frozen:
             self.blocks[block].requires_grad_(False)
         self.train()
-
-    def _frozen(self) -> list[int]:
-        return [block for block in self.plan.blocks if self.plan.is_frozen(block)]
 
     def train(self, mode: bool = True) -> Network:
         """Set training mode, except for frozen blocks whose BatchNorm statistics are fixed."""
         super().train(mode)
         if self.plan.bn == "fixed":
-            for block in self._frozen():
+            for block in self._frozen:
                 self.blocks[block].eval()
         return self
 
@@ -339,7 +278,7 @@ class Network(nn.Module):
                     tensor.copy_(state[name])
 
     def features(self, x: torch.Tensor, *, start: int = 0, through: int | None = None) -> torch.Tensor:
-        """Run the blocks `start` to `through`, both included.
+        """Run the blocks `start` to `through`, both included; raise ParameterError if the network lacks one of them.
 
         Parameters
         ----------
@@ -351,12 +290,6 @@ class Network(nn.Module):
         Returns
         -------
         torch.Tensor [shape=(batch, channels, height, width)]
-            The output of block `through`.
-
-        Raises
-        ------
-        ParameterError
-            If the network does not have these blocks.
         """
         last = len(self.blocks) - 1 if through is None else through
         if not 0 <= start <= last + 1 <= len(self.blocks):
@@ -370,13 +303,7 @@ class Network(nn.Module):
         return self.head(self.features(x, start=start).mean(dim=(2, 3)))
 
     def block_of(self, name: str) -> int | Literal["head"]:
-        """Return the block of a parameter or buffer, or "head", by its name in ``state_dict()``.
-
-        Raises
-        ------
-        ParameterError
-            If the network has no parameter or buffer of this name.
-        """
+        """Return the block of a parameter or buffer, or "head", by its name in ``state_dict()``."""
         root, _, path = name.partition(".")
         if root == "head":
             return "head"

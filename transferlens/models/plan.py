@@ -28,8 +28,6 @@ from typing import Any, Literal
 
 from transferlens.util.errors import ParameterError
 
-__all__ = ["BLOCKS", "TransferPlan", "block_text"]
-
 log = logging.getLogger(__name__)
 
 BLOCKS = (0, 1, 2, 3, 4)  # the stem and the four blocks of every backbone
@@ -71,14 +69,10 @@ class TransferPlan:
     bn: Literal["fixed", "updating"] = "fixed"
 
     def __post_init__(self) -> None:
-        for name, optional, choices in (
-            ("pretrained_through", True, BLOCKS),
-            ("frozen_through", True, BLOCKS),
-            ("truncate_after", False, BLOCKS[1:]),
-        ):
-            value = getattr(self, name)
-            if value is not None or not optional:
-                object.__setattr__(self, name, _block_number(name, value, choices=choices, optional=optional))
+        through = (None, *BLOCKS)
+        choices = {"pretrained_through": through, "frozen_through": through, "truncate_after": BLOCKS[1:]}
+        for name, allowed in choices.items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), allowed))
         if self.bn not in ("fixed", "updating"):
             raise ParameterError(f"bn={self.bn!r} must be 'fixed' or 'updating'")
         if self.pretrained_through is not None and self.truncate_after < self.pretrained_through < LAST:
@@ -174,18 +168,18 @@ class TransferPlan:
         return self._reaches(self.frozen_through, block)
 
     def _reaches(self, through: int | None, block: int) -> bool:
-        block = _block_number("block", block, choices=BLOCKS)
+        _checked("block", block, BLOCKS)
         return through is not None and block <= min(through, self.truncate_after)
 
 
-def _block_number(name: str, value: Any, *, choices: tuple[int, ...], optional: bool = False) -> int:
-    """Return `value` as an int (HDF5 gives NumPy's); `optional` adds to the error that none is allowed too."""
+def _checked(name: str, value: Any, choices: tuple[int | None, ...]) -> int | None:
+    """Return a block as an int (HDF5 gives NumPy's), or None; raise if it is not one of the choices."""
     try:
-        number = -1 if isinstance(value, bool) else operator.index(value)
+        number = None if value is None else operator.index(value)
     except TypeError:
         number = -1
-    if number not in choices:
-        rule = ("none or " if optional else "") + "one of " + ", ".join(map(str, choices))
+    if number not in choices or isinstance(value, bool):
+        rule = ("none or " if None in choices else "") + f"one of {', '.join(str(c) for c in choices if c is not None)}"
         remedy = ": a stem alone has no block to classify from" if name == "truncate_after" and number == 0 else ""
         raise ParameterError(f"{name}={value!r} must be {rule}{remedy}")
     return number

@@ -2,10 +2,6 @@
 
 On CPUs torch computes bf16 convolutions by oneDNN. This module avoids two defects of it: wrong numbers for maps one
 column wide, and slow gradients of depthwise convolutions (``benchmarks/depthwise.py`` measures the ratio).
-
-* `choose`: the precision for a device and a network
-* `check`: raise if a precision is known to give wrong numbers
-* `autocast`: compute in a precision
 """
 
 from __future__ import annotations
@@ -18,32 +14,14 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from transferlens.models.build import block_table
-from transferlens.models.plan import BLOCKS
 from transferlens.util.errors import ParameterError
 
-__all__ = ["autocast", "check", "choose"]
 
-
-def choose(
-    precision: str, device: torch.device, *, backbone: str, input_size: tuple[int, int], through: int = BLOCKS[-1]
-) -> str:
+def choose(precision: str, device: torch.device, *, backbone: str, input_size: tuple[int, int], through: int) -> str:
     """Return "bf16" or "fp32"; "auto" gives bf16 only where the hardware computes in it, and correctly.
 
-    Parameters
-    ----------
-    precision : {"auto", "bf16", "fp32"}
-    device : torch.device
-    backbone : str
-        timm's name of the model.
-    input_size : tuple of int > 0 [pixels]
-        Height and width.
-    through : int in 0..4
-        The last block that is computed.
-
-    Raises
-    ------
-    ParameterError
-        If `precision` is "bf16" and is known to give wrong numbers here.
+    The blocks of `backbone` up to `through` are computed for inputs of `input_size` (height, width). Errors are those
+    of `check`.
     """
     if precision != "auto":
         check(precision, device, backbone=backbone, input_size=input_size, through=through)
@@ -55,16 +33,8 @@ def choose(
     return "bf16" if able else "fp32"
 
 
-def check(
-    precision: str, device: torch.device, *, backbone: str, input_size: tuple[int, int], through: int = BLOCKS[-1]
-) -> None:
-    """Raise if `precision` is known to give wrong numbers here; parameters as for `choose`.
-
-    Raises
-    ------
-    ParameterError
-        If bf16 is wrong on this processor for this network and width; the message says what to do.
-    """
+def check(precision: str, device: torch.device, *, backbone: str, input_size: tuple[int, int], through: int) -> None:
+    """Raise ParameterError if `precision` is known to give wrong numbers on this processor; see `choose`."""
     if precision == "bf16" and device.type == "cpu" and _computed_wrongly(backbone, input_size, through):
         raise ParameterError(
             f"precision='bf16' with width={input_size[1]}: the last maps of {backbone} are then one column "
@@ -89,10 +59,8 @@ def _computed_wrongly(backbone: str, input_size: tuple[int, int], through: int) 
 def autocast(device: torch.device, precision: str) -> Iterator[None]:
     """Compute a ``with`` block in `precision`; on CPUs the gradients of bf16 depthwise convolutions are in fp32."""
     bf16 = precision == "bf16"
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16))
-        if bf16 and device.type == "cpu":
-            stack.enter_context(_DepthwiseGradients())
+    depthwise = _DepthwiseGradients() if bf16 and device.type == "cpu" else contextlib.nullcontext()
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16), depthwise:
         yield
 
 

@@ -1,8 +1,6 @@
 """ImageNet weights: from a file, an installed package, or timm's hub.
 
 Pickles are never executed, and weights are checked against the network that they are for.
-
-Importing this module imports torch, which takes seconds: `transferlens.models.build` does so when it needs weights.
 """
 
 from __future__ import annotations
@@ -17,15 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
-import torch
-from safetensors.torch import load_file
-
-from transferlens.models.network import anatomy
 from transferlens.util.errors import CheckpointError
 from transferlens.util.files import expanded
-
-__all__ = ["Weights", "imagenet_state"]
+from transferlens.util.lazy import timm, torch
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -49,17 +41,10 @@ _COUNTER = "num_batches_tracked"  # of BatchNorm; not used at its default moment
 
 @dataclass(frozen=True)
 class Weights:
-    """ImageNet weights under timm's names.
+    """ImageNet weights: at least all tensors of the five blocks in float32, by timm's names, and where they come from.
 
-    Attributes
-    ----------
-    state : mapping of str to torch.Tensor
-        At least all tensors of the five blocks, in float32. All callers share them: do not write into them.
-    source : str
-        The file, package or hub, as text.
-    sha256 : str
-        Of the names, types, shapes and bytes of the blocks' tensors, without BatchNorm's counters: the same for the
-        same weights, in whatever file.
+    All callers share the tensors: do not write into them. `sha256` is that of the names, types, shapes and bytes of the
+    blocks' tensors, without BatchNorm's counters: the same for the same weights, in whatever file.
     """
 
     state: Mapping[str, torch.Tensor]
@@ -122,16 +107,18 @@ def _existing(path: Path) -> Path:
 @functools.lru_cache(maxsize=4)
 def _imagenet_state(name: str, path: Path | None, version: tuple[int, ...]) -> Weights:
     """Load and check weights; `version` changes with the content of the file, so that the cache does not outlive it."""
-    parts = anatomy(name)
+    from transferlens.models.network import anatomy
+
+    shapes = anatomy(name).shapes
     if path is not None:
         state, source = _read(path), f"file {path.name}"
     elif package := _package(name):
         state, source = _from_package(name, package), f"package {package}"
     else:
         state, source = _from_hub(name)
-    needed = {name: shape for name, shape in parts.shapes.items() if not name.endswith(_COUNTER)}
+    needed = {name: shape for name, shape in shapes.items() if not name.endswith(_COUNTER)}
     _check(state, needed, name, str(path or source))
-    counters = {name: torch.zeros((), dtype=torch.int64) for name in parts.shapes.keys() - needed.keys()}
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in shapes.keys() - needed.keys()}
     # In the precision of the networks, so that a copy in one has the same bits.
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     return Weights(counters | state, source, _sha256({name: state[name] for name in needed}))
@@ -139,20 +126,21 @@ def _imagenet_state(name: str, path: Path | None, version: tuple[int, ...]) -> W
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     """Return the tensors of a file under timm's names, without executing what a pickle may contain."""
+    from safetensors.torch import load_file
+
     try:
         is_safe = path.suffix == ".safetensors"
-        return _unwrap(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))
+        return _tensors(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged file raises many types of errors, depending on its reader
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise CheckpointError(f"weights file {path} cannot be read ({reason})") from error
 
 
-def _unwrap(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Return the tensors of a checkpoint, a dict of them or one that contains it, under timm's names."""
     for key in ("state_dict", "model"):
         state = state.get(key, state)
-    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    return {_timm_name(name): tensor for name, tensor in tensors.items()}
+    return {_timm_name(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
 def _timm_name(name: str) -> str:

@@ -13,7 +13,7 @@ figure, and returns it; `palette` gives each name its colour, by default that of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,27 +25,7 @@ from transferlens.util.lazy import matplotlib, seaborn
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "accuracy_against",
-    "against_size",
-    "band",
-    "changes",
-    "heat_map",
-    "intervals",
-    "learning_curves",
-    "points_and_means",
-    "reliability_diagram",
-    "similarity_map",
-    "stacked_bars",
-    "stages",
-]
-
 HELDOUT = "held-out accuracy [%]"
-
-
-def _distinct(names: Iterable[str]) -> dict[str, tuple]:
-    """Return a colour for each different name, in order of first appearance."""
-    return colours(list(dict.fromkeys(names)))
 
 
 def _errorbar(ax: Axes, x: float, interval: Interval, **style: Any) -> None:
@@ -68,8 +48,6 @@ def points_and_means(
         The groups lie along the x axis, the arms of a group next to each other.
     beside : the same, optional
         A second value of each point, drawn as a hollow point to the right of the first.
-    palette : dict of arm to colour, optional
-    ax : Axes, optional
 
     Examples
     --------
@@ -78,7 +56,7 @@ def points_and_means(
     'held-out accuracy [%]'
     """
     ax = axes_or_new(ax)
-    palette = palette or _distinct(arm for arms in groups.values() for arm in arms)
+    palette = palette or colours(arm for arms in groups.values() for arm in arms)
     step = min(0.36, 0.8 / max(map(len, groups.values())))
     labelled: set[str] = set()
     for i, (group, arms) in enumerate(groups.items()):
@@ -90,9 +68,7 @@ def points_and_means(
                 second = 100 * np.asarray(beside[group][arm])
                 ax.plot(x + step / 4 + spread(second, step / 8), second, "o", mfc="none", mec=palette[arm], ms=4)
     ax.set_xticks(range(len(groups)), list(groups))
-    ax.set_xlim(-0.5, len(groups) - 0.5)
-    ax.set_ylim(0, 103)
-    ax.set_ylabel(HELDOUT)
+    ax.set(xlim=(-0.5, len(groups) - 0.5), ylim=(0, 103), ylabel=HELDOUT)
     return ax
 
 
@@ -124,11 +100,9 @@ def changes(
     ----------
     intervals : dict of arm to sequence of (x, Interval)
         The arms lie next to each other at every x.
-    palette : dict of arm to colour, optional
-    ax : Axes, optional
     """
     ax = axes_or_new(ax)
-    palette = palette or colours(list(intervals))
+    palette = palette or colours(intervals)
     step = 0.36 / len(intervals)
     ax.axhline(0, color="0.4", lw=0.8)
     for j, (arm, points) in enumerate(intervals.items()):
@@ -155,11 +129,9 @@ def accuracy_against(
         Points of one arm are joined.
     xlabel : str
         The quantity, with its unit.
-    palette : dict of arm to colour, optional
-    ax : Axes, optional
     """
     ax = axes_or_new(ax)
-    palette = palette or colours(list(points))
+    palette = palette or colours(points)
     for arm, named in points.items():
         intervals = [(x, fold_interval(values)) for x, values in named.values()]
         ax.plot([x for x, _ in intervals], [100 * i.mean for _, i in intervals], color=palette[arm], lw=0.8, label=arm)
@@ -168,13 +140,10 @@ def accuracy_against(
             top = 100 * np.nanmax([interval.mean, interval.high])
             place: dict[str, Any] = {"xytext": (-2, 4), "textcoords": "offset points", "ha": "right"}
             ax.annotate(name, (x, top), fontsize="small", c=palette[arm], **place)
-    ax.set_xscale("log")
-    ax.set_xmargin(0.35)
+    ax.set(xscale="log", xmargin=0.35, xlabel=xlabel, ylim=(0, 103))
     ax.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 3)))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter("")
-    ax.set_ylim(0, 103)
-    ax.set_xlabel(xlabel)
     return ax
 
 
@@ -183,8 +152,7 @@ def _colour_map(values: np.ndarray, *, xlabel: str, ylabel: str, ax: Axes | None
     seaborn.heatmap(values, cmap="viridis", annot_kws={"fontsize": "small"}, ax=ax, **kwargs)
     ax.grid(False)
     ax.tick_params(length=0)
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     return ax
 
 
@@ -213,7 +181,6 @@ def heat_map(
         Accuracies at the ends of the colour scale.
     scale : bool
         Whether to draw the colour scale.
-    ax : Axes, optional
     """
     text = np.empty(means.shape, dtype=object)
     for cell in np.ndindex(means.shape):
@@ -244,19 +211,16 @@ def against_size(
     ----------
     curves : dict of name to sequence of (size, mean, lowest, highest)
         Accuracies as fractions.
-    palette : dict of name to colour, optional
-    ax : Axes, optional
     """
     ax = axes_or_new(ax)
-    palette = palette or colours(list(curves))
+    palette = palette or colours(curves)
     for name, points in curves.items():
         size, *values = np.array(points).T
         mean, lowest, highest = 100 * np.array(values)
         ax.fill_between(size, lowest, highest, color=palette[name], alpha=0.15, lw=0)
         ax.plot(size, mean, "o-", color=palette[name], ms=4, lw=1.2, label=name)
     ax.locator_params(axis="x", integer=True)
-    ax.set_xlabel("networks in the ensemble")
-    ax.set_ylabel(HELDOUT)
+    ax.set(xlabel="networks in the ensemble", ylabel=HELDOUT)
     return ax
 
 
@@ -271,7 +235,6 @@ def stacked_bars(
     parts : dict of part to sequence of float >= 0 [shape=(len(names),)]
         The first part is at the bottom.
     ylabel : str
-    ax : Axes, optional
     """
     ax, bottom = axes_or_new(ax), np.zeros(len(names))
     for i, (part, values) in enumerate(parts.items()):
@@ -279,9 +242,7 @@ def stacked_bars(
         ax.bar_label(bars, fmt="%.3f", label_type="center", fontsize="small", color=("white", "black")[i % 2])
         bottom += np.asarray(values)
     ax.set_xticks(range(len(names)), names)
-    ax.set_xlim(-0.6, len(names) - 0.4)
-    ax.set_ylim(0, 1.2 * bottom.max())
-    ax.set_ylabel(ylabel)
+    ax.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 1.2 * bottom.max()), ylabel=ylabel)
     ax.legend(loc="upper right", frameon=False, fontsize="small", ncols=len(parts))
     return ax
 
@@ -301,21 +262,16 @@ def reliability_diagram(
         One triple per bin of confidence, fractions; the area of a dot follows n_clips. Single networks are dashed.
     least : int > 0
         Bins of fewer clips are left out.
-    palette : dict of name to colour, optional
-    ax : Axes, optional
     """
     ax = axes_or_new(ax)
-    palette = palette or _distinct(name for name, _ in curves)
+    palette = palette or colours(name for name, _ in curves)
     ax.plot([0, 1], [0, 1], color="0.6", lw=0.8)
     for (name, kind), points in curves.items():
         confidence, right, n = np.array([point for point in points if point[2] >= least]).reshape(-1, 3).T
         line, face = ("--", "white") if kind == "single" else ("-", palette[name])
         ax.plot(confidence, right, line, color=palette[name], lw=1)
         ax.scatter(confidence, right, s=8 + 120 * n / n.sum(), ec=palette[name], fc=face, lw=1, zorder=3)
-    ax.set_xlim(0, 1.03)
-    ax.set_ylim(0, 1.03)
-    ax.set_xlabel("confidence")
-    ax.set_ylabel("accuracy")
+    ax.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="confidence", ylabel="accuracy")
     return ax
 
 
@@ -326,18 +282,16 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], *, ax: Axes
     ----------
     curves : dict of arm to sequence of runs, each a sequence of float in [0, 1]
         All runs of an arm have the same number of epochs.
-    ax : Axes, optional
     """
     ax = axes_or_new(ax)
-    for arm, colour in colours(list(curves)).items():
+    for arm, colour in colours(curves).items():
         runs = 100 * np.asarray(curves[arm])
         epochs = np.arange(1, runs.shape[1] + 1)
         above = 2 + 1 / len(epochs)  # shorter arms lie over longer ones
         ax.plot(epochs, runs.T, color=colour, alpha=0.3, lw=0.8, zorder=above)
         ax.plot(epochs, runs.mean(0), color=colour, lw=2, label=arm, zorder=above)
     ax.locator_params(axis="x", integer=True)
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(HELDOUT)
+    ax.set(xlabel="epoch", ylabel=HELDOUT)
     return ax
 
 
@@ -356,7 +310,6 @@ def intervals(
     marks : dict of marker to dict of quantity to dict of series to float
         Values to compare each mean with, by matplotlib's name of the marker.
     palette : dict of series to colour
-    ax : Axes, optional
     """
     ax = axes_or_new(ax)
     places = {}
@@ -384,10 +337,9 @@ def stages(curves: Mapping[str, Mapping[str, Interval]], *, ax: Axes | None = No
     ----------
     curves : dict of name to dict of stage to Interval
         The last curve, in grey, is the level that the others are compared with.
-    ax : Axes, optional
     """
     ax = axes_or_new(ax)
-    palette = colours(list(curves)) | {list(curves)[-1]: (0.6, 0.6, 0.6)}
+    palette = colours(curves) | {list(curves)[-1]: (0.6, 0.6, 0.6)}
     for name, by_stage in curves.items():
         places = range(len(by_stage))
         mean, low, high = np.array([(i.mean, i.low, i.high) for i in by_stage.values()]).T
@@ -396,7 +348,6 @@ def stages(curves: Mapping[str, Mapping[str, Interval]], *, ax: Axes | None = No
             ax.fill_between(places, low, high, color=palette[name], alpha=0.15, lw=0)
         ax.set_xticks(places, list(by_stage), fontsize="small")
     ax.axhline(0, color="0.7", lw=0.8, zorder=0)
-    ax.set_ylim(top=1.3)
-    ax.set_yticks(np.linspace(0, 1, 6))
+    ax.set(ylim=(None, 1.3), yticks=np.linspace(0, 1, 6))
     ax.legend(frameon=False, fontsize="small", loc="upper left", borderaxespad=0)
     return ax

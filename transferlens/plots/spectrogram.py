@@ -18,8 +18,6 @@ from transferlens.util.lazy import images, matplotlib, scipy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["attribution_image", "attribution_map", "spectrogram", "spectrogram_image"]
-
 MEL_TICKS = (500, 1000, 2000, 4000, 8000, 16000)  # on the mel axis [Hz]
 SHADES = (0.02, 0.998)  # quantiles of a spectrogram that are drawn white and black
 ROBUST = 0.995  # share of an attribution's cells whose colours do not saturate

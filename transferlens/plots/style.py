@@ -1,12 +1,12 @@
 """Figures in the style of the project, their colours, and the one function that writes them.
 
-`new_figure` makes a grid of Axes, `new_mosaic` Axes with names, `new_parts` a figure in strips that `subplots` fills;
-`colours` and `handles` serve legends. Sizes are in inches. No figure belongs to a window.
+`new_figure` makes a grid of Axes, `new_parts` a figure in strips that `subplots` fills; `colours` and `handles` serve
+legends. Sizes are in inches. No figure belongs to a window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,18 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
     from matplotlib.lines import Line2D
-
-__all__ = [
-    "axes_or_new",
-    "colours",
-    "handles",
-    "new_figure",
-    "new_mosaic",
-    "new_parts",
-    "save_figure",
-    "spread",
-    "subplots",
-]
 
 DPI = 160
 
@@ -53,19 +41,7 @@ def _empty_figure(width: float, height: float) -> Figure:
 def new_figure(
     n_rows: int = 1, n_columns: int = 1, *, width: float, height: float, **kwargs
 ) -> tuple[Figure, np.ndarray]:
-    """Return an empty figure and its Axes.
-
-    Parameters
-    ----------
-    n_rows, n_columns : int > 0
-    width, height : float > 0 [inches]
-    **kwargs
-        Further arguments of `matplotlib.figure.Figure.subplots`, such as ``sharey=True``.
-
-    Returns
-    -------
-    fig : Figure
-    axes : ndarray of Axes [shape=(n_rows, n_columns)]
+    """Return an empty figure and its Axes [shape=(n_rows, n_columns)]; `kwargs` are those of ``Figure.subplots``.
 
     Examples
     --------
@@ -73,19 +49,12 @@ def new_figure(
     >>> axes.shape
     (2, 3)
     """
-    fig, (part,) = new_parts([1], width=width, height=height)
-    return fig, subplots(part, n_rows, n_columns, **kwargs)
+    fig = _empty_figure(width, height)
+    return fig, subplots(fig, n_rows, n_columns, **kwargs)
 
 
 def new_parts(heights: Sequence[float], *, width: float, height: float) -> tuple[Figure, list[SubFigure]]:
-    """Return an empty figure in strips, the first on top, each with its share of the height; fill them by `subplots`.
-
-    Parameters
-    ----------
-    heights : sequence of float > 0
-        Relative heights of the strips.
-    width, height : float > 0 [inches]
-    """
+    """Return an empty figure in strips with these relative heights, the first on top; fill them by `subplots`."""
     fig = _empty_figure(width, height)
     return fig, [*fig.subfigures(len(heights), 1, squeeze=False, height_ratios=heights).flat]
 
@@ -96,38 +65,21 @@ def subplots(part: Figure | SubFigure, n_rows: int, n_columns: int, **kwargs) ->
         return part.subplots(n_rows, n_columns, squeeze=False, **kwargs)
 
 
-def new_mosaic(
-    names: Sequence[Sequence[str]], *, width: float, height: float, **kwargs
-) -> tuple[Figure, dict[str, Axes]]:
-    """Return an empty figure and its Axes by name.
-
-    Parameters
-    ----------
-    names : sequence of rows, each a sequence of str
-        The name at each place; Axes whose name is repeated span all its places.
-    width, height : float > 0 [inches]
-    **kwargs
-        Further arguments of `matplotlib.figure.Figure.subplot_mosaic`.
-    """
-    fig = _empty_figure(width, height)
-    with _style():
-        return fig, fig.subplot_mosaic([list(row) for row in names], **kwargs)
-
-
 def axes_or_new(ax: Axes | None) -> Axes:
     """Return `ax`, or the Axes of a new figure if it is None."""
-    return subplots(_empty_figure(width=5, height=4), 1, 1)[0, 0] if ax is None else ax
+    return new_figure(width=5, height=4)[1][0, 0] if ax is None else ax
 
 
-def colours(names: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """Return one colour per name, distinct for colour-blind readers too.
+def colours(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
+    """Return a colour for each different name in order of first appearance, distinct for colour-blind readers too.
 
     Examples
     --------
-    >>> list(colours(["pretrained", "from scratch"]))
+    >>> list(colours(["pretrained", "from scratch", "pretrained"]))
     ['pretrained', 'from scratch']
     """
-    return dict(zip(names, seaborn.color_palette("colorblind", len(names)), strict=True))
+    different = list(dict.fromkeys(names))
+    return dict(zip(different, seaborn.color_palette("colorblind", len(different)), strict=True))
 
 
 def spread(values: Sized, width: float) -> np.ndarray:

@@ -48,12 +48,13 @@ if TYPE_CHECKING:
     import seaborn
     import soundfile
     import threadpoolctl
+    import timm
     import torch
     import tqdm
 else:
     for _name in (
         "captum", "filelock", "h5py", "jinja2", "librosa", "matplotlib", "pandas", "pooch", "psutil", "requests",
-        "scipy", "seaborn", "soundfile", "threadpoolctl", "torch", "tqdm",
+        "scipy", "seaborn", "soundfile", "threadpoolctl", "timm", "torch", "tqdm",
     ):  # fmt: skip
         globals()[_name] = load(_name)
     images = load("matplotlib.image")
