@@ -102,7 +102,7 @@ class Run:
             If the ImageNet weights that the run started from are not available here.
         """
         with runfile.open_runfile(self.path) as file:
-            state = _tensors(file["fresh"])
+            state = runfile.to_torch(runfile.read_tensors(file["fresh"]))
             names = list(runfile.tensor_items(file["weights"]))
         if len(state) < len(names):
             option, sha256 = self.provenance["weights_option"], self.config.weights_sha256
@@ -115,7 +115,7 @@ class Run:
     def final_state(self) -> dict[str, torch.Tensor]:
         """Return the state dict of the network after the last epoch."""
         with runfile.open_runfile(self.path) as file:
-            return _tensors(file["weights"])
+            return runfile.to_torch(runfile.read_tensors(file["weights"]))
 
     def model(self, *, trained: bool = True) -> Network:
         """Return the trained network, or that before training, in evaluation mode; `inputs` prepares features for it.
@@ -144,10 +144,6 @@ class Run:
         Input and output have the shape [shape=(n_clips, channels, n_mels, width)]; the output is a float32 tensor.
         """
         return normalised(torch.as_tensor(S, dtype=torch.float32), self.normalisation)
-
-
-def _tensors(group: Any) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.asarray(values)) for name, values in runfile.read_tensors(group).items()}
 
 
 def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 from transferlens.store.config import RunConfig
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.files import UNREADABLE, array, check_space, complete_or_absent
-from transferlens.util.lazy import h5py
+from transferlens.util.lazy import h5py, torch
 
 SCHEMA = 1
 # What stands between the HDF5 content and its sha256; HDF5 ignores what follows its content.
@@ -142,6 +142,11 @@ def read_tensors(group: Any) -> dict[str, np.ndarray]:
     if not all(isinstance(name, str) for name in items):
         raise ValueError("the name of a tensor is not text")
     return {name: array(item) for name, item in items.items()}
+
+
+def to_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Return arrays as tensors."""
+    return {name: torch.from_numpy(np.asarray(values)) for name, values in arrays.items()}
 
 
 def _sealed(content: bytes) -> bytes:

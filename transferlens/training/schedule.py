@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from transferlens.store.config import RunConfig
 from transferlens.store.locks import holder, lock
@@ -27,12 +27,14 @@ from transferlens.util.files import clear_left, expanded, write_text
 from transferlens.util.lazy import psutil, tqdm
 
 if TYPE_CHECKING:
-    from transferlens.training.sweep import Study, StudyOptions
+    import torch
+
+    from transferlens.data.clips import DataSet
+    from transferlens.features.cache import FeatureCache
 
 precision = lazy.load("transferlens.models.precision")
 
 log = logging.getLogger(__name__)
-
 
 # What `attempt` returns for a run that another process trains.
 HELD = "held"
@@ -82,7 +84,22 @@ class ExecutionOptions(DeviceOptions):
             raise ParameterError(f"{what} needs --threads, most often 1: the bits of a run depend on it")
 
 
-def for_workers(options: StudyOptions) -> StudyOptions:
+class Study(Protocol):
+    """What of a `sweep.Study` its runs are trained with."""
+
+    options: Any
+    dataset: DataSet
+    device: torch.device
+
+    @property
+    def cache(self) -> FeatureCache: ...
+    @property
+    def data(self) -> trainer.Data: ...
+    @classmethod
+    def of(cls, options: Any) -> Study: ...
+
+
+def for_workers(options: Any) -> Any:
     """Return a study's options as another process takes them, wherever it was started."""
     data, sweep, store, execution = options.data, options.sweep, options.store, options.execution
     absolute: dict[str, Any] = {name: value.absolute() for name, value in vars(data).items() if isinstance(value, Path)}
@@ -160,12 +177,12 @@ def _outcomes(study: Study, points: Sequence[RunConfig], bar: tqdm.tqdm) -> Iter
         yield point, failure
 
 
-def _attempt_in_worker(kind: type[Study], options: StudyOptions, point: RunConfig) -> str:
+def _attempt_in_worker(kind: type[Study], options: Any, point: RunConfig) -> str:
     return attempt(_opened(kind, options), point)  # type: ignore[arg-type]
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(kind: type[Study], options: StudyOptions) -> Study:
+def _opened(kind: type[Study], options: Any) -> Study:
     """Return the study, opened once per worker."""
     return kind.of(options)
 
