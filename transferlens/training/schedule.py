@@ -178,7 +178,7 @@ def _outcomes(study: Study, points: Sequence[RunConfig], bar: tqdm.tqdm) -> Iter
 
 
 def _attempt_in_worker(kind: type[Study], options: Any, point: RunConfig) -> str:
-    return attempt(_opened(kind, options), point)  # type: ignore[arg-type]
+    return attempt(_opened(kind, options), point)
 
 
 @functools.lru_cache(maxsize=1)
