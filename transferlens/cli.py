@@ -1,7 +1,7 @@
 """How every command reads its options, does its work, and reports bad input.
 
-`COMMANDS` lists the commands; `command` makes one of a dataclass of options and a question or function; `parse` reads the
-command line, and `guarded` turns errors into one line and an exit code.
+`COMMANDS` lists the commands. `command` makes one of a dataclass of options and a question or a function, `parse` reads
+the command line, and `guarded` turns errors into one line and an exit code.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Command:
         return guarded(lambda: self.run(parse(self.options, argv, prog=self.name, default=self.default)))
 
     def run(self, options: Any) -> int:
-        """Do the work. A question is answered, and the answer is written and printed; --dry-run prints what is missing."""
+        """Do the work: of a question, write and print the answer; with --dry-run, print which runs are missing."""
         if not isinstance(self.work, Question):
             return self.work(options)
         output = flat(options.output)
