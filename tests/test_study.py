@@ -62,7 +62,7 @@ def test_options_are_as_on_the_command_line(tmp_path):
             r"\[all\] has an option in two",
         ),
         ("[[run]]\ncommand = 'train'\nseeds = [[1]]", r"seeds=\[1\] must be a whole number"),
-        ("", r"must hold one \[all\] at most and \[\[run\]\] at least once"),
+        ("", r"must contain \[\[run\]\] at least once, \[all\] at most once"),
         ("[all]\nseeds = [1]", "at least once"),
         ('[run]\ncommand = "train"', "at least once"),
         ('[[run]]\ncommand = "train"\n[other]\na = 1', "nothing else"),

@@ -1,4 +1,4 @@
-"""`transferlens <command>` and `python -m transferlens <command>`: every command under one name."""
+"""`transferlens <command>` and `python -m transferlens <command>`: all commands under one name."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import sys
 from collections.abc import Sequence
 
 from transferlens import __version__, cli
+from transferlens.util.errors import ParameterError
 
 
 def _usage() -> str:
-    lines = [
-        f"transferlens {__version__}: what ImageNet-pretrained CNNs bring to audio, and where it sits",
-        "",
-    ]
-    lines += [
-        "usage: transferlens COMMAND [options]      (the same: python -m transferlens.COMMAND [options])",
-        "",
-    ]
-    lines += [f"  {name:<12} {what}" for name, what in cli.COMMANDS.items()]
-    return "\n".join([*lines, "", "transferlens COMMAND --help explains a command's options."])
+    commands = "\n".join(f"  {name:<12} {answer}" for name, answer in cli.COMMANDS.items())
+    return f"""\
+transferlens {__version__}: what ImageNet-pretrained CNNs bring to audio, and where in the network it sits
+
+usage: transferlens COMMAND [options]      (the same: python -m transferlens.COMMAND [options])
+
+{commands}
+
+transferlens COMMAND --help explains the options of a command."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Hand the rest of the line to the command named first."""
+    """Run the command that is named first with the other arguments."""
     return cli.guarded(lambda: _dispatched(list(sys.argv[1:] if argv is None else argv)))
 
 
@@ -34,8 +34,7 @@ def _dispatched(arguments: list[str]) -> int:
         print(__version__)
         return cli.DONE
     if arguments[0] not in cli.COMMANDS:
-        print(f"error: command {arguments[0]!r} must be one of {', '.join(cli.COMMANDS)}", file=sys.stderr)
-        return cli.BAD_INPUT
+        raise ParameterError(f"command {arguments[0]!r} must be one of {', '.join(cli.COMMANDS)}")
     return cli.load(arguments[0])(arguments[1:])
 
 

@@ -1,4 +1,8 @@
-"""One dataclass in, one exit code out: how every command parses its options and reports bad input."""
+"""How every command reads its options, does its work, and reports bad input.
+
+`COMMANDS` lists the commands. `command` makes one of a dataclass of options and a question or a function, `parse` reads
+the command line, and `guarded` turns errors into one line and an exit code.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import contextlib
 import importlib
 import inspect
 import io
+import itertools
 import logging
 import re
 import sys
@@ -24,32 +29,32 @@ from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import flat
 from transferlens.util.files import check_writable
 
-# What a command exits with.
+# Exit codes.
 DONE, FOUND, BAD_INPUT, SOME_FAILED = 0, 1, 2, 3
 
-# Every command, a module each, and what it answers.
+# What every command, a module of this name, answers.
 COMMANDS = {
-    "demo": "the main job on the built-in data: pretrained against scratch, with figures",
-    "pretraining": "question 1: pretrained against random initialisation",
-    "freeze": "question 2: accuracy with the blocks 0 to K held fixed",
-    "fuse": "question 2: accuracy with only the blocks 0 to K pretrained",
+    "demo": "a first look on the built-in clips: networks pretrained and from scratch",
+    "pretraining": "question 1: networks pretrained and randomly initialised",
+    "freeze": "question 2: accuracy with Blocks 0 to K frozen",
+    "fuse": "question 2: accuracy with only Blocks 0 to K pretrained",
     "truncate": "question 2: accuracy of the network cut after Block K",
-    "probe": "question 2: accuracy of a linear head on each block, held fixed",
+    "probe": "question 2: accuracy of a linear head on each frozen block",
     "plan_grid": "question 2: accuracy over the whole plan space, as heat maps",
-    "svcca": "question 2: how far each layer of trained networks has moved",
-    "saliency": "question 5: what a network looks at, scored and to listen to",
-    "input_form": "question 3: how the input is made, and what is left of time stretching",
-    "ensemble": "question 4: averaged outputs of several networks, what they gain and why",
-    "robustness": "question 4: single networks and ensembles as clips are corrupted",
-    "selection": "which epoch is reported, and how much that flatters",
-    "tables": "the paper's tables from a run store, beside its published values",
-    "report": "one self-contained page of a run store and its figures",
+    "svcca": "question 2: how far training has moved each layer",
+    "saliency": "question 5: where on the spectrogram a decision comes from: pictures, scores, sounds",
+    "input_form": "question 3: how the input is made, and what a resize leaves of time stretching",
+    "ensemble": "question 4: what averaging the outputs of several networks gains, and why",
+    "robustness": "question 4: accuracy of single networks and ensembles on corrupted clips",
+    "selection": "which epoch is reported, and by how much the best one is too optimistic",
+    "tables": "the paper's tables of a run store, beside the published values",
+    "report": "one page with the runs and figures of a study",
     "train": "train networks under a transfer plan",
-    "study": "a whole study from one file",
-    "runs": "list the runs of a store, or show single ones",
-    "datasets": "the data sets that are known; --audit checks one",
-    "duplicates": "clips of two folds that may be of one recording, and accuracy without them",
-    "synth": "write the built-in data set as sound files",
+    "study": "do all commands that a study file lists",
+    "runs": "list the runs of a store, or show single runs",
+    "datasets": "list known data sets; describe, check or download one",
+    "duplicates": "clips of two folds that may come from one recording, and accuracy without them",
+    "synth": "write the built-in clips as sound files",
     "backbones": "show the blocks of a network",
 }
 
@@ -57,28 +62,29 @@ Options = TypeVar("Options")
 
 
 def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str, default: Options | None = None) -> Options:
-    """Read the command line into an instance of the dataclass `options`.
+    """Read the command line into an instance of a dataclass.
 
     Parameters
     ----------
     options : type
-        A dataclass; each field is an option, explained by the docstring below it.
+        A dataclass; each field is an option, and the text below it is its help.
     argv : sequence of str or None
-        The arguments; None means those of the process.
+        The arguments. None: those of the process.
     prog : str
-        The command's name, as ``python -m transferlens.<prog>``.
+        Name of the command, or of a module.
     default : instance of `options`, optional
+        Values of the options that are not given. Default: those of the dataclass.
 
     Raises
     ------
     ParameterError
-        Where an argument cannot be parsed.
+        If the arguments cannot be parsed.
     SystemExit
         After ``--help``, with code 0.
     """
-    said = io.StringIO()
+    stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(stderr):
             return tyro.cli(
                 options,
                 prog=f"python -m {prog}" if "." in prog else f"transferlens {prog}",
@@ -88,46 +94,37 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str, defa
             )
     except SystemExit as end:
         if end.code == BAD_INPUT:
-            raise ParameterError(_plain(_unboxed(said.getvalue()))) from None
+            raise ParameterError(_one_line(stderr.getvalue())) from None
         raise
 
 
-def _plain(message: str) -> str:
-    """An error of our own without what tyro puts around it."""
+def _one_line(box: str) -> str:
+    """Return the text of tyro's box as one line; if an option raised the error, only the words of that error."""
+    lines = [line.strip(" │╰╯") for line in box.splitlines()[1:]]  # without the title
+    parts = itertools.groupby(lines, key=lambda line: set(line) <= {"─", "-"})
+    message = "; ".join(" ".join(part) for is_rule, part in parts if not is_rule)
     own = re.fullmatch(r"Error parsing [\w.]+: (.*?); For full helptext.*", message, re.DOTALL)
     return own[1] if own else message
 
 
-def _unboxed(box: str) -> str:
-    """What stands in tyro's box, as one line: its title left out, parts that it rules off set off by semicolons."""
-    parts: list[list[str]] = [[]]
-    for line in box.splitlines()[1:]:
-        inside = line.strip(" │╰╯")
-        if not inside or set(inside) <= {"─", "-"}:
-            parts.append([])
-        else:
-            parts[-1].append(inside)
-    return "; ".join(" ".join(part) for part in parts if part)
-
-
 def guarded(work: Callable[[], int]) -> int:
-    """Do the work of a process: bad input becomes one line on stderr and exit code 2, never a traceback."""
+    """Do the work of a process and return its exit code; bad input becomes one line on stderr, never a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("transferlens").setLevel(logging.INFO)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # labels in any script, terminals in any encoding
+            stream.reconfigure(errors="backslashreplace")  # labels in any script
     try:
         with processes.reraise_lost_signals():
             code = work()
-        if sys.stdout is not None:  # closed, or its reader has gone
+        if sys.stdout is not None:  # None if it is closed
             sys.stdout.flush()
         return code
     except TransferLensError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        sys.stdout = None  # who reads the output has gone
+        sys.stdout = None  # its reader has ended, as of `| head`
         return DONE
     except OSError as error:
         print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
@@ -139,22 +136,20 @@ def guarded(work: Callable[[], int]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Command:
-    """A command: called with arguments it exits as a process should, ``run`` takes options that are made already.
-
-    Bad input is one line on stderr and exit code 2, never a traceback.
+    """A command: called with arguments, it returns an exit code; `run` takes options that are composed already.
 
     Attributes
     ----------
     name : str
-        As ``python -m transferlens.<name>``, or a module's full name.
+        As in ``python -m transferlens.<name>``, or the full name of a module.
     options : type
         A dataclass; each field is an option.
     work : Question or callable
-        A question, or a function that takes the options and returns the exit code.
+        A question, or a function from options to exit code.
     default : instance of `options`, optional
-        What holds where an option is not given. Default: that of the dataclass.
+        Values of the options that are not given. Default: those of the dataclass.
     arms : callable, optional
-        Options to the arms that `work` needs, where it is a function that trains.
+        If `work` is a function that trains: options to the arms that it needs.
     """
 
     name: str
@@ -164,11 +159,11 @@ class Command:
     arms: Callable[[Any], Mapping[Any, Arm]] | None = None
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:
-        """Parse arguments, or those of the process, and do the work."""
+        """Parse the arguments, by default those of the process, and do the work."""
         return guarded(lambda: self.run(parse(self.options, argv, prog=self.name, default=self.default)))
 
     def run(self, options: Any) -> int:
-        """Do the work: of a question, print what is missing (--dry-run), or answer, write and print."""
+        """Do the work: of a question, write and print the answer; with --dry-run, print which runs are missing."""
         if not isinstance(self.work, Question):
             return self.work(options)
         output = flat(options.output)
@@ -187,18 +182,18 @@ class Command:
         return result.exit_code
 
     def points(self, options: Any) -> Mapping[Any, Arm]:
-        """Return the arms that the command needs; none where it trains nothing. Raise what would stop it."""
+        """Return the arms that the command needs, none if it trains nothing; raise if they cannot be trained."""
         arms = self.work.points if isinstance(self.work, Question) else self.arms
         return {} if arms is None else arms(options)
 
 
 def load(name: str) -> Command:
-    """Return the command of a name in `COMMANDS`."""
+    """Return the command with a name of `COMMANDS`."""
     return importlib.import_module(f"transferlens.{name}").main
 
 
 def command(name: str, options: type, work: Question | Callable[[Any], int]) -> Command:
-    """Return the command of a module, and make the module a function where its work is a question."""
+    """Return the command of a module; if its work is a question, the module can be called as a function."""
     module = sys.modules.get(f"transferlens.{name}")
     if isinstance(work, Question) and module is not None:
         module.__class__ = _Asked
@@ -206,7 +201,7 @@ def command(name: str, options: type, work: Question | Callable[[Any], int]) -> 
 
 
 class _Asked(types.ModuleType):
-    """A module of one question, which is called as the question: ``tl.truncate("clips.csv")``."""
+    """A module of one question, called as the question: ``tl.truncate("clips.csv")``."""
 
     main: Command
 

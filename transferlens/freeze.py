@@ -1,14 +1,14 @@
 """Freezing: how much of the ImageNet network can stay as it is?
 
-Palanisamy, Singhania and Yao (2020, section 4.2). Everything starts pretrained; the stem and the blocks through K are
-held fixed while the rest is trained, for each K.
+All blocks start pretrained. Blocks 0 (the stem) to K are frozen and the others are trained, for each K (Palanisamy,
+Singhania and Yao 2020, section 4.2).
 
-A BatchNorm layer has two kinds of numbers: weights, which the optimiser trains, and running statistics, which every
-forward pass in training mode overwrites whether or not its weights are frozen. ``--bn fixed``, the default, holds both,
-so that a frozen block computes in training, in evaluation and after training what the ImageNet network computed; ``--bn
-updating`` holds the weights alone, as ``requires_grad = False`` does and as the paper's released training did, so that
-frozen blocks normalise by each batch in training and by new statistics afterwards. It is the difference that most often
-makes two "frozen" experiments disagree: ``--bn fixed updating`` draws both beside each other.
+A BatchNorm layer has weights, which the optimiser trains, and running statistics, which every forward pass in training
+mode updates, even if the weights are frozen. ``--bn fixed``, the default, freezes both: a frozen block computes what
+the ImageNet network computed, during training and after it. ``--bn updating`` freezes only the weights, as
+``requires_grad = False`` and the released code of the paper do: frozen blocks normalise by each mini-batch in training,
+and by updated statistics afterwards. "Frozen" experiments often disagree for this reason; ``--bn fixed updating`` draws
+both next to each other.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from transferlens.util.errors import ParameterError
 
 @dataclass(frozen=True, kw_only=True)
 class Options(BlockOptions):
-    """Hold the blocks 0 to K of the ImageNet network fixed and train the rest: accuracy for each K."""
+    """Freeze Blocks 0 to K of the ImageNet network and train the others: accuracy for each K."""
 
     bn: tuple[Literal["fixed", "updating"], ...] = ("fixed",)
-    """BatchNorm statistics of frozen blocks: fixed, updating (the paper's), or both beside each other."""
+    """BatchNorm statistics of frozen blocks: fixed, updating (as in the paper), or both, next to each other."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,7 +39,7 @@ class Options(BlockOptions):
 
 
 def analysis(bn: Sequence[Literal["fixed", "updating"]] = ("fixed",)) -> Analysis:
-    """Return the plans: frozen through each block."""
+    """Return the plans: frozen through each block, for each way of BatchNorm."""
     return Analysis(
         name="freeze",
         title="frozen through a block",

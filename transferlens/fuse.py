@@ -1,8 +1,8 @@
-"""Weight fusion: how much of the ImageNet network must there be?
+"""Weight fusion: how many blocks must start from ImageNet weights?
 
-Palanisamy, Singhania and Yao (2020, section 4.2). The stem and the blocks through K start from ImageNet weights, those
-behind them from random ones, normalisation layers too; everything is trained, for each K. Before the first block stands
-training from scratch, behind the last the fully pretrained network.
+Blocks 0 (the stem) to K start from ImageNet weights; later blocks are randomly initialised, normalisation layers too.
+All blocks are trained, for each K (Palanisamy, Singhania and Yao 2020, section 4.2). The axis begins with training from
+scratch, and ends with the fully pretrained network.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ANALYSIS = Analysis(
 
 @dataclass(frozen=True, kw_only=True)
 class Options(BlockOptions):
-    """Start the blocks 0 to K from ImageNet weights and the rest from random ones: accuracy for each K."""
+    """Start Blocks 0 to K from ImageNet weights and the others from random weights: accuracy for each K."""
 
 
 fuse = by_block("fuse", Options, lambda options: ANALYSIS)

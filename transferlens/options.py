@@ -1,4 +1,4 @@
-"""The options of commands, as the command line takes them: groups that several commands share."""
+"""Options that several commands share, in groups; the command line takes all of them under one level of names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transferlens.models.plan import BLOCKS, TransferPlan, block_text
 from transferlens.training.sweep import StudyOptions
 from transferlens.util.fields import Fields
 
-# "none" on the command line; a number outside 0..4 passes here, so that TransferPlan refuses it in one line.
+# A block, or "none" on the command line; numbers outside 0..4 are accepted here, and TransferPlan raises in one line.
 _BlockOrNone = Annotated[
     int | None,
     PrimitiveConstructorSpec(
@@ -27,25 +27,19 @@ _BlockOrNone = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions(Fields):
-    """The transfer plan: which blocks start pretrained, which are held fixed, where the network is cut."""
+    """The transfer plan: which blocks start pretrained, which are frozen, and where the network is cut."""
 
     pretrained_through: _BlockOrNone = BLOCKS[-1]
-    """Last block that starts from ImageNet weights (0 is the stem); none trains from scratch."""
+    """Last block that starts from ImageNet weights (0 is the stem). none: train from scratch."""
     frozen_through: _BlockOrNone = None
-    """Last block that is held fixed; none trains all."""
+    """Last block that is frozen, with all blocks before it. none: train all blocks."""
     truncate_after: int = BLOCKS[-1]
-    """Last block kept, 1 to 4; the head stands right behind it."""
+    """Last block that is kept, 1 to 4; the classifier follows it directly."""
     bn: Literal["fixed", "updating"] = "fixed"
-    """BatchNorm statistics of frozen blocks: fixed, or updating with the new data."""
+    """BatchNorm statistics of frozen blocks. fixed: those of ImageNet. updating: they follow the new clips."""
 
     def plan(self) -> TransferPlan:
-        """Return the plan that the options name.
-
-        Raises
-        ------
-        ParameterError
-            If they name none.
-        """
+        """Return the transfer plan; raise a ParameterError if there is no such plan."""
         return TransferPlan(self.pretrained_through, self.frozen_through, self.truncate_after, self.bn)
 
 
@@ -59,10 +53,10 @@ class OutputOptions(Fields):
 
 @dataclass(frozen=True, kw_only=True)
 class DryRunOptions(Fields):
-    """What is done."""
+    """Whether runs are trained."""
 
     dry_run: bool = False
-    """Print which runs are missing, how long they take and what disk they need, and train nothing."""
+    """Train nothing; print which runs are missing, and the time and disk space that they need."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +76,6 @@ class BlockOptions(QuestionOptions):
     """The options of a question that is asked block by block."""
 
     block: tuple[int, ...] = ()
-    """Blocks to ask about (0 is the stem). Default: all."""
+    """Blocks to compare (0 is the stem). Default: all."""
     references: bool = True
-    """Train the fully pretrained network and the one from scratch beside them, too."""
+    """Whether to train two references too: the fully pretrained network, and the network from scratch."""

@@ -1,8 +1,7 @@
-"""The plan space: accuracy over what is pretrained x what is cut, and over what is pretrained x what is frozen.
+"""The plan space: accuracy over pretrained blocks x kept blocks, and over pretrained blocks x frozen blocks.
 
-The analyses by blocks (`freeze`, `fuse`, `truncate`) each walk along one line of this space; here it is seen whole.
-Cells that would be the same experiment as another (pretraining what is cut), or freeze what never was pretrained, stay
-empty.
+`freeze`, `fuse` and `truncate` each follow one line through this space; the two heat maps show all of it. A cell is
+empty if its plan is the same as another one (it pretrains blocks that are cut), or freezes random weights.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ from transferlens.store.rows import RunRow, row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import ParameterError
+from transferlens.util.grouping import group_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Map to the field of a row that is its axis, and what the axis says.
+# The horizontal axis of each map: field of a row, label.
 AXES = {"truncate": ("truncate_after", "last block kept"), "freeze": ("frozen_through", "last block held fixed")}
-THROUGH = (None, *BLOCKS)  # rows of both maps
-AFTER = BLOCKS[1:]
-COLUMNS: dict[str, tuple[int | None, ...]] = {"truncate": AFTER, "freeze": THROUGH}
+THROUGH = (None, *BLOCKS)  # the vertical axis of both maps
+COLUMNS: dict[str, tuple[int | None, ...]] = {"truncate": BLOCKS[1:], "freeze": THROUGH}
 
 Cell = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(QuestionOptions):
-    """Accuracy over the plan space, as heat maps: pretrained through x truncated after, and x frozen through."""
+    """Draw accuracy over the plan space as heat maps: pretrained x kept blocks, and pretrained x frozen blocks."""
 
     maps: tuple[Literal["truncate", "freeze"], ...] = ("truncate", "freeze")
-    """Which maps to draw."""
+    """Maps to draw: pretrained x kept blocks (truncate), pretrained x frozen blocks (freeze)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,7 +52,7 @@ class Options(QuestionOptions):
 
 @dataclass(frozen=True)
 class Row(RunRow):
-    """One run in the CSV, as often as it stands in a map, with its cell's mean over folds and standard error."""
+    """One run in one map, in the CSV; with the mean of its cell over `cell_n` folds and the standard error."""
 
     map: str
     cell_mean: float
@@ -62,12 +61,12 @@ class Row(RunRow):
 
 
 def plans(name: Literal["truncate", "freeze"]) -> dict[Cell, TransferPlan]:
-    """The cells of a map that are experiments of their own: (pretrained_through, column) to plan."""
+    """Return the plans of a map, all different, by (pretrained_through, column)."""
     if name == "truncate":
         return {
             (through, after): TransferPlan(pretrained_through=through, truncate_after=after)
             for through in THROUGH
-            for after in AFTER
+            for after in BLOCKS[1:]
             if through is None or through == BLOCKS[-1] or through < after
         }
     return {
@@ -80,14 +79,14 @@ def plans(name: Literal["truncate", "freeze"]) -> dict[Cell, TransferPlan]:
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """The rows of all cells of all maps."""
+    """One row per run and map."""
 
     stem = "plan_grid"
     rows: tuple[Row, ...]
 
 
 def points(options: Options) -> dict[tuple[str, Cell], Arm]:
-    """Return the cells of each map."""
+    """Return the runs of each map and cell."""
     study = Study.of(options)
     training = study.training(TransferPlan.finetune())  # all cells are trained alike
     return {
@@ -98,32 +97,32 @@ def points(options: Options) -> dict[tuple[str, Cell], Arm]:
 
 
 def analyse(runs: Mapping[tuple[str, Cell], Sequence[Run]], options: Options | None = None) -> Result:
-    """Put the runs of all cells of all maps side by side."""
+    """Return the accuracies of the runs, and the mean of each cell."""
     rows = []
     for (name, _), runs_of_cell in runs.items():
-        of_cell = [row_of(RunRow, run) for run in runs_of_cell]
-        for row in of_cell:
-            folds = stats.by_fold(of_cell, "accuracy_last", backbone=row.backbone)
-            mean, error = float(np.mean(folds)), stats.standard_error(folds)
-            rows.append(Row(**vars(row), map=name, cell_mean=mean, cell_standard_error=error, cell_n=len(folds)))
+        networks = group_by((row_of(RunRow, run) for run in runs_of_cell), key=lambda row: row.backbone)
+        for cell in networks.values():
+            folds = stats.by_fold(cell, "accuracy_last")
+            mean, error, n = float(np.mean(folds)), stats.standard_error(folds), len(folds)
+            rows += [Row(**vars(row), map=name, cell_mean=mean, cell_standard_error=error, cell_n=n) for row in cell]
     return Result(tuple(rows))
 
 
 def summary(result: Result) -> str:
     """Return the mean accuracy of every cell, one line each."""
-    lines: dict[str, None] = {}
+    lines = []
     for row in result.rows:
         field, words = AXES[row.map]
         place = f"pretrained through {row.pretrained_through}, {words} {getattr(row, field)}"
-        lines[f"{row.backbone}  {place}: {100 * row.cell_mean:.1f} %, n = {row.cell_n}"] = None
-    return "\n".join(lines)
+        lines.append(f"{row.backbone}  {place}: {100 * row.cell_mean:.1f} %, n = {row.cell_n}")
+    return "\n".join(dict.fromkeys(lines))  # folds and seeds of a cell share one
 
 
 def draw(result: Result) -> Figure:
-    """Draw a heat map for each map and backbone, all with one colour scale."""
+    """Draw one heat map per map and backbone, all with the same colour scale."""
     rows = result.rows
-    names = list(dict.fromkeys(row.map for row in rows))
-    networks = list(dict.fromkeys(row.backbone for row in rows))
+    groups = group_by(rows, key=lambda row: (row.map, row.backbone))
+    names, networks = (list(dict.fromkeys(part)) for part in zip(*groups, strict=True))
     fig, axes = style.new_figure(
         len(networks),
         len(names),
@@ -136,11 +135,7 @@ def draw(result: Result) -> Figure:
     for i, network in enumerate(networks):
         for j, name in enumerate(names):
             field, words = AXES[name]
-            cells = {
-                (row.pretrained_through, str(getattr(row, field))): row
-                for row in rows
-                if (row.map, row.backbone) == (name, network)
-            }
+            cells = {(row.pretrained_through, str(getattr(row, field))): row for row in groups[name, network]}
             heat_map(
                 _grid(cells, name, "cell_mean"),
                 _grid(cells, name, "cell_standard_error"),
@@ -153,15 +148,13 @@ def draw(result: Result) -> Figure:
                 ax=axes[i, j],
             )
         axes[i, 0].set_title(network, fontsize="small", loc="left")
-    n = rows[0].cell_n
-    mean = "mean ± standard error" if n > 1 else "accuracy"
-    title = f"{rows[0].dataset}: {mean} over the plan space, n = {stats.folds_text(n)}"
-    fig.suptitle(title, x=0.01, ha="left", fontsize="large")
+    mean, n = "mean ± standard error" if rows[0].cell_n > 1 else "accuracy", stats.folds_text(rows[0].cell_n)
+    fig.suptitle(f"{rows[0].dataset}: {mean} over the plan space, n = {n}", x=0.01, ha="left", fontsize="large")
     return fig
 
 
 def _grid(cells: Mapping[tuple[str, str], Row], name: str, field: str) -> np.ndarray:
-    """A field of each cell [shape=(rows, columns)]; NaN where a map has no cell."""
+    """Return a field of each cell [shape=(n_rows, n_columns)]; NaN for empty cells."""
     rows, columns = ([block_text(each) for each in axis] for axis in (THROUGH, COLUMNS[name]))
     empty = float("nan")
     return np.array([[getattr(cells.get((row, column)), field, empty) for column in columns] for row in rows])

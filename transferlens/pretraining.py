@@ -1,9 +1,9 @@
 """Pretrained against random initialisation: what ImageNet brings, and whether longer training makes up for it.
 
-Question 1 of Palanisamy, Singhania and Yao (2020, section 4.1). Three arms on the same folds and seeds: fine-tuning
-the ImageNet network, training it from scratch for as many epochs, and from scratch for about six times as many (the
-paper's 450 to 70), so that nobody can say that it was cut short. Headline is the accuracy after the last epoch; that of
-the epoch best on the held-out fold itself is optimistic, and only shown beside it.
+Question 1 of Palanisamy, Singhania and Yao (2020, section 4.1). Three arms on the same folds and seeds: the fine-tuned
+ImageNet network; the network from scratch, trained for as many epochs; and from scratch for about six times as many, as
+in the paper (450 and 70). The main result is the accuracy after the last epoch. The accuracy at the epoch that is best
+on the held-out fold itself is optimistic, and is only shown next to it.
 """
 
 from __future__ import annotations
@@ -24,26 +24,31 @@ from transferlens.plots.accuracy import learning_curves, points_and_means
 from transferlens.store.rows import row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
+from transferlens.util.grouping import group_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # The paper trains 450 epochs from scratch and 70 from ImageNet weights.
 LONGER = 6
-ARMS = ("pretrained", "scratch", "scratch_long")
+ARMS = {
+    "pretrained": "ImageNet-pretrained",
+    "scratch": "from scratch",
+    "scratch_long": "from scratch, longer",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(QuestionOptions):
-    """Pretrained against random initialisation, for each backbone: accuracies by fold and learning curves."""
+    """Train each backbone pretrained and from scratch: accuracies by fold, and learning curves."""
 
     long: Literal["all", "first", "none"] = "all"
-    """Networks to train from scratch a second time, for six times as many epochs (the paper's: 450): all, the first."""
+    """Backbones to train from scratch again, for six times as many epochs (preset paper: 450): all, the first, none."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run in the CSV. `init` is one of pretrained, scratch, scratch_long; accuracies are fractions."""
+    """One run in the CSV; accuracies are fractions, and `init` is one of `ARMS`."""
 
     dataset: str
     backbone: str
@@ -59,23 +64,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """The rows, and the held-out accuracy by epoch of each run in the order of the rows."""
+    """One row and one curve per run: its held-out accuracy after each epoch."""
 
     stem = "pretrained_vs_scratch"
     rows: tuple[Row, ...]
     curves: tuple[tuple[float, ...], ...]
 
-    def select(self, **values: object) -> list[int]:
-        """Indices of the rows whose fields have these values."""
-        return [i for i, row in enumerate(self.rows) if all(getattr(row, k) == v for k, v in values.items())]
-
-    def by_fold(self, field: str, **values: object) -> list[float]:
-        """The field's mean over seeds in each fold, of the rows with these values."""
-        return stats.by_fold(self.rows, field, **values)
-
 
 def points(options: Options) -> dict[str, Arm]:
-    """Return the arms: fine-tuned, from scratch, and from scratch for longer, the last of the networks of `long`."""
+    """Return the arms: fine-tuned, from scratch, and from scratch for longer (the backbones that `long` names)."""
     study, (tuned, scratch) = Study.of(options), (TransferPlan.finetune(), TransferPlan.scratch())
     training, longer = study.training(tuned), study.training(scratch)
     if longer.epochs <= training.epochs or "epochs" in options.training.given:
@@ -91,48 +88,45 @@ def points(options: Options) -> dict[str, Arm]:
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options | None = None) -> Result:
-    """Put the runs of each arm side by side."""
-    pairs = [(arm, run) for arm, arm_runs in runs.items() for run in arm_runs]
-    return Result(
-        rows=tuple(row_of(Row, run, init=arm) for arm, run in pairs),
-        curves=tuple(tuple(run.history["heldout_accuracy"].tolist()) for _, run in pairs),
-    )
+    """Return the accuracies and learning curves of the runs."""
+    rows = tuple(row_of(Row, run, init=arm) for arm, runs_of_arm in runs.items() for run in runs_of_arm)
+    curves = (run.history["heldout_accuracy"].tolist() for runs_of_arm in runs.values() for run in runs_of_arm)
+    return Result(rows, tuple(map(tuple, curves)))
 
 
-def _arms(result: Result) -> dict[str, str]:
-    """Arm to its name in the figure, with its number of epochs."""
+def _names(result: Result) -> dict[str, str]:
+    """Return the names of the arms, with their numbers of epochs."""
     epochs = {row.init: row.epoch_last for row in result.rows}
-    words = {
-        "pretrained": "ImageNet-pretrained",
-        "scratch": "from scratch",
-        "scratch_long": "from scratch, longer",
-    }
-    return {arm: f"{words[arm]} ({epochs[arm]} epochs)" for arm in ARMS if arm in epochs}
+    return {arm: f"{words} ({epochs[arm]} epochs)" for arm, words in ARMS.items() if arm in epochs}
+
+
+def _by_fold(result: Result, field: str, backbone: str) -> dict[str, list[float]]:
+    """Return a field of each arm that the backbone has: its mean over seeds, per fold."""
+    arms = {arm: stats.by_fold(result.rows, field, backbone=backbone, init=arm) for arm in ARMS}
+    return {arm: values for arm, values in arms.items() if values}
 
 
 def draw(result: Result) -> Figure:
-    """Accuracies by fold with means and intervals, and the learning curves of each backbone."""
-    backbones = list(dict.fromkeys(row.backbone for row in result.rows))
-    names = _arms(result)
+    """Draw accuracies by fold with means and intervals, and the learning curves of each backbone."""
+    names = _names(result)
+    pairs = group_by(zip(result.rows, result.curves, strict=True), key=lambda pair: pair[0].backbone)
     fig, axes = style.new_figure(
         1,
-        1 + len(backbones),
-        width=5.2 + 4.2 * len(backbones),
+        1 + len(pairs),
+        width=5.2 + 4.2 * len(pairs),
         height=4.8,
         sharey=True,
-        width_ratios=[1 + 0.35 * (len(backbones) - 1), *[1] * len(backbones)],
+        width_ratios=[1 + 0.35 * (len(pairs) - 1), *[1] * len(pairs)],
     )
-    table = {
-        field: {b: {names[a]: v for a in names if (v := result.by_fold(field, backbone=b, init=a))} for b in backbones}
+    last, best = (
+        {backbone: {names[arm]: v for arm, v in _by_fold(result, field, backbone).items()} for backbone in pairs}
         for field in ("accuracy_last", "accuracy_best")
-    }
-    points_and_means(table["accuracy_last"], beside=table["accuracy_best"], ax=axes[0, 0])
-    n = len(result.by_fold("accuracy_last", backbone=backbones[0], init=ARMS[0]))
-    axes[0, 0].set_title(_caption(n), fontsize="small", loc="left")
-    for ax, backbone in zip(axes[0, 1:], backbones, strict=True):
-        curves = {names[a]: [result.curves[i] for i in result.select(backbone=backbone, init=a)] for a in names}
-        curves = {name: runs for name, runs in curves.items() if runs}
-        learning_curves(curves, ax=ax)
+    )
+    points_and_means(last, beside=best, ax=axes[0, 0])
+    axes[0, 0].set_title(_caption(len({row.fold for row in result.rows})), fontsize="small", loc="left")
+    for ax, (backbone, pairs_of_backbone) in zip(axes[0, 1:], pairs.items(), strict=True):
+        by_arm = group_by(pairs_of_backbone, key=lambda pair: names[pair[0].init])
+        learning_curves({name: [curve for _, curve in group] for name, group in by_arm.items()}, ax=ax)
         ax.set_title(f"{backbone}: each run, and the mean", fontsize="small", loc="left")
         ax.set_ylabel("")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -142,26 +136,20 @@ def draw(result: Result) -> Figure:
 
 
 def _caption(n: int) -> str:
-    interval = " and 95 % interval" if n > 1 else ""
-    return (
-        f"diamond: mean{interval}, n = {stats.folds_text(n)}; dots: folds, last epoch\nhollow: best epoch (optimistic)"
-    )
+    mean = f"mean{' and 95 % interval' if n > 1 else ''}, n = {stats.folds_text(n)}"
+    return f"diamond: {mean}; dots: folds, last epoch\nhollow: best epoch (optimistic)"
 
 
 def summary(result: Result) -> str:
-    """Return the headline in words: each arm's accuracy, and what pretraining gains on the same folds."""
-    lines = []
+    """Return the accuracy of each arm, and what pretraining gains on the same folds."""
+    lines, names = [], _names(result)
     for backbone in dict.fromkeys(row.backbone for row in result.rows):
-        last = {arm: result.by_fold("accuracy_last", backbone=backbone, init=arm) for arm in _arms(result)}
-        best = {arm: result.by_fold("accuracy_best", backbone=backbone, init=arm) for arm in last}
-        for arm, name in _arms(result).items():
-            if not last[arm]:
-                continue
+        last, best = (_by_fold(result, field, backbone) for field in ("accuracy_last", "accuracy_best"))
+        for arm, values in last.items():
             optimistic = stats.fold_interval(best[arm]).mean
-            lines.append(f"{backbone}  {name}: {stats.fold_interval(last[arm])}; best epoch {optimistic:.1%}")
-        for arm in [arm for arm in list(last)[1:] if last[arm]]:
-            gains = [a - b for a, b in zip(last["pretrained"], last[arm], strict=True)]
-            gain = stats.fold_interval(gains, bounds=(-1, 1)).text("points")
+            lines.append(f"{backbone}  {names[arm]}: {stats.fold_interval(values)}; best epoch {optimistic:.1%}")
+        for arm in [*last][1:]:
+            gain = stats.paired_difference(last["pretrained"], last[arm]).interval.text("points")
             lines.append(f"{backbone}  pretrained - {arm}, paired by fold: {gain}")
     return "\n".join(lines)
 

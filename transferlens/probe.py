@@ -1,15 +1,15 @@
-"""Linear probes: what of the classes can be read, linearly, off the features of each block?
+"""Linear probes: how well can a linear classifier tell the classes apart from the features of each block?
 
-A head is trained on the pooled output of Block K while everything before it stands still (Alain and Bengio 2016):
-once with ImageNet's weights, and once with random ones, without which no probe says what pretraining brought.
-Fine-tuning may use what no linear head can read; how far it goes with the same blocks is what `truncate` asks.
+A linear head is trained on the pooled output of Block K, and all blocks are frozen [1]_: once with ImageNet weights,
+and once with random weights, which show what the architecture gives without pretraining. Fine-tuning may use features
+that no linear head can use; `truncate` fine-tunes the same blocks.
 
-A head alone learns slowly and costs little, as the blocks before it run once: by default it has 100 epochs from a rate
-of 1e-2, whatever the preset. After the 12 at 1e-3 that fine-tuning is given it is far from done.
+A head learns slowly and costs little, as the frozen blocks are computed once. By default it is trained for 100 epochs
+at a learning rate of 1e-2, whatever the preset; the 12 epochs at 1e-3 of fine-tuning are by far not enough.
 
 References
 ----------
-G. Alain, Y. Bengio: Understanding intermediate layers using linear classifier probes. arXiv 1610.01644, 2016.
+.. [1] G. Alain, Y. Bengio: Understanding intermediate layers using linear classifier probes. arXiv 1610.01644, 2016.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ ANALYSIS = Analysis(
 
 @dataclass(frozen=True, kw_only=True)
 class Options(BlockOptions):
-    """Train a linear head on each block of the ImageNet network, and of a random one, held fixed."""
+    """Train a linear head on each frozen block, of the ImageNet network and of a random one: accuracy by block."""
 
     references: bool = False
-    """Train the fully pretrained network and the one from scratch beside them, as long."""
+    """Whether to train two references too, as long: the fully pretrained network, and the network from scratch."""
     training: TrainingOptions = TrainingOptions(epochs=100, lr=1e-2)
 
 

@@ -1,7 +1,7 @@
-"""A whole study from one file: the commands it names, one after the other, in one store.
+"""A whole study from one file: its commands are done one after the other, on one run store.
 
-The file is TOML. ``[all]`` holds options of all commands, each ``[[run]]`` a command and its own options, named as on
-the command line. Runs that several commands ask for are trained once. ``analyses/paper.toml`` is the paper's.
+The file is TOML: ``[all]`` holds options of all commands; each ``[[run]]`` holds a command and its own options, named
+as on the command line. Runs that several commands need are trained once. ``analyses/paper.toml`` is the paper's study.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transferlens import cli
-from transferlens.options import OutputOptions
+from transferlens.options import DryRunOptions, OutputOptions
 from transferlens.store.config import Training
 from transferlens.training import forecast
 from transferlens.training.schedule import ExecutionOptions
-from transferlens.training.sweep import StoreOptions, planned
+from transferlens.training.sweep import Arm, StoreOptions, planned
 from transferlens.util.errors import ParameterError, TransferLensError
-from transferlens.util.fields import Fields, build, flat, names, optional
+from transferlens.util.fields import build, flat, names, optional
+from transferlens.util.grouping import group_by
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,29 +33,27 @@ if TYPE_CHECKING:
     from transferlens.training.schedule import ExecutionOptions as Execution
     from transferlens.training.sweep import StoreOptions as Store
 else:
-    words = "Default: that of each command."
+    words = "If it is not given, each command uses its own value."
     Execution, Store, Output = (optional(kind, words=words) for kind in (ExecutionOptions, StoreOptions, OutputOptions))
-    Threads = optional(Training, ["threads"])
+    Threads = optional(Training, ["threads"], words=words)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overrides(Fields):
-    """Options that replace those of many commands: where runs are computed and kept."""
+class Overrides(DryRunOptions):
+    """Options that replace those of all commands: where runs are computed and kept."""
 
     execution: Execution = Execution()
     store: Store = Store()
     output: Output = Output()
     training: Threads = Threads()
-    dry_run: bool = False
-    """Print which runs are missing, how long they take and what disk they need, and train nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Overrides):
-    """Run a whole study; with --dry-run, print what it takes."""
+    """Do all commands that a study file lists; with --dry-run, print which runs they need."""
 
     config: Path
-    """TOML file: [all] with options of all commands, and a [[run]] for each command."""
+    """TOML file: [all] with options of all commands, and one [[run]] per command."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Step:
     command : Command
     options : instance of the command's options
     words : str
-        Which options were given.
+        The options that were given, as on the command line.
     """
 
     command: cli.Command
@@ -75,30 +74,34 @@ class Step:
 
     @classmethod
     def of(cls, command: cli.Command, values: Mapping[str, Any] | None = None) -> Step:
-        """Return a command with options by name, where they differ from its defaults."""
+        """Return a command with values that replace the defaults of its options."""
         return cls(command, build(command.options, values or {}, base=command.default), _words(values or {}))
 
     def given(self, values: Mapping[str, Any]) -> Step:
-        """Return the step with those of these options that the command has, but for None, in place of its own."""
+        """Return the step with these values of its options; None and options of other commands are left out."""
         before = flat(self.options)
         known = {name: value for name, value in values.items() if name in before and value is not None}
         options = build(self.command.options, known, base=self.options)
         changed = {name: value for name, value in flat(options).items() if value != before[name]}
         return replace(self, options=options, words=f"{self.words} {_words(changed)}".strip())
 
-    def ids(self) -> list[str]:
-        """Return the runs that the step needs."""
-        return [point.id for arm in self.command.points(self.options).values() for point in arm.points]
+    def points(self) -> Mapping[Any, Arm]:
+        """Return the arms that the step needs; raise if they cannot be trained."""
+        return self.command.points(self.options)
+
+    def run(self) -> int:
+        """Do the work, and return the exit code."""
+        return self.command.run(self.options)
 
 
 def _words(values: Mapping[str, Any]) -> str:
-    """Options as on the command line."""
+    """Return options as on the command line."""
     several = {name: value if isinstance(value, (list, tuple)) else [value] for name, value in values.items()}
     return " ".join(f"--{name.replace('_', '-')} {' '.join(map(str, each))}" for name, each in several.items())
 
 
 def handed_on(options: Any, *own: str) -> dict[str, Any]:
-    """Return a script's options as its commands are given them: all that have a value, but those of its `own`."""
+    """Return the options that a script hands on to its commands: all that have a value, except its `own`."""
     return {name: value for name, value in flat(options).items() if value is not None and name not in (*own, "dry_run")}
 
 
@@ -106,12 +109,12 @@ def handed_on(options: Any, *own: str) -> dict[str, Any]:
 
 
 def read(path: Path) -> list[Step]:
-    """Return the steps of a study.
+    """Return the steps of a study file.
 
     Raises
     ------
     ParameterError
-        Naming what in the file is against the rules.
+        If the file cannot be read or is not a study; all wrong options are named.
     """
     where = f"config={str(path)!r}"
     try:
@@ -120,48 +123,46 @@ def read(path: Path) -> list[Step]:
         raise ParameterError(f"{where} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ParameterError(f"{where} is not TOML: {error}") from error
-    shared, steps = content.get("all", {}), content.get("run", [])
-    tables = [shared, *steps] if isinstance(steps, list) else [None]
-    if content.keys() - {"all", "run"} or not steps or not all(isinstance(table, dict) for table in tables):
-        raise ParameterError(f"{where} must hold one [all] at most and [[run]] at least once, nothing else")
+    shared, runs = content.get("all", {}), content.get("run", [])
+    tables = [shared, *runs] if isinstance(runs, list) else [None]
+    if content.keys() - {"all", "run"} or not runs or not all(isinstance(table, dict) for table in tables):
+        raise ParameterError(f"{where} must contain [[run]] at least once, [all] at most once, and nothing else")
     shared = _spelled(shared, f"{where}: [all]")
-    found, problems = [], []
-    for number, step in enumerate(steps, start=1):
+    steps, problems = [], []
+    for number, table in enumerate(runs, start=1):
         try:
-            found.append(_step(step, shared, f" of [[run]] {number}"))
+            steps.append(_step(table, shared, f" of [[run]] {number}"))
         except ParameterError as error:
             problems.append(str(error))
     if problems:
         raise ParameterError(f"{where}: {'; '.join(problems)}")
-    everywhere = set().union(*(names(step.command.options) for step in found))
-    if unknown := sorted(shared.keys() - everywhere):
-        raise ParameterError(f"{where}: no command of it has the option {unknown[0]!r} of [all]")
-    return found
+    if unknown := sorted(shared.keys() - {name for step in steps for name in names(step.command.options)}):
+        raise ParameterError(f"{where}: none of its commands has the option {unknown[0]!r} of [all]")
+    return steps
 
 
 def _step(table: Mapping[str, Any], shared: Mapping[str, Any], number: str) -> Step:
-    """One [[run]] of a study file."""
+    """Return the step of one [[run]]."""
     name = table.get("command")
-    if not isinstance(name, str) or name not in cli.COMMANDS or name == "study":
-        allowed = ", ".join(name for name in cli.COMMANDS if name != "study")
-        raise ParameterError(f"command={name!r}{number} must be one of {allowed}")
-    command = cli.load(name)
-    where = f"{name}{number}"
+    allowed = [command for command in cli.COMMANDS if command != "study"]
+    if name not in allowed:
+        raise ParameterError(f"command={name!r}{number} must be one of {', '.join(allowed)}")
+    command, where = cli.load(name), f"{name}{number}"
+    known = names(command.options)
     own = _spelled({key: value for key, value in table.items() if key != "command"}, where)
-    if unknown := sorted(own.keys() - set(names(command.options))):
+    if unknown := sorted(own.keys() - set(known)):
         raise ParameterError(f"{where} has no option {unknown[0]!r}")
     try:
-        known = {key: value for key, value in shared.items() if key in names(command.options)}
-        return Step.of(command, known | own)
+        return Step.of(command, {key: value for key, value in shared.items() if key in known} | own)
     except ParameterError as error:
         raise ParameterError(f"{where}: {error}") from None
 
 
 def _spelled(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Options with underscores in their names."""
+    """Return options with underscores in their names."""
     spelled = {name.replace("-", "_"): value for name, value in options.items()}
     if len(spelled) < len(options):
-        raise ParameterError(f"{where} has an option in two spellings")
+        raise ParameterError(f"{where} has an option in two spellings, with - and with _: remove one")
     return spelled
 
 
@@ -169,52 +170,39 @@ def _spelled(options: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def check(steps: Sequence[Step]) -> None:
-    """Raise what would stop a step before the first of them trains anything.
-
-    Raises
-    ------
-    ParameterError
-        Naming all of it.
-    """
-    problems: dict[str, list[str]] = {}
+    """Raise a ParameterError that names all problems of the steps, before the first of them trains anything."""
+    problems = []
     for step in steps:
         try:
-            step.command.points(step.options)
+            step.points()
         except TransferLensError as error:
-            problems.setdefault(str(error), []).append(step.command.name)
+            problems.append((str(error), step.command.name))
     if problems:
-        raise ParameterError("; ".join(f"{', '.join(each)}: {problem}" for problem, each in problems.items()))
+        by_error = group_by(problems, key=lambda problem: problem[0])
+        raise ParameterError("; ".join(f"{', '.join(n for _, n in each)}: {e}" for e, each in by_error.items()))
 
 
-def plan(steps: Sequence[Step]) -> str:
-    """Return what the missing runs of all steps take, as text."""
-    return forecast.text([row for step in steps for row in planned(step.command.points(step.options))])
+def perform(steps: Sequence[Step], *, dry_run: bool = False, step: Callable[[Step], int] = Step.run) -> int:
+    """Do steps one after the other and return the largest exit code; with `dry_run`, print which runs they need.
 
-
-def perform(steps: Sequence[Step], *, dry_run: bool = False, step: Callable[[Step], int] | None = None) -> int:
-    """Do steps one after the other and return the largest exit code; with `dry_run`, print what they take.
-
-    What would stop one of them is raised before the first. A run that fails stops no other step; bad input does.
+    All steps are checked before the first is done. Failed runs do not stop the steps that follow; bad input does.
+    `step` does one step and returns its exit code.
     """
     check(steps)
     if dry_run:
-        print(plan(steps))
+        print(forecast.text([row for each in steps for row in planned(each.points())]))
         return cli.DONE
     worst = cli.DONE
     for each in steps:
         print(f"== {each.command.name} {each.words}".rstrip(), flush=True)
-        worst = max(worst, code := (step or _run)(each))
+        worst = max(worst, code := step(each))
         if code not in (cli.DONE, cli.FOUND, cli.SOME_FAILED):
             break
     return worst
 
 
-def _run(step: Step) -> int:
-    return step.command.run(step.options)
-
-
 def work(options: Options) -> int:
-    """Read the file, and do its commands; a run that fails stops no other command."""
+    """Read the study file and do its commands."""
     given = handed_on(options, "config")
     return perform([step.given(given) for step in read(options.config)], dry_run=options.dry_run)
 

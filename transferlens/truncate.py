@@ -1,8 +1,8 @@
 """Truncation: how deep must the ImageNet network be?
 
-Palanisamy, Singhania and Yao (2020, section 4.2). The pretrained network is cut after Block K and trained, for each K.
-Between the cut and the linear head stands one global average pooling over the block's channels, and nothing else, in
-every architecture; how many channels there are is read from the network. What is cut is neither computed nor stored.
+The pretrained network is cut after Block K and trained, for each K (Palanisamy, Singhania and Yao 2020, section 4.2).
+In every architecture, only global average pooling and a linear head follow Block K. The blocks that are cut are neither
+computed nor stored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ANALYSIS = Analysis(
 
 @dataclass(frozen=True, kw_only=True)
 class Options(BlockOptions):
-    """Cut the ImageNet network after Block K and train what is left: accuracy, parameters and work for each K."""
+    """Cut the ImageNet network after Block K and train the rest: accuracy, parameters and multiply-adds for each K."""
 
 
 truncate = by_block("truncate", Options, lambda options: ANALYSIS)
