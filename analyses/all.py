@@ -105,7 +105,8 @@ def perform(step: Step, store: Path) -> tuple[Row, int]:
     started = time.perf_counter()
     code = step.command.run(step.options)
     seconds = time.perf_counter() - started
-    ids = set(step.ids()) if code in GOOD else set()
+    arms = step.points().values() if code in GOOD else ()
+    ids = {point.id for arm in arms for point in arm.points}
     done = [summary for summary in _finished(store) if summary.id in ids]
     row = Row(
         step=step.command.name,
