@@ -136,7 +136,7 @@ class VariantCache(FeatureCache):
 
 
 def mask(x: torch.Tensor, n_masks: int) -> torch.Tensor:
-    """Replace random mel bands and stretches of time by the mean of their clip, as SpecAugment does [2]_, section 2.
+    """Replace random mel bands and stretches of time by the mean of their clip, as SpecAugment does (Park et al. 2019, section 2).
 
     Along both axes of `x` [shape=(n, channels, n_mels, width)], each clip has `n_masks`, each at most an eighth long.
     """
@@ -154,7 +154,7 @@ def mask(x: torch.Tensor, n_masks: int) -> torch.Tensor:
 
 
 def mix(x: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Mix every clip of a batch with another one, as mixup does [3]_, section 2 and equation 1.
+    """Mix every clip of a batch with another one, as mixup does (Zhang et al. 2018, section 2, equation 1).
 
     Return the mixtures [shape as x], the index of the clip that each one was mixed with [shape=(n,)], and the weight
     of the clip itself, from 0 to 1, which is drawn from a beta distribution whose two parameters are `alpha`.
