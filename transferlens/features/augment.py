@@ -136,7 +136,7 @@ class VariantCache(FeatureCache):
 
 
 def mask(x: torch.Tensor, n_masks: int) -> torch.Tensor:
-    """Replace random mel bands and stretches of time by the mean of their clip, as SpecAugment does (Park et al. 2019, section 2).
+    """Replace random mel bands and stretches of time by the mean of their clip (SpecAugment, Park et al. 2019).
 
     Along both axes of `x` [shape=(n, channels, n_mels, width)], each clip has `n_masks`, each at most an eighth long.
     """
