@@ -87,8 +87,8 @@ def test_weights_of_the_hub_are_loaded_by_timm(monkeypatch, no_weights_cached, f
 
 
 def test_pinned_tags_are_tags_of_timm():
-    for name, tag in weights._TAGS.items():
-        assert f"{name}.{tag}" in timm.list_pretrained(f"{name}.*")
+    for name in weights.TORCHVISION:
+        assert f"{name}.tv_in1k" in timm.list_pretrained(f"{name}.*")
 
 
 @pytest.mark.parametrize("name", ["densenet201", "tf_efficientnet_lite0"])

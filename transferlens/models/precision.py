@@ -71,15 +71,8 @@ class _DepthwiseGradients(TorchFunctionMode):
         return (_conv2d if func is torch.conv2d else func)(*args, **(kwargs or {}))
 
 
-def _conv2d(
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> torch.Tensor:
+def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """Compute what ``torch.conv2d`` does, with its parameters."""
     depthwise = groups > 1 and weight.shape[1] == 1 and input.dim() == 4
     if not depthwise or isinstance(padding, str):
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)

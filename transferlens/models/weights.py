@@ -27,13 +27,10 @@ _PACKAGES = {
     for i in range(3)
 }
 
-# Weights of torchvision's first training recipe, which papers on transfer use; for other models timm's default.
-_TAGS = dict.fromkeys(
-    (
-        *("densenet121", "densenet161", "densenet169", "densenet201", "inception_v3"),
-        *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-    ),
-    "tv_in1k",
+# Networks that start from torchvision's first weights, as in papers on transfer; others start from timm's default.
+TORCHVISION = (
+    *("densenet121", "densenet161", "densenet169", "densenet201", "inception_v3"),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
 )
 
 _COUNTER = "num_batches_tracked"  # of BatchNorm; not used at its default momentum, and missing in old files
@@ -65,11 +62,6 @@ def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | Non
         recipe, or timm's default.
     sha256 : str, optional
         The `Weights.sha256` that is required.
-
-    Returns
-    -------
-    Weights
-        Its state contains a classifier only if the source does.
 
     Raises
     ------
@@ -110,10 +102,11 @@ def _imagenet_state(name: str, path: Path | None, version: tuple[int, ...]) -> W
     from transferlens.models.network import anatomy
 
     shapes = anatomy(name).shapes
+    package, kind = _PACKAGES.get(name.partition(".")[0], ("", ""))
     if path is not None:
         state, source = _read(path), f"file {path.name}"
-    elif package := _package(name):
-        state, source = _from_package(name, package), f"package {package}"
+    elif package and importlib.util.find_spec(package):
+        state, source = _from_package(name, package, kind), f"package {package}"
     else:
         state, source = _from_hub(name)
     needed = {name: shape for name, shape in shapes.items() if not name.endswith(_COUNTER)}
@@ -148,16 +141,10 @@ def _timm_name(name: str) -> str:
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name.removeprefix("module."))
 
 
-def _package(name: str) -> str | None:
-    """Return the installed package that has the weights of `name`, or None."""
-    package, _ = _PACKAGES.get(name.partition(".")[0], (None, None))
-    return package if package and importlib.util.find_spec(package) else None
-
-
-def _from_package(name: str, package: str) -> dict[str, torch.Tensor]:
+def _from_package(name: str, package: str, kind: str) -> dict[str, torch.Tensor]:
     """Read the weights in a package, which have other names than timm's, but the same order."""
-    file = getattr(importlib.import_module(package), _PACKAGES[name.partition(".")[0]][1])
-    tensors = list(_read(Path(file.get_model_file_path())).values())
+    file = getattr(importlib.import_module(package), kind).get_model_file_path()
+    tensors = list(_read(Path(file)).values())
     with torch.device("meta"):
         names = list(timm.create_model(name, pretrained=False).state_dict())
     if len(names) != len(tensors):
@@ -167,7 +154,7 @@ def _from_package(name: str, package: str) -> dict[str, torch.Tensor]:
 
 def _from_hub(name: str) -> tuple[dict[str, torch.Tensor], str]:
     """Fetch weights and their source from timm's hub, or from its cache on this machine."""
-    tagged = name if "." in name or name not in _TAGS else f"{name}.{_TAGS[name]}"
+    tagged = f"{name}.tv_in1k" if name in TORCHVISION else name
     repo = getattr(timm.get_pretrained_cfg(tagged), "hf_hub_id", None)
     if repo is None:
         raise CheckpointError(_not_found(name, "has none"))
