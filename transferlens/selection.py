@@ -1,15 +1,15 @@
-"""Which epoch is reported, and how much that flatters: last, best on the held-out fold, and chosen on an inner fold.
+"""Which epoch is reported: the last, the best on the held-out fold, or the one that an inner fold chooses.
 
-The paper's training code reports the epoch that is best on the held-out fold itself. That number looks at the clips it
-is then measured on, and is optimistic; how much, this tells for every run of a store. Runs trained with
-``--select nested`` keep one more fold from training and let it choose the epoch: what an honest choice gives.
+The training code of the paper reports the epoch that is best on the held-out fold. The same clips choose the epoch and
+measure it, so that this accuracy is optimistic: by how much is computed here for all runs of a store. Runs trained with
+``--select nested`` do not train on one more fold, the inner fold, which chooses the epoch without this bias.
 """
 
 from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ from transferlens.util.grouping import group_by
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Letters in a line of a name.
+# Width of names below the figure [letters].
 NARROW = 26
 WORDS = {
     "accuracy_last": "last epoch",
@@ -44,17 +44,17 @@ WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Fields):
-    """How much choosing the epoch on the held-out fold flatters, over all finished runs of a store."""
+    """Compare the accuracies after the last epoch, at the best epoch, and at the epoch that an inner fold chose."""
 
     ckpt: tuple[Path, ...] = ()
-    """Only these run files. Default: all of --runs."""
+    """Run files to compare. Default: all finished runs of --runs."""
     store: RunsOptions = RunsOptions()
     output: OutputOptions = OutputOptions()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run in the CSV; accuracies are fractions. The nested one is NaN for runs without an inner fold."""
+    """One run in the CSV; accuracies are fractions, the nested one is NaN for runs without an inner fold."""
 
     group: str
     dataset: str
@@ -73,36 +73,29 @@ class Row:
 
 
 def rows_of(runs: Sequence[Run]) -> list[Row]:
-    """A row a run: runs of one data set, backbone and arm make a group, with and without an inner fold apart."""
-    return [
-        row_of(Row, run, arm=arm, group=f"{run.config.dataset}, {run.config.backbone}\n{arm}")
-        for run, arm in zip(runs, _arms(runs), strict=True)
-    ]
+    """Return one row per run; runs of one data set, backbone and arm are a group."""
+    rows = []
+    for run, name in zip(runs, arm_names(runs), strict=True):
+        arm = name if "epochs" in name else f"{name}, {run.config.training.epochs} epochs"
+        rows.append(row_of(Row, run, arm=arm, group=f"{run.config.dataset}, {run.config.backbone}\n{arm}"))
+    return rows
 
 
-def _arms(runs: Sequence[Run]) -> list[str]:
-    """Names of the arms, with their epochs."""
-    names = zip(arm_names(runs), runs, strict=True)
-    return [name if "epochs" in name else f"{name}, {run.config.training.epochs} epochs" for name, run in names]
-
-
-def optimism(rows: Iterable[Row], honest: str = "accuracy_last") -> stats.Interval:
-    """By how much the best epoch on the held-out fold exceeds the honest choice: mean over folds, with its interval.
+def optimism(rows: Sequence[Row], honest: str = "accuracy_last") -> stats.Interval:
+    """Compute by how much the accuracy at the best epoch exceeds an honest one: mean over folds, with its interval.
 
     Parameters
     ----------
-    rows : iterable of Row
-    honest : str
-        "accuracy_last" or "accuracy_nested".
+    rows : sequence of Row
+    honest : {"accuracy_last", "accuracy_nested"}
     """
-    rows = list(rows)
     gains = [row.accuracy_best - getattr(row, honest) for row in rows]
     means = stats.fold_means(gains, [row.fold for row in rows])
     return stats.fold_interval(means, bounds=(-1.0, 1.0), kept=bool(rows[0].inner_fold))
 
 
 def draw(result: Result) -> Figure:
-    """Accuracies by each way of choosing the epoch, and below by how much the best epoch exceeds the others."""
+    """Draw the accuracies by each choice of the epoch, and by how much the best epoch exceeds the others."""
     groups = group_by(result.rows, lambda row: row.group)
     fig, (top, bottom) = style.new_figure(
         2, 1, width=3 + 2.1 * len(groups), height=7.4, sharex=True, height_ratios=[1.6, 1]
@@ -110,29 +103,23 @@ def draw(result: Result) -> Figure:
     palette = style.colours(list(WORDS.values()))
     points = {
         group: {
-            words: stats.fold_means([getattr(row, field) for row in mine], [row.fold for row in mine])
-            for field, words in WORDS.items()
-            if np.isfinite(getattr(mine[0], field))
+            words: stats.by_fold(rows, field) for field, words in WORDS.items() if np.isfinite(getattr(rows[0], field))
         }
-        for group, mine in groups.items()
+        for group, rows in groups.items()
     }
     ax = points_and_means(points, palette=palette, ax=top[0])
     ax.set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
+    used = {words: palette[words] for words in palette if any(words in arms for arms in points.values())}
     differences = {
-        "accuracy_last": [(x, optimism(mine)) for x, mine in enumerate(groups.values())],
-        "accuracy_nested": [
-            (x, optimism(mine, "accuracy_nested")) for x, mine in enumerate(groups.values()) if mine[0].inner_fold
-        ],
+        words: [(x, optimism(rows, field)) for x, (group, rows) in enumerate(groups.items()) if words in points[group]]
+        for field, words in WORDS.items()
+        if words in used and field != "accuracy_best"
     }
-    named = {WORDS[field]: each for field, each in differences.items() if each}
-    changes(named, palette=palette, ax=bottom[0])
+    changes(differences, palette=palette, ax=bottom[0])
     bottom[0].set_ylabel("optimism: best epoch\nless the others [points]")
     names = ["\n".join(textwrap.fill(part, NARROW) for part in group.split("\n")) for group in groups]
     bottom[0].set_xticks(range(len(groups)), names, fontsize="x-small")
-    used = [words for words in WORDS.values() if any(words in arms for arms in points.values())]
-    fig.legend(
-        style.handles({words: palette[words] for words in used}), used, loc="outside lower center", frameon=False
-    )
+    fig.legend(style.handles(used), used, loc="outside lower center", frameon=False)
     fig.suptitle("which epoch is reported", x=0.01, ha="left")
     return fig
 
@@ -140,15 +127,13 @@ def draw(result: Result) -> Figure:
 def summary(result: Result) -> str:
     """Return the optimism of each group in words."""
     lines = []
-    for group, mine in group_by(result.rows, lambda row: row.group).items():
+    for group, rows in group_by(result.rows, lambda row: row.group).items():
         name = group.replace("\n", ", ")
-        lines.append(f"{name}: best epoch less last {optimism(mine).text('points')}, {len(mine)} runs")
-        if mine[0].inner_fold:
-            means = stats.fold_means([r.accuracy_nested for r in mine], [r.fold for r in mine])
-            nested = stats.fold_interval(means, kept=1)
-            lines.append(
-                f"  nested: {nested}; best epoch less nested {optimism(mine, 'accuracy_nested').text('points')}"
-            )
+        lines.append(f"{name}: best epoch less last {optimism(rows).text('points')}, {len(rows)} runs")
+        if rows[0].inner_fold:
+            nested = stats.fold_interval(stats.by_fold(rows, "accuracy_nested"), kept=1)
+            gain = optimism(rows, "accuracy_nested").text("points")
+            lines.append(f"  nested: {nested}; best epoch less nested {gain}")
     return "\n".join(lines)
 
 
@@ -161,7 +146,7 @@ class Result(question.Result):
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
-    """Compare the ways of choosing the epoch, over the runs that the options name."""
+    """Compare the choices of the epoch, over the runs that the options name."""
     folder = options.store.runs
     paths = options.ckpt or [summary.path for summary in list_runs(folder) if summary.is_complete]
     if not paths:
