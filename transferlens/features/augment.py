@@ -42,6 +42,9 @@ RATES = (0.9, 1.2)
 WIDEST = 1 / 8  # largest width of a SpecAugment mask, as a fraction of its axis
 
 
+Kind = Literal["spectrum", "waveform", "released"]
+
+
 @dataclass(frozen=True)
 class Augmentation(Fields):
     """How the variants of a clip are rendered.
@@ -54,7 +57,7 @@ class Augmentation(Fields):
         Variants per clip. The first is the unchanged clip, except for "released".
     """
 
-    kind: Literal["spectrum", "waveform", "released"]
+    kind: Kind
     variants: Annotated[int, between(1, 1000)] = 8
 
     def draws(self, clip: int) -> list[tuple[int, float]]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from transferlens.features.augment import Augmentation
+from transferlens.features.augment import Augmentation, Kind
 from transferlens.features.logmel import HOPS, WINDOWS, FeatureSettings
 from transferlens.models.plan import TransferPlan
 from transferlens.util.errors import ParameterError
@@ -42,7 +42,7 @@ class Training(Fields):
     range of the training folds scaled to 0 to 1, then ImageNet's mean and standard deviation."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto: bf16 autocast where the processor or GPU computes in it. bf16. fp32. Recorded in the run."""
-    augment: Literal["none", "spectrum", "waveform", "released"] = "none"
+    augment: Literal["none", Kind] = "none"
     """Pitch shifts by -2 to 2 semitones and time stretches by 0.9 to 1.2 of training clips, rendered once. spectrum:
     from one Fourier transform per clip. waveform: by librosa, slower (the paper). released: the same, but always 2
     semitones up, as the paper's code was when it appeared. With --fit stretch, time stretches leave almost no trace,
