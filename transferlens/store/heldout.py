@@ -41,12 +41,7 @@ def _feature_cache(run: Run, options: DataOptions, folder: Path) -> FeatureCache
 def heldout_audio(run: Run, options: DataOptions, ids: Sequence[str] | None = None) -> list[np.ndarray]:
     """Load the waveforms [shape=(n_samples,)] of a run's held-out clips, or of some, at the rate of its features.
 
-    Raises
-    ------
-    CheckpointError
-        If the run was trained on other clips than those that the options name.
-    DataError
-        If clips cannot be read.
+    Raise CheckpointError if the run was trained on other clips than those that the options name.
     """
     dataset = _feature_cache(run, options, Path()).dataset
     by_id = {clip.id: clip for clip in dataset.clips}

@@ -1,7 +1,4 @@
-"""List the runs of a store: summaries, damage and progress.
-
-Summaries are kept in an index (`transferlens.store.index`), so that only new and changed files are opened.
-"""
+"""List the runs of a store; only new and changed files are opened, thanks to `transferlens.store.index`."""
 
 from __future__ import annotations
 

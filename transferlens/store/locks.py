@@ -1,13 +1,10 @@
 """Locks on runs: which process trains a run, so that no two do, on one machine or on many that share the store.
 
-A lock is a small file beside the run, `filelock`'s lease [1]_: its holder changes the file's time every `BEAT` seconds.
-Another process takes it over at once if the holder was a process of this machine that has ended. Otherwise it removes
-the lock after it has watched the file's time stand still for `PATIENCE` seconds; the clocks of machines are never
-compared. Locks only save work: if two processes trained a run after all, both would write the same complete file.
-
-References
-----------
-.. [1] filelock, "Soft lock leases", https://py-filelock.readthedocs.io
+A lock is a small file beside the run, a soft lease of filelock (https://py-filelock.readthedocs.io): its holder changes
+the file's time every `BEAT` seconds. Another process takes it over at once if the holder was a process of this machine
+that has ended. Otherwise it removes the lock after it has watched the file's time stand still for `PATIENCE` seconds;
+the clocks of machines are never compared. Locks only save work: if two processes trained a run after all, both would
+write the same complete file.
 """
 
 from __future__ import annotations
@@ -47,10 +44,7 @@ def holder(run: Path) -> str | None:
 def lock(run: Path) -> Iterator[bool]:
     """Hold a run, whose file need not exist yet, while it is trained; yield whether it is held, not by another.
 
-    Raises
-    ------
-    DataError
-        If the lock's path is a folder or a link.
+    Raise DataError if the lock's path is a folder or a link.
     """
     path = run.with_suffix(SUFFIX)
     if path.is_dir() or path.is_symlink():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import nan
 from typing import Any, TypeVar
 
 from transferlens.models import build
@@ -17,10 +18,6 @@ Row = TypeVar("Row")
 def _cost(run: Run) -> build.Cost:
     config = run.config
     return build.cost(config.backbone, n_classes=len(run.label_names), plan=config.plan, input_size=config.input_size)
-
-
-def _epoch_nested(run: Run) -> float:
-    return float(run.history["inner_accuracy"].argmax() + 1) if run.config.inner_fold else float("nan")
 
 
 # What a column holds. Accuracies are fractions, epochs count from 1, seconds are those of training.
@@ -38,10 +35,10 @@ COLUMNS: dict[str, Callable[[Run], Any]] = {
     "epochs": lambda run: run.config.training.epochs,
     "epoch_last": lambda run: run.config.training.epochs,
     "epoch_best": lambda run: int(run.history["heldout_accuracy"].argmax()) + 1,
-    "epoch_nested": _epoch_nested,
+    "epoch_nested": lambda run: float(run.history["inner_accuracy"].argmax() + 1) if run.config.inner_fold else nan,
     "accuracy_last": lambda run: run.accuracy_last,
     "accuracy_best": lambda run: run.accuracy_best,
-    "accuracy_nested": lambda run: float("nan") if run.accuracy_nested is None else run.accuracy_nested,
+    "accuracy_nested": lambda run: nan if run.accuracy_nested is None else run.accuracy_nested,
     "trainable_parameters": lambda run: _cost(run).trainable_parameters,
     "parameters": lambda run: _cost(run).parameters,
     "multiply_adds": lambda run: _cost(run).multiply_adds,

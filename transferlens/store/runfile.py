@@ -43,14 +43,8 @@ def history_names(config: RunConfig) -> tuple[str, ...]:
 class RunState:
     """All that a run file holds: a run after some epoch, as `transferlens.store.run.Run`, and its tensors.
 
-    Attributes
-    ----------
-    weights : dict of str to ndarray
-        State dict of the network after this epoch.
-    fresh : dict of str to ndarray
-        The initial tensors that were randomly initialised; ImageNet's are not stored again.
-    optimizer : dict of str to ndarray
-        State of the optimiser, by "<parameter>/<moment>"; empty once the run is complete.
+    The tensors are the state dict of the network; `fresh`, those that were randomly initialised, before training
+    (ImageNet's are not stored again); and the optimiser's state by "<parameter>/<moment>", empty in a complete run.
     """
 
     config: RunConfig
@@ -182,10 +176,7 @@ def _check_seal(path: Path) -> None:
 def open_runfile(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a run file as an h5py.File for reading, after its checksum was verified.
 
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, of another version, or found to be damaged, now or while it is read.
+    Raise CheckpointError if it is missing, of another version, or found to be damaged, now or while it is read.
     """
     path = Path(path)
     if not path.is_file():
