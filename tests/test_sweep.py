@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import filelock
 import numpy as np
@@ -28,6 +29,7 @@ from transferlens.training import forecast, schedule, sweep, trainer
 from transferlens.training.presets import PRESETS, TrainingOptions
 from transferlens.util import processes
 from transferlens.util.errors import CheckpointError, DataError, ParameterError, SweepError
+from transferlens.util.fields import flat
 
 
 def test_points_are_backbones_folds_and_seeds(study):
@@ -212,7 +214,7 @@ def test_two_workers_give_the_bits_of_one(study, tmp_path):
     shared = study(threads=1, workers=2, runs=tmp_path / "shared")
     shared.gather(points)
     for point in points:
-        assert_same_bits(point.path(alone.options.runs), point.path(shared.options.runs))
+        assert_same_bits(point.path(alone.options.store.runs), point.path(shared.options.store.runs))
     assert {path.suffix for path in (tmp_path / "shared").rglob("*") if path.is_file()} == {".h5"}
 
 
@@ -226,7 +228,7 @@ def test_kills_change_nothing(study, tmp_path):
     alone = study(threads=1, epochs=4, seeds=seeds)
     points = alone.points(TransferPlan())
     alone.gather(points)
-    store, options = tmp_path / "killed", alone.options
+    store, options = tmp_path / "killed", SimpleNamespace(**flat(alone.options))
     argv = [sys.executable, "-m", "transferlens.train", "--threads", "1", "--workers", "2", "--epochs", "4"]
     argv += ["--clips", options.clips, "--backbone", *options.backbone, "--weights", options.weights, "--width", "32"]
     argv += ["--batch-size", "4", "--device", "cpu", "--cache", options.cache, "--runs", store, "--seeds", *seeds]
@@ -399,7 +401,7 @@ def test_a_snapshot_is_kept_beside_a_damaged_run(study):
 @pytest.mark.skipif(sys.platform == "win32", reason="sizes of files are not limited there")
 def test_a_write_that_is_refused_half_way_is_one_line(study, tmp_path):
     """A quota: the free space does not tell, and the write breaks off."""
-    options = study(epochs=2).options
+    options = SimpleNamespace(**flat(study(epochs=2).options))
     argv = [sys.executable, "-m", "transferlens.train", "--clips", options.clips, "--backbone", *options.backbone]
     argv += ["--weights", options.weights, "--width", "32", "--epochs", "2", "--folds", "1", "--device", "cpu"]
     argv += ["--cache", options.cache, "--runs", options.runs]
@@ -414,7 +416,7 @@ def test_a_write_that_is_refused_half_way_is_one_line(study, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_once_leaves_cleanly(study, workers):
-    options = study(threads=1, epochs=200).options
+    options = SimpleNamespace(**flat(study(threads=1, epochs=200).options))
     argv = [sys.executable, "-m", "transferlens.train", "--clips", options.clips, "--backbone", *options.backbone]
     argv += ["--weights", options.weights, "--width", "32", "--epochs", "200", "--device", "cpu", "--threads", "1"]
     argv += ["--cache", options.cache, "--runs", options.runs, "--workers", workers]
@@ -496,5 +498,5 @@ def test_a_cluster_that_loses_a_machine(study, tmp_path):
     finally:
         cluster.shutdown()
     for point in points:
-        assert_same_bits(point.path(alone.options.runs), point.path(store))
+        assert_same_bits(point.path(alone.options.store.runs), point.path(store))
     assert {path.suffix for path in store.rglob("*") if path.is_file()} == {".h5"}
