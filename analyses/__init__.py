@@ -1,4 +1,4 @@
-"""The study on ESC-10, a script per question, run as ``python -m analyses.<script>``; `all` makes all of it."""
+"""The study on ESC-10: one script per question, run as ``python -m analyses.<script>``; `all` runs all of them."""
 
-# The networks whose ImageNet weights are installed as packages; questions asked of one network are asked of the first.
+# The networks whose ImageNet weights are installed as packages; questions about one network use the first.
 BACKBONES = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")

@@ -1,10 +1,10 @@
-"""The whole study, from the clips to RESULTS.md: every question, every figure, and the text with its numbers.
+"""The whole study, from the clips to RESULTS.md: all questions, all figures, and the text with its numbers.
 
     python -m analyses.all --clips path/to/esc10/clips.csv
 
-An evening on two cores from an empty store; what the store has is not trained again, so that the same command goes on
-where it was stopped. Beside the figures stands ``steps.csv``: for every step its runs, how long they were trained (from
-their files) and how long the step took this time. ``RESULTS.md`` is filled in from the tables by `analyses.results`.
+It takes an evening on two cores. Finished runs are not trained again: after an interruption, the same command
+continues. ``steps.csv``, in the folder of the figures, has one row per step: its runs, the time of their training (from
+their files) and the time that the step took. `analyses.results` writes ``RESULTS.md`` from the tables.
 """
 
 import csv
@@ -45,31 +45,31 @@ QUESTIONS = (
     rq4_ensemble,
     rq5_saliency,
 )
-# Exit codes of a step that did all it should; what an audit finds is no failure.
+# Exit codes of steps that did not fail.
 GOOD = (cli.DONE, cli.FOUND)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(study.Overrides):
-    """Answer the paper's five questions on the clips: train what is missing, draw every figure, write RESULTS.md."""
+    """Answer the paper's five questions with these clips: train missing runs, draw all figures, write RESULTS.md."""
 
     clips: Path
-    """Clip list, a CSV with path, label and fold."""
+    """Table of clips: a csv with the columns path, label and fold."""
     backbone: tuple[str, ...] = BACKBONES
-    """Networks; questions asked of one are asked of the first."""
+    """timm's names of the networks. Questions about one network use the first."""
     weights: str | None = None
-    """As for `train`: a file, or auto."""
+    """ImageNet weights, as for `train`: a .safetensors or .pth file, or auto."""
     epochs: Annotated[int | None, at_least(1)] = None
-    """Number of epochs, for a quick look; 12 by default, 100 for linear probes."""
+    """Number of epochs, for a quick look. Default: 12, and 100 for linear probes."""
     store: StoreOptions = StoreOptions()
     output: OutputOptions = OutputOptions()
     results: Path = Path("RESULTS.md")
-    """The text."""
+    """File for the text with the results."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A step in steps.csv. `training_seconds` is that of its runs in all, whenever they were trained."""
+    """A step in steps.csv; `training_seconds` is the training time of all its runs, whenever they were trained."""
 
     step: str
     figures: str
@@ -83,59 +83,58 @@ class Row:
 def steps(options: Options) -> list[Step]:
     """Return all steps, with these options."""
     given = study.handed_on(options, "backbone", "results")
-    found = []
+    asked = []
     for step in [step for question in QUESTIONS for step in question.STEPS]:
-        of_step = flat(step.options)
-        values = given | {"backbone": options.backbone if len(of_step["backbone"]) > 1 else options.backbone[:1]}
-        if of_step["dataset"] is not None:  # one of its own
-            values |= {"figures": options.output.figures / of_step["dataset"], "clips": None}
-        if options.epochs is not None and of_step.get("epochs_scratch") is not None:
+        own = flat(step.options)
+        values = given | {"backbone": options.backbone if len(own["backbone"]) > 1 else options.backbone[:1]}
+        if own["dataset"] is not None:
+            values |= {"figures": options.output.figures / own["dataset"], "clips": None}
+        if options.epochs is not None and own.get("epochs_scratch") is not None:
             values |= {"epochs_scratch": options.epochs}
-        found.append(step.given(values))
-    return [*found, *(Step.of(each).given(given) for each in (tables, report))]
+        asked.append(step.given(values))
+    return [*asked, *(Step.of(each).given(given) for each in (tables, report))]
 
 
-def _finished(store: Path) -> list[RunSummary]:
-    return [summary for summary in list_runs(store) if summary.is_complete] if store.is_dir() else []
+def _finished(store: Path) -> dict[str, RunSummary]:
+    """Return the finished runs of a store by id."""
+    return {run.id: run for run in list_runs(store) if run.is_complete} if store.is_dir() else {}
 
 
 def perform(step: Step, store: Path) -> tuple[Row, int]:
-    """Do one step; return what it took, and its exit code."""
-    before = {summary.id for summary in _finished(store)}
-    started = time.perf_counter()
-    code = step.command.run(step.options)
+    """Do one step, and return its row and its exit code."""
+    before, started = _finished(store), time.perf_counter()
+    code = step.run()
     seconds = time.perf_counter() - started
-    arms = step.points().values() if code in GOOD else ()
-    ids = {point.id for arm in arms for point in arm.points}
-    done = [summary for summary in _finished(store) if summary.id in ids]
+    ids = {point.id for arm in step.points().values() for point in arm.points} if code in GOOD else set()
+    done = [run for run in _finished(store).values() if run.id in ids]
     row = Row(
         step=step.command.name,
         figures=str(step.options.output.figures),
         n_runs=len(ids),
-        n_trained_now=len(ids - before),
-        training_seconds=sum(summary.seconds for summary in done),
+        n_trained_now=len(ids - before.keys()),
+        training_seconds=sum(run.seconds for run in done),
         seconds=seconds,
-        threads=" ".join(sorted({str(summary.config.training.threads or "") for summary in done})),
+        threads=" ".join(sorted({str(run.config.training.threads or "") for run in done})),
     )
     return row, code
 
 
 def recorded(path: Path) -> dict[tuple[str, str], Row]:
-    """What steps took when they were last done, by step and folder of their figures."""
+    """Return the rows of an existing steps.csv, by step and folder of its figures."""
     if not path.is_file():
         return {}
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     kinds = {"n_runs": int, "n_trained_now": int, "training_seconds": float, "seconds": float}
     try:
-        made = [Row(**{name: kinds.get(name, str)(value) for name, value in row.items()}) for row in rows]
+        steps = [Row(**{name: kinds.get(name, str)(value) for name, value in row.items()}) for row in rows]
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path} is not as this command writes it ({error}): move it away") from error
-    return {(row.step, row.figures): row for row in made}
+        raise DataError(f"{path} was not written by this command ({error}): move it away") from error
+    return {(row.step, row.figures): row for row in steps}
 
 
 def work(options: Options) -> int:
-    """Do every step, then write the text."""
+    """Do all steps, then write the text."""
     results.check(options.results)
     path = options.output.figures / "steps.csv"
     rows = recorded(path)

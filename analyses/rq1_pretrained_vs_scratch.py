@@ -1,14 +1,13 @@
-"""Question 1: what is ImageNet pretraining worth for sound, and does longer training from scratch make up for it?
+"""Question 1: what does ImageNet pretraining gain for sound, and does longer training from scratch make up for it?
 
-Asked of ESC-10 (5 official folds) with three networks, preset quick, one seed: fine-tuned from ImageNet, from scratch
-for as many epochs (12), and the first network from scratch for six times as many (72). Draws
-``pretrained_vs_scratch`` (.png, .pdf, .csv). What is in the run store is not trained again.
+ESC-10 (5 official folds), three networks, preset quick, one seed: fine-tuned from ImageNet, from scratch for as many
+epochs (12), and the first network from scratch for six times as many (72). Writes ``pretrained_vs_scratch`` (.png,
+.pdf, .csv). Finished runs are not trained again.
 
     python -m analyses.rq1_pretrained_vs_scratch --clips path/to/esc10/clips.csv
 
-Options given are handed to ``python -m transferlens.pretraining``, so that other data, backbones and presets are a
-matter of the command line: ``--dataset esc50 --root DIR --backbone densenet201 resnet50 inception_v3 --preset paper``
-is the paper's own table.
+The options are those of ``python -m transferlens.pretraining``: ``--dataset esc50 --root DIR --backbone densenet201
+resnet50 inception_v3 --preset paper`` makes the paper's table.
 """
 
 import sys

@@ -1,14 +1,13 @@
-"""Question 2: which parts of the network hold what ImageNet brings? By blocks: freezing, fusion, truncation, probes.
+"""Question 2: which blocks of the network contain what ImageNet brings? Freezing, fusion, truncation, linear probes.
 
-Asked of ESC-10 (5 official folds) with three networks, preset quick, one seed. Draws ``freeze`` (blocks 0 to K held
-fixed), ``fuse`` (blocks 0 to K pretrained, the rest fresh), ``truncate`` (cut after Block K) and ``probe`` (a linear
-head on Block K held fixed, with ImageNet's weights and with random ones), each .png, .pdf and .csv. What is in the run
-store is not trained again.
+ESC-10 (5 official folds), three networks, preset quick, one seed. Writes ``freeze`` (Blocks 0 to K frozen), ``fuse``
+(Blocks 0 to K pretrained, the others randomly initialised), ``truncate`` (cut after Block K) and ``probe`` (a linear
+head on the frozen Block K, with ImageNet weights and with random ones), each .png, .pdf and .csv. Finished runs are not
+trained again.
 
     python -m analyses.rq2_freeze_fuse_truncate --clips path/to/esc10/clips.csv
 
-Options given are handed to the four commands, such as ``--dataset esc50 --root DIR --backbone densenet201 resnet50
-inception_v3``.
+The options are handed on to the four commands: ``--dataset esc50 --root DIR --backbone densenet201``, for example.
 """
 
 import sys
@@ -29,13 +28,13 @@ STEPS = [Step.of(each, {"backbone": BACKBONES}) for each in (freeze, fuse, trunc
 
 @dataclass(frozen=True, kw_only=True)
 class Options(QuestionOptions):
-    """Accuracy by block: frozen through it, pretrained through it, cut after it, and of a linear head on it."""
+    """Compare accuracies by block: frozen through it, pretrained through it, cut after it, a linear head on it."""
 
     sweep: SweepOptions = SweepOptions(backbone=BACKBONES)
 
 
 def work(options: Options) -> int:
-    """Ask the four questions."""
+    """Do the four commands."""
     given = handed_on(options)
     return perform([step.given(given) for step in STEPS], dry_run=options.output.dry_run)
 

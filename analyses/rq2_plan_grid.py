@@ -1,14 +1,14 @@
-"""Question 2, seen whole: accuracy over what is pretrained x where the network is cut.
+"""Question 2, the whole plan space: accuracy over pretrained blocks x kept blocks.
 
-Asked of ESC-10 (the first two folds) with one network, preset quick, one seed. Draws ``plan_grid`` (.png, .pdf, .csv).
-Down a column is what more pretrained blocks are worth, along a row what more blocks are worth: it tells what fusion
-loses for want of pretraining from what it loses to the fresh blocks behind. What is in the run store, from freezing,
-fusion and truncation too, is not trained again.
+ESC-10 (the first two folds), one network, preset quick, one seed. Writes ``plan_grid`` (.png, .pdf, .csv). A column
+shows what more pretrained blocks gain, a row what more blocks gain: this separates what fusion loses without
+pretraining from what it loses by its randomly initialised blocks. Finished runs, those of the other scripts too, are
+not trained again.
 
     python -m analyses.rq2_plan_grid --clips path/to/esc10/clips.csv
 
-Options given are handed to ``python -m transferlens.plan_grid``; all five folds are ``--n-folds 5``, and ``--maps
-truncate freeze`` adds what is pretrained x what is frozen.
+The options are those of ``python -m transferlens.plan_grid``: ``--n-folds 5`` uses all folds, and ``--maps truncate
+freeze`` adds pretrained x frozen blocks.
 """
 
 import sys

@@ -1,12 +1,12 @@
 """Question 2, by representation: how far does each layer move when an ImageNet network is fine-tuned on ESC-10?
 
-EfficientNet-Lite0 on fold 1, preset quick, fine-tuned and from scratch, two seeds each: every run against its own
-start, and the two seeds against each other (the noise floor). Draws ``svcca`` and ``svcca_matrix`` (.png, .pdf, .csv)
-and writes ``svcca_weights.csv``. What is in the run store is not trained again.
+EfficientNet-Lite0 on fold 1, preset quick, fine-tuned and from scratch, two seeds each. Compares every run with its own
+start, and the two seeds with each other (the noise floor). Writes ``svcca`` and ``svcca_matrix`` (.png, .pdf, .csv) and
+``svcca_weights.csv``. Finished runs are not trained again.
 
     python -m analyses.rq2_svcca --clips path/to/esc10/clips.csv
 
-All options of ``python -m transferlens.train`` but those of the plan; the figures go to ``--figures``.
+The options are those of ``python -m transferlens.train`` without those of the plan, and ``--figures``.
 """
 
 import sys
@@ -28,7 +28,7 @@ from transferlens.training.sweep import Arm, Study, SweepOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Options(QuestionOptions):
-    """Weight change of fine-tuned networks and of networks from scratch, with the noise floor: one network and fold."""
+    """Compare the layers of one network before and after training, fine-tuned and from scratch, on one fold."""
 
     sweep: SweepOptions = SweepOptions(backbone=BACKBONES[:1], n_folds=1, seeds=(0, 1))
 
@@ -42,14 +42,9 @@ def points(options: Options) -> dict[str, Arm]:
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Compare every run with its start, and runs of two seeds."""
-    named = Named(
-        ckpt=tuple(run.path for arm in runs.values() for run in arm),
-        matrix=True,
-        data=options.data,
-        store=options.store,
-        execution=options.execution,
-    )
-    return svcca.answer(named)
+    ckpt = tuple(run.path for runs_of_arm in runs.values() for run in runs_of_arm)
+    groups = {name: getattr(options, name) for name in ("data", "store", "execution")}
+    return svcca.answer(Named(ckpt=ckpt, matrix=True, **groups))
 
 
 question: Question[Options, Any] = Question("analyses.rq2_svcca", Options, analyse, points)

@@ -1,12 +1,13 @@
-"""Question 3: how far does plain mel input go? Windows, fit, normalisation, ImageNet statistics; and time stretching.
+"""Question 3: how should the log-mel input be made? Windows, fit, normalisation, ImageNet statistics; time stretching.
 
-Asked of ESC-10 (5 official folds) with one network, preset quick, one seed: the paper's three windows against one
-window on three channels, clips resized to one width against padded, normalisation per channel against none and against
-ImageNet's statistics. Draws ``input_form`` (.png, .pdf, .csv) and writes ``input_form_stretch.csv``.
+ESC-10 (5 official folds), one network, preset quick, one seed: the paper's three windows against one window for all
+channels, clips resized to one width against padded clips, normalisation per channel against none and against ImageNet
+statistics. Writes ``input_form`` (.png, .pdf, .csv) and ``input_form_stretch.csv``. Finished runs are not trained
+again.
 
     python -m analyses.rq3_input --clips path/to/esc10/clips.csv
 
-Options given are handed to ``python -m transferlens.input_form``.
+The options are those of ``python -m transferlens.input_form``.
 """
 
 import sys

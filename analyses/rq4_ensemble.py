@@ -1,14 +1,14 @@
-"""Question 4: what do ensembles gain, are they more robust, and which epoch may one report?
+"""Question 4: what do ensembles gain, are they more robust, and which epoch may be reported?
 
-Asked of ESC-10 (5 official folds), preset quick: five seeds of the first network, three of each other one, and two of
-the first from scratch. Draws ``ensemble`` (their averaged softmax outputs), ``robustness`` (the first network's
-ensembles as clips get noise, gain, low-pass, clipping and shifts) and ``selection`` (last, best and nested epoch, the
-last for one seed), each .png, .pdf and .csv, and writes ``duplicates.csv`` (near-duplicates across folds). What is in
-the run store is not trained again.
+ESC-10 (5 official folds), preset quick: five seeds of the first network, three of each other network, and two of the
+first from scratch. Writes ``ensemble`` (averaged softmax outputs), ``robustness`` (ensembles of the first network on
+clips with noise, gain, low-pass, clipping and shifts) and ``selection`` (last, best and nested epoch, the nested one
+for one seed), each .png, .pdf and .csv, and ``duplicates.csv`` (near-duplicates across folds). Finished runs are not
+trained again.
 
     python -m analyses.rq4_ensemble --clips path/to/esc10/clips.csv
 
-All options of ``python -m transferlens.train`` but those of the plan and the seeds; the figures go to ``--figures``.
+The options are those of ``python -m transferlens.train`` without those of the plan and the seeds, and ``--figures``.
 """
 
 import sys
@@ -32,13 +32,13 @@ SEEDS, OTHER_SEEDS, SCRATCH_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2), (0, 1)
 
 @dataclass(frozen=True, kw_only=True)
 class Options(QuestionOptions):
-    """Ensembles of one network's seeds and across networks, their robustness, and the epoch that is reported."""
+    """Compare ensembles of seeds and across networks, their robustness, and the choices of the reported epoch."""
 
     sweep: SweepOptions = SweepOptions(backbone=BACKBONES)
 
 
 def points(options: Options) -> dict[str, Arm]:
-    """Return the runs: the first network with five seeds and from scratch, the others with three, and a nested one."""
+    """Return the runs by arm: the first network (also from scratch, also with an inner fold), and the others."""
     first, others = options.sweep.backbone[:1], options.sweep.backbone[1:]
 
     def arm(plan: TransferPlan, **changes: Any) -> Arm:
@@ -50,13 +50,13 @@ def points(options: Options) -> dict[str, Arm]:
     }
     if others:
         arms["others"] = arm(TransferPlan(), backbone=others, seeds=OTHER_SEEDS)
-    if len(arms["seeds"].study.dataset.folds) > 2:  # one to hold out, one to choose the epoch, and one to train on
+    if len(arms["seeds"].study.dataset.folds) > 2:  # to hold out, to choose the epoch, and to train
         arms["nested"] = arm(TransferPlan(), backbone=first, seeds=SEEDS[:1], select="nested")
     return arms
 
 
 def work(options: Options) -> int:
-    """Train what is missing, then average, corrupt and compare."""
+    """Train missing runs, and do the four commands with the run files."""
     arms = points(options)
     if options.output.dry_run:
         print(forecast.text(planned(arms)))

@@ -1,13 +1,12 @@
-"""Question 5: what do the networks look at? Integrated Gradients on ESC-10, and on the built-in set.
+"""Question 5: where on the spectrogram do decisions come from? Integrated Gradients on ESC-10 and the built-in clips.
 
-EfficientNet-Lite0 on fold 1, preset quick, one seed: fine-tuned, from scratch, and before training. Draws ``saliency``
-and ``saliency_summary`` (.png, .pdf, .csv) and writes ``saliency_cascade.csv``. What is in the run store is not trained
-again.
+EfficientNet-Lite0 on fold 1, preset quick, one seed: fine-tuned, from scratch, and before training. Writes ``saliency``
+and ``saliency_summary`` (.png, .pdf, .csv) and ``saliency_cascade.csv``. Finished runs are not trained again.
 
     python -m analyses.rq5_saliency --clips path/to/esc10/clips.csv
     python -m analyses.rq5_saliency --dataset synth --epochs-scratch 72 --figures figures/synth
 
-All options of ``python -m transferlens.train`` but those of the plan.
+The options are those of ``python -m transferlens.train`` without those of the plan, and ``--figures``.
 """
 
 import sys
@@ -30,11 +29,11 @@ from transferlens.util.fields import at_least
 
 @dataclass(frozen=True, kw_only=True)
 class Options(QuestionOptions):
-    """Attributions of a fine-tuned network, of one from scratch, and of one before training: one fold and seed."""
+    """Compare attributions of a network fine-tuned, from scratch and before training, on one fold with one seed."""
 
     sweep: SweepOptions = SweepOptions(backbone=BACKBONES[:1], n_folds=1)
     epochs_scratch: Annotated[int | None, at_least(1)] = None
-    """Epochs from scratch. Default: as many as for fine-tuning."""
+    """Number of epochs from scratch. Default: that of fine-tuning."""
 
 
 def points(options: Options) -> dict[str, Arm]:
@@ -48,14 +47,10 @@ def points(options: Options) -> dict[str, Arm]:
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
-    """Explain the held-out clips with every network."""
-    named = Named(
-        ckpt=tuple(run.path for arm in runs.values() for run in arm),
-        data=options.data,
-        store=options.store,
-        execution=options.execution,
-    )
-    return saliency.answer(named)
+    """Compute attributions of the held-out clips, for every network."""
+    ckpt = tuple(run.path for runs_of_arm in runs.values() for run in runs_of_arm)
+    groups = {name: getattr(options, name) for name in ("data", "store", "execution")}
+    return saliency.answer(Named(ckpt=ckpt, **groups))
 
 
 question: Question[Options, Any] = Question("analyses.rq5_saliency", Options, analyse, points)

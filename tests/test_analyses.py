@@ -88,7 +88,7 @@ def test_words_follow_the_interval():
 
 def test_a_table_or_row_that_is_missing_is_named(tmp_path, capsys):
     written(tmp_path / "a.csv", made([0.5]))
-    with pytest.raises(DataError, match="a.csv has no row of {'fold': '7'}: run python -m analyses.all again"):
+    with pytest.raises(DataError, match="a.csv has no row with {'fold': '7'}: run python -m analyses.all again"):
         results.Tables(tmp_path).row("a", fold="7")
     assert results.main(["--figures", str(tmp_path), "--out", str(tmp_path / "R.md")]) == 2
     assert "lacks pretrained_vs_scratch.csv, freeze.csv, fuse.csv" in capsys.readouterr().err
@@ -98,11 +98,11 @@ def test_a_table_or_row_that_is_missing_is_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "fuse.csv").unlink(), "lacks fuse.csv: python -m analyses.all makes"),
+        (lambda folder: (folder / "fuse.csv").unlink(), "lacks fuse.csv: python -m analyses.all writes"),
         (lambda folder: (folder / "fuse.csv").write_bytes(b"caf\xe9"), "fuse.csv cannot be read"),
         (lambda folder: (folder / "svcca.csv").write_text("block\n"), "svcca.csv has no rows"),
-        (lambda folder: (folder / "steps.csv").write_text("a,b\n1\n"), "steps.csv has a line of more or fewer cells"),
-        (lambda folder: (folder / "probe.csv").write_text("fold\n1\n"), "holds what no step writes"),
+        (lambda folder: (folder / "steps.csv").write_text("a,b\n1\n"), "steps.csv has a line with more or fewer cells"),
+        (lambda folder: (folder / "probe.csv").write_text("fold\n1\n"), "was not written by analyses.all"),
         (lambda folder: (folder / "tables.md").unlink(), "tables.md is missing"),
     ],
 )

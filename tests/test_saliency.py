@@ -187,7 +187,7 @@ def test_without_audio_there_is_still_a_picture(store, tmp_path):
 @pytest.mark.parametrize(
     ("options", "flags", "message"),
     [
-        ({"clip": "nowhere.wav"}, [], "clip=nowhere.wav is not among the"),
+        ({"clip": "nowhere.wav"}, [], "clip=nowhere.wav must be among the"),
         ({"target": "unicorn"}, [], "target='unicorn' must be true, predicted, or a label of the run: "),
         ({"tolerance": 0}, [], "tolerance=0.0 must lie between 0 and 1"),
         ({"max-steps": 0}, [], "max_steps=0 must be at least 8"),

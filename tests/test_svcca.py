@@ -176,7 +176,7 @@ def test_another_backbone(store):
         ({"positions": "none"}, "positions='none' must be all, mean, or a number of at least 1"),
         ({"positions": "0"}, "positions='0' must be"),
         ({"groups": 9}, "groups=9 must be at least 10: intervals from fewer are too narrow"),
-        ({"resamples": 5}, "resamples=5 must be 0, for no intervals, or at least 100"),
+        ({"resamples": 5}, "resamples=5 must be 0 (no intervals) or at least 100"),
         ({"cache": "nowhere"}, "was trained on other clips than synth"),
     ],
 )

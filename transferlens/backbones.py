@@ -1,37 +1,31 @@
-"""Backbones in five blocks, pretrained, frozen and cut as a transfer plan says.
+"""Show the five blocks of backbones: ``python -m transferlens.backbones densenet201 resnet50``.
 
-Any convolutional model of timm with four stages of resolution is a backbone; `transferlens.network` finds
-its stem and its four blocks, `transferlens.weights` its ImageNet weights. Both load torch as they are
-imported, so the functions here import them when they are called.
-
-    python -m transferlens.backbones densenet201 resnet50
-
-prints what the blocks are made of.
+Every convolutional model of timm with four spatial stages is a backbone; `transferlens.models.network` finds its stem
+and its four blocks.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import tyro
 
 from transferlens import cli
-from transferlens.models.build import BlockRow, Cost, block_table, build, check, cost, imagenet_state, skeleton
+from transferlens.models.build import BlockRow, block_table
 from transferlens.util.errors import ParameterError
-
-__all__ = ["BlockRow", "Cost", "block_table", "build", "check", "cost", "imagenet_state", "skeleton"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Print what the five blocks of each backbone are made of."""
+    """Print the five blocks of each backbone: channels, stride, parameters, multiply-adds and modules."""
 
     names: tyro.conf.Positional[tuple[str, ...]]
-    """timm's names, such as densenet201 resnet50."""
+    """Names of timm, such as densenet201 resnet50."""
 
     input: tuple[int, int] = (128, 250)
-    """Height and width [pixels] of the input that multiply-adds are counted for."""
+    """Height and width of the input for which multiply-adds are counted [pixels]."""
 
 
 def _lines(rows: Sequence[BlockRow]) -> Iterator[str]:
@@ -46,7 +40,7 @@ def _lines(rows: Sequence[BlockRow]) -> Iterator[str]:
 
 
 def work(options: Options) -> int:
-    """Print the block tables; return the exit code."""
+    """Print one table per backbone."""
     if not options.names:
         raise ParameterError("names must hold at least one backbone, such as densenet201")
     for name in options.names:
@@ -58,4 +52,4 @@ def work(options: Options) -> int:
 main = cli.command("backbones", Options, work)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

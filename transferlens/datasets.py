@@ -1,12 +1,10 @@
-"""Data sets: clips with labels and folds, from the built-in set, an official folder or a user's own table.
+"""List the data sets known by name; or describe, check or download one.
 
-``python -m transferlens.datasets`` lists the data sets known by name, describes one, and with ``--audit``
-looks for what would spoil an experiment: clips that cannot be read, and recordings that stand in two folds.
+``--audit`` finds what would spoil an experiment: clips that cannot be read, and recordings that are in two folds.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -14,40 +12,25 @@ from pathlib import Path
 
 from transferlens import cli
 from transferlens.data import downloads
-from transferlens.data.audit import Audit, audit, unreadable
+from transferlens.data.audit import Audit, audit
 from transferlens.data.catalogue import DataOptions, open_dataset
-from transferlens.data.clips import Clip, DataSet, load_audio
-from transferlens.data.manifest import ManifestRow, manifest
+from transferlens.data.clips import DataSet
+from transferlens.data.manifest import manifest
 from transferlens.util.errors import DataError, ParameterError, TransferLensError
 from transferlens.util.files import check_writable
 from transferlens.util.text import some, table
 
-__all__ = [
-    "Audit",
-    "Clip",
-    "DataOptions",
-    "DataSet",
-    "ManifestRow",
-    "audit",
-    "load_audio",
-    "manifest",
-    "open_dataset",
-    "unreadable",
-]
-
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options(DataOptions):
-    """List the data sets known by name; or describe one; or audit it for what would spoil an experiment; or get one."""
+    """List the data sets known by name, without options; or describe, check or download one."""
 
     download: str | None = None
-    """Data set known by name to download and unpack: esc50, esc10, urbansound8k or gtzan."""
+    """Data set to download and unpack: esc50, esc10, urbansound8k or gtzan."""
     to: Path = Path("data")
-    """Folder that it goes to."""
+    """Folder for the download."""
     audit: bool = False
-    """Decode every clip; exit code 1 where one cannot be read or a recording is in two folds."""
+    """Check the clips: exit code 1 if one cannot be read, or if a recording is in two folds."""
 
 
 def _known() -> str:
@@ -57,7 +40,7 @@ def _known() -> str:
 
 
 def _summary(dataset: DataSet) -> str:
-    """Size of a data set, and a table of the clips of each class in each fold."""
+    """Return the size of a data set, and its numbers of clips by class and fold."""
     counts = Counter((clip.label, clip.fold) for clip in dataset.clips)
     head = (
         f"{dataset.name}: {len(dataset.clips)} clips, {len(dataset.label_names)} classes, "
@@ -70,30 +53,25 @@ def _summary(dataset: DataSet) -> str:
     return f"{head}\n\n{table(rows)}"
 
 
-def _report(found: Audit) -> str:
-    """What an audit found, a line a finding."""
-    if not found.findings:
-        return f"{found.dataset}: {found.n_clips} clips, nothing found"
+def _report(result: Audit) -> str:
+    """Return the findings of an audit, one per line."""
+    if not result.findings:
+        return f"{result.dataset}: {result.n_clips} clips, nothing found"
     rows = [
-        [
-            f"{'! ' * finding.serious}{finding.kind}",
-            ", ".join(finding.folds),
-            some(finding.clips),
-            finding.message,
-        ]
-        for finding in found.findings
+        [f"{'! ' * finding.serious}{finding.kind}", ", ".join(finding.folds), some(finding.clips), finding.message]
+        for finding in result.findings
     ]
-    return f"{found.dataset}: {found.n_clips} clips\n\n{table([['finding', 'folds', 'clips', 'why'], *rows])}"
+    return f"{result.dataset}: {result.n_clips} clips\n\n{table([['finding', 'folds', 'clips', 'why'], *rows])}"
 
 
 def _download(name: str, folder: Path) -> str:
-    """Get a data set; say how it is used."""
+    """Download a data set, and return how to use it."""
     known = {name: row for name, row in manifest().items() if row.archive}
     if name not in known:
         raise ParameterError(f"download={name!r} must be one of {', '.join(known)}")
     check_writable("to", folder)
     target = downloads.fetch(known[name], folder)
-    # Archives hold the data set's folder, or what is in it.
+    # An archive contains the folder of the data set, or its content.
     roots = [target, *sorted(path for path in target.iterdir() if path.is_dir())]
     problems = []
     for root in roots:
@@ -103,18 +81,18 @@ def _download(name: str, folder: Path) -> str:
             problems.append(str(error))
         else:
             return f"{len(dataset.clips)} clips: use them with --dataset {name} --root {root}"
-    raise DataError(f"{target} is no complete {name}, delete it and try again: {problems[0]}")
+    raise DataError(f"{target} is not a complete {name}: delete it and try again ({problems[0]})")
 
 
 def work(options: Options) -> int:
-    """List the known data sets, describe one, audit it, or get it."""
+    """List the known data sets, or describe, check or download one."""
     if options.download is not None:
         print(_download(options.download, options.to))
         return cli.DONE
     if options.audit:
-        found = audit(options.open())
-        print(_report(found))
-        return cli.FOUND if found.serious else cli.DONE
+        result = audit(options.open())
+        print(_report(result))
+        return cli.FOUND if result.serious else cli.DONE
     print(_known() if options == Options() else _summary(options.open()))
     return cli.DONE
 

@@ -1,4 +1,4 @@
-"""The main job on the built-in data set, small enough for a first look: pretrained against scratch, with figures."""
+"""A first look on the built-in clips: networks pretrained and from scratch, with figures."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from transferlens.util.fields import Fields, build, flat
 class Options(Fields):
     """Train EfficientNet-Lite0 on the built-in clips, pretrained and from scratch, and draw what pretraining brings.
 
-    Two folds and two epochs: about a minute on two cores. The whole question, with all folds, six times the epochs, and
-    longer training from scratch beside it, is ``python -m transferlens.pretraining``.
+    Two folds and two epochs: about a minute on two cores. ``python -m transferlens.pretraining`` uses all folds, six
+    times as many epochs, and longer training from scratch.
     """
 
     store: StoreOptions = StoreOptions()
@@ -26,7 +26,7 @@ class Options(Fields):
 
 
 def work(options: Options) -> int:
-    """Ask `transferlens.pretraining` with the settings of the demo."""
+    """Run the command `pretraining` with the settings of the demo."""
     settings = {"folds": ("1", "2"), "epochs": 2, "long": "none"} | flat(options)
     pretraining = cli.load("pretraining")
     return pretraining.run(build(pretraining.options, settings))

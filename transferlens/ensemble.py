@@ -1,13 +1,12 @@
-"""Ensembles: the mean of the softmax outputs of several networks, what it gains, and why.
+"""Ensembles: what does averaging the softmax outputs of several networks gain, and why?
 
-Question 4 of Palanisamy, Singhania and Yao (2020, section 4.3): five networks that differ by the seed alone. Everything
-comes from the logits that the runs have stored; no network is run again. Members are grouped by held-out fold, and the
-clips of all folds are scored together. Headline is the accuracy after the last epoch.
+Question 4 of Palanisamy, Singhania and Yao (2020, section 4.3): there, five networks that differ only by the seed. All
+numbers come from the logits after the last epoch that the runs have stored; no network is run again. Members of each
+held-out fold are averaged, and the clips of all folds are scored together.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,29 +25,28 @@ from transferlens.plots.accuracy import against_size, points_and_means, reliabil
 from transferlens.store.run import Run, load_runs
 from transferlens.training.sweep import Arm, Study, SweepOptions
 from transferlens.util.errors import ParameterError
+from transferlens.util.grouping import group_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options(QuestionOptions):
-    """Ensembles of runs that differ by the seed, and across backbones: accuracy, gain, calibration.
+    """Average the outputs of runs that differ by the seed, and across backbones: accuracy, gain and calibration.
 
-    Name runs (--ckpt), or say what to train as for `train`; what the store has is not trained again.
+    Name run files (--ckpt), or the runs to train as for `train`. Finished runs are not trained again.
     """
 
     ckpt: tuple[Path, ...] = ()
-    """Run files of one data set, two or more per held-out fold. Default: those of --backbone, --folds and --seeds."""
+    """Run files of one data set, two or more per held-out fold. Default: the runs of the sweep options."""
     plan: PlanOptions = PlanOptions()
     sweep: SweepOptions = SweepOptions(seeds=(0, 1, 2, 3, 4))
 
 
 @dataclass(frozen=True)
 class SizeRow:
-    """Accuracy of the ensembles of one size in ensemble_sizes.csv, over `n_subsets` subsets of the members."""
+    """The accuracy of ensembles of one size, over `n_subsets` subsets of the members, in ensemble_sizes.csv."""
 
     ensemble: str
     size: int
@@ -59,20 +57,19 @@ class SizeRow:
 
 
 def sizes(members: Members) -> list[SizeRow]:
-    """Accuracy against the number of members, over all subsets (or 1000 drawn ones where there are more)."""
-    each = members.probabilities
-    found = []
-    for size in range(1, len(each) + 1):
-        chosen = predictions.subsets(len(each), size)
-        values = [predictions.accuracy(each[list(some)].mean(0), members.labels).mean() for some in chosen]
-        summary = (float(np.mean(values)), float(min(values)), float(max(values)))
-        found.append(SizeRow(members.name, size, len(values), *summary))
-    return found
+    """Compute the accuracy against the number of members, over all subsets, or 1000 random ones if there are more."""
+    probabilities, rows = members.probabilities, []
+    for size in range(1, len(probabilities) + 1):
+        averages = (probabilities[list(each)].mean(0) for each in predictions.subsets(len(probabilities), size))
+        values = [predictions.accuracy(average, members.labels).mean() for average in averages]
+        scores = (float(np.mean(values)), float(min(values)), float(max(values)))
+        rows.append(SizeRow(members.name, size, len(values), *scores))
+    return rows
 
 
 @dataclass(frozen=True)
 class ReliabilityRow:
-    """One bin of confidence in ensemble_reliability.csv; `who` is "single" (all members' predictions) or "ensemble"."""
+    """One bin of confidence in ensemble_reliability.csv; `who` is "single" (all members) or "ensemble"."""
 
     ensemble: str
     who: str
@@ -82,37 +79,36 @@ class ReliabilityRow:
 
 
 def reliability_rows(members: Members) -> list[ReliabilityRow]:
-    """Confidence and accuracy by bin, of single networks and of the ensemble."""
-    each, labels = members.probabilities, members.labels
-    sides = {
-        "single": (each.reshape(-1, each.shape[-1]), np.tile(labels, len(each))),
-        "ensemble": (members.average, labels),
+    """Return confidence and accuracy by bin, of single networks and of the ensemble."""
+    single, labels = members.probabilities, members.labels
+    bins = {
+        "single": predictions.reliability(single.reshape(-1, single.shape[-1]), np.tile(labels, len(single))),
+        "ensemble": predictions.reliability(members.average, labels),
     }
     return [
         ReliabilityRow(members.name, who, float(confidence), float(right), int(n))
-        for who, (probabilities, truth) in sides.items()
-        for confidence, right, n in zip(*predictions.reliability(probabilities, truth), strict=True)
+        for who, each in bins.items()
+        for confidence, right, n in zip(*each, strict=True)
     ]
 
 
 def draw(result: Result) -> Figure:
     """Draw accuracy by fold, accuracy against size, where the gain comes from, and calibration."""
-    rows = result.rows
-    whole = [row for row in rows if not row.fold]
+    whole, folds = ([row for row in result.rows if bool(row.fold) == by_fold] for by_fold in (False, True))
     fig, axes = style.new_figure(2, 2, width=max(11.5, 3 * len(whole)), height=8.6)
     palette = style.colours([row.ensemble for row in whole])
-    folds = {row.ensemble: [r for r in rows if r.ensemble == row.ensemble and r.fold] or [row] for row in whole}
     points = {
-        name: {"single (mean)": [row.single for row in mine], "ensemble": [row.accuracy for row in mine]}
-        for name, mine in folds.items()
+        name: {"single (mean)": [row.single for row in rows], "ensemble": [row.accuracy for row in rows]}
+        for name, rows in group_by(folds, key=lambda row: row.ensemble).items()
     }
     greys = {"single (mean)": (0.6, 0.6, 0.6), "ensemble": (0.15, 0.15, 0.15)}
     ax = points_and_means(points, palette=greys, ax=axes[0, 0])
-    ax.set_ylim(max(0, 100 * min(row.single for mine in folds.values() for row in mine) - 8), 101)
+    ax.set_ylim(max(0, 100 * min(row.single for row in folds) - 8), 101)
     ax.set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
     ax.legend(loc="lower right", frameon=False, fontsize="small")
     curves = {
-        name: [(r.size, r.mean, r.lowest, r.highest) for r in result.sizes if r.ensemble == name] for name in palette
+        name: [(row.size, row.mean, row.lowest, row.highest) for row in rows]
+        for name, rows in group_by(result.sizes, key=lambda row: row.ensemble).items()
     }
     against_size(curves, palette=palette, ax=axes[0, 1])
     axes[0, 1].set_title("mean over subsets of the members; bands: lowest and highest", fontsize="small", loc="left")
@@ -123,38 +119,26 @@ def draw(result: Result) -> Figure:
     stacked_bars(list(palette), parts, ylabel="squared error of a single network", ax=axes[1, 0])
     axes[1, 0].set_title("single network = ensemble + ambiguity (Krogh and Vedelsby)", fontsize="small", loc="left")
     diagram = {
-        (name, who): [(b.confidence, b.accuracy, b.n) for b in result.reliability if (b.ensemble, b.who) == (name, who)]
-        for name in palette
-        for who in ("single", "ensemble")
+        key: [(row.confidence, row.accuracy, row.n) for row in rows]
+        for key, rows in group_by(result.reliability, key=lambda row: (row.ensemble, row.who)).items()
     }
     reliability_diagram(diagram, palette=palette, ax=axes[1, 1])
-    axes[1, 1].set_title(
-        "dashed: single networks; bins of 5 clips or more, areas follow them", fontsize="small", loc="left"
-    )
+    words = "dashed: single networks; bins of 5 clips or more, areas follow them"
+    axes[1, 1].set_title(words, fontsize="small", loc="left")
     for ax in (axes[0, 0], axes[1, 0]):
         ax.set_xticks(range(len(palette)), [name.replace(", ", "\n") for name in palette], fontsize="x-small")
-    labels = dict(zip(palette, _results(whole), strict=True))
-    fig.legend(
-        style.handles({labels[name]: colour for name, colour in palette.items()}),
-        labels.values(),
-        loc="outside lower center",
-        frameon=False,
-    )
-    words = "single networks and ensembles"
-    fig.suptitle(f"{result.title}: {words}", x=0.01, ha="left")
+    labels = [
+        f"{row.ensemble}: single {100 * row.single:.1f} ± {100 * row.single_std:.1f} %, ensemble of {row.n_members}: "
+        f"{100 * row.accuracy:.1f} %, n = {row.n_clips} clips"
+        for row in whole
+    ]
+    fig.legend(style.handles(palette), labels, loc="outside lower center", frameon=False)
+    fig.suptitle(f"{result.title}: single networks and ensembles", x=0.01, ha="left")
     return fig
 
 
-def _results(rows: Sequence[Row]) -> list[str]:
-    return [
-        f"{row.ensemble}: single {100 * row.single:.1f} ± {100 * row.single_std:.1f} %, ensemble of {row.n_members}: "
-        f"{100 * row.accuracy:.1f} %, n = {row.n_clips} clips"
-        for row in rows
-    ]
-
-
 def summary(result: Result) -> str:
-    """The headline in words."""
+    """Return the accuracy, the gain and the calibration of each ensemble in words."""
     lines = []
     for row in (row for row in result.rows if not row.fold):
         lines.append(
@@ -170,7 +154,7 @@ def summary(result: Result) -> str:
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """Scores of every ensemble over all clips and by fold, by size, and by confidence."""
+    """The scores of each ensemble over all clips and by fold, by size, and by confidence."""
 
     stem = "ensemble"
     rows: tuple[Row, ...]
@@ -179,12 +163,12 @@ class Result(question.Result):
     title: str = ""
 
     def tables(self) -> dict[str, Sequence[Any]]:
-        """Return the scores, those by size, and the bins of confidence."""
+        """Return the scores, the accuracies by size, and the bins of confidence."""
         return {"ensemble": self.rows, "ensemble_sizes": self.sizes, "ensemble_reliability": self.reliability}
 
 
 def points(options: Options) -> dict[str, Arm]:
-    """Return the members to train; none where run files are named."""
+    """Return the members to train, none if run files are named."""
     if not options.ckpt:
         return {"members": Study.of(options).arm(options.plan.plan())}
     if options.output.dry_run:
@@ -195,12 +179,11 @@ def points(options: Options) -> dict[str, Arm]:
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Average the networks of each ensemble, and score them."""
     members = runs["members"] if runs else load_runs(options.ckpt)
-    found = gather(members)
-    folds = {each.name: ["", *dict.fromkeys(each.folds.tolist())] for each in found}
+    ensembles = gather(members)
     return Result(
-        rows=tuple(row_of(each, fold) for each in found for fold in folds[each.name]),
-        sizes=tuple(row for each in found for row in sizes(each)),
-        reliability=tuple(row for each in found for row in reliability_rows(each)),
+        rows=tuple(row_of(each, fold) for each in ensembles for fold in ["", *dict.fromkeys(each.folds.tolist())]),
+        sizes=tuple(row for each in ensembles for row in sizes(each)),
+        reliability=tuple(row for each in ensembles for row in reliability_rows(each)),
         title=members[0].config.dataset,
     )
 

@@ -1,9 +1,8 @@
-"""Are ensembles more robust? Accuracy of single networks and ensembles as the held-out clips are corrupted.
+"""Are ensembles more robust? Accuracy of single networks and ensembles on corrupted held-out clips.
 
-The abstract of Palanisamy, Singhania and Yao (2020) says that ensembles are; they report clean clips only. Here every
-run classifies its held-out clips again after noise, gain, low-pass, clipping and a shift in time of known strengths
-(`transferlens.corruptions`); arms (say, from scratch against pretrained) stand beside each other. Networks are not
-trained on corrupted clips.
+The abstract of Palanisamy, Singhania and Yao (2020) says so, but the paper only reports clean clips. Here each run
+classifies its held-out clips again after noise, gain, low-pass filtering, clipping or a shift in time, of several
+strengths (`transferlens.features.corruptions`). The networks were not trained on corrupted clips.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from transferlens.store.run import Run, check_alike, load_runs
 from transferlens.training.schedule import DeviceOptions
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields
+from transferlens.util.grouping import group_by
 from transferlens.util.lazy import tqdm
 from transferlens.util.processes import keep_freed_memory
 from transferlens.util.text import table
@@ -44,12 +44,12 @@ CLEAN = "clean"
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Fields):
-    """Accuracy of single networks and their ensembles as the held-out clips are corrupted."""
+    """Compare the accuracy of single networks and of their ensembles on corrupted held-out clips."""
 
     ckpt: tuple[Path, ...]
-    """Run files of one data set, two or more a held-out fold; their audio must be at hand."""
+    """Run files of one data set, two or more per held-out fold."""
     corruption: tuple[str, ...] = tuple(CORRUPTIONS)
-    """Which: noise, gain, low-pass, clipping, shift."""
+    """Corruptions of the clips: noise, gain, low-pass, clipping, shift."""
     data: DataOptions = DataOptions()
     execution: DeviceOptions = DeviceOptions()
     output: OutputOptions = OutputOptions()
@@ -63,11 +63,11 @@ class Options(Fields):
 
 @dataclass(frozen=True)
 class Row:
-    """One ensemble under one corruption in the CSV: accuracies are fractions over the clips of all folds.
+    """One ensemble under one corruption in the CSV; accuracies are fractions of the clips of all folds.
 
-    `single` is the members' mean, `gain` what the ensemble has more than it, `more_than_clean` what it gains more than
-    on clean clips: above 0 says that it is the more robust. 95 % intervals over clips: Wilson's of the ensemble's
-    accuracy, bootstrap of the others.
+    `single` is the mean of the members, `gain` is the ensemble less `single`, and `more_than_clean` is this gain less
+    that on clean clips: above 0, the ensemble is more robust. 95 % intervals over clips, Wilson's for `accuracy` and
+    bootstrap for the others.
     """
 
     ensemble: str
@@ -92,30 +92,29 @@ class Row:
 def corrupted(
     runs: Sequence[Run], options: DataOptions, kinds: Sequence[str], device: torch.device
 ) -> dict[tuple[str, float], list[Run]]:
-    """The runs as if they had held out corrupted clips.
+    """Classify corrupted held-out clips.
 
     Returns
     -------
-    found : dict of (kind, strength) to list of Run
-        With the logits of the corrupted clips in place of their own; clean ones first.
+    dict of (kind, strength) to list of Run
+        The runs with logits of the corrupted clips, clean clips first.
     """
     conditions = [(CLEAN, 0.0), *((kind, strength) for kind in kinds for strength in CORRUPTIONS[kind].strengths)]
-    found: dict[tuple[str, float], list[Run]] = {condition: [] for condition in conditions}
+    by_condition: dict[tuple[str, float], list[Run]] = {condition: [] for condition in conditions}
     with tqdm.tqdm(total=len(conditions) * len(runs), unit="run", delay=2, leave=False, disable=None) as bar:
-        for fold in dict.fromkeys(run.config.fold for run in runs):
-            mine = [run for run in runs if run.config.fold == fold]
-            networks = [run.model().to(device) for run in mine]
-            clips = heldout_audio(mine[0], options)
+        for runs_of_fold in group_by(runs, key=lambda run: run.config.fold).values():
+            networks = [run.model().to(device) for run in runs_of_fold]
+            clips = heldout_audio(runs_of_fold[0], options)
             for condition in conditions:
-                S = _features(mine[0], clips, *condition)
-                for run, network in zip(mine, networks, strict=True):
-                    found[condition].append(replace(run, logits=classify(run, network, S)))
+                S = _features(runs_of_fold[0], clips, *condition)
+                for run, network in zip(runs_of_fold, networks, strict=True):
+                    by_condition[condition].append(replace(run, logits=classify(run, network, S)))
                     bar.update()
-    return found
+    return by_condition
 
 
 def _features(run: Run, clips: Sequence[np.ndarray], kind: str, strength: float) -> np.ndarray:
-    """Log-mel features of corrupted clips; the noise of a clip is its own, and the same in every run."""
+    """Compute log-mel features of corrupted clips; each clip has its own noise, the same in every run."""
     settings = run.config.features
     if kind != CLEAN:
         seeds = [zlib.crc32(clip.encode()) for clip in run.clip_ids]
@@ -124,11 +123,11 @@ def _features(run: Run, clips: Sequence[np.ndarray], kind: str, strength: float)
     return np.stack([settings.compute(y) for y in clips])
 
 
-def rows_of(found: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row]:
-    """A row for each ensemble under each corruption, of what `corrupted` gives."""
+def rows_of(by_condition: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row]:
+    """Return one row per ensemble and corruption, from the runs that `corrupted` returns."""
     rows = []
     clean: dict[str, np.ndarray] = {}
-    for (kind, strength), runs in found.items():
+    for (kind, strength), runs in by_condition.items():
         for members in gather(runs):
             right = predictions.accuracy(members.probabilities, members.labels).mean(0)
             right_mean = predictions.accuracy(members.average, members.labels)
@@ -146,39 +145,40 @@ def rows_of(found: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row]:
 
 
 def draw(result: Result) -> Figure:
-    """A panel for each corruption: accuracy against its strength, clean clips at the left."""
-    rows = result.rows
-    kinds = [kind for kind in dict.fromkeys(row.corruption for row in rows) if kind != CLEAN]
+    """Draw one panel per corruption: accuracy against its strength, clean clips at the left."""
+    by_ensemble = group_by(result.rows, key=lambda row: row.ensemble)
+    kinds = [kind for kind in dict.fromkeys(row.corruption for row in result.rows) if kind != CLEAN]
     fig, axes = style.new_figure(1, len(kinds), width=1 + 2.9 * len(kinds), height=4.6, sharey=True)
-    palette = style.colours(list(dict.fromkeys(row.ensemble for row in rows)))
+    palette = style.colours(list(by_ensemble))
     for ax, kind in zip(axes[0], kinds, strict=True):
         for name, colour in palette.items():
-            mine = [row for row in rows if row.ensemble == name and row.corruption in (CLEAN, kind)]
-            for line, value, low, high in (
-                ("--", "single", "single_low", "single_high"),
-                ("-", "accuracy", "low", "high"),
-            ):
-                mean, lower, upper = ([100 * getattr(row, field) for row in mine] for field in (value, low, high))
-                ax.fill_between(range(len(mine)), lower, upper, color=colour, alpha=0.1, lw=0)
-                ax.plot(range(len(mine)), mean, line, color=colour, marker="o", ms=3.5, lw=1.3)
-        ax.set_xticks(range(len(mine)), [CLEAN, *(f"{row.strength:g}" for row in mine[1:])], fontsize="small")
+            rows = [row for row in by_ensemble[name] if row.corruption in (CLEAN, kind)]
+            places = range(len(rows))
+            for line, fields in ("--", ("single", "single_low", "single_high")), ("-", ("accuracy", "low", "high")):
+                mean, lower, upper = ([100 * getattr(row, field) for row in rows] for field in fields)
+                ax.fill_between(places, lower, upper, color=colour, alpha=0.1, lw=0)
+                ax.plot(places, mean, line, color=colour, marker="o", ms=3.5, lw=1.3)
+        ax.set_xticks(places, [CLEAN, *(f"{row.strength:g}" for row in rows[1:])], fontsize="small")
         ax.set_xlabel(CORRUPTIONS[kind].title.replace(", ", "\n"))
     axes[0, 0].set_ylim(0, 102)
     axes[0, 0].set_ylabel("held-out accuracy [%]")
-    first = {row.ensemble: row for row in rows}
-    names = {f"{n} ({first[n].n_members} networks, {first[n].n_clips} clips)": each for n, each in palette.items()}
+    names = {
+        f"{name} ({rows[0].n_members} networks, {rows[0].n_clips} clips)": palette[name]
+        for name, rows in by_ensemble.items()
+    }
     fig.legend(style.handles(names), names, loc="outside lower center", ncols=min(3, len(names)), frameon=False)
     words = "full: ensemble, dashed: single networks; bands: 95 % intervals over clips"
     fig.suptitle(f"{result.title}: corrupted clips ({words})", x=0.01, ha="left")
     return fig
 
 
-def _points(mean: float, low: float, high: float) -> str:
-    return f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+def _points(row: Row, field: str) -> str:
+    mean, low, high = (100 * getattr(row, f"{field}{end}") for end in ("", "_low", "_high"))
+    return f"{mean:.1f} ({low:.1f} to {high:.1f})"
 
 
 def summary(result: Result) -> str:
-    """Return single, ensemble and gain under each corruption, as a table."""
+    """Return the accuracies and gains under each corruption as a table."""
     head = ("ensemble", "corruption", "strength", "single [%]", "ensemble [%]", "gain [points]", "more than clean")
     lines = [
         (
@@ -187,8 +187,8 @@ def summary(result: Result) -> str:
             f"{row.strength:g}",
             f"{100 * row.single:.1f}",
             f"{100 * row.accuracy:.1f}",
-            _points(row.gain, row.gain_low, row.gain_high),
-            _points(row.more_than_clean, row.more_than_clean_low, row.more_than_clean_high),
+            _points(row, "gain"),
+            _points(row, "more_than_clean"),
         )
         for row in result.rows
     ]
@@ -197,7 +197,7 @@ def summary(result: Result) -> str:
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """One row per ensemble under each corruption."""
+    """One row per ensemble and corruption."""
 
     stem = "robustness"
     rows: tuple[Row, ...]
@@ -209,11 +209,11 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     device = pick_device(options.execution.device)
     keep_freed_memory()
     members = load_runs(options.ckpt, "dataset", "feature settings")
-    gather(members)  # raises what cannot be averaged before anything is computed
-    for fold in dict.fromkeys(run.config.fold for run in members):
-        check_alike([run for run in members if run.config.fold == fold], "held-out clips (fold)", "features")
-    logits = corrupted(members, options.data, list(dict.fromkeys(options.corruption)), device)
-    return Result(tuple(rows_of(logits)), members[0].config.dataset)
+    gather(members)  # raises if they cannot be averaged, before anything is computed
+    for runs_of_fold in group_by(members, key=lambda run: run.config.fold).values():
+        check_alike(runs_of_fold, "held-out clips (fold)", "features")
+    by_condition = corrupted(members, options.data, list(dict.fromkeys(options.corruption)), device)
+    return Result(tuple(rows_of(by_condition)), members[0].config.dataset)
 
 
 robustness = question.Question("robustness", Options, analyse, first="ckpt")

@@ -1,8 +1,7 @@
-"""The run store: the one HDF5 file that holds all that is known of a run, and the runs of a folder.
+"""List the runs of a store, show single runs, or watch their training.
 
-A run is a point: data set x held-out fold x backbone x transfer plan x seed x training settings. Its file is
-``<runs>/<dataset>/<run id>.h5``, complete or absent; while it trains, ``<run id>.partial`` beside it holds the last
-epoch and what resuming needs. ``python -m transferlens.runs`` lists a store.
+The file of a run, ``<runs>/<dataset>/<run id>.h5``, is complete or absent; during training, ``<run id>.partial`` is its
+checkpoint (`transferlens.store.runfile`).
 """
 
 from __future__ import annotations
@@ -15,46 +14,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transferlens import cli
-from transferlens.store.config import RunConfig, Training
-from transferlens.store.listing import RunSummary, failed, list_runs, progress, scan
-from transferlens.store.run import Run, arm_names, check_alike, load_run, load_runs
-from transferlens.store.runfile import seal
+from transferlens.store.listing import RunSummary, failed, progress, scan
+from transferlens.store.run import Run, load_run
 from transferlens.util.errors import ParameterError
 from transferlens.util.text import table
 
-__all__ = [
-    "Run",
-    "RunConfig",
-    "RunSummary",
-    "Training",
-    "arm_names",
-    "check_alike",
-    "list_runs",
-    "load_run",
-    "load_runs",
-    "scan",
-    "seal",
-]
-
-# Seconds between two looks of a watch, at most.
+# Largest value of --every [s].
 LONGEST = 86400
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """List the runs of a store: id, accuracy after the last and the best epoch [%], epochs, time and size.
+    """List the runs of a store: id, accuracy after the last and at the best epoch [%], epochs, time and size.
 
-    best: at the epoch best on the held-out clips themselves, which is optimistic.
+    The best epoch is that with the highest accuracy on the held-out clips, so its accuracy is optimistic.
     """
 
     runs: Path = Path("runs")
     """Folder of the run store."""
     ckpt: tuple[Path, ...] = ()
-    """Show all settings, provenance and history of these run files instead."""
+    """Run files to show with all settings, provenance and history, instead of the list."""
     watch: bool = False
-    """Show what is being trained, by whom, and what has failed, again and again until Ctrl-C."""
+    """Show which runs are being trained, by whom, and which have failed, again and again until Ctrl-C."""
     every: float = 5.0
-    """Seconds between two looks of --watch."""
+    """Time between two updates of --watch [s]."""
 
 
 def _table(summaries: Sequence[RunSummary]) -> str:
@@ -75,10 +58,7 @@ def _table(summaries: Sequence[RunSummary]) -> str:
 def _details(run: Run) -> str:
     lines = [run.config.id]
     for title, values in (("config", run.config.flat()), ("provenance", run.provenance)):
-        lines += [
-            title,
-            *(f"  {key:<18} {'none' if value is None else value}" for key, value in values.items()),
-        ]
+        lines += [title, *(f"  {key:<18} {'none' if value is None else value}" for key, value in values.items())]
     lines += ["history", "  epoch  " + "  ".join(f"{name:>16}" for name in run.history)]
     for epoch, row in enumerate(zip(*run.history.values(), strict=True), start=1):
         lines.append(f"  {epoch:>5}  " + "  ".join(f"{value:16.5g}" for value in row))
@@ -87,14 +67,14 @@ def _details(run: Run) -> str:
 
 def _watch(folder: Path, every: float) -> None:
     clear = "\033[2J\033[H" if sys.stdout.isatty() else ""
-    with contextlib.suppress(KeyboardInterrupt):  # how a watch ends
+    with contextlib.suppress(KeyboardInterrupt):
         while True:
             print(f"{clear}{time.strftime('%H:%M:%S')}  {progress(folder)}", flush=True)
             time.sleep(every)
 
 
 def work(options: Options) -> int:
-    """List a store, show single runs, or watch what is trained."""
+    """List a store, show single runs, or watch their training."""
     if options.ckpt:
         print("\n\n".join([_details(load_run(path)) for path in options.ckpt]))
         return cli.DONE

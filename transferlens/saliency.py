@@ -1,9 +1,10 @@
-"""What a network looks at: attributions of held-out clips, drawn, checked, scored, and to listen to.
+"""Where on the spectrogram does a decision come from? Attributions of held-out clips: pictures, scores, sounds.
 
-Question 5 of Palanisamy, Singhania and Yao (2020, section 4.4). Integrated Gradients (or another method) from silence
-to the clip, for trained networks and, as the control that tells what structure alone gives, for the first of them
-before its training. The paper's claims become numbers with chance levels; insertion and deletion, and the randomisation
-of blocks, tell whether attributions follow the network; on the built-in set, whether they lie where the event is.
+Question 5 of Palanisamy, Singhania and Yao (2020, section 4.4). Attributions (Integrated Gradients from silence to the
+clip, or another method) are computed for trained networks and, as a control, for the first network before its training,
+which shows what the architecture alone gives. Scores turn the claims of the paper into numbers with chance levels.
+Insertion, deletion and the randomisation of blocks test whether attributions follow the network; on the built-in clips,
+ground-truth masks test whether they are on the event.
 """
 
 from __future__ import annotations
@@ -42,21 +43,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Fields):
-    """What trained networks look at: attributions over held-out clips, with their scores and checks."""
+    """Draw, score and check attributions: where on the spectrogram the decisions of trained networks come from."""
 
     ckpt: tuple[Path, ...]
-    """Run files, one or more, with the same held-out clips; the first one's start is the untrained control."""
+    """Run files, one or more, with the same held-out clips. The first network before its training is the control."""
     clip: tuple[str, ...] = ()
-    """Clips to draw, by id. Default: a few that the first network gets wrong, and right ones of several classes."""
+    """Clips to draw, by id. Default: some that the first network gets wrong, and right ones of several classes."""
     rows: Annotated[int, at_least(1)] = 8
-    """How many clips to draw where none is named."""
+    """Number of clips to draw if none is named."""
     score: Literal["all", "drawn"] = "all"
-    """Clips that the numbers are over: all that were held out, or those drawn."""
+    """Clips to score: all held-out clips, or only the clips that are drawn."""
     control_steps: Annotated[int, at_least(FEWEST)] = 32
-    """Gradients of a clip, at most, where the network is a control: before training, or with randomised blocks. Their
-    paths are rough, and their means over clips hardly move with more."""
+    """Largest number of gradients per clip for controls: untrained networks and randomised blocks; few suffice."""
     listen: bool = False
-    """Write what each network used of the drawn clips, and what it ignored, as wav files; needs the audio."""
+    """Write the part of each drawn clip that a network used, and the part that it ignored, as wav files."""
     explanation: ExplanationOptions = ExplanationOptions()
     data: DataOptions = DataOptions()
     store: CacheOptions = CacheOptions()
@@ -64,16 +64,12 @@ class Options(Fields):
     output: OutputOptions = OutputOptions()
 
 
-# ------------------------------------------------------------------------------------------------- command
-
-
-def _check(options: Options, runs: Sequence[Run]) -> list[int]:
-    """Refuse what cannot be done; the places of the clips to draw."""
-    run = runs[0]
+def _chosen(run: Run, options: Options) -> list[int]:
+    """Return the indices of the clips to draw; raise if a clip or the target is not in the run."""
     if unknown := [clip for clip in options.clip if clip not in run.clip_ids]:
         raise ParameterError(
-            f"clip={' '.join(unknown)} is not among the {len(run.clip_ids)} clips that {run.path.name} held out, "
-            f"as {run.clip_ids[0]} is"
+            f"clip={' '.join(unknown)} must be among the {len(run.clip_ids)} held-out clips of {run.path.name}, such "
+            f"as {run.clip_ids[0]}"
         )
     target = options.explanation.target
     if target not in ("true", "predicted", *run.label_names):
@@ -86,29 +82,18 @@ def _check(options: Options, runs: Sequence[Run]) -> list[int]:
 
 
 def _waveforms(run: Run, options: Options, ids: Sequence[str]) -> Sequence[np.ndarray | None]:
-    """The clips' audio at the features' rate; None, where nobody needs it, or only lengths, and it is not to be had."""
-    if not options.listen and run.config.features.seconds is not None:
-        return [None] * len(ids)
-    try:
-        return heldout_audio(run, options.data, ids)
-    except TransferLensError as error:
-        if options.listen:
-            raise type(error)(f"--listen needs the audio: {error}") from None
-        return [None] * len(ids)
-
-
-def _write_audio(explained: Sequence[Explained], waveforms: Sequence[np.ndarray], folder: Path) -> int:
-    n, used = 0, set[str]()
-    for found in explained:
-        settings = found.run.config.features
-        for clip, y, cells in zip(found.clips.ids, waveforms, found.cells, strict=True):
-            stem = _stem(f"{Path(clip).with_suffix('')}-{found.name}", used)
-            n += len(listen.write(folder, stem, y, listen.mask(cells), settings))
-    return n
+    """Return the clips' audio, or None per clip: only --listen and clips of different lengths need it."""
+    if options.listen or run.config.features.seconds is None:
+        try:
+            return heldout_audio(run, options.data, ids)
+        except TransferLensError as error:
+            if options.listen:
+                raise type(error)(f"--listen needs the audio: {error}") from None
+    return [None] * len(ids)
 
 
 def _stem(words: str, used: set[str]) -> str:
-    """A file name of its own, folders of the clip's id and all; added to those used, for which case does not count."""
+    """Return a file name of these words that is not among those used, whatever the case, and add it to them."""
     plain = "".join(c if c.isalnum() or c in "-." else "_" for c in words)
     names = itertools.chain([plain], (f"{plain}-{i}" for i in itertools.count(2)))
     stem = next(name for name in names if name.lower() not in used)
@@ -118,7 +103,7 @@ def _stem(words: str, used: set[str]) -> str:
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """Scores of every clip and network, their means, the checks by randomised blocks, and the drawn clips.
+    """The scores of each clip and network, their means, the checks by randomised blocks, and the drawn clips.
 
     Attributes
     ----------
@@ -126,12 +111,12 @@ class Result(question.Result):
     means : tuple of SummaryRow
     checks : tuple of CascadeRow
     explained : tuple of Explained
-        Each network's attributions of the drawn clips.
+        The attributions of the drawn clips, per network.
     waveforms : sequence of ndarray or None
-        Audio of the drawn clips, where it is needed.
+        The audio of the drawn clips, if it is needed.
     method : str
     listen : bool
-        Whether sounds are written too.
+        Whether to write sounds too.
     """
 
     stem = "saliency"
@@ -145,17 +130,17 @@ class Result(question.Result):
 
     @property
     def rows(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """One row per clip and network, with all scores."""
+        """One row per clip and network."""
         return [row.flat for row in self.clip_rows]
 
     @property
     def title(self) -> str:
-        """Backbone, data set and fold."""
+        """Backbone, data set and fold, for the figures."""
         config = self.explained[0].run.config
         return f"{config.backbone}, {config.dataset}, fold {config.fold}"
 
     def tables(self) -> dict[str, Sequence[Any]]:
-        """Return scores by clip, their means, and the checks."""
+        """Return the scores per clip, their means, and the checks."""
         return {"saliency": self.rows, "saliency_summary": self.means, "saliency_cascade": self.checks}
 
     def figures(self) -> dict[str, Figure]:
@@ -174,21 +159,30 @@ class Result(question.Result):
         return text(self.means)
 
     def write(self, folder: Path | str) -> list[str]:
-        """Write tables, figures and, where it was asked for, sounds."""
+        """Write tables, figures and, if they were asked for, sounds."""
         written = super().write(folder)
         if self.listen:
             sounds = Path(folder) / f"{self.stem}_audio"
-            n = _write_audio(self.explained, [y for y in self.waveforms if y is not None], sounds)
-            written.append(f"{n} wav files in {sounds}")
+            written.append(f"{self._write_audio(sounds)} wav files in {sounds}")
         return written
+
+    def _write_audio(self, folder: Path) -> int:
+        """Write what each network used of each clip, and what it ignored; return the number of files."""
+        n, used = 0, set[str]()
+        for each in self.explained:
+            for clip, y, cells in zip(each.clips.ids, self.waveforms, each.cells, strict=True):
+                assert y is not None  # as --listen is given
+                stem = _stem(f"{Path(clip).with_suffix('')}-{each.name}", used)
+                n += len(listen.write(folder, stem, y, listen.mask(cells), each.run.config.features))
+        return n
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
-    """Explain and score held-out clips with the networks of the runs that the options name."""
+    """Compute and score attributions of held-out clips, for the networks of the runs that the options name."""
     device, how = pick_device(options.execution.device), options.explanation
     keep_freed_memory()
     trained = load_runs(options.ckpt, "labels", "held-out clips (fold)", "features")
-    places = _check(options, trained)
+    places = _chosen(trained[0], options)
     clips = heldout_clips(trained[0], options.data, options.store.cache)
     waveforms = _waveforms(trained[0], options, clips.pick(places).ids)
     if options.score == "drawn":
@@ -199,9 +193,9 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     with tqdm.tqdm(total=(1 + len(trained)) * len(clips.ids), unit="clip", desc="scores", disable=None) as bar:
         for name, run, network in networks(trained):
             is_control = len(explained) == len(trained)
-            found = explain(name, run, network, clips, control if is_control else how, device)
-            rows += clip_rows(found, how, bar.update)
-            explained.append(found.pick(places))
+            explanation = explain(name, run, network, clips, control if is_control else how, device)
+            rows += clip_rows(explanation, how, bar.update)
+            explained.append(explanation.pick(places))
     return Result(
         clip_rows=tuple(rows),
         means=tuple(summary(rows)),
@@ -214,7 +208,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
 
 
 class _Saliency(question.Question[Options, Result]):
-    """Takes ``clips=4`` for four clips to draw, and ``clips=["a.wav"]`` for these, as one would say."""
+    """Accepts ``clips=4`` for `rows` and ``clips=["a.wav"]`` for `clip`."""
 
     def __call__(self, *first: Any, clips: Any = None, **options: Any) -> Result:
         named = {int: "rows", list: "clip", tuple: "clip"}.get(type(clips), "clips")

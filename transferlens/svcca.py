@@ -1,10 +1,10 @@
-"""How far each layer has moved: SVCCA between a network before and after training, layer by layer.
+"""How far has training moved each layer? SVCCA between the network before and after training, layer by layer.
 
-Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2), by representation. Each run is compared with its
-**own** initial weights, over the clips it held out, at every convolution and at the end of every block. What "changed
-little" means is told by two levels: the noise floor, how alike trained networks are that differ by the seed alone, and
-chance, how alike independent noise of the same shape is. Where samples are fewer than five times the neurons,
-correlations are high whatever the networks do: such layers are flagged.
+Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2), by representation. Each run is compared with its own
+initial weights, over its held-out clips, at every convolution and at the end of every block. Two levels help to judge
+the similarity: the noise floor, that of trained networks which differ only by the seed; and chance, that of independent
+noise of the same shape. If the samples are fewer than five times the neurons, the similarity is high in any case; these
+layers are flagged.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from transferlens.store.run import Run, arm_names, check_alike, load_runs
 from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError
-from transferlens.util.fields import Fields, Rule
+from transferlens.util.fields import Fields, at_least
 from transferlens.util.grouping import group_by
 from transferlens.util.processes import keep_freed_memory
 
@@ -46,34 +46,32 @@ if TYPE_CHECKING:
 
     from transferlens.models.network import Network
 
-# Samples that a neuron needs for its correlations to mean something.
+# Samples per neuron below which the similarity is high by chance.
 ENOUGH = 5
-# Resamples that percentiles need.
+# Resamples that percentiles need at least.
 FEWEST = 100
+NAN = float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Fields):
-    """How far each layer of trained networks has moved from where it started: SVCCA, PWCCA and CKA by depth.
+    """Compare each layer of trained networks before and after training: SVCCA, PWCCA and CKA by depth.
 
-    With several runs, networks that differ by the seed alone are compared with each other too (the noise floor), and
-    two runs that differ otherwise with each other.
+    Runs that differ only by the seed are also compared with each other (the noise floor), and so are two other runs.
     """
 
     ckpt: tuple[Path, ...]
-    """Run files, one or more, of one backbone, cut alike, with the same held-out clips."""
+    """Run files, one or more, of the same backbone, cut after the same block, with the same held-out clips."""
     positions: str = "64"
-    """Samples of a convolution: all positions of every clip, the mean over them, or this many of each clip."""
+    """Samples of a convolution: all positions of each clip (all), their mean (mean), or this many of them."""
     variance: float = 0.99
-    """Share of the variance of each side that is kept."""
-    groups: Annotated[
-        int, Rule(f"at least {FEWEST_GROUPS}: intervals from fewer are too narrow", FEWEST_GROUPS.__le__)
-    ] = 20
-    """Groups of clips for the bootstrap, at least 10."""
+    """Share of the variance of each network's activations that SVCCA keeps."""
+    groups: Annotated[int, at_least(FEWEST_GROUPS, ": intervals from fewer are too narrow")] = 20
+    """Number of groups of clips for the bootstrap, at least 10."""
     resamples: int = 1000
-    """Resamples of the bootstrap; 0 for no intervals. Fewer than 10 held-out clips have none."""
+    """Resamples of the bootstrap. 0, or fewer than 10 held-out clips: no intervals."""
     matrix: bool = False
-    """Draw the similarity (CKA of pooled outputs) of every block with every other, too."""
+    """Also draw the similarity (CKA of pooled outputs) of each block with every other block."""
     data: DataOptions = DataOptions()
     store: CacheOptions = CacheOptions()
     execution: DeviceOptions = DeviceOptions()
@@ -84,7 +82,7 @@ class Options(Fields):
         check_positions(self.positions)
         check_variance(self.variance)
         if self.resamples and self.resamples < FEWEST:
-            raise ParameterError(f"resamples={self.resamples} must be 0, for no intervals, or at least {FEWEST}")
+            raise ParameterError(f"resamples={self.resamples} must be 0 (no intervals) or at least {FEWEST}")
 
 
 # ------------------------------------------------------------------------------------------------ runs
@@ -92,15 +90,16 @@ class Options(Fields):
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two networks of runs.
+    """Two networks that are compared.
 
     Attributes
     ----------
-    kind : "training" (a run before and after), "seeds" (two that differ by the seed alone) or "runs"
+    kind : {"training", "seeds", "runs"}
+        One run before and after training, two runs that differ only by the seed, or two other runs.
     arm : str
-        What the runs have in common, in words.
+        Name of the arm of the runs.
     first, second : Run
-        The same one for "training".
+        The same run for "training".
     """
 
     kind: str
@@ -110,18 +109,18 @@ class Comparison:
 
     @property
     def label(self) -> str:
-        """In words, for tables."""
+        """The comparison in words, for tables."""
         seeds = dict.fromkeys(str(run.config.seed) for run in (self.first, self.second))
         return f"{self.arm}, {self.kind}, seed {' and '.join(seeds)}"
 
     def states(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """State dicts of both sides."""
+        """Return the state dicts of both networks."""
         first = self.first.initial_state() if self.kind == "training" else self.first.final_state()
         return first, self.second.final_state()
 
 
 def comparisons(runs: Sequence[Run]) -> list[Comparison]:
-    """Each run before and after training, pairs that differ by the seed alone, and two runs that differ otherwise."""
+    """Return each run before and after training, pairs of seeds, and the pair of two runs that differ otherwise."""
     named = list(zip(arm_names(runs), runs, strict=True))
     found = [Comparison("training", arm, run, run) for arm, run in named]
     for (arm, a), (other, b) in itertools.combinations(named, 2):
@@ -140,9 +139,8 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
 class Row:
     """One layer of one comparison in the CSV.
 
-    `low` and `high` bound SVCCA (95 %, bootstrap of clips' jackknife changes). `svcca_chance` is what independent noise
-    of this shape has. `too_few` is true where samples are fewer than five times the neurons: SVCCA and PWCCA are high
-    there by chance.
+    `low` and `high` are the 95 % interval of SVCCA (bootstrap over clips), `svcca_chance` is SVCCA of independent noise
+    of the same shape. `too_few`: samples are fewer than five times the neurons, so SVCCA and PWCCA are high by chance.
     """
 
     comparison: str
@@ -173,13 +171,13 @@ class Row:
 
     @property
     def is_block(self) -> bool:
-        """Whether it is the end of a block, and no convolution."""
+        """Whether the layer is the end of a block, not a convolution."""
         return self.layer == f"block {self.block}"
 
 
 @dataclass(frozen=True)
 class WeightRow:
-    """One tensor of one comparison in svcca_weights.csv: parameters and BatchNorm statistics alike."""
+    """One parameter or BatchNorm statistic of one comparison in svcca_weights.csv."""
 
     comparison: str
     tensor: str
@@ -190,7 +188,7 @@ class WeightRow:
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """One cell of svcca_matrix.csv: linear CKA of pooled outputs of two blocks."""
+    """Linear CKA of the pooled outputs of two blocks in svcca_matrix.csv."""
 
     comparison: str
     block_first: int
@@ -198,10 +196,9 @@ class MatrixRow:
     cka: float
 
 
-def _row(comparison: Comparison, found: LayerSimilarity, weight: WeightRow | None) -> Row:
-    layer, nan = found.layer, float("nan")
-    svcca, bounds = found.measures["svcca"], dict.fromkeys(MEASURES, (nan, nan)) | dict(found.intervals)
-    weight = None if layer.is_block else weight
+def _row(comparison: Comparison, similarity: LayerSimilarity, change: tuple[float, float]) -> Row:
+    layer, svcca = similarity.layer, similarity.measures["svcca"]
+    bounds = dict.fromkeys(MEASURES, (NAN, NAN)) | dict(similarity.intervals)
     return Row(
         comparison=comparison.label,
         kind=comparison.kind,
@@ -211,23 +208,23 @@ def _row(comparison: Comparison, found: LayerSimilarity, weight: WeightRow | Non
         layer=layer.name,
         block=layer.block,
         depth=layer.depth,
-        n_neurons=found.n_neurons,
+        n_neurons=similarity.n_neurons,
         n_samples=svcca.n_samples,
         dims_before=svcca.dims[0],
         dims_after=svcca.dims[1],
         svcca=svcca.similarity,
         low=bounds["svcca"][0],
         high=bounds["svcca"][1],
-        svcca_chance=chance(svcca.dims, svcca.n_samples) if min(svcca.dims) else nan,
-        pwcca=found.measures["pwcca"].similarity,
+        svcca_chance=chance(svcca.dims, svcca.n_samples) if min(svcca.dims) else NAN,
+        pwcca=similarity.measures["pwcca"].similarity,
         pwcca_low=bounds["pwcca"][0],
         pwcca_high=bounds["pwcca"][1],
-        cka=found.measures["cka"].similarity,
+        cka=similarity.measures["cka"].similarity,
         cka_low=bounds["cka"][0],
         cka_high=bounds["cka"][1],
-        too_few=svcca.n_samples < ENOUGH * found.n_neurons,
-        weight_relative_change=weight.relative_change if weight else nan,
-        weight_cosine=weight.cosine if weight else nan,
+        too_few=svcca.n_samples < ENOUGH * similarity.n_neurons,
+        weight_relative_change=change[0],
+        weight_cosine=change[1],
     )
 
 
@@ -247,31 +244,29 @@ WORDS = {"training": "before and after training", "seeds": "noise floor, two see
 
 
 def draw(result: Result) -> Figure:
-    """SVCCA and change of weights against depth.
+    """Draw SVCCA and the change of weights against depth.
 
-    A colour for each arm: its runs before and after training as lines, its noise floor as a hatched band (from the
-    lowest to the highest bound over all pairs of seeds); chance, the highest of all comparisons, dotted.
+    Each arm has its colour: lines are runs before and after training, the hatched band is the noise floor (from the
+    lowest to the highest bound of all pairs of seeds). The dotted line is chance, the highest of all comparisons.
     """
     rows = result.rows
     fig, axes = style.new_figure(2, 1, width=9.5, height=7.6, sharex=True, height_ratios=[2.2, 1])
     top, bottom = axes[:, 0]
     palette = style.colours(list(dict.fromkeys(row.arm for row in rows)))
-    by_line: dict[tuple[str, str], dict[str, list[Row]]] = {}
-    for row in rows:
-        by_line.setdefault((row.arm, row.kind), {}).setdefault(row.comparison, []).append(row)
-    for (arm, kind), group in by_line.items():
+    first, *others = group_by(rows, key=lambda row: row.comparison).values()
+    lines = group_by((first, *others), key=lambda layers: (layers[0].arm, layers[0].kind))
+    for (arm, kind), group in lines.items():
         label = f"{arm}: {WORDS[kind]}"
         if kind == "seeds":
-            _draw_floor(list(group.values()), palette[arm], label, top)
+            _draw_floor(group, palette[arm], label, top)
             continue
-        for mine in group.values():
-            _draw_comparison(mine, palette[arm], label, top)
+        for layers in group:
+            _draw_comparison(layers, palette[arm], label, top)
             if kind == "training":
-                _draw_weights(mine, palette[arm], bottom)
-    first = [row for row in rows if row.comparison == rows[0].comparison]
-    depth = [row.depth for row in first]
-    chances = [np.fmax.reduce([row.svcca_chance for row in rows if row.depth == at]) for at in depth]
-    top.plot(depth, chances, ":", color="0.4", lw=1.2, label="chance: independent noise, at least")
+                _draw_weights(layers, palette[arm], bottom)
+    by_depth = group_by(rows, key=lambda row: row.depth)
+    chances = [np.fmax.reduce([row.svcca_chance for row in layers]) for layers in by_depth.values()]
+    top.plot([*by_depth], chances, ":", color="0.4", lw=1.2, label="chance: independent noise, at least")
     for ax in (top, bottom):
         _draw_blocks(first, ax, names=ax is top)
     top.set_ylim(0, 1.02)
@@ -279,22 +274,18 @@ def draw(result: Result) -> Figure:
     bottom.set_ylim(bottom=0)
     bottom.set_ylabel("relative change\nof weights")
     bottom.set_xlabel("depth: convolutions (dots) and ends of blocks (squares), in order of computation")
-    few = sum(row.too_few for row in first)
-    top.set_title(
-        f"up to {max(row.n_samples for row in first)} samples a layer; bands: 95 % bootstrap over clips"
-        + (f"; hollow: fewer than {ENOUGH} samples a neuron ({few} layers)" if few else ""),
-        fontsize="small",
-        loc="left",
-    )
-    handles, labels = top.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    fig.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=min(3, len(unique)), frameon=False)
+    title = f"up to {max(row.n_samples for row in first)} samples a layer; bands: 95 % bootstrap over clips"
+    if few := sum(row.too_few for row in first):
+        title += f"; hollow: fewer than {ENOUGH} samples a neuron ({few} layers)"
+    top.set_title(title, fontsize="small", loc="left")
+    legend = dict(zip(*reversed(top.get_legend_handles_labels()), strict=True))
+    fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=min(3, len(legend)), frameon=False)
     fig.suptitle(f"{result.title}: how alike layers are", x=0.01, ha="left")
     return fig
 
 
 def _bounds(rows: Sequence[Row]) -> np.ndarray:
-    """Intervals, or the values alone where there are none [shape=(n_layers, 2)]."""
+    """Return the intervals of SVCCA, or twice the value if it has none [shape=(n_layers, 2)]."""
     bounds = np.array([(row.low, row.high) for row in rows])
     return np.where(np.isfinite(bounds), bounds, np.array([row.svcca for row in rows])[:, None])
 
@@ -320,12 +311,12 @@ def _draw_comparison(rows: Sequence[Row], colour: tuple, label: str, ax: Axes) -
 
 def _draw_weights(rows: Sequence[Row], colour: tuple, ax: Axes) -> None:
     depth, change = (np.array([getattr(row, name) for row in rows]) for name in ("depth", "weight_relative_change"))
-    there = np.isfinite(change)
-    ax.plot(depth[there], change[there], "o-", color=colour, lw=1, ms=3)
+    finite = np.isfinite(change)
+    ax.plot(depth[finite], change[finite], "o-", color=colour, lw=1, ms=3)
 
 
 def draw_matrices(matrices: Mapping[Comparison, np.ndarray], title: str = "") -> Figure:
-    """A heat map of blocks x blocks for each comparison."""
+    """Draw one heat map of blocks x blocks per comparison."""
     n_columns = min(3, len(matrices))
     n_rows = -(-len(matrices) // n_columns)
     fig, axes = style.new_figure(n_rows, n_columns, width=1 + 3.0 * n_columns, height=0.6 + 3.1 * n_rows)
@@ -340,7 +331,7 @@ def draw_matrices(matrices: Mapping[Comparison, np.ndarray], title: str = "") ->
 
 
 def _draw_blocks(rows: Sequence[Row], ax: Axes, *, names: bool) -> None:
-    """Shade every other block, and name all."""
+    """Shade every second block, and name the blocks."""
     for block, group in itertools.groupby(rows, key=lambda row: row.block):
         depths = [row.depth for row in group]
         if block % 2:
@@ -357,7 +348,7 @@ def _draw_blocks(rows: Sequence[Row], ax: Axes, *, names: bool) -> None:
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """One row per layer of every comparison, one per tensor, and the matrices between blocks."""
+    """One row per layer of every comparison, one per tensor, and CKA between all blocks if it was asked for."""
 
     stem = "svcca"
     rows: tuple[Row, ...]
@@ -366,7 +357,7 @@ class Result(question.Result):
     title: str = ""
 
     def tables(self) -> dict[str, Sequence[Any]]:
-        """Return layers, tensors and, where they were asked for, the cells of the matrices."""
+        """Return the layers, the tensors and, if they were asked for, the cells of the matrices."""
         cells = [
             MatrixRow(comparison.label, first, second, similarity)
             for comparison, matrix in self.matrices.items()
@@ -375,7 +366,7 @@ class Result(question.Result):
         return {"svcca": self.rows, "svcca_weights": self.weights} | ({"svcca_matrix": cells} if cells else {})
 
     def figures(self) -> dict[str, Figure]:
-        """Return similarity by depth and, where they were asked for, the matrices."""
+        """Return the similarity by depth and, if they were asked for, the matrices."""
         matrices = {"svcca_matrix": draw_matrices(self.matrices, self.title)} if self.matrices else {}
         return {"svcca": self.plot()} | matrices
 
@@ -399,24 +390,17 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     keep_freed_memory()
     trained = load_runs(options.ckpt, "backbone", "truncate_after", "held-out clips (fold)", "features")
     S = heldout_features(trained[0], options.data, options.store.cache)
+    how = {name: getattr(options, name) for name in ("positions", "variance", "groups", "resamples")}
     rows, weights, matrices = [], [], {}
     for comparison in comparisons(trained):
         before, after = _networks(comparison, device)
         x = comparison.first.inputs(S).to(device)
         weight_rows = _weight_rows(comparison, before)
-        layers = compare(
-            before,
-            after,
-            x,
-            positions=options.positions,
-            variance=options.variance,
-            groups=options.groups,
-            resamples=options.resamples,
-            progress=True,
-        )
-        by_tensor = {row.tensor: row for row in weight_rows}
-        rows += [_row(comparison, layer, by_tensor.get(f"{layer.layer.module}.weight")) for layer in layers]
         weights += weight_rows
+        changes = {row.tensor: (row.relative_change, row.cosine) for row in weight_rows}
+        for similarity in compare(before, after, x, **how, progress=True):
+            tensor = "" if similarity.layer.is_block else f"{similarity.layer.module}.weight"
+            rows.append(_row(comparison, similarity, changes.get(tensor, (NAN, NAN))))
         if options.matrix:
             matrices[comparison] = block_matrix(before, after, x)
     config = trained[0].config
@@ -425,7 +409,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
 
 
 def _networks(comparison: Comparison, device: torch.device) -> tuple[Network, Network]:
-    """Both sides of a comparison, in evaluation mode on the device."""
+    """Return both networks of a comparison, in evaluation mode on the device."""
     networks = comparison.first.model(), comparison.second.model()
     for network, state in zip(networks, comparison.states(), strict=True):
         network.load_state_dict(state)
@@ -434,7 +418,7 @@ def _networks(comparison: Comparison, device: torch.device) -> tuple[Network, Ne
 
 
 class _Svcca(question.Question[Options, Result]):
-    """Of run files the question, of two arrays the similarity itself."""
+    """With run files the question; with two arrays `measures.similarity.svcca`."""
 
     def __call__(self, *first: Any, **options: Any) -> Any:
         return measures.svcca(*first, **options) if len(first) == 2 else super().__call__(*first, **options)

@@ -1,18 +1,17 @@
-"""The built-in data set: sounds made by code, whose class-bearing time-frequency cells are known exactly.
+"""Write the built-in data set as files: synthesised sounds whose events are known on the spectrogram, cell by cell.
 
-Ten classes of sound events differ in the shape they draw on a spectrogram, not in register or loudness.
-Each event stands at a random time over coloured noise; half of the clips, exactly and in every class and
-fold, hold a louder distractor too, which tells nothing of the class. What a model ought to look at is
-therefore known: the cells where the event outweighs all else, its ideal binary mask.
+The events of the ten classes differ in their shape on the spectrogram, not in frequency range or loudness. Each event
+is at a random time in coloured noise. Exactly half of the clips of every class and fold also contain a louder
+distractor, which is independent of the class. The cells that a model should use are therefore known: those in which the
+event is louder than everything else, its ideal binary mask [1]_ (local criterion 0 dB).
 
-Every clip is bit-identical everywhere: numpy's `RandomState` is frozen by its authors, phases are closed
-forms of rounded numbers, and rounding to 16 bits removes the last digits in which sines and Fourier
-transforms of two machines differ.
+Clips are bit-identical on every machine: NumPy guarantees the numbers of `RandomState`, phases are closed forms of
+rounded numbers, and rounding to 16 bits removes the last digits, which may differ between machines.
 
 References
 ----------
-Wang (2005), "On ideal binary mask as the computational goal of auditory scene analysis", in Speech Separation
-by Humans and Machines, chapter 12: local criterion 0 dB.
+.. [1] D. Wang: On ideal binary mask as the computational goal of auditory scene analysis. In: Speech Separation by
+   Humans and Machines, chapter 12. Springer, 2005.
 """
 
 from __future__ import annotations
@@ -27,61 +26,48 @@ import numpy as np
 
 from transferlens import cli
 from transferlens.data.manifest import manifest
-from transferlens.data.synthetic import Spec, Stems, clip_ids, digest, render, spec, specs
+from transferlens.data.synthetic import Spec, render, specs
 from transferlens.features.event_mask import event_mask
 from transferlens.util.errors import ParameterError
 from transferlens.util.files import check_writable, complete_or_absent
 from transferlens.util.lazy import h5py, soundfile
 
-__all__ = ["Spec", "Stems", "clip_ids", "digest", "event_mask", "export", "render", "spec", "specs"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Write the built-in data set as files to listen to: wav clips, clips.csv and the event masks."""
+    """Write the built-in data set as files: wav clips, clips.csv, and masks.h5 with the ground-truth masks."""
 
     out: Path
     """New or empty folder to write to."""
 
 
-def _write_masks(path: Path, chosen: Sequence[Spec]) -> None:
-    masks = np.stack([event_mask(each.id) for each in chosen])
-    with complete_or_absent(path) as beside, h5py.File(beside, "w") as file:
-        file.create_dataset("masks", data=masks, compression="gzip")
-        file.create_dataset("clips", data=[f"{each.id}.wav" for each in chosen], dtype=h5py.string_dtype())
-
-
 def export(out: Path, chosen: Iterable[Spec] | None = None) -> int:
-    """Write clips as 16-bit wav files, with ``clips.csv`` and ``masks.h5`` beside them.
+    """Write clips as 16-bit wav files, with ``clips.csv`` and ``masks.h5``, and return their number.
 
     Parameters
     ----------
     out : Path
-        New or empty folder. ``masks.h5`` holds ``masks`` [shape=(n, 3, n_mels, width), bool] and ``clips``,
-        the file names.
+        New or empty folder. Its ``masks.h5`` contains ``masks`` [shape=(n, 3, n_mels, width), bool] and ``clips``, the
+        file names.
     chosen : iterable of Spec, optional
-        By default all clips.
-
-    Returns
-    -------
-    n : int
-        How many clips were written.
+        Default: all clips.
 
     Raises
     ------
     ParameterError
-        Where `out` is a file or a folder that holds something.
+        If `out` is a file or a folder that is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ParameterError(f"out={str(out)!r} must be a new or an empty folder: nothing is overwritten")
     chosen = tuple(specs() if chosen is None else chosen)
     check_writable("out", out)
     with complete_or_absent(out, folder=True) as beside:
-        _write_all(beside, chosen)
+        _write(beside, chosen)
     return len(chosen)
 
 
-def _write_all(out: Path, chosen: Sequence[Spec]) -> None:
+def _write(out: Path, chosen: Sequence[Spec]) -> None:
+    """Write clips, table and masks to a new folder."""
     sr = manifest()["synth"].sr
     out.mkdir(parents=True)
     for each in chosen:
@@ -90,7 +76,10 @@ def _write_all(out: Path, chosen: Sequence[Spec]) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["path", "label", "fold", "group", "snr_db", "distractor"])
         table.writerows([f"{s.id}.wav", s.label, s.fold, s.group, s.snr_db, s.distractor] for s in chosen)
-    _write_masks(out / "masks.h5", chosen)
+    with h5py.File(out / "masks.h5", "w") as file:
+        masks = np.stack([event_mask(each.id) for each in chosen])
+        file.create_dataset("masks", data=masks, compression="gzip")
+        file.create_dataset("clips", data=[f"{each.id}.wav" for each in chosen], dtype=h5py.string_dtype())
 
 
 def work(options: Options) -> int:

@@ -1,13 +1,14 @@
-"""The paper's tables from a run store: pretrained, from scratch and ensemble, beside what the paper reports.
+"""The paper's tables of a run store: pretrained, from scratch and ensemble, next to the published values.
 
-For each data set and backbone, the accuracy over all held-out clips after the last epoch: mean and standard deviation
-over seeds as in Palanisamy, Singhania and Yao (2020), and the ensemble of the seeds. Cells without runs say so, and
-those that lack a fold or a seed say which. The published values are in ``paper_results.csv``; they are accuracies of
-the epoch best on the held-out fold, as the paper's training code selects it, and so somewhat optimistic.
+For each data set and backbone: the accuracy over all held-out clips after the last epoch, with mean and standard
+deviation over seeds, and the ensemble of the seeds. If a cell has no runs, or lacks a fold or a seed, it says so. The
+values of Palanisamy, Singhania and Yao (2020), in ``paper_results.csv``, are of the epoch that is best on the held-out
+fold, as their code selects it, and therefore somewhat optimistic.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from transferlens.util.fields import Fields
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Fields):
-    """The paper's tables from a run store, as Markdown, CSV and LaTeX."""
+    """Write the paper's tables, filled from a run store, as Markdown, CSV and LaTeX."""
 
     store: RunsOptions = RunsOptions()
     output: OutputOptions = OutputOptions()
@@ -47,9 +48,9 @@ class Result(question.Result):
         return markdown(self.rows)
 
 
-def markdown(found: Sequence[Cell]) -> str:
-    """The table as Markdown."""
-    rows = [HEAD, ["---"] * 3 + ["---:"] * (len(HEAD) - 3), *lines(found)]
+def markdown(table: Sequence[Cell]) -> str:
+    """Return the table as Markdown."""
+    rows = [HEAD, ["---"] * 3 + ["---:"] * (len(HEAD) - 3), *lines(table)]
     text = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
     return "\n".join([*text, "", CAPTION, ""])
 
@@ -58,29 +59,25 @@ _WORDS = {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textba
 _ESCAPES = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | _WORDS)
 
 
-def latex(found: Sequence[Cell]) -> str:
-    """The table as LaTeX, for the package booktabs."""
+def latex(table: Sequence[Cell]) -> str:
+    """Return the table as LaTeX, for the package booktabs; a rule separates data sets."""
     text = [r"% \usepackage{booktabs}", r"\begin{tabular}{lll" + "r" * (len(HEAD) - 3) + "}", r"\toprule"]
-    text += [" & ".join(name.translate(_ESCAPES) for name in HEAD) + r" \\", r"\midrule"]
-    before = None
-    for line in lines(found):
-        if before not in (None, line[0]):
-            text.append(r"\midrule")
-        before = line[0]
-        text.append(" & ".join(cell.translate(_ESCAPES) for cell in line) + r" \\")
-    return "\n".join([*text, r"\bottomrule", r"\end{tabular}", f"% {CAPTION}", ""])
+    for _, rows in itertools.groupby([HEAD, *lines(table)], key=lambda row: row[0]):
+        text += [" & ".join(cell.translate(_ESCAPES) for cell in row) + r" \\" for row in rows]
+        text.append(r"\midrule")
+    return "\n".join([*text[:-1], r"\bottomrule", r"\end{tabular}", f"% {CAPTION}", ""])
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
-    """Fill the cells from all finished runs of a store."""
+    """Return the cells, from all finished runs of a store."""
     folder = options.store.runs
     summaries, problems = scan(folder)
     if problems := [*problems, *damaged(s for s in summaries if s.is_complete).values()]:
         raise CheckpointError("; ".join(problems))
-    found = cells(summaries)
-    if not any(cell.n_folds for cell in found):
+    table = cells(summaries)
+    if not any(cell.n_folds for cell in table):
         raise CheckpointError(f"runs={str(folder)!r} has no finished run of a whole network: train some first")
-    return Result(tuple(found))
+    return Result(tuple(table))
 
 
 tables = question.Question("tables", Options, analyse, first="runs")

@@ -1,4 +1,4 @@
-"""Train networks under a transfer plan, a run for each backbone, held-out fold and seed.
+"""Train networks under a transfer plan: one run per backbone, held-out fold and seed.
 
 ``python -m transferlens.train --clips clips.csv --pretrained-through 4``
 """
@@ -23,10 +23,9 @@ from transferlens.util.text import table
 
 @dataclass(frozen=True, kw_only=True)
 class Options(StudyOptions):
-    """Train a network under a transfer plan, one run for each backbone, held-out fold and seed.
+    """Train networks under a transfer plan: one run per backbone, held-out fold and seed.
 
-    Without --clips or --dataset it trains on synth, the built-in data set. Finished runs are not trained again;
-    interrupted ones go on from their last epoch.
+    Finished runs are not trained again; interrupted runs continue from their last epoch.
     """
 
     plan: PlanOptions = PlanOptions()
@@ -35,7 +34,7 @@ class Options(StudyOptions):
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """The runs of the plan, and one row for each."""
+    """The runs of the plan, and one row per run."""
 
     stem = "train"
     runs: tuple[Run, ...]
@@ -46,19 +45,16 @@ class Result(question.Result):
         return tuple(row_of(RunRow, run) for run in self.runs)
 
     def tables(self) -> dict[str, Sequence[Any]]:
-        """Return nothing: the store has it."""
+        """Return no tables: all numbers are in the run store."""
         return {}
 
     def summary(self) -> str:
         """Return the accuracies of the runs as a table, and their means over folds."""
-        cells = [
-            (r.config.id, r.config.fold, *(f"{100 * a:.1f}" for a in (r.accuracy_last, r.accuracy_best)))
-            for r in self.runs
-        ]
+        cells = [(r.run, r.fold, f"{100 * r.accuracy_last:.1f}", f"{100 * r.accuracy_best:.1f}") for r in self.rows]
         lines = [table([("run", "fold", "last [%]", "best [%]"), *cells])]
-        for backbone, runs in group_by(self.runs, lambda run: run.config.backbone).items():
-            folds = stats.fold_means([run.accuracy_last for run in runs], [run.config.fold for run in runs])
-            lines.append(f"{backbone}: held-out accuracy after the last epoch {stats.fold_interval(folds)}")
+        for backbone, rows in group_by(self.rows, key=lambda row: row.backbone).items():
+            accuracy = stats.fold_interval(stats.by_fold(rows, "accuracy_last"))
+            lines.append(f"{backbone}: held-out accuracy after the last epoch {accuracy}")
         return "\n".join(lines)
 
 
