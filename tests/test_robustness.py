@@ -77,8 +77,8 @@ def test_bad_input_is_one_line(seeds_store, tmp_path, capsys):
     arms, folder = seeds_store
     paths, clips = [str(run.path) for run in arms["tuned"]], ["--clips", str(folder / "tones" / "clips.csv")]
     for argv, message in (
-        (["--ckpt", *paths, *clips, "--corruption", "rain"], "corruption='rain' must be among noise, gain"),
-        (["--ckpt", *paths, *clips, "--corruption"], "corruption='' must be among"),
+        (["--ckpt", *paths, *clips, "--corruption", "rain"], "corruption=('rain',) must be one or more of noise, gain"),
+        (["--ckpt", *paths, *clips, "--corruption"], "corruption=() must be one or more of"),
         (["--ckpt", *paths], "was trained on other clips than synth"),
         (["--ckpt", paths[0], *clips], "an ensemble takes at least 2"),
         (["--ckpt", *clips], "ckpt must name at least 1 run, not 0"),

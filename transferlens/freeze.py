@@ -16,26 +16,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from transferlens import cli
 from transferlens.compare.by_block import Analysis, by_block
 from transferlens.models.plan import BLOCKS, TransferPlan
 from transferlens.options import BlockOptions
-from transferlens.util.errors import ParameterError
+from transferlens.util.fields import Rule
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(BlockOptions):
     """Freeze Blocks 0 to K of the ImageNet network and train the others: accuracy for each K."""
 
-    bn: tuple[Literal["fixed", "updating"], ...] = ("fixed",)
+    bn: Annotated[tuple[Literal["fixed", "updating"], ...], Rule("one or more of fixed, updating", bool)] = ("fixed",)
     """BatchNorm statistics of frozen blocks: fixed, updating (as in the paper), or both, next to each other."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.bn:
-            raise ParameterError("bn must name at least one of fixed, updating")
 
 
 def analysis(bn: Sequence[Literal["fixed", "updating"]] = ("fixed",)) -> Analysis:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from transferlens.plots.accuracy import heat_map
 from transferlens.store.rows import RunRow, row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
-from transferlens.util.errors import ParameterError
+from transferlens.util.fields import Rule
 from transferlens.util.grouping import group_by
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ AXES = {"truncate": ("truncate_after", "last block kept"), "freeze": ("frozen_th
 THROUGH = (None, *BLOCKS)  # the vertical axis of both maps
 COLUMNS: dict[str, tuple[int | None, ...]] = {"truncate": BLOCKS[1:], "freeze": THROUGH}
 
+Map = Literal["truncate", "freeze"]
 Cell = tuple[int | None, int | None]
 
 
@@ -41,13 +42,8 @@ Cell = tuple[int | None, int | None]
 class Options(QuestionOptions):
     """Draw accuracy over the plan space as heat maps: pretrained x kept blocks, and pretrained x frozen blocks."""
 
-    maps: tuple[Literal["truncate", "freeze"], ...] = ("truncate", "freeze")
+    maps: Annotated[tuple[Map, ...], Rule("one or more of truncate, freeze", bool)] = ("truncate", "freeze")
     """Maps to draw: pretrained x kept blocks (truncate), pretrained x frozen blocks (freeze)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.maps:
-            raise ParameterError("maps must name at least one of truncate, freeze")
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Row(RunRow):
     cell_n: int
 
 
-def plans(name: Literal["truncate", "freeze"]) -> dict[Cell, TransferPlan]:
+def plans(name: Map) -> dict[Cell, TransferPlan]:
     """Return the plans of a map, all different, by (pretrained_through, column)."""
     if name == "truncate":
         return {

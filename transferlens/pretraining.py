@@ -31,11 +31,7 @@ if TYPE_CHECKING:
 
 # The paper trains 450 epochs from scratch and 70 from ImageNet weights.
 LONGER = 6
-ARMS = {
-    "pretrained": "ImageNet-pretrained",
-    "scratch": "from scratch",
-    "scratch_long": "from scratch, longer",
-}
+ARMS = {"pretrained": "ImageNet-pretrained", "scratch": "from scratch", "scratch_long": "from scratch, longer"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,14 +106,9 @@ def draw(result: Result) -> Figure:
     """Draw accuracies by fold with means and intervals, and the learning curves of each backbone."""
     names = _names(result)
     pairs = group_by(zip(result.rows, result.curves, strict=True), key=lambda pair: pair[0].backbone)
-    fig, axes = style.new_figure(
-        1,
-        1 + len(pairs),
-        width=5.2 + 4.2 * len(pairs),
-        height=4.8,
-        sharey=True,
-        width_ratios=[1 + 0.35 * (len(pairs) - 1), *[1] * len(pairs)],
-    )
+    n = len(pairs)
+    ratios = [1 + 0.35 * (n - 1), *[1] * n]
+    fig, axes = style.new_figure(1, 1 + n, width=5.2 + 4.2 * n, height=4.8, sharey=True, width_ratios=ratios)
     last, best = (
         {backbone: {names[arm]: v for arm, v in _by_fold(result, field, backbone).items()} for backbone in pairs}
         for field in ("accuracy_last", "accuracy_best")

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
@@ -28,8 +28,7 @@ from transferlens.plots import style
 from transferlens.store.heldout import classify, heldout_audio
 from transferlens.store.run import Run, check_alike, load_runs
 from transferlens.training.schedule import DeviceOptions
-from transferlens.util.errors import ParameterError
-from transferlens.util.fields import Fields
+from transferlens.util.fields import Fields, Rule
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import tqdm
 from transferlens.util.processes import keep_freed_memory
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLEAN = "clean"
+KNOWN = Rule(f"one or more of {', '.join(CORRUPTIONS)}", lambda kinds: kinds and set(kinds) <= set(CORRUPTIONS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +48,11 @@ class Options(Fields):
 
     ckpt: tuple[Path, ...]
     """Run files of one data set, two or more per held-out fold."""
-    corruption: tuple[str, ...] = tuple(CORRUPTIONS)
+    corruption: Annotated[tuple[str, ...], KNOWN] = tuple(CORRUPTIONS)
     """Corruptions of the clips: noise, gain, low-pass, clipping, shift."""
     data: DataOptions = DataOptions()
     execution: DeviceOptions = DeviceOptions()
     output: OutputOptions = OutputOptions()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        unknown = [kind for kind in self.corruption if kind not in CORRUPTIONS]
-        if unknown or not self.corruption:
-            raise ParameterError(f"corruption={' '.join(unknown)!r} must be among {', '.join(CORRUPTIONS)}")
 
 
 @dataclass(frozen=True)

@@ -103,20 +103,10 @@ def _stem(words: str, used: set[str]) -> str:
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """The scores of each clip and network, their means, the checks by randomised blocks, and the drawn clips.
+    """The scores of each clip and network, their means, and the checks by randomised blocks.
 
-    Attributes
-    ----------
-    clip_rows : tuple of Row
-    means : tuple of SummaryRow
-    checks : tuple of CascadeRow
-    explained : tuple of Explained
-        The attributions of the drawn clips, per network.
-    waveforms : sequence of ndarray or None
-        The audio of the drawn clips, if it is needed.
-    method : str
-    listen : bool
-        Whether to write sounds too.
+    `explained` are the attributions of the drawn clips per network, `waveforms` is their audio if it is needed. With
+    `listen`, `write` writes sounds too.
     """
 
     stem = "saliency"

@@ -105,9 +105,6 @@ def handed_on(options: Any, *own: str) -> dict[str, Any]:
     return {name: value for name, value in flat(options).items() if value is not None and name not in (*own, "dry_run")}
 
 
-# -------------------------------------------------------------------------------------------------- files
-
-
 def read(path: Path) -> list[Step]:
     """Return the steps of a study file.
 
@@ -164,9 +161,6 @@ def _spelled(options: Mapping[str, Any], where: str) -> dict[str, Any]:
     if len(spelled) < len(options):
         raise ParameterError(f"{where} has an option in two spellings, with - and with _: remove one")
     return spelled
-
-
-# ------------------------------------------------------------------------------------------------ commands
 
 
 def check(steps: Sequence[Step]) -> None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
@@ -90,19 +90,9 @@ class Options(Fields):
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two networks that are compared.
+    """Two networks: a run before and after "training", runs that differ only by their "seeds", or two other "runs"."""
 
-    Attributes
-    ----------
-    kind : {"training", "seeds", "runs"}
-        One run before and after training, two runs that differ only by the seed, or two other runs.
-    arm : str
-        Name of the arm of the runs.
-    first, second : Run
-        The same run for "training".
-    """
-
-    kind: str
+    kind: Literal["training", "seeds", "runs"]
     arm: str
     first: Run
     second: Run
@@ -226,15 +216,6 @@ def _row(comparison: Comparison, similarity: LayerSimilarity, change: tuple[floa
         weight_relative_change=change[0],
         weight_cosine=change[1],
     )
-
-
-def _weight_rows(comparison: Comparison, network: Network) -> list[WeightRow]:
-    first, second = comparison.states()
-    return [
-        WeightRow(comparison.label, name, str(network.block_of(name)), *weight_change(tensor, second[name]))
-        for name, tensor in first.items()
-        if tensor.is_floating_point() and tensor.shape == second[name].shape
-    ]
 
 
 # ----------------------------------------------------------------------------------------------- figure
@@ -393,11 +374,14 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     how = {name: getattr(options, name) for name in ("positions", "variance", "groups", "resamples")}
     rows, weights, matrices = [], [], {}
     for comparison in comparisons(trained):
-        before, after = _networks(comparison, device)
-        x = comparison.first.inputs(S).to(device)
-        weight_rows = _weight_rows(comparison, before)
-        weights += weight_rows
-        changes = {row.tensor: (row.relative_change, row.cosine) for row in weight_rows}
+        x, (first, second) = comparison.first.inputs(S).to(device), comparison.states()
+        before, after = _network(comparison.first, first, device), _network(comparison.second, second, device)
+        changes = {
+            name: weight_change(tensor, second[name])
+            for name, tensor in first.items()
+            if tensor.is_floating_point() and tensor.shape == second[name].shape
+        }
+        weights += [WeightRow(comparison.label, name, str(before.block_of(name)), *changes[name]) for name in changes]
         for similarity in compare(before, after, x, **how, progress=True):
             tensor = "" if similarity.layer.is_block else f"{similarity.layer.module}.weight"
             rows.append(_row(comparison, similarity, changes.get(tensor, (NAN, NAN))))
@@ -408,13 +392,11 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     return Result(tuple(rows), tuple(weights), matrices, title)
 
 
-def _networks(comparison: Comparison, device: torch.device) -> tuple[Network, Network]:
-    """Return both networks of a comparison, in evaluation mode on the device."""
-    networks = comparison.first.model(), comparison.second.model()
-    for network, state in zip(networks, comparison.states(), strict=True):
-        network.load_state_dict(state)
-        network.to(device).eval()
-    return networks
+def _network(run: Run, state: dict[str, torch.Tensor], device: torch.device) -> Network:
+    """Return the network of a run with other weights, in evaluation mode."""
+    network = run.model()
+    network.load_state_dict(state)
+    return network.to(device).eval()
 
 
 class _Svcca(question.Question[Options, Result]):
