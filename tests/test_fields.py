@@ -67,6 +67,10 @@ class Outer(Fields):
         ({"seeds": 3}, "seeds", (3,)),
         ({"seeds": range(3)}, "seeds", (0, 1, 2)),
         ({"seeds": np.arange(2)}, "seeds", (0, 1)),
+        ({"seeds": np.int64(3)}, "seeds", (3,)),
+        ({"folds": np.array([1, 2])}, "folds", ("1", "2")),
+        ({"flag": np.bool_(True)}, "flag", True),
+        ({"kind": np.str_("b")}, "kind", "b"),
         ({"folder": "x"}, "folder", Path("x")),
         ({"folds": "12"}, "folds", ("12",)),
         ({"folds": 1}, "folds", ("1",)),
@@ -95,6 +99,8 @@ def test_what_people_type_is_converted(given, name, made):
         ({"rate": 10**400}, r"rate must be at most 2\*\*63"),
         ({"rate": "fast"}, "rate='fast' must be a number"),
         ({"kind": "c"}, "kind='c' must be one of a, b"),
+        ({"kind": np.array(["a", "b"])}, "kind=array.* must be one of a, b"),
+        ({"folds": 1, "fold": 2}, "folds is given twice"),
         ({"seeds": [0, -1]}, "seeds=-1 must be at least 0"),
         ({"seeds": None}, "seeds=None must be a whole number"),
         ({"pair": (1, 2, 3)}, r"pair=\(1, 2, 3\) must be 2 values"),
@@ -129,7 +135,7 @@ def test_options_are_described_own_ones_first():
     assert str(shown).startswith("(table, *, n=3, rate=None")
     assert shown.parameters["folder"].default == "runs"
     assert "flag" not in shown.parameters
-    assert "folder : default PosixPath('runs')\n    Where things are." in described(Outer)
+    assert "folder : default runs\n    Where things are." in described(Outer)
     assert shown.parameters["table"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 

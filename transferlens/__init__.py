@@ -3,7 +3,7 @@
 ``import transferlens as tl``, and then
 
 =======================================================  =============================================================
-tl.open_dataset("clips.csv")                             clips with labels and folds: a table, folder, known data set
+tl.open_dataset("clips.csv")                             clips with labels and folds: your table, or a known data set
 tl.log_mel(y, sr=22050)                                  the features of one clip, three channels
 tl.TransferPlan.freeze(2)                                which blocks start pretrained, are held fixed, are kept
 tl.Study("clips.csv", backbone="resnet18", folds=1)      names runs of a plan and trains those that are missing

@@ -17,7 +17,7 @@ import numpy as np
 
 from transferlens import cli
 from transferlens.compare import question
-from transferlens.compare.ensembles import Members, Row, gather, row_of
+from transferlens.compare.ensembles import FEWEST, Members, Row, gather, row_of
 from transferlens.measures import predictions
 from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import style
@@ -170,7 +170,10 @@ class Result(question.Result):
 def points(options: Options) -> dict[str, Arm]:
     """Return the members to train, none if run files are named."""
     if not options.ckpt:
-        return {"members": Study.of(options).arm(options.plan.plan())}
+        study = Study.of(options)
+        if len(study.backbones) * len(set(options.sweep.seeds)) < FEWEST:
+            raise ParameterError(f"seeds={options.sweep.seeds} gives one network: an ensemble needs at least {FEWEST}")
+        return {"members": study.arm(options.plan.plan())}
     if options.output.dry_run:
         raise ParameterError("dry_run goes with runs to train, not with ckpt")
     return {}

@@ -78,4 +78,4 @@ class BlockOptions(QuestionOptions):
     block: tuple[int, ...] = ()
     """Blocks to compare (0 is the stem). Default: all."""
     references: bool = True
-    """Whether to train two references too: the fully pretrained network, and the network from scratch."""
+    """Train two references too, the fully pretrained network and one from scratch; --no-references leaves them out."""

@@ -301,7 +301,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     return Result(tuple(groups(done)), text, tuple(problems))
 
 
-report = question.Question("report", Options, analyse, first="runs")
+report = question.Question("report", Options, analyse, first="runs", of_command=())
 main = cli.command("report", Options, report)
 
 if __name__ == "__main__":

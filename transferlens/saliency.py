@@ -50,7 +50,7 @@ class Options(Fields):
     clip: tuple[str, ...] = ()
     """Clips to draw, by id. Default: some that the first network gets wrong, and right ones of several classes."""
     rows: Annotated[int, at_least(1)] = 8
-    """Number of clips to draw if none is named."""
+    """Number of clips to draw if none is named; in Python also ``clips=4``."""
     score: Literal["all", "drawn"] = "all"
     """Clips to score: all held-out clips, or only the clips that are drawn."""
     control_steps: Annotated[int, at_least(FEWEST)] = 32

@@ -10,7 +10,7 @@ import base64
 import inspect
 import io
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 
 Options = TypeVar("Options")
-# Options of the commands alone: a function returns what a command writes.
-OF_COMMANDS = ("figures", "dry_run")
+# Options of commands alone, and what there is in Python instead.
+OF_COMMANDS = {
+    "figures": "result.write(folder) writes figures and tables",
+    "dry_run": "tl.Study(...).points(plan) names the runs of a plan and trains none",
+}
 
 
 class Result:
@@ -128,6 +131,8 @@ class Question(Generic[Options, Answer]):
         Options to arms by name: the runs that must be there. Default: none, the options name run files.
     first : str
         The option that may be given by position.
+    of_command : collection of str
+        Options that the command alone has.
     """
 
     name: str
@@ -135,13 +140,17 @@ class Question(Generic[Options, Answer]):
     analyse: Callable[[Mapping[Any, list[Run]], Options], Answer]
     points: Callable[[Options], Mapping[Any, Arm]] = field(default=_nothing)
     first: str = "clips"
+    of_command: Collection[str] = tuple(OF_COMMANDS)
 
     def __call__(self, *first: Any, **options: Any) -> Answer:
         """Train what is missing, and return the answer; see `describe` for the options."""
         if len(first) > 1:
             raise ParameterError(f"{self.name} takes one argument by position, {self.first}: name the others")
-        given = dict(zip((self.first,), first, strict=False))
-        return self.answer(build(self.options, given | options))
+        if first and self.first in options:
+            raise ParameterError(f"{self.first} is given twice")
+        if wrong := [name for name in self.of_command if name in options]:
+            raise ParameterError(f"{wrong[0]} is an option of the command: in Python, {OF_COMMANDS[wrong[0]]}")
+        return self.answer(build(self.options, dict(zip((self.first,), first, strict=False)) | options))
 
     def answer(self, options: Options) -> Answer:
         """Return the answer for options that are composed already."""
@@ -153,8 +162,8 @@ class Question(Generic[Options, Answer]):
 
     def signature(self) -> inspect.Signature:
         """Return the signature of the question as a function."""
-        return signature(self.options, positional=self.first, hidden=OF_COMMANDS)
+        return signature(self.options, positional=self.first, hidden=self.of_command)
 
     def describe(self) -> str:
         """Return what the question takes as a section of a docstring."""
-        return f"``{self.name}{self.signature()}``\n\n{described(self.options, hidden=OF_COMMANDS)}"
+        return f"``{self.name}{self.signature()}``\n\n{described(self.options, hidden=self.of_command)}"

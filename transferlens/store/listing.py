@@ -52,6 +52,9 @@ class RunSummary:
     nbytes: int
     settings: str
 
+    def __fspath__(self) -> str:
+        return self.file
+
     @property
     def path(self) -> Path:
         """Path of the run file."""

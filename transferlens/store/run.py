@@ -213,7 +213,9 @@ def _check_values(run: Run) -> None:
         raise CheckpointError(f"{run.path} is damaged in its {' and '.join(broken)}: delete it and train the run again")
 
 
-def load_runs(paths: Sequence[str | os.PathLike[str]], *alike: str, least: int = 1) -> list[Run]:
+def load_runs(
+    paths: Sequence[str | os.PathLike[str]] | str | os.PathLike[str], *alike: str, least: int = 1
+) -> list[Run]:
     """Open the finished runs that an analysis compares.
 
     Parameters
@@ -234,7 +236,7 @@ def load_runs(paths: Sequence[str | os.PathLike[str]], *alike: str, least: int =
     """
     runs: dict[str, Run] = {}
     problems: dict[str, None] = {}
-    for path in paths:
+    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
         try:
             run = load_run(path)
             runs.setdefault(run.config.id, run)

@@ -99,7 +99,7 @@ class Study:
     Parameters
     ----------
     clips : Path or str, optional
-        Table of clips (csv with path, label, fold), or a folder. Default: the built-in data set, or `dataset`.
+        Table of clips (csv with path, label, fold). Default: the built-in data set, or `dataset`.
     **options
         All options of ``python -m transferlens.train`` but those of the plan, by their names: ``dataset`` and ``root``,
         ``backbone``, ``weights``, ``folds``, ``seeds``, ``preset``, ``epochs``, ``runs``, ``cache``, ``device`` and so
@@ -195,6 +195,8 @@ class Study:
 
     def points(self, plan: TransferPlan, training: Training | None = None) -> list[RunConfig]:
         """Return the runs of one plan: backbones x folds x seeds."""
+        if not isinstance(plan, TransferPlan):
+            raise ParameterError(f"plan={plan!r} must be a TransferPlan, such as TransferPlan.freeze(2)")
         plan, weights, data_key = plan.canonical(), self.options.sweep.weights, self.cache.data_key
         is_pretrained = plan.pretrained_through is not None
         return [

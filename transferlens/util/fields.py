@@ -21,7 +21,7 @@ import os
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, SupportsFloat, SupportsIndex, TypeVar, Union
@@ -40,6 +40,9 @@ class Rule:
 
     text: str
     holds: Callable[[Any], bool]
+
+    def __repr__(self) -> str:
+        return self.text  # as it stands in messages of the command line
 
 
 def between(low: float, high: float, why: str = "") -> Rule:
@@ -79,6 +82,8 @@ def _hints(kind: type) -> dict[str, Any]:
 def _converted(hint: Any, value: Any, name: str) -> Any:
     """Convert one value to a type; raise a ParameterError that names the argument, the value and the rule."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()  # NumPy's scalars are numbers and texts
     if origin is Annotated:
         value = _converted(arguments[0], value, name)
         for rule in hint.__metadata__:
@@ -90,7 +95,7 @@ def _converted(hint: Any, value: Any, name: str) -> Any:
             return None
         return _converted(next(kind for kind in arguments if kind is not type(None)), value, name)
     if origin is Literal:
-        if value not in arguments:
+        if not isinstance(value, (str, int)) or value not in arguments:
             raise ParameterError(f"{name}={value!r} must be one of {', '.join(map(str, arguments))}")
         return value
     if origin is tuple:
@@ -100,7 +105,7 @@ def _converted(hint: Any, value: Any, name: str) -> Any:
 
 def _several(arguments: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
     """Convert a tuple of values; one value stands for a tuple of one."""
-    is_one = value is None or isinstance(value, (str, bytes, bool, int, float, os.PathLike, Mapping))
+    is_one = not isinstance(value, Iterable) or isinstance(value, (str, bytes, os.PathLike, Mapping))
     values = (value,) if is_one else tuple(value)
     if arguments[-1] is ...:
         arguments = arguments[:1] * len(values)
@@ -198,7 +203,9 @@ def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = 
             close = difflib.get_close_matches(word, groups, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"its options are {', '.join(groups)}"
             raise ParameterError(f"there is no option {word!r}: {hint}")
-        given.setdefault(groups[name], {})[name] = value
+        if name in given.setdefault(groups[name], {}):
+            raise ParameterError(f"{name} is given twice")
+        given[groups[name]][name] = value
     own = given.pop("", {})
     defaults = {field.name: _default(field) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for group, values in given.items():
@@ -229,7 +236,7 @@ def texts(kind: type) -> dict[str, str]:
     return meanings
 
 
-def signature(kind: type, *, positional: str = "", hidden: tuple[str, ...] = ()) -> inspect.Signature:
+def signature(kind: type, *, positional: str = "", hidden: Collection[str] = ()) -> inspect.Signature:
     """Return the signature of a function that takes these options by name, and one of them by position."""
     parameters = []
     for name, _, default in _leaves(kind):
@@ -240,12 +247,13 @@ def signature(kind: type, *, positional: str = "", hidden: tuple[str, ...] = ())
     return inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
 
-def described(kind: type, *, hidden: tuple[str, ...] = ()) -> str:
+def described(kind: type, *, hidden: Collection[str] = ()) -> str:
     """Return the options as the Parameters section of a docstring."""
     lines = ["Parameters", "----------"]
     for name, group, default in _leaves(kind):
         if name not in hidden:
             owner = _hints(kind)[group] if group else kind
-            lines.append(f"{name} : " + ("required" if default is dataclasses.MISSING else f"default {default!r}"))
+            shown = str(default) if isinstance(default, Path) else repr(default)
+            lines.append(f"{name} : " + ("required" if default is dataclasses.MISSING else f"default {shown}"))
             lines += textwrap.wrap(texts(owner).get(name, ""), 112, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
