@@ -48,7 +48,7 @@ COMMANDS = {
     "ensemble": "question 4: what averaging the outputs of several networks gains, and why",
     "robustness": "question 4: accuracy of single networks and ensembles on corrupted clips",
     "selection": "which epoch is reported, and by how much the best one is too optimistic",
-    "tables": "the paper's tables of a run store, beside the published values",
+    "tables": "the paper's tables of a run store, next to the published values",
     "report": "one page with the runs and figures of a study",
     "train": "train networks under a transfer plan",
     "study": "run the commands of a study file",
