@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import tyro
+from tyro import conf
 
 from transferlens.compare.question import Question, Result
 from transferlens.training import forecast
@@ -47,16 +48,19 @@ COMMANDS = {
     "ensemble": "question 4: what averaging the outputs of several networks gains, and why",
     "robustness": "question 4: accuracy of single networks and ensembles on corrupted clips",
     "selection": "which epoch is reported, and by how much the best one is too optimistic",
-    "tables": "the paper's tables of a run store, beside the published values",
+    "tables": "the paper's tables of a run store, next to the published values",
     "report": "one page with the runs and figures of a study",
     "train": "train networks under a transfer plan",
-    "study": "do all commands that a study file lists",
+    "study": "run the commands of a study file",
     "runs": "list the runs of a store, or show single runs",
     "datasets": "list known data sets; describe, check or download one",
     "duplicates": "clips of two folds that may come from one recording, and accuracy without them",
     "synth": "write the built-in clips as sound files",
     "backbones": "show the blocks of a network",
 }
+
+# Options are given without their group, a flag in one way only, and None by leaving the option out.
+STYLE = (conf.OmitArgPrefixes, conf.FlagCreatePairsOff, conf.DisallowNone, conf.HelptextFromCommentsOff)
 
 Options = TypeVar("Options")
 
@@ -90,7 +94,7 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str, defa
                 prog=f"python -m {prog}" if "." in prog else f"transferlens {prog}",
                 args=argv,
                 default=tyro.MISSING_NONPROP if default is None else default,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+                config=STYLE,
             )
     except SystemExit as end:
         if end.code == BAD_INPUT:
@@ -103,6 +107,7 @@ def _one_line(box: str) -> str:
     lines = [line.strip(" │╰╯") for line in box.splitlines()[1:]]  # without the title
     parts = itertools.groupby(lines, key=lambda line: set(line) <= {"─", "-"})
     message = "; ".join(" ".join(part) for is_rule, part in parts if not is_rule)
+    message = re.sub(r"\.; Got errors: .*(?=; Argument helptext)", "", message)  # which name types, not options
     own = re.fullmatch(r"Error parsing [\w.]+: (.*?); For full helptext.*", message, re.DOTALL)
     return own[1] if own else message
 

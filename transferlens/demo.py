@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from transferlens import cli
 from transferlens.options import OutputOptions
@@ -16,13 +17,12 @@ from transferlens.util.fields import Fields, build, flat
 class Options(Fields):
     """Train EfficientNet-Lite0 on the built-in clips, pretrained and from scratch, and draw what pretraining brings.
 
-    Two folds and two epochs: about a minute on two cores. ``python -m transferlens.pretraining`` uses all folds, six
-    times as many epochs, and longer training from scratch.
+    Two folds and two epochs: about a minute on two cores. The command `pretraining` uses all folds and more epochs.
     """
 
     store: StoreOptions = StoreOptions()
     execution: DeviceOptions = DeviceOptions()
-    output: OutputOptions = OutputOptions(figures="figures/demo")  # type: ignore[arg-type]
+    output: OutputOptions = OutputOptions(figures=Path("figures/demo"))
 
 
 def work(options: Options) -> int:

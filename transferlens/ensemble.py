@@ -39,7 +39,7 @@ class Options(QuestionOptions):
     """
 
     ckpt: tuple[Path, ...] = ()
-    """Run files of one data set, two or more per held-out fold. Default: the runs of the sweep options."""
+    """Run files of one data set, two or more per held-out fold. Default: the runs that the sweep options name."""
     plan: PlanOptions = PlanOptions()
     sweep: SweepOptions = SweepOptions(seeds=(0, 1, 2, 3, 4))
 

@@ -39,7 +39,7 @@ class Options(QuestionOptions):
     """Train each backbone pretrained and from scratch: accuracies by fold, and learning curves."""
 
     long: Literal["all", "first", "none"] = "all"
-    """Backbones to train from scratch again, for six times as many epochs (preset paper: 450): all, the first, none."""
+    """Backbones to train from scratch for six times as many epochs, too (preset paper: 450)."""
 
 
 @dataclass(frozen=True)

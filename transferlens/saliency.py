@@ -54,7 +54,7 @@ class Options(Fields):
     score: Literal["all", "drawn"] = "all"
     """Clips to score: all held-out clips, or only the clips that are drawn."""
     control_steps: Annotated[int, at_least(FEWEST)] = 32
-    """Largest number of gradients per clip for controls: untrained networks and randomised blocks; few suffice."""
+    """Largest number of gradients per clip of the controls: networks before training or with randomised blocks."""
     listen: bool = False
     """Write the part of each drawn clip that a network used, and the part that it ignored, as wav files."""
     explanation: ExplanationOptions = ExplanationOptions()

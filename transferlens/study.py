@@ -1,4 +1,4 @@
-"""A whole study from one file: its commands are done one after the other, on one run store.
+"""A whole study from one file: its commands run one after the other, on one run store.
 
 The file is TOML: ``[all]`` holds options of all commands; each ``[[run]]`` holds a command and its own options, named
 as on the command line. Runs that several commands need are trained once. ``analyses/paper.toml`` is the paper's study.
@@ -50,7 +50,7 @@ class Overrides(DryRunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Overrides):
-    """Do all commands that a study file lists; with --dry-run, print which runs they need."""
+    """Run the commands of a study file one after the other; with --dry-run, print which runs they need."""
 
     config: Path
     """TOML file: [all] with options of all commands, and one [[run]] per command."""
@@ -196,7 +196,7 @@ def perform(steps: Sequence[Step], *, dry_run: bool = False, step: Callable[[Ste
 
 
 def work(options: Options) -> int:
-    """Read the study file and do its commands."""
+    """Run the commands of the study file."""
     given = handed_on(options, "config")
     return perform([step.given(given) for step in read(options.config)], dry_run=options.dry_run)
 

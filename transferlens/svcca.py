@@ -112,14 +112,14 @@ class Comparison:
 def comparisons(runs: Sequence[Run]) -> list[Comparison]:
     """Return each run before and after training, pairs of seeds, and the pair of two runs that differ otherwise."""
     named = list(zip(arm_names(runs), runs, strict=True))
-    found = [Comparison("training", arm, run, run) for arm, run in named]
+    compared = [Comparison("training", arm, run, run) for arm, run in named]
     for (arm, a), (other, b) in itertools.combinations(named, 2):
         if replace(a.config, seed=b.config.seed) == b.config:
-            found.append(Comparison("seeds", arm, a, b))
+            compared.append(Comparison("seeds", arm, a, b))
         elif len(runs) == 2:
             check_alike(runs, "normalisation")
-            found.append(Comparison("runs", f"{arm} and {other}", a, b))
-    return found
+            compared.append(Comparison("runs", f"{arm} and {other}", a, b))
+    return compared
 
 
 # --------------------------------------------------------------------------------------------- results
