@@ -1,17 +1,18 @@
 """Accuracy by block: the mechanism that `freeze`, `fuse`, `truncate` and `probe` share.
 
-Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2), by blocks. Each analysis is a row of transfer plans,
-one for each block, between two references on the same folds and seeds: the fully pretrained network and the one trained
-from scratch. A plan that is a reference itself (fusion through Block 4 is fine-tuning) stands on the axis too.
+Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2), by blocks. Each analysis has one transfer plan per
+block, and two references on the same folds and seeds: the fully pretrained network, and the one trained from scratch.
+A plan that is a reference itself (fusion through Block 4 is fine-tuning) has its place on the axis too.
 
-Whether a block matters is asked of neighbours on the axis: the difference in accuracy after the last epoch, paired by
-fold, with an interval that allows for folds sharing training clips (`stats.fold_interval`).
+Whether a block matters is shown by neighbours on the axis: the difference of their accuracies after the last epoch,
+paired by fold, with an interval that allows for folds sharing training clips (`stats.fold_interval`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from transferlens.store.rows import RunRow, row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import ParameterError
+from transferlens.util.grouping import group_by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,24 +36,18 @@ if TYPE_CHECKING:
 REFERENCES = {"pretrained": TransferPlan.finetune(), "scratch": TransferPlan.scratch()}
 WORDS = {"pretrained": "fully pretrained", "scratch": "from scratch"}
 GREYS = {"pretrained": (0.25, 0.25, 0.25), "scratch": (0.6, 0.6, 0.6)}
-# What plans cost, by the field of a row.
+# The size of networks, by the field of a row.
 SIZES = {"parameters": "parameters [millions]", "multiply_adds": "multiply-adds a clip [millions]"}
+# Variant and block.
+Place = tuple[str, int | None]
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """One row of plans.
+    """The plans of one command, by variant and block in the order of the axis; None is the place before the first.
 
-    Attributes
-    ----------
-    name : str
-        The command's, and the stem of what it writes.
-    title, axis : str
-        What the figure and its axis say.
-    plans : dict of str to dict of (int or None) to TransferPlan
-        Variant to block to plan, in the order of the axis; None stands before the first block.
-    shows_cost : bool
-        Whether the plans differ in size, so that accuracy against size is drawn too.
+    `title` and `axis` are the titles of the figure and of its axis. With `shows_cost`, for plans that differ in size,
+    accuracy is also drawn against size.
     """
 
     name: str
@@ -60,14 +56,8 @@ class Analysis:
     plans: Mapping[str, Mapping[int | None, TransferPlan]]
     shows_cost: bool = False
 
-    def select(self, blocks: Sequence[int], *, references: bool) -> dict[tuple[str, int | None], TransferPlan]:
-        """Plans by variant and block: of these blocks or of all, and those that are a reference anyway.
-
-        Raises
-        ------
-        ParameterError
-            Where the analysis has no such block.
-        """
+    def select(self, blocks: Sequence[int], *, references: bool) -> dict[Place, TransferPlan]:
+        """Return plans by variant and block: of these blocks or of all, and those that are a reference."""
         known = {block for plans in self.plans.values() for block in plans if block is not None}
         if wrong := [block for block in blocks if block not in known]:
             raise ParameterError(
@@ -88,25 +78,25 @@ class Row(RunRow):
     """One run in the CSV of an analysis.
 
     `arm` is "block", or "pretrained" or "scratch" for a reference; `block` is empty for a reference that has no place
-    on the axis, "none" for the place before the first block. `change` is this run's accuracy less that of its neighbour
-    `change_from` on the same fold and seed; its mean over `change_n` folds and the 95 % interval stand beside it.
+    on the axis, "none" for the place before the first block. `change` is the accuracy of this run minus that of its
+    neighbour `change_from` on the same fold and seed; its mean over `change_n` folds and the 95 % interval follow.
     """
 
     analysis: str
     arm: str
-    variant: str
-    block: str
-    change_from: str
-    change: float
-    change_mean: float
-    change_low: float
-    change_high: float
-    change_n: int
+    variant: str = ""
+    block: str = ""
+    change_from: str = ""
+    change: float = np.nan
+    change_mean: float = np.nan
+    change_low: float = np.nan
+    change_high: float = np.nan
+    change_n: int = 0
 
 
 @dataclass(frozen=True)
 class Change:
-    """From one place on the axis to the next: the mean over folds of the paired difference."""
+    """The difference between neighbours on the axis, paired by fold, with its interval."""
 
     backbone: str
     variant: str
@@ -115,13 +105,9 @@ class Change:
     interval: stats.Interval
 
 
-NAN = float("nan")
-NO_CHANGE = Change("", "", "", "", stats.Interval(NAN, NAN, NAN, 0))
-
-
 @dataclass(frozen=True)
 class Result(question.Result):
-    """The rows of an analysis, and the changes between its neighbours."""
+    """The rows of an analysis, and the changes between neighbours on its axis."""
 
     analysis: Analysis
     rows: tuple[Row, ...]
@@ -129,68 +115,45 @@ class Result(question.Result):
 
     @property
     def backbones(self) -> list[str]:
-        """In the order asked for."""
+        """Names of the networks, in the order of the rows."""
         return list(dict.fromkeys(row.backbone for row in self.rows))
 
     @property
     def places(self) -> list[str]:
         """Places on the axis that have runs, in its order."""
-        order = [block_text(block) for plans in self.analysis.plans.values() for block in plans]
-        found = {row.block for row in self.rows}
-        return [place for place in dict.fromkeys(order) if place in found]
-
-    @property
-    def variants(self) -> list[str]:
-        """In the order of the analysis."""
-        return list(self.analysis.plans)
+        order = dict.fromkeys(block_text(block) for plans in self.analysis.plans.values() for block in plans)
+        return [place for place in order if place in {row.block for row in self.rows}]
 
     @property
     def stem(self) -> str:  # type: ignore[override]
-        """Of the files: the command's name."""
+        """Name of the files: that of the command."""
         return self.analysis.name
 
-    def by_fold(self, field: str, **values: object) -> list[float]:
-        """The field's mean over seeds in each fold, of the rows with these values."""
-        return stats.by_fold(self.rows, field, **values)
+    def accuracies(self, **values: object) -> list[float]:
+        """Return the accuracy of each fold after the last epoch, of the rows with these values."""
+        return stats.by_fold(self.rows, "accuracy_last", **values)
 
 
-def compare(
-    analysis: Analysis,
-    arms: Mapping[tuple[str, int | None], Sequence[Run]],
-    references: Mapping[str, Sequence[Run]],
-) -> Result:
-    """Put the runs of each place side by side.
-
-    Parameters
-    ----------
-    analysis : Analysis
-    arms : dict of (variant, block) to sequence of Run
-        In the order of the axis.
-    references : dict of "pretrained", "scratch" to sequence of Run
-        May be empty.
-    """
-    table: dict[str, Row] = {}  # by run: a reference may stand on several axes
+def compare(analysis: Analysis, arms: Mapping[Place, Sequence[Run]], references: Mapping[str, Sequence[Run]]) -> Result:
+    """Compare the runs of each variant and block, in the order of the axis, with those of the place before."""
+    table: dict[str, Row] = {}  # by run: a reference may have a place on several axes
     changes: list[Change] = []
-    for variant in analysis.plans:
-        before = ""
-        earlier: dict[tuple[str, str, int], float] = {}
-        for place, runs in ((block_text(block), runs) for (each, block), runs in arms.items() if each == variant):
-            rows = [row_of(RunRow, run) for run in runs]
-            found = _changes(rows, earlier, variant, before, place) if earlier else {}
-            changes += found.values()
-            for row, run in zip(rows, runs, strict=True):
-                change, neighbour = found.get(row.backbone, NO_CHANGE), earlier.get(_pair(row), NAN)
-                made = _row(row, analysis, _arm(run.config.plan), variant, place, change, neighbour)
-                table.setdefault(row.run, made)
+    for variant, keys in group_by(arms, key=itemgetter(0)).items():
+        before, earlier = "", dict[tuple[str, str, int], float]()
+        for key in keys:
+            place, rows = block_text(key[1]), [row_of(RunRow, run) for run in arms[key]]
+            by_backbone = _changes(rows, earlier, variant, before, place) if earlier else {}
+            changes += by_backbone.values()
+            for row, run in zip(rows, arms[key], strict=True):
+                arm = next((arm for arm, plan in REFERENCES.items() if run.config.plan == plan), "block")
+                named: dict[str, Any] = {"arm": arm, "variant": variant if arm == "block" else "", "block": place}
+                change = _columns(by_backbone[row.backbone], row, earlier) if by_backbone else {}
+                table.setdefault(row.run, Row(**vars(row), analysis=analysis.name, **named, **change))
             before, earlier = place, {_pair(row): row.accuracy_last for row in rows}
     for arm, runs in references.items():
         for row in (row_of(RunRow, run) for run in runs):
-            table.setdefault(row.run, _row(row, analysis, arm, "", "", NO_CHANGE, NAN))
+            table.setdefault(row.run, Row(**vars(row), analysis=analysis.name, arm=arm))
     return Result(analysis, tuple(table.values()), tuple(changes))
-
-
-def _arm(plan: TransferPlan) -> str:
-    return next((arm for arm, reference in REFERENCES.items() if plan == reference), "block")
 
 
 def _pair(row: RunRow) -> tuple[str, str, int]:
@@ -200,36 +163,25 @@ def _pair(row: RunRow) -> tuple[str, str, int]:
 def _changes(
     rows: Sequence[RunRow], earlier: Mapping[tuple, float], variant: str, before: str, after: str
 ) -> dict[str, Change]:
-    """Backbone to its change from the place before, whose accuracies are `earlier`."""
+    """Return the change of each backbone from the place before, whose accuracies are `earlier`."""
     changes = {}
-    for backbone in dict.fromkeys(row.backbone for row in rows):
-        mine = [row for row in rows if row.backbone == backbone]
-        gains = stats.fold_means([row.accuracy_last - earlier[_pair(row)] for row in mine], [r.fold for r in mine])
-        interval = stats.fold_interval(gains, bounds=(-1, 1))
+    for backbone, group in group_by(rows, key=attrgetter("backbone")).items():
+        gains = [row.accuracy_last - earlier[_pair(row)] for row in group]
+        interval = stats.fold_interval(stats.fold_means(gains, [row.fold for row in group]), bounds=(-1, 1))
         changes[backbone] = Change(backbone, variant, before, after, interval)
     return changes
 
 
-def _row(row: RunRow, analysis: Analysis, arm: str, variant: str, place: str, change: Change, neighbour: float) -> Row:
-    return Row(
-        **vars(row),
-        analysis=analysis.name,
-        arm=arm,
-        variant=variant if arm == "block" else "",
-        block=place,
-        change_from=change.before,
-        change=row.accuracy_last - neighbour,
-        change_mean=change.interval.mean,
-        change_low=change.interval.low,
-        change_high=change.interval.high,
-        change_n=change.interval.n,
-    )
+def _columns(change: Change, row: RunRow, earlier: Mapping[tuple, float]) -> dict[str, Any]:
+    """Return the columns of a row that describe its change."""
+    interval = {f"change_{name}": getattr(change.interval, name) for name in ("mean", "low", "high", "n")}
+    return {"change_from": change.before, "change": row.accuracy_last - earlier[_pair(row)], **interval}
 
 
 def draw(result: Result) -> Figure:
-    """Networks beside each other: accuracy by block with the references as bands, and the changes between neighbours.
+    """Draw one column per network: accuracy by block with the references as bands, and the changes between neighbours.
 
-    Below, where plans differ in size, the accuracy of all networks against it.
+    If plans differ in size, the accuracy of all networks is drawn against it below.
     """
     networks, sizes = result.backbones, SIZES if result.analysis.shows_cost else {}
     rows = [3.0, 1.1] if result.changes else [3.0]
@@ -238,7 +190,7 @@ def draw(result: Result) -> Figure:
     fig, (above, *below) = style.new_parts(parts, width=width, height=1.4 + 1.1 * sum(parts))
     grid = {"sharex": "col", "sharey": "row", "height_ratios": rows}
     axes = style.subplots(above, len(rows), len(networks), **grid)
-    palette = style.colours([*result.variants, *networks])
+    palette = style.colours([*result.analysis.plans, *networks])
     for network, (by, *change) in zip(networks, axes.T, strict=True):
         _draw_places(result, network, palette, by)
         for ax in change:
@@ -256,16 +208,16 @@ def draw(result: Result) -> Figure:
 
 
 def _trim(axes: np.ndarray, costs: Sequence[Axes]) -> None:
-    """Accuracies from a little below all that is drawn to 100 %; numbers and names at the outer axes alone."""
+    """Limit accuracies to what is drawn, up to 100 %; show numbers and names at the outer axes only."""
     lowest = min(ax.dataLim.y0 for ax in (*axes[0], *costs))
-    for ax in (axes[0, 0], *costs[:1]):  # which the others share
+    for ax in (axes[0, 0], *costs[:1]):  # the others share their limits
         ax.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), 103)
     for ax in (*axes.flat, *costs):
         ax.label_outer()
 
 
 def _caption(result: Result) -> str:
-    """What marks mean."""
+    """Return what the marks mean."""
     n = len({row.fold for row in result.rows})
     interval = " and 95 % interval" if n > 1 else ""
     words = f"last epoch: mean{interval}, n = {stats.folds_text(n)} (dots)"
@@ -276,16 +228,15 @@ def _caption(result: Result) -> str:
 
 def _draw_places(result: Result, backbone: str, palette: Mapping[str, tuple], ax: Axes) -> None:
     for arm, words in WORDS.items():
-        if values := result.by_fold("accuracy_last", backbone=backbone, arm=arm):
+        if values := result.accuracies(backbone=backbone, arm=arm):
             band(values, colour=GREYS[arm], label=words, ax=ax)
+    selections = {WORDS[arm]: {"arm": arm} for arm in REFERENCES}
+    selections |= {variant: {"arm": "block", "variant": variant} for variant in result.analysis.plans}
     groups = {
         place: {
             name: values
-            for name, where in (
-                *((WORDS[arm], {"arm": arm}) for arm in REFERENCES),
-                *((variant, {"arm": "block", "variant": variant}) for variant in result.variants),
-            )
-            if (values := result.by_fold("accuracy_last", backbone=backbone, block=place, **where))
+            for name, selection in selections.items()
+            if (values := result.accuracies(backbone=backbone, block=place, **selection))
         }
         for place in result.places
     }
@@ -295,10 +246,12 @@ def _draw_places(result: Result, backbone: str, palette: Mapping[str, tuple], ax
 
 
 def _draw_changes(result: Result, backbone: str, palette: Mapping[str, tuple], ax: Axes) -> None:
-    places, arms = result.places, {}
-    for variant in result.variants:
-        mine = [change for change in result.changes if (change.backbone, change.variant) == (backbone, variant)]
-        arms[variant] = [((places.index(c.before) + places.index(c.after)) / 2, c.interval) for c in mine]
+    places = result.places
+    arms: dict[str, list] = {variant: [] for variant in result.analysis.plans}
+    for change in result.changes:
+        if change.backbone == backbone:
+            x = (places.index(change.before) + places.index(change.after)) / 2
+            arms[change.variant].append((x, change.interval))
     accuracy.changes(arms, palette=palette, ax=ax)
     ax.set_xticks(range(len(places)), places)
     ax.set_xlim(-0.5, len(places) - 0.5)
@@ -318,37 +271,32 @@ def _draw_cost(result: Result, size: str, palette: Mapping[str, tuple], ax: Axes
 
 
 def summary(result: Result) -> str:
-    """Accuracy at each place, and the change from one to the next."""
+    """Return the accuracy at each place, and the change from one place to the next."""
     lines = []
     for backbone in result.backbones:
-        for arm, words in WORDS.items():
-            if values := result.by_fold("accuracy_last", backbone=backbone, arm=arm):
-                lines.append(f"{backbone}  {words}: {stats.fold_interval(values)}")
-        for place in result.places:
-            for variant in result.variants:
-                where = {"backbone": backbone, "arm": "block", "variant": variant, "block": place}
-                if values := result.by_fold("accuracy_last", **where):
-                    lines.append(f"{backbone}  {variant}, block {place}: {stats.fold_interval(values)}")
-        for change in (change for change in result.changes if change.backbone == backbone):
-            name = f"{change.variant}, {change.before} -> {change.after}"
-            lines.append(f"{backbone}  {name}, paired by fold: {change.interval.text('points')}")
+        selections = {words: {"arm": arm} for arm, words in WORDS.items()}
+        selections |= {
+            f"{variant}, block {place}": {"arm": "block", "variant": variant, "block": place}
+            for place in result.places
+            for variant in result.analysis.plans
+        }
+        for name, selection in selections.items():
+            if values := result.accuracies(backbone=backbone, **selection):
+                lines.append(f"{backbone}  {name}: {stats.fold_interval(values)}")
+        for change in result.changes:
+            if change.backbone == backbone:
+                name = f"{change.variant}, {change.before} -> {change.after}"
+                lines.append(f"{backbone}  {name}, paired by fold: {change.interval.text('points')}")
     return "\n".join(lines)
 
 
 def by_block(name: str, options: type, analysis: Callable[[Any], Analysis]) -> question.Question:
-    """Return the question that compares plans by block.
+    """Return the question of a command that compares plans by block.
 
-    Parameters
-    ----------
-    name : str
-        That of the command.
-    options : type
-        A dataclass with `block` and `references`, as `transferlens.options.BlockOptions`.
-    analysis : callable
-        Options to the `Analysis`.
+    Its options have `block` and `references`, as `transferlens.options.BlockOptions`; `analysis` takes them.
     """
 
-    def plans(options: Any) -> dict[tuple[str, int | None], TransferPlan]:
+    def plans(options: Any) -> dict[Place, TransferPlan]:
         return analysis(options).select(options.block, references=options.references)
 
     def points(options: Any) -> dict[Any, Arm]:

@@ -1,17 +1,20 @@
-"""Ensembles: runs grouped by fold and averaged."""
+"""Ensembles: networks of the same held-out clips, whose probabilities are averaged, and their scores."""
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 
 import numpy as np
 
 from transferlens.measures import predictions, stats
 from transferlens.store.run import Run, arm_names, check_alike
 from transferlens.util.errors import ParameterError
+from transferlens.util.grouping import group_by
 
 log = logging.getLogger(__name__)
 
@@ -19,24 +22,9 @@ FEWEST = 2
 
 
 def average(logits: np.ndarray) -> np.ndarray:
-    """The ensemble's probabilities: the mean of the members' softmax outputs.
+    """Return the ensemble's probabilities [shape=(n_clips, n_classes)]: the mean of the members' softmax outputs.
 
-    Parameters
-    ----------
-    logits : ndarray [shape=(n_members, n_clips, n_classes)]
-
-    Returns
-    -------
-    probabilities : ndarray [shape=(n_clips, n_classes)]
-
-    Raises
-    ------
-    ParameterError
-        Where the shape is another, or a logit is not finite.
-
-    References
-    ----------
-    Palanisamy, Singhania and Yao 2020, section 4.3.
+    As in Palanisamy, Singhania and Yao (2020, section 4.3); logits are (n_members, n_clips, n_classes).
 
     Examples
     --------
@@ -51,20 +39,10 @@ def average(logits: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Members:
-    """Networks whose outputs are averaged, over the held-out clips of all folds.
+    """Networks of one arm whose outputs are averaged, over the held-out clips of all folds.
 
-    Attributes
-    ----------
-    name : str
-    names : tuple of str [shape=(n_members,)]
-        Backbone and seed of each.
-    logits : ndarray [shape=(n_members, n_clips, n_classes)]
-    labels : ndarray of int [shape=(n_clips,)]
-    folds : ndarray of str [shape=(n_clips,)]
-    missing : tuple of str
-        Members that some fold lacks, and which are left out.
-    arm : str
-        What `arm_names` calls the runs.
+    Logits are (n_members, n_clips, n_classes), labels and folds (n_clips,). `names` are backbone and seed of each
+    member; the `missing` members are left out, as some fold lacks them.
     """
 
     name: str
@@ -77,32 +55,36 @@ class Members:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """Of every member [shape=(n_members, n_clips, n_classes)]."""
+        """Probabilities of every member [shape=(n_members, n_clips, n_classes)]."""
         return predictions.softmax(self.logits)
 
     @cached_property
     def average(self) -> np.ndarray:
-        """The ensemble's [shape=(n_clips, n_classes)]."""
+        """Probabilities of the ensemble [shape=(n_clips, n_classes)]."""
         return average(self.logits)
 
 
-def _members(arm: str, name: str, runs: Mapping[tuple[str, str], Run]) -> Members:
-    """Of runs by (fold, member): those members that every fold has."""
-    folds = list(dict.fromkeys(fold for fold, _ in runs))
-    everyone = list(dict.fromkeys(member for _, member in runs))
-    names = [member for member in everyone if all((fold, member) in runs for fold in folds)]
+def _member(run: Run) -> str:
+    return f"{run.config.backbone} seed {run.config.seed}"
+
+
+def _members(arm: str, name: str, runs: Sequence[Run]) -> Members:
+    """Return those members that every fold has."""
+    by_key = {(run.config.fold, _member(run)): run for run in runs}
+    folds, everyone = (list(dict.fromkeys(values)) for values in zip(*by_key, strict=True))
+    names = [member for member in everyone if all((fold, member) in by_key for fold in folds)]
     if len(names) < FEWEST:
         raise ParameterError(
             f"ckpt has {len(names)} members of {name!r} that every one of its {len(folds)} folds has: "
             f"an ensemble takes at least {FEWEST}"
         )
     for fold in folds:
-        check_alike([runs[fold, member] for member in names], "labels", "held-out clips (fold)")
-    first = [runs[fold, names[0]] for fold in folds]
+        check_alike([by_key[fold, member] for member in names], "labels", "held-out clips (fold)")
+    first = [by_key[fold, names[0]] for fold in folds]
     return Members(
         name=name,
         names=tuple(names),
-        logits=np.stack([np.concatenate([runs[fold, member].logits for fold in folds]) for member in names]),
+        logits=np.stack([np.concatenate([by_key[fold, member].logits for fold in folds]) for member in names]),
         labels=np.concatenate([run.labels for run in first]),
         folds=np.concatenate([np.full(len(run.labels), run.config.fold) for run in first]),
         missing=tuple(member for member in everyone if member not in names),
@@ -111,50 +93,43 @@ def _members(arm: str, name: str, runs: Mapping[tuple[str, str], Run]) -> Member
 
 
 def gather(runs: Sequence[Run]) -> list[Members]:
-    """Ensembles of runs: of each arm and backbone over its seeds, and of each arm over all backbones.
+    """Return the ensembles of runs: of each arm and backbone over its seeds, and of each arm over all backbones.
 
     Raises
     ------
     ParameterError
-        Where runs of one fold have other clips or labels, data sets differ, or an ensemble has one member only.
+        If runs of one fold have other clips or labels, data sets differ, or an ensemble has only one member.
     """
     check_alike(runs, "dataset", "labels")
-    arms: dict[str, dict[str, dict[tuple[str, str], Run]]] = {}
-    names = arm_names(runs)
-    for arm, run in zip(names, runs, strict=True):
-        config = run.config
-        member = f"{config.backbone} seed {config.seed}"
-        arms.setdefault(arm, {}).setdefault(config.backbone, {})[config.fold, member] = run
-    found = []
-    for arm, backbones in arms.items():
+    named = list(zip(arm_names(runs), runs, strict=True))
+    arms = group_by(named, key=itemgetter(0))
+    ensembles = []
+    for arm, pairs in arms.items():
         suffix = "" if len(arms) == 1 else f", {arm}"
-        alone = {name: mine for name, mine in backbones.items() if len({member for _, member in mine}) >= FEWEST}
-        found += [_members(arm, f"{name}{suffix}", mine) for name, mine in alone.items()]
+        backbones = group_by((run for _, run in pairs), key=lambda run: run.config.backbone)
+        for backbone, runs_of_backbone in backbones.items():
+            if len({_member(run) for run in runs_of_backbone}) >= FEWEST:
+                ensembles.append(_members(arm, f"{backbone}{suffix}", runs_of_backbone))
         if len(backbones) > 1:
-            together = {key: run for mine in backbones.values() for key, run in mine.items()}
+            together = list(itertools.chain.from_iterable(backbones.values()))
             members = _members(arm, f"all {len(backbones)} backbones{suffix}", together)
-            # Where folds lack those of a backbone, another one may be all that is left.
-            if all(any(name.startswith(f"{each} ") for name in members.names) for each in backbones):
-                found.append(members)
-    if not found:
+            # If no run of a backbone has every fold, the others alone would remain.
+            if all(any(name.startswith(f"{backbone} ") for name in members.names) for backbone in backbones):
+                ensembles.append(members)
+    if not ensembles:
         raise ParameterError(f"ckpt names one member of each ensemble: an ensemble takes at least {FEWEST}, by seed")
-    used = {(members.arm, name) for members in found for name in members.names}
-    others = {
-        f"{run.config.backbone} seed {run.config.seed}, {arm}"
-        for arm, run in zip(names, runs, strict=True)
-        if (arm, f"{run.config.backbone} seed {run.config.seed}") not in used
-    }
-    if others:
-        log.warning("left out, as no other is like them: %s", "; ".join(sorted(others)))
-    return found
+    used = {(members.arm, name) for members in ensembles for name in members.names}
+    if others := {f"{_member(run)}, {arm}" for arm, run in named if (arm, _member(run)) not in used}:
+        log.warning("left out, as no other run is similar: %s", "; ".join(sorted(others)))
+    return ensembles
 
 
 @dataclass(frozen=True)
 class Row:
-    """One ensemble in the CSV: of the clips of one fold, or where `fold` is empty of all. Accuracies are fractions.
+    """One ensemble in the CSV: over the clips of one fold, or of all if `fold` is empty. Accuracies are fractions.
 
     `single` is the members' mean, `single_std` the standard deviation over members, as the paper reports it; `gain` is
-    the ensemble less `single`, with a 95 % bootstrap interval over clips. Squared errors (Brier): `brier_single` is
+    `accuracy` minus `single`, with a 95 % bootstrap interval over clips. Squared errors (Brier): `brier_single` is
     `brier` + `ambiguity`. `nll` is the negative log-likelihood [nat], `ece` the expected calibration error.
     """
 
@@ -180,9 +155,9 @@ class Row:
 
 
 def row_of(members: Members, fold: str = "") -> Row:
-    """Scores of one ensemble, over all clips or those of one fold."""
-    mine = members.folds == fold if fold else slice(None)
-    each, mean, labels = members.probabilities[:, mine], members.average[mine], members.labels[mine]
+    """Return the scores of one ensemble, over all clips or those of one fold."""
+    clips = members.folds == fold if fold else slice(None)
+    each, mean, labels = members.probabilities[:, clips], members.average[clips], members.labels[clips]
     right, right_mean = predictions.accuracy(each, labels), predictions.accuracy(mean, labels)
     gain = stats.bootstrap_interval(right_mean - right.mean(0), bounds=(-1.0, 1.0))
     return Row(

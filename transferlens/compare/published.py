@@ -15,7 +15,7 @@ from transferlens.compare import ensembles
 from transferlens.data.manifest import manifest
 from transferlens.models.plan import TransferPlan
 from transferlens.store.listing import RunSummary
-from transferlens.store.run import Run, load_runs
+from transferlens.store.run import load_runs
 from transferlens.util.grouping import group_by
 
 ARMS = {"pretrained": TransferPlan.finetune(), "from scratch": TransferPlan.scratch()}
@@ -97,18 +97,13 @@ def _complete_seeds(summaries: Sequence[RunSummary], n_folds: int) -> tuple[list
     return complete, ", ".join(words)
 
 
-def _accuracies(runs: Sequence[Run]) -> list[float]:
-    """Return the accuracy of each seed over the clips of all folds."""
-    by_seed = group_by(runs, key=lambda run: run.config.seed).values()
-    return [float(np.concatenate([run.right for run in runs_of_seed]).mean()) for runs_of_seed in by_seed]
-
-
 def _cells_of_arm(place: tuple[str, str], column: str, summaries: Sequence[RunSummary], setting: str) -> list[Cell]:
     """Return the cell of an arm, and if it is the pretrained one, that of its ensemble."""
     known, n_folds = manifest().get(place[0]), len({s.config.fold for s in summaries})
     complete, missing = _complete_seeds(summaries, known.folds if known else n_folds)
     runs = load_runs([s.path for s in complete], least=0)
-    values = _accuracies(runs)
+    by_seed = group_by(runs, key=lambda run: run.config.seed).values()
+    values = [float(np.concatenate([run.right for run in runs_of_seed]).mean()) for runs_of_seed in by_seed]
     n_seeds = len(values)
     n_clips = sum(len(run.labels) for run in runs) // max(1, n_seeds)
     common: dict[str, Any] = {"setting": setting, "n_folds": n_folds, "n_clips": n_clips}
@@ -149,10 +144,10 @@ def cells(summaries: Iterable[RunSummary]) -> list[Cell]:
     return [cell for place in places for cell in _cells_of_row(place, by_place.get(place, []))]
 
 
-def lines(found: Sequence[Cell]) -> list[list[str]]:
+def lines(filled: Sequence[Cell]) -> list[list[str]]:
     """Return the rows of the table: data set, backbone, settings, and for each column ours and the paper's."""
     table = []
-    for place, cells_of_row in group_by(found, key=lambda cell: (cell.dataset, cell.backbone)).items():
+    for place, cells_of_row in group_by(filled, key=lambda cell: (cell.dataset, cell.backbone)).items():
         by_setting = {(cell.setting, cell.column): cell for cell in cells_of_row}
         settings = dict.fromkeys(cell.setting for cell in cells_of_row if cell.setting)
         for setting in sorted(settings, key=len) or [""]:  # the shortest first

@@ -1,4 +1,4 @@
-"""A question of the study: which runs it needs, what follows from them, and how the answer is shown.
+"""A question of the study: the runs that it needs, the answer that follows from them, and how the answer is shown.
 
 A `Question` is a function: called with the options by name, it trains what is missing and returns a `Result`, which has
 flat rows, a table, a figure and a summary. The command of the same name writes them.
@@ -38,18 +38,18 @@ OF_COMMANDS = {
 
 
 class Result:
-    """What a question answers; subclasses are frozen dataclasses with `rows`.
+    """The answer to a question; subclasses are frozen dataclasses.
 
     Attributes
     ----------
     rows : tuple of dataclass
-        The numbers, one flat row each.
+        The numbers, as flat rows.
     """
 
     stem: ClassVar[str] = ""
-    # The type of the rows where there may be none.
+    # Type of the rows, if there may be none.
     row_type: ClassVar[type | None] = None
-    # What the command exits with, and what it prints as errors.
+    # Exit code of the command, and the errors that it prints.
     exit_code: int = 0
     problems: Sequence[str] = ()
     rows: Sequence[Any]
@@ -93,7 +93,7 @@ class Result:
         return [f"{Path(folder) / stem}{', '.join(kinds)}" for stem, kinds in written.items()]
 
     def __init_subclass__(cls) -> None:
-        cls.__repr__ = Result.__repr__  # type: ignore[method-assign]  # a dataclass keeps what is there
+        cls.__repr__ = Result.__repr__  # type: ignore[method-assign]  # a dataclass does not replace it
 
     def __repr__(self) -> str:
         return f"{self.stem}: {len(self.rows)} rows\n{self.summary()}"
@@ -111,10 +111,6 @@ class Result:
 Answer = TypeVar("Answer", bound=Result)
 
 
-def _nothing(options: Any) -> dict[Any, Arm]:
-    return {}
-
-
 @dataclass(frozen=True, eq=False)
 class Question(Generic[Options, Answer]):
     """A question, which is asked by calling it.
@@ -122,13 +118,13 @@ class Question(Generic[Options, Answer]):
     Parameters
     ----------
     name : str
-        That of the command.
+        Name of the command.
     options : type
-        A dataclass: what can be chosen.
+        A dataclass of all options.
     analyse : callable
-        (runs by arm, options) to Result; trains nothing.
+        Takes the runs by arm and the options, and returns the Result; trains nothing.
     points : callable
-        Options to arms by name: the runs that must be there. Default: none, the options name run files.
+        Takes the options, and returns the arms by name: the runs that are needed. Default: none, as options name files.
     first : str
         The option that may be given by position.
     of_command : collection of str
@@ -138,7 +134,7 @@ class Question(Generic[Options, Answer]):
     name: str
     options: type[Options]
     analyse: Callable[[Mapping[Any, list[Run]], Options], Answer]
-    points: Callable[[Options], Mapping[Any, Arm]] = field(default=_nothing)
+    points: Callable[[Options], Mapping[Any, Arm]] = field(default=lambda options: {})
     first: str = "clips"
     of_command: Collection[str] = tuple(OF_COMMANDS)
 
@@ -153,11 +149,11 @@ class Question(Generic[Options, Answer]):
         return self.answer(build(self.options, dict(zip((self.first,), first, strict=False)) | options))
 
     def answer(self, options: Options) -> Answer:
-        """Return the answer for options that are composed already."""
+        """Return the answer for options that are already composed."""
         return self.analyse(gather(self.points(options)), options)
 
     def planned(self, options: Options) -> list[forecast.Planned]:
-        """Return what each run that the question needs still takes, and train none."""
+        """Return the estimate for each run that the question needs; none is trained."""
         return planned(self.points(options))
 
     def signature(self) -> inspect.Signature:
@@ -165,5 +161,5 @@ class Question(Generic[Options, Answer]):
         return signature(self.options, positional=self.first, hidden=self.of_command)
 
     def describe(self) -> str:
-        """Return what the question takes as a section of a docstring."""
+        """Return the signature and the options as a section of a docstring."""
         return f"``{self.name}{self.signature()}``\n\n{described(self.options, hidden=self.of_command)}"

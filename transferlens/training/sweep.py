@@ -49,7 +49,7 @@ class SweepOptions(Fields):
     """Seeds of initialisation and order, one run each."""
     select: Literal["last", "nested"] = "last"
     """last: train on all other folds. nested: keep the fold after the held-out one from training too, to choose the
-    epoch there; the accuracy after the last epoch stays the headline."""
+    epoch there; the accuracy to report is still that after the last epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +253,7 @@ def gather(arms: Mapping[Name, Arm]) -> dict[Name, list[Run]]:
 
 
 def planned(arms: Mapping[Any, Arm]) -> list[forecast.Planned]:
-    """Return what each run of the arms still takes; none is trained."""
+    """Return the estimate for each run of the arms; none is trained."""
     return [
         row
         for study, points in _by_study(arms).items()
