@@ -157,18 +157,20 @@ def seal(path: str | os.PathLike[str]) -> None:
         beside.write_bytes(_sealed(content))
 
 
-@functools.lru_cache(maxsize=4096)  # by file and state; a file that fails is not remembered
 def _verify(path: Path, *state: int) -> None:
     content = memoryview(path.read_bytes())
     if content[SEALED:] != SEAL + hashlib.sha256(content[:SEALED]).digest():
         raise ValueError("its checksum does not match its content")
 
 
+_verify_once = functools.lru_cache(maxsize=4096)(_verify)  # by file and state; a file that fails is not remembered
+
+
 def _check_seal(path: Path) -> None:
     """Raise ValueError if the checksum of a file does not match, unless it was verified since the last change."""
     status = path.stat()
     state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    verify = _verify if time.time() - status.st_mtime > SETTLED else _verify.__wrapped__
+    verify = _verify_once if time.time() - status.st_mtime > SETTLED else _verify
     verify(path.resolve(), *state)
 
 
