@@ -9,19 +9,20 @@ two cores).
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from transferlens import cli
 from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan
-from transferlens.training.sweep import Study, SweepOptions
+from transferlens.training.sweep import Study, StudyOptions
+from transferlens.util.fields import build
 
 # What is compared with the runs as they are by default.
 ARMS = {"plain fp32": {"precision": "fp32"}, "with augmented variants": {"augment": "spectrum"}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(SweepOptions):
+class Options(StudyOptions):
     """Accuracy of the fast ways and of the plain one."""
 
 
@@ -29,10 +30,8 @@ def work(options: Options) -> int:
     """Train what is missing, print accuracies and differences."""
     found = {}
     for name, changes in ({"as by default": {}} | ARMS).items():
-        made = Study(replace(options, **changes))
-        points = made.points(TransferPlan.finetune())
-        runs = made.gather(points)
-        found[name] = [runs[point].accuracy_last for point in points]
+        runs = Study.of(build(Options, changes, base=options)).runs(TransferPlan.finetune())
+        found[name] = [run.accuracy_last for run in runs]
         print(f"{name}: {stats.fold_interval(found[name])}")
     base = found["as by default"]
     for name in ARMS:

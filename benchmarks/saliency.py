@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +50,7 @@ class Options(DataOptions):
 def trained(options: Options) -> Run:
     """A run of three epochs, kept in a folder that goes with the process."""
     data = {name: getattr(options, name) for name in DataOptions.__dataclass_fields__}
-    made = Study(**data, epochs=3, cache=options.cache)
-    made = Study(replace(made.options, folds=made.folds[:1], runs=Path(FOLDER.name)))
-    return next(iter(made.gather(made.points(TransferPlan())).values()))
+    return Study(**data, n_folds=1, epochs=3, cache=options.cache, runs=FOLDER.name).runs(TransferPlan())[0]
 
 
 def plain(
