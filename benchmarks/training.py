@@ -172,7 +172,7 @@ def work(options: Options) -> int:
         made = Study(backbone=(options.epoch,), folds=made_fold(common), augment="spectrum", **common)
         made.data.cache.fill()
         start = time.perf_counter()
-        made.data.variants(made.options.training(TransferPlan.scratch()).augmentation)
+        made.data.variants(made.training(TransferPlan.scratch()).augmentation)
         report(epoch_claim(made, time.perf_counter() - start, options))
     return cli.DONE
 
