@@ -13,8 +13,12 @@ from dataclasses import dataclass
 import tyro
 
 from transferlens import cli
-from transferlens.models.build import BlockRow, block_table
+
+# What users import from here lives in folders.
+from transferlens.models.build import BlockRow, Cost, block_table, build, check, cost, imagenet_state, skeleton
 from transferlens.util.errors import ParameterError
+
+__all__ = ["BlockRow", "Cost", "block_table", "build", "check", "cost", "imagenet_state", "skeleton"]
 
 
 @dataclass(frozen=True)

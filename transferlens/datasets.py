@@ -12,13 +12,28 @@ from pathlib import Path
 
 from transferlens import cli
 from transferlens.data import downloads
-from transferlens.data.audit import Audit, audit
+
+# What users import from here lives in folders.
+from transferlens.data.audit import Audit, audit, unreadable
 from transferlens.data.catalogue import DataOptions, open_dataset
-from transferlens.data.clips import DataSet
-from transferlens.data.manifest import manifest
+from transferlens.data.clips import Clip, DataSet, load_audio
+from transferlens.data.manifest import ManifestRow, manifest
 from transferlens.util.errors import DataError, ParameterError, TransferLensError
 from transferlens.util.files import check_writable
 from transferlens.util.text import some, table
+
+__all__ = [
+    "Audit",
+    "Clip",
+    "DataOptions",
+    "DataSet",
+    "ManifestRow",
+    "audit",
+    "load_audio",
+    "manifest",
+    "open_dataset",
+    "unreadable",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transferlens import cli
-from transferlens.store.listing import RunSummary, failed, progress, scan
-from transferlens.store.run import Run, load_run
+
+# What users import from here lives in folders.
+from transferlens.store.config import RunConfig, Training
+from transferlens.store.listing import RunSummary, failed, list_runs, progress, scan
+from transferlens.store.run import Run, arm_names, check_alike, load_run, load_runs
+from transferlens.store.runfile import seal
 from transferlens.util.errors import ParameterError
 from transferlens.util.text import table
+
+__all__ = [
+    "Run",
+    "RunConfig",
+    "RunSummary",
+    "Training",
+    "arm_names",
+    "check_alike",
+    "list_runs",
+    "load_run",
+    "load_runs",
+    "scan",
+    "seal",
+]
 
 # Largest value of --every [s].
 LONGEST = 86400

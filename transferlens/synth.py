@@ -26,11 +26,15 @@ import numpy as np
 
 from transferlens import cli
 from transferlens.data.manifest import manifest
-from transferlens.data.synthetic import Spec, render, specs
+
+# What users import from here lives in folders.
+from transferlens.data.synthetic import Spec, Stems, clip_ids, digest, render, spec, specs
 from transferlens.features.event_mask import event_mask
 from transferlens.util.errors import ParameterError
 from transferlens.util.files import check_writable, complete_or_absent
 from transferlens.util.lazy import h5py, soundfile
+
+__all__ = ["Spec", "Stems", "clip_ids", "digest", "event_mask", "render", "spec", "specs"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -290,7 +290,7 @@ def _by_id() -> dict[str, Spec]:
 def spec(id: str) -> Spec:
     """Return the parameters of one clip; raise ParameterError if no clip has this id."""
     if id not in _by_id():
-        raise ParameterError(f"id={id!r} is not a clip of the synth data set: synth.clip_ids() lists them")
+        raise ParameterError(f"id={id!r} is not a clip of the synth data set: clip_ids() lists them")
     return _by_id()[id]
 
 
