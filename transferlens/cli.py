@@ -16,18 +16,26 @@ import re
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from dataclasses import MISSING, dataclass, is_dataclass, replace
+from typing import Annotated, Any, TypeVar, cast, get_args
 
 import tyro
 from tyro import conf
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 from transferlens.compare.question import Question, Result
 from transferlens.training import forecast
 from transferlens.training.sweep import Arm, planned
 from transferlens.util import processes
 from transferlens.util.errors import ParameterError, TransferLensError
-from transferlens.util.fields import flat
+from transferlens.util.fields import explained, flat
 from transferlens.util.files import check_writable
 
 # Exit codes.
@@ -64,6 +72,50 @@ STYLE = (conf.OmitArgPrefixes, conf.FlagCreatePairsOff, conf.DisallowNone, conf.
 
 Options = TypeVar("Options")
 
+# How the fields of `util.fields` are read and explained.
+RULES = ConstructorRegistry()
+
+
+@RULES.struct_rule
+def _explained(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Explain each field by the text below it, and by its default, unless there is no value to show."""
+    if not is_dataclass(info.type):
+        return None
+    specs = []
+    for name, hint, text, default in explained(info.type):
+        value = getattr(info.default, name) if isinstance(info.default, info.type) else default
+        if not is_dataclass(hint):
+            shown: Any = ""
+            if value not in (None, (), MISSING) and not isinstance(value, bool):
+                text, shown = re.sub(r" Default: [^.]*\.", "", text), "(default: {})".format
+            hint = Annotated[hint, conf.arg(help=text, help_behavior_hint=shown)]
+        specs.append(StructFieldSpec(name, hint, tyro.MISSING_NONPROP if value is MISSING else value))
+    return StructConstructorSpec(info.type, tuple(specs))
+
+
+@RULES.primitive_rule
+def _one_or_more(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """Read a tuple of any length from one value or more: an option without a value would mean all."""
+    kinds = get_args(info.type)
+    if info.type_origin is not tuple or kinds[-1] is not ...:
+        return None
+    inner = PrimitiveTypeInfo.make(kinds[0], info.markers)
+    each = cast(PrimitiveConstructorSpec, ConstructorRegistry.get_primitive_spec(inner))
+
+    def values(words: list[str]) -> tuple[Any, ...]:
+        if not words:
+            raise ValueError("it needs one value or more; leave it out for its default")
+        return tuple(each.instance_from_str([word]) for word in words)
+
+    return replace(
+        each,
+        nargs="*",
+        metavar=f"{each.metavar}...",
+        instance_from_str=values,
+        is_instance=lambda value: isinstance(value, tuple) and all(map(each.is_instance, value)),
+        str_from_instance=lambda value: [word for item in value for word in each.str_from_instance(item)],
+    )
+
 
 def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str, default: Options | None = None) -> Options:
     """Read the command line into an instance of a dataclass.
@@ -88,7 +140,7 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str, defa
     """
     stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(stderr):
+        with contextlib.redirect_stderr(stderr), RULES:
             return tyro.cli(
                 options,
                 prog=f"python -m {prog}" if "." in prog else f"transferlens {prog}",

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from transferlens import cli
 from transferlens.options import DryRunOptions, OutputOptions
-from transferlens.store.config import Training
 from transferlens.training import forecast
+from transferlens.training.presets import TrainingOptions
 from transferlens.training.schedule import ExecutionOptions
 from transferlens.training.sweep import Arm, StoreOptions, planned
 from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import build, flat, names, optional
 from transferlens.util.grouping import group_by
+from transferlens.util.text import suggestion
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,13 +30,12 @@ else:
 
 if TYPE_CHECKING:
     from transferlens.options import OutputOptions as Output
-    from transferlens.store.config import Training as Threads
+    from transferlens.training.presets import TrainingOptions as Threads
     from transferlens.training.schedule import ExecutionOptions as Execution
     from transferlens.training.sweep import StoreOptions as Store
 else:
-    words = "If it is not given, each command uses its own value."
-    Execution, Store, Output = (optional(kind, words=words) for kind in (ExecutionOptions, StoreOptions, OutputOptions))
-    Threads = optional(Training, ["threads"], words=words)
+    Execution, Store, Output = map(optional, (ExecutionOptions, StoreOptions, OutputOptions))
+    Threads = optional(TrainingOptions, ["threads"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,10 @@ class Overrides(DryRunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Overrides):
-    """Run the commands of a study file one after the other; with --dry-run, print which runs they need."""
+    """Run the commands of a study file one after the other; with --dry-run, print which runs they need.
+
+    Other options than --config replace those of all commands; without them, each command uses its own.
+    """
 
     config: Path
     """TOML file: [all] with options of all commands, and one [[run]] per command."""
@@ -66,16 +69,19 @@ class Step:
     options : instance of the command's options
     words : str
         The options that were given, as on the command line.
+    place : str
+        Where in a study file the step stands.
     """
 
     command: cli.Command
     options: Any
     words: str = ""
+    place: str = ""
 
     @classmethod
-    def of(cls, command: cli.Command, values: Mapping[str, Any] | None = None) -> Step:
+    def of(cls, command: cli.Command, values: Mapping[str, Any] | None = None, *, place: str = "") -> Step:
         """Return a command with values that replace the defaults of its options."""
-        return cls(command, build(command.options, values or {}, base=command.default), _words(values or {}))
+        return cls(command, build(command.options, values or {}, base=command.default), _words(values or {}), place)
 
     def given(self, values: Mapping[str, Any]) -> Step:
         """Return the step with these values of its options; None and options of other commands are left out."""
@@ -122,19 +128,24 @@ def read(path: Path) -> list[Step]:
         raise ParameterError(f"{where} is not TOML: {error}") from error
     shared, runs = content.get("all", {}), content.get("run", [])
     tables = [shared, *runs] if isinstance(runs, list) else [None]
-    if content.keys() - {"all", "run"} or not runs or not all(isinstance(table, dict) for table in tables):
-        raise ParameterError(f"{where} must contain [[run]] at least once, [all] at most once, and nothing else")
+    if unknown := sorted(content.keys() - {"all", "run"}):
+        hint = suggestion(unknown[0], ["all", "run"], "options belong in one of them")
+        raise ParameterError(f"{where} has {unknown[0]!r} besides [all] and [[run]]: {hint}")
+    if not runs or not all(isinstance(table, dict) for table in tables):
+        raise ParameterError(f"{where} must contain [[run]] at least once, and [all] at most once")
     shared = _spelled(shared, f"{where}: [all]")
     steps, problems = [], []
     for number, table in enumerate(runs, start=1):
         try:
-            steps.append(_step(table, shared, f" of [[run]] {number}"))
+            steps.append(_step(table, shared, f"[[run]] {number}"))
         except ParameterError as error:
             problems.append(str(error))
     if problems:
         raise ParameterError(f"{where}: {'; '.join(problems)}")
-    if unknown := sorted(shared.keys() - {name for step in steps for name in names(step.command.options)}):
-        raise ParameterError(f"{where}: none of its commands has the option {unknown[0]!r} of [all]")
+    known = {name for step in steps for name in names(step.command.options)}
+    if unknown := sorted(shared.keys() - known):
+        hint = suggestion(unknown[0], known, f"their options are {', '.join(sorted(known))}")
+        raise ParameterError(f"{where}: none of its commands has the option {unknown[0]!r} of [all]: {hint}")
     return steps
 
 
@@ -143,14 +154,17 @@ def _step(table: Mapping[str, Any], shared: Mapping[str, Any], number: str) -> S
     name = table.get("command")
     allowed = [command for command in cli.COMMANDS if command != "study"]
     if name not in allowed:
-        raise ParameterError(f"command={name!r}{number} must be one of {', '.join(allowed)}")
-    command, where = cli.load(name), f"{name}{number}"
+        words = ", ".join(allowed)
+        problem = f"{number} has no command" if name is None else f"there is no command {name!r} for {number}"
+        raise ParameterError(f"{problem}: {suggestion(name, allowed, f'name one of {words}')}")
+    command, where = cli.load(name), f"{name} of {number}"
     known = names(command.options)
     own = _spelled({key: value for key, value in table.items() if key != "command"}, where)
     if unknown := sorted(own.keys() - set(known)):
-        raise ParameterError(f"{where} has no option {unknown[0]!r}")
+        hint = suggestion(unknown[0], known, f"its options are {', '.join(known)}")
+        raise ParameterError(f"{where} has no option {unknown[0]!r}: {hint}")
     try:
-        return Step.of(command, {key: value for key, value in shared.items() if key in known} | own)
+        return Step.of(command, {key: value for key, value in shared.items() if key in known} | own, place=where)
     except ParameterError as error:
         raise ParameterError(f"{where}: {error}") from None
 
@@ -170,7 +184,7 @@ def check(steps: Sequence[Step]) -> None:
         try:
             step.points()
         except TransferLensError as error:
-            problems.append((str(error), step.command.name))
+            problems.append((str(error), step.place or step.command.name))
     if problems:
         by_error = group_by(problems, key=lambda problem: problem[0])
         raise ParameterError("; ".join(f"{', '.join(n for _, n in each)}: {e}" for e, each in by_error.items()))

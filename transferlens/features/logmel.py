@@ -238,7 +238,7 @@ class FeatureSettings(Fields):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureOptions(Fields):
-    """The options of every command that computes features."""
+    """How features are computed."""
 
     windows: tuple[float, ...] = WINDOWS
     """Window length of each channel [s]; a single one is used for all three channels."""

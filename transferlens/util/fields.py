@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import functools
 import inspect
 import operator
@@ -26,9 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, SupportsFloat, SupportsIndex, TypeVar, Union
 
-from typing_extensions import Doc
-
 from transferlens.util.errors import ParameterError
+from transferlens.util.text import suggestion
 
 LARGEST = 2**63
 Kind = TypeVar("Kind")
@@ -174,14 +172,11 @@ def names(kind: type) -> list[str]:
 def optional(kind: type, only: Sequence[str] = (), *, words: str = "") -> type:
     """Return a dataclass with the fields of one without groups, or `only` some, all None by default: not given.
 
-    The words follow what each field means.
+    The words follow what each field means, if that does not say what its default is.
     """
-    hints, meanings = _hints(kind), {name: f"{text} {words}".strip() for name, text in texts(kind).items()}
-    fields: list[Any] = [
-        (name, Annotated[Optional[hint], Doc(meanings[name])], None)  # noqa: UP045
-        for name, hint in hints.items()
-        if not only or name in only
-    ]
+    meanings = {name: text if "Default:" in text else f"{text} {words}".strip() for name, text in texts(kind).items()}
+    hints = {name: hint for name, hint in _hints(kind).items() if not only or name in only}
+    fields: list[Any] = [(name, Optional[hint], None) for name, hint in hints.items()]  # noqa: UP045
     made = dataclasses.make_dataclass(f"Optional{kind.__name__}", fields, bases=(Fields,), frozen=True, kw_only=True)
     made.TEXTS, made.__doc__ = meanings, kind.__doc__  # type: ignore[attr-defined]
     return made
@@ -200,11 +195,12 @@ def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = 
     for word, value in keywords.items():
         name = next((name for name in (word, f"{word}s", word.removesuffix("s")) if name in groups), None)
         if name is None:
-            close = difflib.get_close_matches(word, groups, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"its options are {', '.join(groups)}"
+            hint = suggestion(word, groups, f"its options are {', '.join(groups)}")
             raise ParameterError(f"there is no option {word!r}: {hint}")
         if name in given.setdefault(groups[name], {}):
             raise ParameterError(f"{name} is given twice")
+        if isinstance(value, list) and not value:  # () is a default, and often means all
+            raise ParameterError(f"{name}=[] must name one or more: leave it out for its default")
         given[groups[name]][name] = value
     own = given.pop("", {})
     defaults = {field.name: _default(field) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
@@ -234,6 +230,12 @@ def texts(kind: type) -> dict[str, str]:
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 meanings[field.target.id] = " ".join(str(text.value.value).split())  # type: ignore[union-attr]
     return meanings
+
+
+def explained(kind: type) -> list[tuple[str, Any, str, Any]]:
+    """Return name, type, meaning and default of each field of a dataclass."""
+    fields: tuple[dataclasses.Field, ...] = dataclasses.fields(kind)
+    return [(each.name, _hints(kind)[each.name], texts(kind).get(each.name, ""), _default(each)) for each in fields]
 
 
 def signature(kind: type, *, positional: str = "", hidden: Collection[str] = ()) -> inspect.Signature:
