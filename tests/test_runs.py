@@ -297,6 +297,8 @@ def test_command(run, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "weights_source" in shown
     assert "pretrained_through 4" in shown
+    assert runs.main(["--ckpt", str(run.path), "--watch"]) == 2
+    assert "watch cannot be given with ckpt" in capsys.readouterr().err
     (store / "broken.h5").write_text("")
     assert runs.main(["--runs", str(store)]) == 2
     captured = capsys.readouterr()

@@ -178,6 +178,8 @@ def test_another_backbone(store):
         ({"groups": 9}, "groups=9 must be at least 10: intervals from fewer are too narrow"),
         ({"resamples": 5}, "resamples=5 must be 0 (no intervals) or at least 100"),
         ({"cache": "nowhere"}, "was trained on other clips than synth"),
+        ({"clips": "nope.csv"}, "nope.csv"),
+        ({"dataset": "synth"}, "was trained on other clips than synth: name its clips (clips, or dataset and root)"),
     ],
 )
 def test_bad_options_are_one_line_and_exit_code_2(store, tmp_path, options, message, capsys, monkeypatch):
@@ -190,7 +192,7 @@ def test_bad_options_are_one_line_and_exit_code_2(store, tmp_path, options, mess
 
 def test_no_run_at_all(capsys):
     assert svcca.main(["--ckpt"]) == 2
-    assert "ckpt must name at least 1 run, not 0" in capsys.readouterr().err
+    assert "Error parsing --ckpt: it needs one value or more" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -23,8 +23,10 @@ from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import against_size, points_and_means, reliability_diagram, stacked_bars
 from transferlens.store.run import Run, load_runs
+from transferlens.training.schedule import ExecutionOptions
 from transferlens.training.sweep import Arm, Study, SweepOptions
 from transferlens.util.errors import ParameterError
+from transferlens.util.fields import check_alone, names
 from transferlens.util.grouping import group_by
 
 if TYPE_CHECKING:
@@ -174,8 +176,7 @@ def points(options: Options) -> dict[str, Arm]:
         if len(study.backbones) * len(set(options.sweep.seeds)) < FEWEST:
             raise ParameterError(f"seeds={options.sweep.seeds} gives one network: an ensemble needs at least {FEWEST}")
         return {"members": study.arm(options.plan.plan())}
-    if options.output.dry_run:
-        raise ParameterError("dry_run goes with runs to train, not with ckpt")
+    check_alone(options, "ckpt", beside=["figures", "cache", *names(ExecutionOptions)])
     return {}
 
 

@@ -21,6 +21,7 @@ from transferlens.store.listing import RunSummary, failed, list_runs, progress, 
 from transferlens.store.run import Run, arm_names, check_alike, load_run, load_runs
 from transferlens.store.runfile import seal
 from transferlens.util.errors import ParameterError
+from transferlens.util.fields import check_alone
 from transferlens.util.text import table
 
 __all__ = [
@@ -94,6 +95,7 @@ def _watch(folder: Path, every: float) -> None:
 def work(options: Options) -> int:
     """List a store, show single runs, or watch their training."""
     if options.ckpt:
+        check_alone(options, "ckpt")
         print("\n\n".join([_details(load_run(path)) for path in options.ckpt]))
         return cli.DONE
     if not 0 < options.every <= LONGEST:

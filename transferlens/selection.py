@@ -27,7 +27,7 @@ from transferlens.store.rows import row_of
 from transferlens.store.run import Run, arm_names, load_runs
 from transferlens.training.sweep import RunsOptions
 from transferlens.util.errors import CheckpointError
-from transferlens.util.fields import Fields
+from transferlens.util.fields import Fields, check_alone
 from transferlens.util.grouping import group_by
 
 if TYPE_CHECKING:
@@ -148,6 +148,8 @@ class Result(question.Result):
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Compare the choices of the epoch, over the runs that the options name."""
     folder = options.store.runs
+    if options.ckpt:
+        check_alone(options, "ckpt", beside=["figures"])
     paths = options.ckpt or [summary.path for summary in list_runs(folder) if summary.is_complete]
     if not paths:
         raise CheckpointError(f"runs={str(folder)!r} has no finished run: train some first")

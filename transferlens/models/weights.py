@@ -125,8 +125,10 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         is_safe = path.suffix == ".safetensors"
         return _tensors(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged file raises many types of errors, depending on its reader
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise CheckpointError(f"weights file {path} cannot be read ({reason})") from error
+        reason, remedy = getattr(error, "strerror", None), ""
+        if reason is None:
+            reason, remedy = type(error).__name__, ": it is damaged, or no weights file; download it again"
+        raise CheckpointError(f"weights file {path} cannot be read ({reason}){remedy}") from error
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -169,6 +169,14 @@ def names(kind: type) -> list[str]:
     return [name for name, _, _ in _leaves(kind)]
 
 
+def check_alone(options: Any, name: str, *, beside: Collection[str] = ()) -> None:
+    """Raise if an option has no effect because another one, `name`, is given; all have some that are `beside` it."""
+    defaults = {leaf: default for leaf, _, default in _leaves(type(options))}
+    given = [leaf for leaf, value in flat(options).items() if value != defaults[leaf] and leaf not in (name, *beside)]
+    if given:
+        raise ParameterError(f"{' and '.join(given)} cannot be given with {name}: leave out one of them")
+
+
 def optional(kind: type, only: Sequence[str] = (), *, words: str = "") -> type:
     """Return a dataclass with the fields of one without groups, or `only` some, all None by default: not given.
 

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,12 @@ def check_writable(name: str, folder: Path) -> None:
     if not existing.is_dir():
         what = "is a file" if existing.exists() else "is a link to something that does not exist"
         raise ParameterError(f"{name}={str(folder)!r} must be a folder: {existing} {what}")
-    if not os.access(existing, os.W_OK | os.X_OK):
+    try:
+        Path(tempfile.mkdtemp(dir=existing)).rmdir()  # what permissions do not tell, as of /proc
+    except OSError as error:
         raise ParameterError(
             f"{name}={str(folder)!r} must be a folder that can be written to: {existing} is not writable"
-        )
+        ) from error
 
 
 def expanded(path: str | Path) -> Path:
