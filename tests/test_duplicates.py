@@ -98,7 +98,7 @@ def test_command_names_the_copy_alone(clips, capsys):
 
 def test_no_copies(clips, capsys):
     assert duplicates.main(arguments(clips, "--threshold", "1")) == 0
-    assert "0 pairs of one class" in capsys.readouterr().out
+    assert "pairs of one class in different folds that are as alike: 0" in capsys.readouterr().out
     assert len((clips.parent / "f" / "duplicates.csv").read_text().splitlines()) == 1  # the names of the columns
 
 

@@ -6,8 +6,8 @@ import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 

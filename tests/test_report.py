@@ -116,7 +116,7 @@ def test_budget_leaves_clips_out_and_says_so(seeds_store, tmp_path, written):
     summaries, problems = scan(seeds_store[1] / "runs")
     text = report.page(summaries, problems, tmp_path, entries, store="runs", budget=0.1 + 2.5 * entries[0].nbytes / 1e6)
     assert 1 <= len(data_of(text)) < 6
-    assert "clips were left out to keep this file below" in text
+    assert "Clips left out to keep this file below" in text
 
 
 def test_clips_that_were_asked_for_and_are_others_are_an_error(seeds_store, tmp_path, capsys):

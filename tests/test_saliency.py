@@ -206,7 +206,7 @@ def test_bad_options_are_one_line_and_exit_code_2(store, tmp_path, options, flag
 
 def test_no_run_at_all(capsys):
     assert saliency.main(["--ckpt"]) == 2
-    assert "ckpt must name at least 1 run, not 0" in capsys.readouterr().err
+    assert "Error parsing --ckpt: it needs one value or more" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def _one_or_more(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
 
     def values(words: list[str]) -> tuple[Any, ...]:
         if not words:
-            raise ValueError("it needs one value or more; leave it out for its default")
+            raise ValueError("it needs one value or more")
         return tuple(each.instance_from_str([word]) for word in words)
 
     return replace(

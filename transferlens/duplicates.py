@@ -33,7 +33,7 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import scipy
-from transferlens.util.text import table
+from transferlens.util.text import counted, table
 
 if TYPE_CHECKING:
     from transferlens.data.clips import DataSet
@@ -177,7 +177,8 @@ def _without(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
 def _accuracies(runs: Sequence[Run], twins: Set[str]) -> str:
     right = np.concatenate([run.right for run in runs])
     alone = np.array([clip not in twins for run in runs for clip in run.clip_ids])
-    text = f"accuracy of {len(runs)} runs {100 * right.mean():.1f} % over {len(right)} held-out clips, "
+    accuracy = f"accuracy of {counted(len(runs), 'run')} {100 * right.mean():.1f} %"
+    text = f"{accuracy} over {counted(len(right), 'held-out clip')}, "
     if not alone.any():
         return f"{text}every one of which has a near-duplicate in another fold"
     return f"{text}{100 * right[alone].mean():.1f} % over the {alone.sum()} without a near-duplicate in another fold"
@@ -209,8 +210,7 @@ class Result(question.Result):
 
     def summary(self) -> str:
         """Return where the threshold comes from, the pairs, and the accuracies."""
-        count = f"{len(self.rows)} pairs of one class in different folds are as alike"
-        parts = [self.calibration, count + (":" if self.rows else "")]
+        parts = [self.calibration, f"pairs of one class in different folds that are as alike: {len(self.rows)}"]
         if self.rows:
             cells = [
                 (p.label, f"{p.clip} (fold {p.fold})", f"{p.other_clip} (fold {p.other_fold})", f"{p.similarity:.3f}")

@@ -31,6 +31,7 @@ from transferlens.util.errors import DataError
 from transferlens.util.fields import at_least, build
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import librosa
+from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -182,7 +183,7 @@ def _draw_arms(rows: Sequence[Row], accuracies: Axes, changes: Axes) -> None:
     charts.points_and_means(points, ax=accuracies)
     accuracies.set_ylim(max(0, 100 * min(row.accuracy_last for row in rows) - 10), 101)
     accuracies.tick_params(axis="x", labelsize="x-small")
-    accuracies.set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
+    accuracies.set_title(style.means_caption(len({row.fold for row in rows})), fontsize="small", loc="left")
     intervals = [(list(arms).index(arm), difference.interval) for arm, difference in differences(rows).items()]
     charts.changes({"": intervals}, ax=changes)
     changes.set_xticks(range(len(arms)), list(arms.values()), fontsize="x-small")
@@ -198,7 +199,9 @@ def _draw_stretches(rows: Sequence[StretchRow], palette: Mapping[str, tuple], fe
             mean, low, high = 100 * np.array([(i.mean, i.low, i.high) for i in intervals]).T
             ax.errorbar(np.add(RATES, side), mean, (mean - low, high - mean), fmt="o-", color=colour, capsize=3)
     n_clips, n_folds = sum(row.n_clips for row in rows) // len(RATES) // len(FITS), len({row.fold for row in rows})
-    about = f"{n_clips} held-out clips played at another rate, {n_folds} folds; bars: 95 % intervals"
+    about = (
+        f"{counted(n_clips, 'held-out clip')} played at another rate, {counted(n_folds, 'fold')}; bars: 95 % intervals"
+    )
     features.set_title(about, fontsize="small", loc="left")
     features.set_ylabel("change of features, share of that\nbetween clips of one class [%]")
     moved.set_ylabel("predictions that change [%]")
@@ -219,7 +222,8 @@ def summary(result: Result) -> str:
         change, changed, before, after = (100 * np.mean([getattr(row, name) for row in group]) for name in names)
         lines.append(
             f"played at {rate:g}, {fit}: features change by {change:.0f} % of what clips of one class differ by, "
-            f"{changed:.1f} % of the predictions change, accuracy {before:.1f} to {after:.1f} % ({len(group)} runs)"
+            f"{changed:.1f} % of the predictions change, accuracy {before:.1f} to {after:.1f} % "
+            f"({counted(len(group), 'run')})"
         )
     return "\n".join(lines)
 

@@ -37,6 +37,7 @@ from transferlens.util.fields import Fields, above, at_least
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import jinja2
 from transferlens.util.processes import keep_freed_memory
+from transferlens.util.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -277,7 +278,7 @@ class Result(question.Result):
 
     def summary(self) -> str:
         """Return the size of the page."""
-        return f"{len(self.rows)} groups of runs, {len(self.page.encode()) / MB:.1f} MB"
+        return f"{counted(len(self.rows), 'group')} of runs, {len(self.page.encode()) / MB:.1f} MB"
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:

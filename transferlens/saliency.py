@@ -34,11 +34,17 @@ from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import Fields, at_least
+from transferlens.util.grouping import group_by
 from transferlens.util.lazy import tqdm
 from transferlens.util.processes import keep_freed_memory
+from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+# Completeness error above which a summary warns.
+LARGE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +56,7 @@ class Options(Fields):
     clip: tuple[str, ...] = ()
     """Clips to draw, by id. Default: some that the first network gets wrong, and right ones of several classes."""
     rows: Annotated[int, at_least(1)] = 8
-    """Number of clips to draw if none is named; in Python also ``clips=4``."""
+    """Number of clips to draw if none is named."""
     score: Literal["all", "drawn"] = "all"
     """Clips to score: all held-out clips, or only the clips that are drawn."""
     control_steps: Annotated[int, at_least(FEWEST)] = 32
@@ -145,8 +151,14 @@ class Result(question.Result):
         return draw(self.explained, seconds=seconds, title=f"{self.title}: {self.method}")
 
     def summary(self) -> str:
-        """Return means with intervals and chance levels."""
-        return text(self.means)
+        """Return means with intervals and chance levels, and warn of attributions that are not complete."""
+        by_network = group_by(self.clip_rows, lambda row: row.network).items()
+        counts = {name: sum(row.completeness_error > LARGE for row in rows) for name, rows in by_network}
+        if not any(counts.values()):
+            return text(self.means)
+        large = ", ".join(f"{name}: {counted(n, 'clip')}" for name, n in counts.items() if n)
+        remedy = "increase max_steps, or control_steps for the network before training"
+        return f"{text(self.means)}\ncompleteness error above {LARGE:.0%} ({large}): {remedy}"
 
     def write(self, folder: Path | str) -> list[str]:
         """Write tables, figures and, if they were asked for, sounds."""

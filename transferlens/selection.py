@@ -29,6 +29,7 @@ from transferlens.training.sweep import RunsOptions
 from transferlens.util.errors import CheckpointError
 from transferlens.util.fields import Fields, check_alone
 from transferlens.util.grouping import group_by
+from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,7 +77,7 @@ def rows_of(runs: Sequence[Run]) -> list[Row]:
     """Return one row per run; runs of one data set, backbone and arm are a group."""
     rows = []
     for run, name in zip(runs, arm_names(runs), strict=True):
-        arm = name if "epochs" in name else f"{name}, {run.config.training.epochs} epochs"
+        arm = name if "epochs" in name else f"{name}, {counted(run.config.training.epochs, 'epoch')}"
         rows.append(row_of(Row, run, arm=arm, group=f"{run.config.dataset}, {run.config.backbone}\n{arm}"))
     return rows
 
@@ -108,7 +109,8 @@ def draw(result: Result) -> Figure:
         for group, rows in groups.items()
     }
     ax = points_and_means(points, palette=palette, ax=top[0])
-    ax.set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
+    n_folds = max(len({row.fold for row in rows}) for rows in groups.values())
+    ax.set_title(style.means_caption(n_folds), fontsize="small", loc="left")
     used = {words: palette[words] for words in palette if any(words in arms for arms in points.values())}
     differences = {
         words: [(x, optimism(rows, field)) for x, (group, rows) in enumerate(groups.items()) if words in points[group]]
@@ -129,7 +131,7 @@ def summary(result: Result) -> str:
     lines = []
     for group, rows in group_by(result.rows, lambda row: row.group).items():
         name = group.replace("\n", ", ")
-        lines.append(f"{name}: best epoch less last {optimism(rows).text('points')}, {len(rows)} runs")
+        lines.append(f"{name}: best epoch less last {optimism(rows).text('points')}, {counted(len(rows), 'run')}")
         if rows[0].inner_fold:
             nested = stats.fold_interval(stats.by_fold(rows, "accuracy_nested"), kept=1)
             gain = optimism(rows, "accuracy_nested").text("points")

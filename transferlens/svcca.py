@@ -38,6 +38,7 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, at_least
 from transferlens.util.grouping import group_by
 from transferlens.util.processes import keep_freed_memory
+from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     import torch
@@ -255,9 +256,11 @@ def draw(result: Result) -> Figure:
     bottom.set_ylim(bottom=0)
     bottom.set_ylabel("relative change\nof weights")
     bottom.set_xlabel("depth: convolutions (dots) and ends of blocks (squares), in order of computation")
-    title = f"up to {max(row.n_samples for row in first)} samples a layer; bands: 95 % bootstrap over clips"
+    title = f"up to {max(row.n_samples for row in first)} samples per layer"
+    if np.isfinite([row.low for row in rows]).any():
+        title += "; bands: 95 % bootstrap over clips"
     if few := sum(row.too_few for row in first):
-        title += f"; hollow: fewer than {ENOUGH} samples a neuron ({few} layers)"
+        title += f"; hollow: fewer than {ENOUGH} samples per neuron ({counted(few, 'layer')})"
     top.set_title(title, fontsize="small", loc="left")
     legend = dict(zip(*reversed(top.get_legend_handles_labels()), strict=True))
     fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=min(3, len(legend)), frameon=False)
@@ -388,7 +391,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
         if options.matrix:
             matrices[comparison] = block_matrix(before, after, x)
     config = trained[0].config
-    title = f"{config.backbone}, {config.dataset}, fold {config.fold} ({len(S)} clips)"
+    title = f"{config.backbone}, {config.dataset}, fold {config.fold} ({counted(len(S), 'clip')})"
     return Result(tuple(rows), tuple(weights), matrices, title)
 
 

@@ -27,6 +27,7 @@ from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
+from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ REFERENCES = {"pretrained": TransferPlan.finetune(), "scratch": TransferPlan.scr
 WORDS = {"pretrained": "fully pretrained", "scratch": "from scratch"}
 GREYS = {"pretrained": (0.25, 0.25, 0.25), "scratch": (0.6, 0.6, 0.6)}
 # The size of networks, by the field of a row.
-SIZES = {"parameters": "parameters [millions]", "multiply_adds": "multiply-adds a clip [millions]"}
+SIZES = {"parameters": "parameters [millions]", "multiply_adds": "multiply-adds per clip [millions]"}
 # Variant and block.
 Place = tuple[str, int | None]
 
@@ -220,7 +221,7 @@ def _caption(result: Result) -> str:
     """Return what the marks mean."""
     n = len({row.fold for row in result.rows})
     interval = " and 95 % interval" if n > 1 else ""
-    words = f"last epoch: mean{interval}, n = {stats.folds_text(n)} (dots)"
+    words = f"last epoch: mean{interval}, n = {counted(n, 'fold')} (dots)"
     if not result.changes:
         return words
     return f"{words}; change: paired by fold, {'full mark: interval excludes 0' if n > 1 else 'n = 1: no interval'}"

@@ -110,6 +110,7 @@ def changes(
         for x, interval in points:
             face = palette[arm] if interval.excludes_zero else "white"
             _errorbar(ax, x + offset, interval, color=palette[arm], mfc=face, **style)
+    ax.margins(y=0.15)  # marks at the ends stay inside
     ax.set_ylabel("change\n[points]")
     return ax
 

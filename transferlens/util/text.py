@@ -56,15 +56,26 @@ def suggestion(word: object, words: Iterable[str], otherwise: str) -> str:
     return f"did you mean {near[0]!r}?" if near else otherwise
 
 
-def counted(n: int, one: str, several: str = "") -> str:
+def counted(n: int, noun: str) -> str:
     """Return a number with its noun in singular or plural.
 
     Examples
     --------
-    >>> counted(1, "fold"), counted(2, "fold"), counted(2, "class", "classes")
+    >>> counted(1, "fold"), counted(2, "fold"), counted(2, "class")
     ('1 fold', '2 folds', '2 classes')
     """
-    return f"{n} {one if n == 1 else several or f'{one}s'}"
+    return f"{n} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def span(low: float, high: float, digits: int = 1) -> str:
+    """Return an interval in words; "none" if it has no bounds.
+
+    Examples
+    --------
+    >>> span(1, 2.25), span(float("nan"), float("nan"))
+    ('1.0 to 2.2', 'none')
+    """
+    return f"{low:.{digits}f} to {high:.{digits}f}" if low <= high else "none"
 
 
 def natural(name: str) -> list[tuple[bool, int, str, str]]:
