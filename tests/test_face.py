@@ -41,7 +41,15 @@ def test_every_question_is_a_function_that_says_what_it_takes():
             parameters
         )  # its page holds the figures of a folder
         text = pydoc.render_doc(question)
+        assert f"    result = tl.{name}(" in text
+        assert not re.search(r"--[a-z]", question.main.work.describe())  # arguments, not flags
         assert all(f"\n    {parameter} : " in text or f"\n{parameter} : " in text for parameter in parameters)
+
+
+def test_help_of_a_question_shows_types_allowed_words_and_defaults():
+    lines = tl.truncate.__doc__.splitlines()
+    assert {"block : one or several int, optional", "epochs : int, 1 to 1048576, optional"} <= {*lines}
+    assert {"fit : {'stretch', 'pad'}, default 'stretch'", "runs : path, default 'runs'", "Returns"} <= {*lines}
 
 
 def test_help_of_the_package_names_every_question():

@@ -244,7 +244,7 @@ def test_all_unreadable_clips_are_named_at_once(small, tmp_path):
         (tmp_path / name).write_text("no sound")
         broken.append(dataclasses.replace(clip, path=tmp_path / name))
     dataset = dataclasses.replace(dataset, clips=(*broken, *dataset.clips[2:]))
-    with pytest.raises(DataError, match=r"2 of 24 clips.*one\.wav.*two\.wav.*--skip-unreadable"):
+    with pytest.raises(DataError, match=r"2 of 24 clips.*one\.wav.*two\.wav.*skip_unreadable"):
         FeatureCache(dataset, settings, tmp_path / "cache").fill()
     assert not list((tmp_path / "cache").iterdir())
 

@@ -136,7 +136,7 @@ def test_options_are_described_own_ones_first():
     assert str(shown).startswith("(table, *, n=3, rate=None")
     assert shown.parameters["folder"].default == "runs"
     assert "flag" not in shown.parameters
-    assert "folder : default runs\n    Where things are." in described(Outer)
+    assert "folder : path, default 'runs'\n    Where things are." in described(Outer)
     assert shown.parameters["table"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 

@@ -192,7 +192,7 @@ def test_without_audio_there_is_still_a_picture(store, tmp_path):
         ({"tolerance": 0}, [], "tolerance=0.0 must lie between 0 and 1"),
         ({"max-steps": 0}, [], "max_steps=0 must be at least 8"),
         ({"rows": 0}, [], "rows=0 must be at least 1"),
-        ({"block": 2}, [], "block=2 goes with --method gradcam alone"),
+        ({"block": 2}, [], "block=2 goes with method='gradcam' alone"),
         ({"block": 7}, ["--method", "gradcam"], "block=7 must be from 0 to 4"),
         ({"audio": False}, ["--listen"], "--listen needs the audio: "),
     ],

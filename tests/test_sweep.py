@@ -278,12 +278,12 @@ def test_threads_are_part_of_a_run_and_as_they_were_after_it(study):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 2}, "workers=2 needs --threads"),
-        ({"engine": "ray"}, "engine='ray' needs --threads"),
+        ({"workers": 2}, "workers=2 needs threads"),
+        ({"engine": "ray"}, "engine='ray' needs threads"),
         ({"workers": 0}, "workers=0 must be 1 to 1024"),
-        ({"engine": "ray", "workers": 2, "threads": 1}, "workers=2 goes with --engine local"),
-        ({"address": "auto"}, "address='auto' goes with --engine ray"),
-        ({"gpus_per_run": 0.5}, "gpus_per_run=0.5 goes with --engine ray"),
+        ({"engine": "ray", "workers": 2, "threads": 1}, "workers=2 goes with engine='local'"),
+        ({"address": "auto"}, "address='auto' goes with engine='ray'"),
+        ({"gpus_per_run": 0.5}, "gpus_per_run=0.5 goes with engine='ray'"),
         (
             {"engine": "ray", "gpus_per_run": -1.0, "threads": 1},
             "gpus_per_run=-1.0 must be 0 to 1, or a whole number to 64",

@@ -42,6 +42,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules=_QUESTIONS,
     submod_attrs={
+        "compare.question": ["Result"],
         "data.catalogue": ["open_dataset"],
         "data.clips": ["DataSet"],
         "features.logmel": ["log_mel"],

@@ -275,4 +275,4 @@ class _Asked(types.ModuleType):
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]
-        return f"{vars(self)['__doc__']}\n\n{self._question.describe()}"
+        return f"{vars(self)['__doc__'].rstrip()}\n\n{self._question.describe()}"

@@ -257,7 +257,7 @@ def _check_classes(study: Study, n: int) -> None:
         if len(set(labels)) == len(labels):
             raise DataError(
                 f"fold {fold!r} of {study.dataset.name} has no two clips of one class among the {len(labels)} to be "
-                "stretched, which tell how far clips of a class differ: name other --folds, or more --stretched"
+                "stretched, which tell how far clips of a class differ: name other folds, or increase stretched"
             )
 
 

@@ -32,7 +32,7 @@ class PlanOptions(Fields):
     pretrained_through: _BlockOrNone = BLOCKS[-1]
     """Last block that starts from ImageNet weights (0 is the stem). none: train from scratch."""
     frozen_through: _BlockOrNone = None
-    """Last block that is frozen, with all blocks before it. none: train all blocks."""
+    """Last block that is frozen, with all blocks before it. Default: none, all blocks are trained."""
     truncate_after: int = BLOCKS[-1]
     """Last block that is kept, 1 to 4; the classifier follows it directly."""
     bn: Literal["fixed", "updating"] = "fixed"

@@ -4,7 +4,7 @@ Question 5 of Palanisamy, Singhania and Yao (2020, section 4.4). Attributions (I
 clip, or another method) are computed for trained networks and, as a control, for the first network before its training,
 which shows what the architecture alone gives. Scores turn the claims of the paper into numbers with chance levels.
 Insertion, deletion and the randomisation of blocks test whether attributions follow the network; on the built-in clips,
-ground-truth masks test whether they are on the event.
+ground-truth masks test whether they are on the event. In Python, ``tl.saliency(run, clips=4)`` draws four clips.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _waveforms(run: Run, options: Options, ids: Sequence[str]) -> Sequence[np.nd
             return heldout_audio(run, options.data, ids)
         except TransferLensError as error:
             if options.listen:
-                raise type(error)(f"--listen needs the audio: {error}") from None
+                raise type(error)(f"listen needs the audio: {error}") from None
     return [None] * len(ids)
 
 

@@ -161,5 +161,20 @@ class Question(Generic[Options, Answer]):
         return signature(self.options, positional=self.first, hidden=self.of_command)
 
     def describe(self) -> str:
-        """Return the signature and the options as a section of a docstring."""
-        return f"``{self.name}{self.signature()}``\n\n{described(self.options, hidden=self.of_command)}"
+        """Return the options, what is returned and an example as sections of a docstring."""
+        example = {"clips": "clips.csv", "runs": "runs"}.get(self.first, "runs/synth/RUN.h5")
+        return f"""\
+{described(self.options, hidden=self.of_command)}
+
+Returns
+-------
+Result
+    With ``.rows``, ``.table()``, ``.plot()``, ``.summary()`` and ``.write(folder)``.
+
+Examples
+--------
+::
+
+    result = tl.{self.name}("{example}")
+    print(result.summary())
+    result.write("figures")"""

@@ -57,7 +57,7 @@ class ExplanationOptions(Fields):
         super().__post_init__()
         check_options(tolerance=self.tolerance, max_steps=self.max_steps)
         if self.block is not None and self.method != "gradcam":
-            raise ParameterError(f"block={self.block} goes with --method gradcam alone")
+            raise ParameterError(f"block={self.block} goes with method='gradcam' alone")
 
 
 @dataclass(frozen=True)

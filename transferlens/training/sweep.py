@@ -197,7 +197,7 @@ class Study:
         """Return the runs of one plan: backbones x folds x seeds."""
         if not isinstance(plan, TransferPlan):
             raise ParameterError(f"plan={plan!r} must be a TransferPlan, such as TransferPlan.freeze(2)")
-        plan, weights, data_key = plan.canonical(), self.options.sweep.weights, self.cache.data_key
+        weights, data_key = self.options.sweep.weights, self.cache.data_key
         is_pretrained = plan.pretrained_through is not None
         return [
             RunConfig(

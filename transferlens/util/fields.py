@@ -17,6 +17,7 @@ import functools
 import inspect
 import operator
 import os
+import re
 import textwrap
 import types
 import typing
@@ -257,13 +258,36 @@ def signature(kind: type, *, positional: str = "", hidden: Collection[str] = ())
     return inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
 
+def _words(hint: Any) -> str:
+    """Return what an option takes, as in the Parameters section of a docstring."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Annotated:
+        of_one = typing.get_origin(arguments[0]) is not tuple  # "several" says what the rule of a tuple does
+        rules = [rule.text for rule in hint.__metadata__ if isinstance(rule, Rule) and of_one]
+        return ", ".join([_words(arguments[0]), *rules])
+    if typing.get_origin(hint) is Literal:
+        return f"{{{', '.join(map(repr, arguments))}}}"
+    if typing.get_origin(hint) is tuple:
+        return f"{'one or several' if arguments[-1] is ... else len(arguments)} {_words(arguments[0])}"
+    kinds = [kind for kind in arguments or (hint,) if kind is not type(None)]
+    return _words(kinds[0]) if arguments else hint.__name__.lower()
+
+
+def _argument(flag: re.Match[str]) -> str:
+    """Return an option of the command line as an argument."""
+    return flag[2].replace("-", "_") + ("=False" if flag[1] else "")
+
+
 def described(kind: type, *, hidden: Collection[str] = ()) -> str:
-    """Return the options as the Parameters section of a docstring."""
+    """Return the options as the Parameters section of a docstring, with their names in Python."""
     lines = ["Parameters", "----------"]
     for name, group, default in _leaves(kind):
         if name not in hidden:
             owner = _hints(kind)[group] if group else kind
-            shown = str(default) if isinstance(default, Path) else repr(default)
-            lines.append(f"{name} : " + ("required" if default is dataclasses.MISSING else f"default {shown}"))
-            lines += textwrap.wrap(texts(owner).get(name, ""), 112, initial_indent="    ", subsequent_indent="    ")
+            shown = repr(str(default) if isinstance(default, Path) else default)
+            use = "optional" if default in (None, ()) else f"default {shown}"
+            kind_and_use = [_words(_hints(owner)[name]), *([use] if default is not dataclasses.MISSING else [])]
+            lines.append(f"{name} : {', '.join(kind_and_use)}")
+            text = re.sub(r"--(no-)?([a-z-]+)", _argument, texts(owner).get(name, ""))
+            lines += textwrap.wrap(text, 112, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
