@@ -236,13 +236,13 @@ def test_figure_holds_places_bands_and_changes(made):
         assert np.isclose(drawn(by), value).any()
     assert {"fully pretrained", "from scratch", "weight fusion"} <= set(by.get_legend_handles_labels()[1])
     assert np.isclose(drawn(change), 30).any()
-    assert "95 % interval, n = 3 folds (dots); change: paired by fold, full mark" in fig.get_suptitle()
+    assert "95 % interval, n = 3 folds (dots)\nchange: paired by fold, full mark" in fig.get_suptitle()
 
 
 def test_one_fold_has_no_interval_and_no_mark(made):
     result = made(truncate.ANALYSIS, {1: [0.5], 2: [0.6]}, folds=("1",))
     fig = by_block.draw(result)
-    assert "mean, n = 1 fold (dots); change: paired by fold, n = 1: no interval" in fig.get_suptitle()
+    assert "mean, n = 1 fold (dots)\nchange: paired by fold, n = 1: no interval" in fig.get_suptitle()
     marks = [line for ax in fig.axes for line in ax.lines if line.get_marker() == "s"]
     assert [line.get_markerfacecolor() for line in marks] == ["white"]
     assert "interval" not in by_block.summary(result)

@@ -118,6 +118,12 @@ def test_members_that_a_fold_lacks_are_left_out_and_named(seeds_store):
     assert row_of(found).missing == "test_resnet seed 1"
 
 
+@pytest.mark.parametrize(("folds", "words"), [(("1",), "mean, n = 1 fold;"), (("1", "2"), "interval, n = 2 folds;")])
+def test_the_caption_speaks_of_intervals_that_are_drawn(seeds_store, folds, words):
+    runs = [run for run in seeds_store[0]["tuned"] if run.config.fold in folds]
+    assert words in ensemble.ensemble(runs).plot().axes[0].get_title(loc="left")
+
+
 def test_too_few_members(seeds_store):
     with pytest.raises(ParameterError, match="an ensemble takes at least 2"):
         gather(seeds_store[0]["tuned"][:1])

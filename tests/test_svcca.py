@@ -78,6 +78,13 @@ def test_command_compares_each_run_with_its_start_and_seeds_with_each_other(stor
     assert "head.weight" in tensors
 
 
+def test_the_caption_speaks_of_bands_that_are_drawn(store):
+    result = svcca.svcca(store[0]["tuned"][0], resamples=0, positions="mean", cache=store[1] / "cache")
+    assert "bands" not in result.plot().axes[0].get_title(loc="left")
+    rows = tuple(dataclasses.replace(row, low=0.1, high=0.9) for row in result.rows)
+    assert "; bands: 95 %" in dataclasses.replace(result, rows=rows).plot().axes[0].get_title(loc="left")
+
+
 def test_each_run_is_compared_with_its_own_start(store):
     run = store[0]["scratch"][0]
     (comparison,) = svcca.comparisons([run])

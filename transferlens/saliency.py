@@ -158,7 +158,7 @@ class Result(question.Result):
             return text(self.means)
         large = ", ".join(f"{name}: {counted(n, 'clip')}" for name, n in counts.items() if n)
         remedy = "increase max_steps, or control_steps for the network before training"
-        return f"{text(self.means)}\ncompleteness error above {LARGE:.0%} ({large}): {remedy}"
+        return f"{text(self.means)}\ncompleteness error above {100 * LARGE:.0f} % ({large}): {remedy}"
 
     def write(self, folder: Path | str) -> list[str]:
         """Write tables, figures and, if they were asked for, sounds."""

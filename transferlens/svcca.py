@@ -254,6 +254,7 @@ def draw(result: Result) -> Figure:
     top.set_ylim(0, 1.02)
     top.set_ylabel("SVCCA")
     bottom.set_ylim(bottom=0)
+    bottom.locator_params(axis="x", integer=True)
     bottom.set_ylabel("relative change\nof weights")
     bottom.set_xlabel("depth: convolutions (dots) and ends of blocks (squares), in order of computation")
     title = f"up to {max(row.n_samples for row in first)} samples per layer"

@@ -211,8 +211,8 @@ def draw(result: Result) -> Figure:
 def _trim(axes: np.ndarray, costs: Sequence[Axes]) -> None:
     """Limit accuracies to what is drawn, up to 100 %; show numbers and names at the outer axes only."""
     lowest = min(ax.dataLim.y0 for ax in (*axes[0], *costs))
-    for ax in (axes[0, 0], *costs[:1]):  # the others share their limits
-        ax.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), 103)
+    for ax, top in [(axes[0, 0], 103), *((ax, 109) for ax in costs[:1])]:  # the others share these; 109: of names
+        ax.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), top)
     for ax in (*axes.flat, *costs):
         ax.label_outer()
 
@@ -224,7 +224,7 @@ def _caption(result: Result) -> str:
     words = f"last epoch: mean{interval}, n = {counted(n, 'fold')} (dots)"
     if not result.changes:
         return words
-    return f"{words}; change: paired by fold, {'full mark: interval excludes 0' if n > 1 else 'n = 1: no interval'}"
+    return f"{words}\nchange: paired by fold, {'full mark: interval excludes 0' if n > 1 else 'n = 1: no interval'}"
 
 
 def _draw_places(result: Result, backbone: str, palette: Mapping[str, tuple], ax: Axes) -> None:

@@ -91,8 +91,9 @@ def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, tit
             about = f"known answer: {subset} clips (n = {by[network, subset, 'event_share'].n})"
             panel(ax, ANSWERS, subset, {"_chance": "|", "_energy": "^"}, title=about)
     fig.legend(handles=style.handles(palette), loc="outside lower center", ncols=len(palette), frameon=False)
-    n, marks = counted(by[network, "all", "insertion"].n, "clip"), "| shifted in time, x random order, ^ by energy"
-    fig.suptitle(f"{title}: means over {n}, 95 % intervals; {marks}", x=0.01, ha="left", fontsize="medium")
+    n, marks = by[network, "all", "insertion"].n, "| shifted in time, x random order, ^ by energy"
+    about = f"means over {counted(n, 'clip')}{', 95 % intervals' if n > 1 else ''}"
+    fig.suptitle(f"{title}: {about}; {marks}", x=0.01, ha="left", fontsize="medium")
     return fig
 
 

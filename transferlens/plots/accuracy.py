@@ -325,6 +325,7 @@ def intervals(
                 ax.plot(value, places[quantity, series], marker, color=palette[series], mfc="none", ms=7, mew=1.5)
     ax.set_yticks(range(len(means)), list(means), fontsize="small")
     ax.set_ylim(len(means) - 0.5, -0.5)
+    ax.locator_params(axis="x", nbins=5)
     ax.grid(False, axis="y")
     ax.grid(True, axis="x", color="0.92")
     ax.axvline(0, color="0.7", lw=0.8, zorder=0)
