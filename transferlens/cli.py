@@ -20,15 +20,7 @@ from dataclasses import MISSING, dataclass, is_dataclass, replace
 from typing import Annotated, Any, TypeVar, cast, get_args
 
 import tyro
-from tyro import conf
-from tyro.constructors import (
-    ConstructorRegistry,
-    PrimitiveConstructorSpec,
-    PrimitiveTypeInfo,
-    StructConstructorSpec,
-    StructFieldSpec,
-    StructTypeInfo,
-)
+from tyro import conf, constructors
 
 from transferlens.compare.question import Question, Result
 from transferlens.training import forecast
@@ -73,11 +65,11 @@ STYLE = (conf.OmitArgPrefixes, conf.FlagCreatePairsOff, conf.DisallowNone, conf.
 Options = TypeVar("Options")
 
 # How the fields of `util.fields` are read and explained.
-RULES = ConstructorRegistry()
+RULES = constructors.ConstructorRegistry()
 
 
 @RULES.struct_rule
-def _explained(info: StructTypeInfo) -> StructConstructorSpec | None:
+def _explained(info: constructors.StructTypeInfo) -> constructors.StructConstructorSpec | None:
     """Explain each field by the text below it, and by its default, unless there is no value to show."""
     if not is_dataclass(info.type):
         return None
@@ -89,18 +81,18 @@ def _explained(info: StructTypeInfo) -> StructConstructorSpec | None:
             if value not in (None, (), MISSING) and not isinstance(value, bool):
                 text, shown = re.sub(r" Default: [^.]*\.", "", text), "(default: {})".format
             hint = Annotated[hint, conf.arg(help=text, help_behavior_hint=shown)]
-        specs.append(StructFieldSpec(name, hint, tyro.MISSING_NONPROP if value is MISSING else value))
-    return StructConstructorSpec(info.type, tuple(specs))
+        specs.append(constructors.StructFieldSpec(name, hint, tyro.MISSING_NONPROP if value is MISSING else value))
+    return constructors.StructConstructorSpec(info.type, tuple(specs))
 
 
 @RULES.primitive_rule
-def _one_or_more(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+def _one_or_more(info: constructors.PrimitiveTypeInfo) -> constructors.PrimitiveConstructorSpec | None:
     """Read a tuple of any length from one value or more: an option without a value would mean all."""
     kinds = get_args(info.type)
     if info.type_origin is not tuple or kinds[-1] is not ...:
         return None
-    inner = PrimitiveTypeInfo.make(kinds[0], info.markers)
-    each = cast(PrimitiveConstructorSpec, ConstructorRegistry.get_primitive_spec(inner))
+    inner = constructors.PrimitiveTypeInfo.make(kinds[0], info.markers)
+    each = cast(constructors.PrimitiveConstructorSpec, constructors.ConstructorRegistry.get_primitive_spec(inner))
 
     def values(words: list[str]) -> tuple[Any, ...]:
         if not words:
