@@ -48,7 +48,7 @@ def clip_share(y: np.ndarray, percent: float, *, sr: int, seed: int) -> np.ndarr
 
 
 def shift(y: np.ndarray, percent: float, *, sr: int, seed: int) -> np.ndarray:
-    """Delay by `percent` of the clip; what leaves at the end enters at the start."""
+    """Shift circularly by `percent` of the clip's length: samples pushed out at the end are put at the start."""
     return np.roll(y, round(len(y) * percent / 100))
 
 
