@@ -63,7 +63,7 @@ class Training(Fields):
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """How training clips are rendered; None: as they are."""
+        """How training clips are augmented; None if they are not."""
         return None if self.augment == "none" else Augmentation(self.augment, self.variants)
 
     def lr_at(self, progress: float) -> float:

@@ -102,7 +102,10 @@ def _end_with_parent() -> None:
 
 
 def _shares(workers: int, cores_each: int) -> list[list[int]]:
-    """Return the cores of each worker, dealt in turn; workers share cores if there are too few."""
+    """Assign `cores_each` cores to every worker, by number; several workers get the same core if there are too few.
+
+    The lists are empty on systems that cannot assign cores to a process.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return [[] for _ in range(workers)]
     cores = itertools.cycle(sorted(os.sched_getaffinity(0)))

@@ -162,7 +162,7 @@ class Study:
         if not folds:
             raise DataError(f"{self.dataset.name} has no fold to hold out: its only one is named train")
         for fold in folds:
-            self.dataset.split(fold, self._inner(fold))  # raises if no clip is left to train on
+            self.dataset.split(fold, self._inner(fold))  # raises if fewer than two classes can be trained on
         return folds
 
     def _inner(self, fold: str) -> str:
