@@ -201,7 +201,7 @@ def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = 
         name = next((name for name in (word, f"{word}s", word.removesuffix("s")) if name in groups), None)
         if name is None:
             close = difflib.get_close_matches(word, groups, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"its options are {', '.join(groups)}"
+            hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(groups)}"
             raise ParameterError(f"there is no option {word!r}: {hint}")
         if name in given.setdefault(groups[name], {}):
             raise ParameterError(f"{name} is given twice")
