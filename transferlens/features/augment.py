@@ -5,7 +5,7 @@ Rendering them during training would repeat the work in every epoch, on the proc
 
 - `Augmentation` renders the variants of a clip, by `from_spectrum` or `from_waveform`; `VariantCache` those of a data
   set.
-- `mask` hides bands and stretches of time (SpecAugment [2]_); `mix` mixes the clips of a batch (mixup [3]_).
+- `mask` hides mel bands and intervals of time (SpecAugment [2]_); `mix` mixes the clips of a batch (mixup [3]_).
 
 "spectrum" uses one Fourier transform for all variants of a clip. It shifts the pitch by s semitones by dividing the
 centre frequencies of the mel filters by ``2 ** (s / 12)``, and stretches time by resampling frames. "waveform" shifts
@@ -143,9 +143,10 @@ class VariantCache(FeatureCache):
 
 
 def mask(x: torch.Tensor, n_masks: int) -> torch.Tensor:
-    """Replace random mel bands and stretches of time by the mean of their clip (SpecAugment, Park et al. 2019).
+    """Replace random mel bands and intervals of time by the mean of their clip (SpecAugment, Park et al. 2019).
 
-    Along both axes of `x` [shape=(n, channels, n_mels, width)], each clip has `n_masks`, each at most an eighth long.
+    Each clip of `x` [shape=(n, channels, n_mels, width)] gets `n_masks` along each axis, each mask at most an eighth of
+    the axis long.
     """
     mean = x.mean((1, 2, 3), keepdim=True)
     for axis in (2, 3):

@@ -42,7 +42,7 @@ def low_pass(y: np.ndarray, cutoff: float, *, sr: int, seed: int) -> np.ndarray:
 
 
 def clip_share(y: np.ndarray, percent: float, *, sr: int, seed: int) -> np.ndarray:
-    """Clip at the level that `percent` of the samples exceed."""
+    """Clip the waveform at the magnitude that `percent` of its samples exceed."""
     limit = np.quantile(np.abs(y), 1 - percent / 100)
     return np.clip(y, -limit, limit).astype(np.float32)
 
