@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Run:
     """A finished run, as `load_run` opens it.
 
-    The weights stay in the file until they are asked for. A run is equal to itself only, and can be given wherever the
-    path of its file can.
+    The weights are read from the file when they are needed. Two runs are equal only if they are the same object. A run
+    can be used wherever the path of its file can.
 
     Attributes
     ----------
@@ -147,7 +147,7 @@ class Run:
 
 
 def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:
-    """Return features [shape=(n_clips, channels, n_mels, width)] less a mean and divided by a deviation per channel."""
+    """Normalise features [shape=(n_clips, channels, n_mels, width)] by the mean and deviation of each channel."""
     mean, deviation = (torch.as_tensor(part, dtype=x.dtype, device=x.device)[:, None, None] for part in normalisation)
     return (x - mean) / deviation
 
@@ -195,7 +195,7 @@ def load_run(path: str | os.PathLike[str], *, expected: RunConfig | None = None)
 
 
 def _check_values(run: Run) -> None:
-    """Raise CheckpointError if arrays of a run do not fit each other, or hold values that no run has."""
+    """Raise CheckpointError if arrays of a run do not fit each other, or have impossible values."""
     n_clips, n_classes, accuracies = len(run.clip_ids), len(run.label_names), run.history["heldout_accuracy"]
     rules = {
         "history": all(v.shape == (len(accuracies),) and np.isfinite(v).all() for v in run.history.values()),
