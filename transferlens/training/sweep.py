@@ -44,7 +44,7 @@ class SweepOptions(Fields):
     folds: tuple[str, ...] = ()
     """Folds to hold out, one run each. Default: all."""
     n_folds: Annotated[int | None, at_least(1)] = None
-    """Hold out only the first so many of these folds, or of all."""
+    """Hold out only this many folds: the first of --folds, or of all."""
     seeds: Annotated[tuple[Annotated[int, between(0, 2**32 - 1)], ...], Rule("one or more, such as 0", bool)] = (0,)
     """Seeds of initialisation and order, one run each."""
     select: Literal["last", "nested"] = "last"
@@ -166,7 +166,7 @@ class Study:
         return folds
 
     def _inner(self, fold: str) -> str:
-        """Return the fold that chooses the epoch: the one after the held-out fold, in a circle; "" for none."""
+        """Return the fold that chooses the epoch: the next one after the held-out fold, cyclically; "" if none."""
         if self.options.sweep.select == "last":
             return ""
         others = [other for other in self.dataset.folds if other != "train"]
