@@ -7,8 +7,8 @@ that neither steady noises of one kind nor bursts of one length are similar. The
 over all shifts in time.
 
 The threshold is calibrated on the data set: it is the largest similarity of two clips of different classes and
-recordings, which cannot be of one event. Clips are also copied on purpose, to tell which share of copies it finds.
-The pairs that are listed are candidates: listen to them.
+recordings, which cannot contain the same event. Copies of clips, made for this purpose, show which share of copies is
+found. The pairs that are listed are candidates: listen to them.
 """
 
 from __future__ import annotations

@@ -34,9 +34,9 @@ class Training(Fields):
     optimizer: Literal["adam", "adamw"] = "adam"
     """adam: L2 penalty (the paper). adamw: decoupled weight decay."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """cosine: to 0 at the end. step: a tenth at each milestone. constant."""
+    """cosine: to 0 at the end. step: divided by 10 at each milestone. constant."""
     milestones: tuple[Annotated[int, at_least(1)], ...] = ()
-    """Epochs after which the step schedule drops."""
+    """Epochs after which the step schedule divides the learning rate by 10."""
     normalise: Literal["none", "channel", "imagenet"] = "channel"
     """none: log-mel as it is (the paper). channel: mean 0, standard deviation 1 over the training folds. imagenet: the
     range of the training folds scaled to 0 to 1, then ImageNet's mean and standard deviation."""
@@ -45,7 +45,7 @@ class Training(Fields):
     augment: Literal["none", Kind] = "none"
     """Pitch shifts by -2 to 2 semitones and time stretches by 0.9 to 1.2 of training clips, rendered once. spectrum:
     from one Fourier transform per clip. waveform: by librosa, slower (the paper). released: the same, but always 2
-    semitones up, as the paper's code was when it appeared. With --fit stretch, time stretches leave almost no trace,
+    semitones up, as in the paper's code when it was released. With --fit stretch, time stretches leave almost no trace,
     none in spectrum, which then has at most five different renderings."""
     variants: Annotated[int, between(0, 1000)] = 0
     """Renderings per clip, of which training draws one per epoch. 0 stands for 8 with augmentation."""

@@ -87,7 +87,7 @@ class StudyOptions(Fields):
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """Runs of one plan, which differ by backbone, fold and seed alone, of the data, weights and store of a study."""
+    """Runs of one plan in one study, which differ only in backbone, fold and seed."""
 
     study: Study
     points: tuple[RunConfig, ...]
