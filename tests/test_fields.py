@@ -108,7 +108,7 @@ def test_what_people_type_is_converted(given, name, made):
         ({"folder": 3}, "folder=3 must be a path"),
         ({"folder": "a\0b"}, "must not hold a zero byte"),
         ({"folds": [1.5]}, "folds=1.5 must be a text"),
-        ({"kinds": "a", "fold": 1, "xyz": 1}, "no option 'xyz': its options are table, n, rate"),
+        ({"kinds": "a", "fold": 1, "xyz": 1}, "no option 'xyz': the options are table, n, rate"),
         ({"folds": []}, r"folds=\[\] must name one or more"),
         ({"foldes": 1}, "no option 'foldes': did you mean 'folds'"),
     ],

@@ -354,6 +354,15 @@ def test_what_cannot_be_is_refused(run, tmp_path, name, change, what):
         load_run(path)
 
 
+def test_initial_tensors_that_are_missing_are_named(run, tmp_path):
+    path = shutil.copyfile(run.path, tmp_path / "altered.h5")
+    with h5py.File(path, "r+") as file:
+        del file["fresh/head.weight"]
+    seal(path)
+    with pytest.raises(CheckpointError, match=r"altered\.h5 is damaged: initial values of head\.weight are missing"):
+        load_run(path).initial_state()
+
+
 def test_weights_that_are_not_finite_are_refused(run, tmp_path):
     path = shutil.copyfile(run.path, tmp_path / "altered.h5")
     with h5py.File(path, "r+") as file:

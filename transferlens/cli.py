@@ -33,7 +33,7 @@ from transferlens.util.files import check_writable
 # Exit codes.
 DONE, FOUND, BAD_INPUT, SOME_FAILED = 0, 1, 2, 3
 
-# What every command, a module of this name, answers.
+# The question that each command, a module of this name, answers.
 COMMANDS = {
     "demo": "a first look on the built-in clips: networks pretrained and from scratch",
     "pretraining": "question 1: networks pretrained and randomly initialised",
@@ -42,7 +42,7 @@ COMMANDS = {
     "truncate": "question 2: accuracy of the network cut after Block K",
     "probe": "question 2: accuracy of a linear head on each frozen block",
     "plan_grid": "question 2: accuracy over the whole plan space, as heat maps",
-    "svcca": "question 2: how far training has moved each layer",
+    "svcca": "question 2: how much training has changed each layer",
     "saliency": "question 5: where on the spectrogram a decision comes from: pictures, scores, sounds",
     "input_form": "question 3: how the input is made, and what a resize leaves of time stretching",
     "ensemble": "question 4: what averaging the outputs of several networks gains, and why",
@@ -185,7 +185,7 @@ def guarded(work: Callable[[], int]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Command:
-    """A command: called with arguments, it returns an exit code; `run` takes options that are composed already.
+    """A command: called with arguments, it returns an exit code; `run` takes an instance of `options`.
 
     Attributes
     ----------

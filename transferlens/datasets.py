@@ -1,6 +1,6 @@
 """List the data sets known by name; or describe, check or download one.
 
-``--audit`` finds what would spoil an experiment: clips that cannot be read, and recordings that are in two folds.
+``--audit`` finds faults that make results invalid: clips that cannot be read, and recordings that are in two folds.
 """
 
 from __future__ import annotations

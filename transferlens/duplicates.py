@@ -7,8 +7,8 @@ that neither steady noises of one kind nor bursts of one length are similar. The
 over all shifts in time.
 
 The threshold is calibrated on the data set: it is the largest similarity of two clips of different classes and
-recordings, which cannot be of one event. Copies that are made on purpose tell which share of real ones it would find.
-The pairs that are listed are candidates: listen to them.
+recordings, which cannot contain the same event. Copies of clips, made for this purpose, show which share of copies is
+found. The pairs that are listed are candidates: listen to them.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class Result(question.Result):
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]
-        """1 if there are some."""
+        """1 if there are near-duplicates, else 0."""
         return cli.FOUND if self.rows else cli.DONE
 
     def summary(self) -> str:

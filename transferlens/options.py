@@ -39,7 +39,7 @@ class PlanOptions(Fields):
     """BatchNorm statistics of frozen blocks. fixed: those of ImageNet. updating: they follow the new clips."""
 
     def plan(self) -> TransferPlan:
-        """Return the transfer plan; raise a ParameterError if there is no such plan."""
+        """Return the transfer plan of these options; raise ParameterError if they contradict each other."""
         return TransferPlan(self.pretrained_through, self.frozen_through, self.truncate_after, self.bn)
 
 

@@ -179,7 +179,7 @@ def _figures(images: Mapping[str, bytes]) -> tuple[list[dict[str, str]], list[st
 
 
 def _of_clips(summaries: Sequence[RunSummary], options: Options) -> Sequence[RunSummary]:
-    """Return the runs that were trained on the clips that the options name; all runs if there is none."""
+    """Return the runs that were trained on the clips that the options name; if there are none, all runs."""
     if options.data.clips is None and options.data.dataset is None:
         return summaries
     dataset, settings = options.data.open(), {run.config.features for run in summaries}

@@ -59,7 +59,7 @@ class Options(Fields):
 class Row:
     """One ensemble under one corruption in the CSV; accuracies are fractions of the clips of all folds.
 
-    `single` is the mean of the members, `gain` is the ensemble less `single`, and `more_than_clean` is this gain less
+    `single` is the mean of the members, `gain` is the ensemble minus `single`, and `more_than_clean` is this gain minus
     that on clean clips: above 0, the ensemble is more robust. 95 % intervals over clips, Wilson's for `accuracy` and
     bootstrap for the others.
     """

@@ -1,8 +1,9 @@
-"""Which epoch is reported: the last, the best on the held-out fold, or the one that an inner fold chooses.
+"""Which epoch to report: the last one, the best one on the held-out fold, or the best one on an inner fold.
 
-The training code of the paper reports the epoch that is best on the held-out fold. The same clips choose the epoch and
-measure it, so that this accuracy is optimistic: by how much is computed here for all runs of a store. Runs trained with
-``--select nested`` do not train on one more fold, the inner fold, which chooses the epoch without this bias.
+The training code of the paper reports the accuracy of the epoch that is best on the held-out fold. This accuracy is
+optimistic, because the same clips are used to choose the epoch and to measure its accuracy. This command computes the
+optimism for all runs of a store. With ``--select nested``, another fold is kept from training, too: this inner fold
+chooses the epoch without the bias.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def optimism(rows: Sequence[Row], honest: str = "accuracy_last") -> stats.Interv
 
 
 def draw(result: Result) -> Figure:
-    """Draw the accuracies by each choice of the epoch, and by how much the best epoch exceeds the others."""
+    """Draw the accuracy of each choice of the epoch and, below, by how much that of the best epoch is higher."""
     groups = group_by(result.rows, lambda row: row.group)
     fig, (top, bottom) = style.new_figure(
         2, 1, width=3 + 2.1 * len(groups), height=7.4, sharex=True, height_ratios=[1.6, 1]

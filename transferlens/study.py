@@ -80,11 +80,14 @@ class Step:
 
     @classmethod
     def of(cls, command: cli.Command, values: Mapping[str, Any] | None = None, *, place: str = "") -> Step:
-        """Return a command with values that replace the defaults of its options."""
+        """Return the step of a command whose options have these values, by name, and defaults otherwise.
+
+        `place` is where a file has it. Errors are those of `util.fields.build`.
+        """
         return cls(command, build(command.options, values or {}, base=command.default), _words(values or {}), place)
 
     def given(self, values: Mapping[str, Any]) -> Step:
-        """Return the step with these values of its options; None and options of other commands are left out."""
+        """Return the step with other values, by name; None, and names that are not its options, are ignored."""
         before = flat(self.options)
         known = {name: value for name, value in values.items() if name in before and value is not None}
         options = build(self.command.options, known, base=self.options)
@@ -92,22 +95,22 @@ class Step:
         return replace(self, options=options, words=f"{self.words} {_words(changed)}".strip())
 
     def points(self) -> Mapping[Any, Arm]:
-        """Return the arms that the step needs; raise if they cannot be trained."""
+        """Return the arms that the step needs; raise TransferLensError if they cannot be trained."""
         return self.command.points(self.options)
 
     def run(self) -> int:
-        """Do the work, and return the exit code."""
+        """Run the command, and return its exit code."""
         return self.command.run(self.options)
 
 
 def _words(values: Mapping[str, Any]) -> str:
-    """Return options as on the command line."""
+    """Return options as they are written on the command line."""
     several = {name: value if isinstance(value, (list, tuple)) else [value] for name, value in values.items()}
     return " ".join(f"--{name.replace('_', '-')} {' '.join(map(str, each))}" for name, each in several.items())
 
 
 def handed_on(options: Any, *own: str) -> dict[str, Any]:
-    """Return the options that a script hands on to its commands: all that have a value, except its `own`."""
+    """Return the options that a script passes to its commands: all that are not None, except those named in `own`."""
     return {name: value for name, value in flat(options).items() if value is not None and name not in (*own, "dry_run")}
 
 
@@ -170,7 +173,7 @@ def _step(table: Mapping[str, Any], shared: Mapping[str, Any], number: str) -> S
 
 
 def _spelled(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return options with underscores in their names."""
+    """Replace hyphens in the names of options by underscores."""
     spelled = {name.replace("-", "_"): value for name, value in options.items()}
     if len(spelled) < len(options):
         raise ParameterError(f"{where} has an option in two spellings, with - and with _: remove one")
@@ -178,7 +181,7 @@ def _spelled(options: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def check(steps: Sequence[Step]) -> None:
-    """Raise a ParameterError that names all problems of the steps, before the first of them trains anything."""
+    """Raise one ParameterError with the problems of all steps, if any; nothing is trained."""
     problems = []
     for step in steps:
         try:
@@ -191,10 +194,10 @@ def check(steps: Sequence[Step]) -> None:
 
 
 def perform(steps: Sequence[Step], *, dry_run: bool = False, step: Callable[[Step], int] = Step.run) -> int:
-    """Do steps one after the other and return the largest exit code; with `dry_run`, print which runs they need.
+    """Run all steps in order and return the largest exit code; with `dry_run`, only print which runs they need.
 
-    All steps are checked before the first is done. Failed runs do not stop the steps that follow; bad input does.
-    `step` does one step and returns its exit code.
+    All steps are checked before the first one is run. The next steps are still run after failed runs, but not after
+    bad input. `step` is the function that runs one step and returns its exit code.
     """
     check(steps)
     if dry_run:

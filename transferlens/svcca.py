@@ -1,4 +1,4 @@
-"""How far has training moved each layer? SVCCA between the network before and after training, layer by layer.
+"""How much has training changed each layer? SVCCA between the network before and after training, layer by layer.
 
 Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2), by representation. Each run is compared with its own
 initial weights, over its held-out clips, at every convolution and at the end of every block. Two levels help to judge
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 # Samples per neuron below which the similarity is high by chance.
 ENOUGH = 5
-# Resamples that percentiles need at least.
+# Smallest number of resamples for percentiles.
 FEWEST = 100
 NAN = float("nan")
 

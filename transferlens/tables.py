@@ -34,7 +34,7 @@ class Options(Fields):
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """The cells of the tables."""
+    """One row per cell of the tables: our accuracy and that of the paper."""
 
     stem = "tables"
     rows: tuple[Cell, ...]

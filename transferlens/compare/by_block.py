@@ -1,11 +1,11 @@
-"""Accuracy by block: the mechanism that `freeze`, `fuse`, `truncate` and `probe` share.
+"""Accuracy by block: the code that `freeze`, `fuse`, `truncate` and `probe` share.
 
 Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2), by blocks. Each analysis has one transfer plan per
 block, and two references on the same folds and seeds: the fully pretrained network, and the one trained from scratch.
 A plan that is a reference itself (fusion through Block 4 is fine-tuning) has its place on the axis too.
 
 Whether a block matters is shown by neighbours on the axis: the difference of their accuracies after the last epoch,
-paired by fold, with an interval that allows for folds sharing training clips (`stats.fold_interval`).
+paired by fold, with an interval that considers that folds share training clips (`stats.fold_interval`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Place = tuple[str, int | None]
 
 @dataclass(frozen=True)
 class Analysis:
-    """The plans of one command, by variant and block in the order of the axis; None is the place before the first.
+    """The plans of one command, by variant and block in the order of the axis; None stands before the first block.
 
     `title` and `axis` are the titles of the figure and of its axis. With `shows_cost`, for plans that differ in size,
     accuracy is also drawn against size.
@@ -218,7 +218,7 @@ def _trim(axes: np.ndarray, costs: Sequence[Axes]) -> None:
 
 
 def _caption(result: Result) -> str:
-    """Return what the marks mean."""
+    """Return the text that explains the marks."""
     n = len({row.fold for row in result.rows})
     interval = " and 95 % interval" if n > 1 else ""
     words = f"last epoch: mean{interval}, n = {counted(n, 'fold')} (dots)"

@@ -43,7 +43,7 @@ class Members:
     """Networks of one arm whose outputs are averaged, over the held-out clips of all folds.
 
     Logits are (n_members, n_clips, n_classes), labels and folds (n_clips,). `names` are backbone and seed of each
-    member; the `missing` members are left out, as some fold lacks them.
+    member; members without a run in every fold are left out, and named in `missing`.
     """
 
     name: str

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 Options = TypeVar("Options")
-# Options of commands alone, and what there is in Python instead.
+# Options that only commands have, and what to use in Python instead.
 OF_COMMANDS = {
     "figures": "result.write(folder) writes figures and tables",
     "dry_run": "tl.Study(...).points(plan) names the runs of a plan and trains none",
@@ -113,7 +113,7 @@ Answer = TypeVar("Answer", bound=Result)
 
 @dataclass(frozen=True, eq=False)
 class Question(Generic[Options, Answer]):
-    """A question, which is asked by calling it.
+    """A question of the study, which is called as a function.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Look for what would spoil an experiment with a data set: unusable clips, and recordings that several folds share."""
+"""Check a data set for faults that make results invalid: unusable clips, and recordings that are in several folds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that an audit found.
+    """One fault of a data set.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """What the audit of a data set found.
+    """All faults that were found in a data set.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Audit:
 
 
 class _Sound:
-    """What the audit compares of a decoded clip."""
+    """The properties of a decoded clip that the audit compares."""
 
     def __init__(self, y: np.ndarray, sr: int) -> None:
         self.seconds = len(y) / sr
@@ -85,7 +85,7 @@ class _Sound:
 
 
 def _decode_each(dataset: DataSet, measure: Callable[[np.ndarray, int], Result]) -> dict[str, Result | Exception]:
-    """Decode every clip, and return what `measure` gives for it, or why it cannot be decoded, by id."""
+    """Decode every clip; return by id the result of `measure`, or the error if the clip cannot be decoded."""
     with tqdm.tqdm(total=len(dataset.clips), desc=f"reading {dataset.name}", unit="clip", delay=2) as bar:
         results = attempt_each(lambda clip: measure(*dataset.decode(clip)), dataset.clips, bar=bar)
     return {clip.id: result for clip, result in zip(dataset.clips, results, strict=True)}
@@ -142,11 +142,11 @@ def _missing_classes(dataset: DataSet) -> Iterator[Finding]:
 
 
 def audit(dataset: DataSet) -> Audit:
-    """Decode every clip, and look for what would spoil an experiment.
+    """Decode every clip, and check the data set for faults that make results invalid or unreliable.
 
-    That is: clips that cannot be decoded or have no samples; recordings in two folds, by their samples (as 16-bit mono
-    at their own rate) or their group; silent clips, with a peak below 1e-4 or a mean level below -80 dBFS; clips
-    shorter than the longest window of the features, 0.1 s; classes that are missing from a fold.
+    These are: clips that cannot be decoded or have no samples; recordings in two folds, recognised by equal samples
+    (16-bit mono at their own rate) or an equal group; silent clips, with a peak below 1e-4 or a mean level below
+    -80 dBFS; clips shorter than 0.1 s, the longest window of the features; classes that are missing from a fold.
 
     Examples
     --------

@@ -131,7 +131,7 @@ def _from_table(path: Path) -> DataSet:
     if not headers:
         raise DataError(f"no audio file of {path} can be read: {some(clip.id for clip in clips)}")
     counts = Counter(header.samplerate for header in headers)
-    sr = max(counts, key=lambda rate: (counts[rate], rate))  # the most common; of two, the higher, which loses nothing
+    sr = max(counts, key=lambda rate: (counts[rate], rate))  # of equally common rates the highest
     stem = path.resolve().parent.name if path.name == "clips.csv" else path.stem
     name = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-") or "clips"
     seconds = max(header.duration for header in headers)

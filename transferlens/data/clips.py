@@ -146,7 +146,7 @@ class DataSet:
         ParameterError
             If no clip has one of the ids.
         DataError
-            If no clip is left.
+            If `ids` are those of all clips.
         """
         left_out = set(ids)
         if unknown := sorted(left_out - {clip.id for clip in self.clips}):

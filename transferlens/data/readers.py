@@ -25,7 +25,8 @@ SPLITS = ("train", "validation", "test")
 def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     """Read a table of comma-separated values, in UTF-8 with or without BOM; spaces around cells are removed.
 
-    Raise DataError if the file is not such a table, has no rows, or lacks a needed column or a cell of one.
+    Raise DataError if the file is not such a table, has no rows, a column of `needed` is missing or has an empty cell,
+    or a row has more or fewer cells than the header.
     """
     if path.is_dir():
         raise DataError(f"{path} is a folder, not a table of clips: name the csv file in it")

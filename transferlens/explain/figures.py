@@ -65,7 +65,7 @@ def _panel_title(explained: Explained, i: int) -> str:
     return text if np.isnan(error) else f"{text}\nerror {100 * error:.1f} % in {counted(steps, 'step')}"
 
 
-# What figures call the scores.
+# Names of the scores in figures.
 CLAIMS = {
     "energy_correlation": "follows energy\n(rank correlation)",
     "edge_correlation": "sits on edges\n(rank correlation)",

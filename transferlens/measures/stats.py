@@ -33,7 +33,7 @@ class Interval:
     mean, low, high : float
         Fractions; `low` and `high` are NaN if n is 1.
     n : int
-        Number of values that the mean is over.
+        Number of values averaged.
     level : float in (0, 1)
         Confidence level.
     """

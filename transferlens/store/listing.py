@@ -98,7 +98,7 @@ def _line(path: Path) -> str:
 
 
 def scan(folder: Path | str) -> tuple[list[RunSummary], list[str]]:
-    """Summarise all runs below a folder, as `list_runs`; with them, one message for each file that cannot be read."""
+    """Summarise all runs below a folder; return them, and one message for each file that cannot be read."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"runs={str(folder)!r} is not a folder: name a run store, or train a run first")

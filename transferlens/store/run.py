@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Run:
     """A finished run, as `load_run` opens it.
 
-    The weights stay in the file until they are asked for. A run is equal to itself only, and can be given wherever the
-    path of its file can.
+    The weights are read from the file when they are needed. Two runs are equal only if they are the same object. A run
+    can be used wherever the path of its file can.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class Run:
             pretrained = build.imagenet_state(self.config.backbone, option, sha256=sha256).state
             state = {f"backbone.{name}": tensor for name, tensor in pretrained.items()} | state
         if missing := sorted(set(names) - set(state)):
-            raise CheckpointError(f"{self.path} is damaged: its initial state lacks {', '.join(missing[:3])}")
+            raise CheckpointError(f"{self.path} is damaged: initial values of {', '.join(missing[:3])} are missing")
         return {name: state[name] for name in names}
 
     def final_state(self) -> dict[str, torch.Tensor]:
@@ -147,7 +147,7 @@ class Run:
 
 
 def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:
-    """Return features [shape=(n_clips, channels, n_mels, width)] less a mean and divided by a deviation per channel."""
+    """Normalise features [shape=(n_clips, channels, n_mels, width)] by the mean and deviation of each channel."""
     mean, deviation = (torch.as_tensor(part, dtype=x.dtype, device=x.device)[:, None, None] for part in normalisation)
     return (x - mean) / deviation
 
@@ -195,7 +195,7 @@ def load_run(path: str | os.PathLike[str], *, expected: RunConfig | None = None)
 
 
 def _check_values(run: Run) -> None:
-    """Raise CheckpointError if arrays of a run do not fit each other, or hold values that no run has."""
+    """Raise CheckpointError if arrays of a run do not fit each other, or have impossible values."""
     n_clips, n_classes, accuracies = len(run.clip_ids), len(run.label_names), run.history["heldout_accuracy"]
     rules = {
         "history": all(v.shape == (len(accuracies),) and np.isfinite(v).all() for v in run.history.values()),
@@ -281,10 +281,10 @@ def check_alike(runs: Sequence[Run], *what: str) -> None:
 
 
 def arm_names(runs: Sequence[Run]) -> list[str]:
-    """Return the names of runs in figures: their plans, such as "pretrained" and "from scratch".
+    """Return a name for each run, to be shown in figures: that of its plan, such as "pretrained" or "from scratch".
 
-    Runs of one plan whose settings, weights or data differ are told apart in parentheses: by the settings that differ,
-    or by the beginning of the hash of weights or data. Runs that differ in fold, seed or backbone only share a name.
+    If runs have the same plan but differ in settings, weights or data, the difference is added in parentheses: the
+    settings, or the first 8 digits of a hash. Runs that differ only in fold, seed or backbone have the same name.
     """
     configs = [run.config for run in runs]
     differences = [
@@ -300,7 +300,7 @@ def arm_names(runs: Sequence[Run]) -> list[str]:
 def _differences(
     configs: Sequence[RunConfig], words: Callable[[RunConfig], list[str]], group: Callable[[RunConfig], Hashable]
 ) -> list[list[str]]:
-    """Return, for each run, those of its words that not all runs of its group share."""
+    """Return for each run the words that describe it and that not all runs of its group have in common."""
     shared: dict[Hashable, set[str]] = {}
     for config in configs:
         shared[group(config)] = shared.get(group(config), set(words(config))) & set(words(config))

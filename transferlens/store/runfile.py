@@ -27,7 +27,7 @@ SCHEMA = 1
 # What stands between the HDF5 content and its sha256; HDF5 ignores what follows its content.
 SEAL = b"transferlens sha256\n"
 SEALED = -len(SEAL) - hashlib.sha256().digest_size  # where the HDF5 content ends
-# Age from which a file's time of change tells it from any later content [s]: clocks of file systems are coarse.
+# Age of a file [s] from which any later change gives it another modification time: clocks of file systems are coarse.
 SETTLED = 2.0
 TENSORS = ("weights", "fresh", "optimizer")
 _ARRAYS = ("clip_ids", "labels", "label_names", "normalisation", "logits_last", "logits_best")

@@ -1,4 +1,4 @@
-"""Estimate what a sweep takes: which runs are finished, and time and disk space of the others. Nothing is trained."""
+"""Estimate what a sweep needs: which runs are finished, and time and disk space of the others. Nothing is trained."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ class TrainingOptions(Settings):
     """How networks are trained: a preset, and values that replace its own."""
 
     preset: Literal["quick", "paper"] = "quick"
-    """quick: 12 epochs, lr 1e-3, cosine, normalised. paper: 70 epochs (450 from scratch), lr 1e-4 in steps, as is."""
+    """quick: 12 epochs, lr 1e-3, cosine, normalised. paper: 70 epochs (450 from scratch), lr 1e-4 in steps,
+    not normalised."""
 
     @property
     def given(self) -> dict[str, Any]:

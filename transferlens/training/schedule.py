@@ -85,7 +85,7 @@ class ExecutionOptions(DeviceOptions):
 
 
 class Study(Protocol):
-    """What of a `sweep.Study` its runs are trained with."""
+    """The attributes of a `sweep.Study` that training uses."""
 
     options: Any
     dataset: DataSet
@@ -100,7 +100,7 @@ class Study(Protocol):
 
 
 def for_workers(options: Any) -> Any:
-    """Return a study's options as another process takes them, wherever it was started."""
+    """Return a study's options for a worker process: absolute paths, and its share of the memory."""
     data, sweep, store, execution = options.data, options.sweep, options.store, options.execution
     absolute: dict[str, Any] = {name: value.absolute() for name, value in vars(data).items() if isinstance(value, Path)}
     weights = sweep.weights if sweep.weights == "auto" else str(expanded(sweep.weights).absolute())
@@ -216,8 +216,9 @@ def _wait(store: Path, points: Sequence[RunConfig], bar: tqdm.tqdm) -> tuple[lis
 def attempt(study: Study, point: RunConfig, bar: tqdm.tqdm | None = None) -> str:
     """Train one run if no other process does, and advance the bar by one per epoch; return why the run failed.
 
-    The reason, which is also in the run's .failed file, is "" if the run is finished, `HELD` if another process trains
-    it. Errors that would stop other runs too are raised: clips, weights or the store cannot be used.
+    Return "" if the run is finished, `HELD` if another process trains it, or else the reason of the failure, which is
+    also written to the run's .failed file. Errors that would stop other runs too are raised: clips, weights or the
+    store cannot be used.
     """
     store = study.options.store.runs
     path = point.path(store)

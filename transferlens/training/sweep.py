@@ -44,7 +44,7 @@ class SweepOptions(Fields):
     folds: tuple[str, ...] = ()
     """Folds to hold out, one run each. Default: all."""
     n_folds: Annotated[int | None, at_least(1)] = None
-    """Hold out only the first so many of these folds, or of all."""
+    """Hold out only this many folds: the first of --folds, or of all."""
     seeds: Annotated[tuple[Annotated[int, between(0, 2**32 - 1)], ...], Rule("one or more, such as 0", bool)] = (0,)
     """Seeds of initialisation and order, one run each."""
     select: Literal["last", "nested"] = "last"
@@ -87,7 +87,7 @@ class StudyOptions(Fields):
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """Runs of one plan, which differ by backbone, fold and seed alone, of the data, weights and store of a study."""
+    """Runs of one plan in one study, which differ only in backbone, fold and seed."""
 
     study: Study
     points: tuple[RunConfig, ...]
@@ -162,11 +162,11 @@ class Study:
         if not folds:
             raise DataError(f"{self.dataset.name} has no fold to hold out: its only one is named train")
         for fold in folds:
-            self.dataset.split(fold, self._inner(fold))  # raises if no clip is left to train on
+            self.dataset.split(fold, self._inner(fold))  # raises if fewer than two classes can be trained on
         return folds
 
     def _inner(self, fold: str) -> str:
-        """Return the fold that chooses the epoch: the one after the held-out fold, in a circle; "" for none."""
+        """Return the fold that chooses the epoch: the next one after the held-out fold, cyclically; "" if none."""
         if self.options.sweep.select == "last":
             return ""
         others = [other for other in self.dataset.folds if other != "train"]

@@ -1,6 +1,6 @@
 """Options as dataclasses: what a value may be, what it means and how it is given, declared once.
 
-The type of a field says what it takes, a `Rule` in its annotation which values, and the text below it what it means:
+A field has a type, a `Rule` in its annotation that says which values are allowed, and its help below it:
 
     epochs: Annotated[int, at_least(1)] = 12
     "Number of epochs."
@@ -50,12 +50,12 @@ def between(low: float, high: float, why: str = "") -> Rule:
 
 
 def at_least(low: float, why: str = "") -> Rule:
-    """Return the rule of a lower bound, which infinity and NaN do not obey."""
+    """Return the rule of a lower bound; infinity and NaN are not allowed."""
     return Rule(f"at least {low}{why}", lambda value: low <= value < float("inf"))
 
 
 def above(low: float) -> Rule:
-    """Return the rule of an excluded lower bound, which infinity and NaN do not obey."""
+    """Return the rule of an excluded lower bound; infinity and NaN are not allowed."""
     return Rule(f"greater than {low}", lambda value: low < value < float("inf"))
 
 
@@ -160,7 +160,7 @@ def _leaves(kind: type) -> Iterator[tuple[str, str, Any]]:
 
 
 def flat(options: Any) -> dict[str, Any]:
-    """Return all values of composed options under one level of names."""
+    """Return all values of composed options in one dict, without their groups."""
     leaves = _leaves(type(options))
     return {name: getattr(getattr(options, group) if group else options, name) for name, group, _ in leaves}
 
@@ -179,9 +179,9 @@ def check_alone(options: Any, name: str, *, beside: Collection[str] = ()) -> Non
 
 
 def optional(kind: type, only: Sequence[str] = (), *, words: str = "") -> type:
-    """Return a dataclass with the fields of one without groups, or `only` some, all None by default: not given.
+    """Return a dataclass with the fields of `kind`, or `only` some of them, which are None if they are not given.
 
-    The words follow what each field means, if that does not say what its default is.
+    `kind` must have no groups; `words` follow the help of each field that does not say what its default is.
     """
     meanings = {name: text if "Default:" in text else f"{text} {words}".strip() for name, text in texts(kind).items()}
     hints = {name: hint for name, hint in _hints(kind).items() if not only or name in only}
@@ -192,7 +192,7 @@ def optional(kind: type, only: Sequence[str] = (), *, words: str = "") -> type:
 
 
 def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = None) -> Kind:
-    """Make composed options from keywords under one level of names, in singular or plural, and otherwise from `base`.
+    """Make composed options from keywords without groups, in singular or plural; other values are those of `base`.
 
     Raises
     ------
@@ -204,7 +204,7 @@ def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = 
     for word, value in keywords.items():
         name = next((name for name in (word, f"{word}s", word.removesuffix("s")) if name in groups), None)
         if name is None:
-            hint = suggestion(word, groups, f"its options are {', '.join(groups)}")
+            hint = suggestion(word, groups, f"the options are {', '.join(groups)}")
             raise ParameterError(f"there is no option {word!r}: {hint}")
         if name in given.setdefault(groups[name], {}):
             raise ParameterError(f"{name} is given twice")
@@ -227,7 +227,7 @@ def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = 
 
 @functools.cache
 def texts(kind: type) -> dict[str, str]:
-    """Return what the fields of a dataclass mean: the text below each, in one line."""
+    """Return the help of each field of a dataclass: the text below the field, in one line."""
     meanings: dict[str, str] = {}
     for owner in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
         meanings |= getattr(owner, "TEXTS", {})
