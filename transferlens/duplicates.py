@@ -203,7 +203,7 @@ class Result(question.Result):
     accuracies: str
 
     @property
-    def exit_code(self) -> int:  # type: ignore[override]
+    def exit_code(self) -> int:
         """1 if there are some."""
         return cli.FOUND if self.rows else cli.DONE
 

@@ -24,7 +24,7 @@ import functools
 import logging
 import operator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from transferlens.util.errors import ParameterError
 
@@ -62,6 +62,8 @@ class TransferPlan:
     >>> str(TransferPlan.truncate(3)), TransferPlan.scratch().words
     ('p4-none-3', 'pnone-none-4')
     """
+
+    SUCH_AS: ClassVar[str] = ", such as TransferPlan.freeze(2)"
 
     pretrained_through: int | None = LAST
     frozen_through: int | None = None

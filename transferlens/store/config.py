@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from transferlens.util.files import content_hash
 @dataclass(frozen=True, kw_only=True)
 class Training(Fields):
     """How a network is trained. The only place where these settings, their defaults and rules are declared."""
+
+    SUCH_AS: ClassVar[str] = ", as study.training(plan) returns it"
 
     epochs: Annotated[int, between(1, 2**20)] = 12
     """Number of epochs."""
@@ -102,6 +104,8 @@ class RunConfig:
     inner_fold : str
         A fold that is kept from training too, to choose the epoch without a look at the held-out fold; empty: none.
     """
+
+    SUCH_AS: ClassVar[str] = ", as study.points(plan) returns them"
 
     dataset: str
     data_key: str

@@ -5,17 +5,21 @@ The type of a field says what it takes, a `Rule` in its annotation which values,
     epochs: Annotated[int, at_least(1)] = 12
     "Number of epochs."
 
-`Fields` converts and checks values when an instance is made, from the command line, a file or Python alike. Options are
-composed: a field whose type is a dataclass is a group, and `build` distributes keywords over all groups.
+`Fields` converts and checks values when an instance is made, from the command line, a file or Python alike, and
+`checked` the arguments of a function. Options are composed: a field whose type is a dataclass is a group, and `build`
+distributes keywords over all groups.
 """
 
 from __future__ import annotations
 
 import ast
+import collections.abc
 import dataclasses
 import difflib
 import functools
 import inspect
+import itertools
+import math
 import operator
 import os
 import textwrap
@@ -24,14 +28,19 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, SupportsFloat, SupportsIndex, TypeVar, Union
+from typing import Annotated, Any, Literal, Optional, ParamSpec, SupportsFloat, SupportsIndex, TypeVar, Union
 
 from typing_extensions import Doc
 
 from transferlens.util.errors import ParameterError
 
 LARGEST = 2**63
+MOST = 2**20  # values of one option
+NAME = 255  # longest name of a file [bytes]
+SHOWN = 100  # letters of a value in a message
 Kind = TypeVar("Kind")
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
 
 
 @dataclass(frozen=True)
@@ -79,65 +88,120 @@ def _hints(kind: type) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------- values
 
 
-def _converted(hint: Any, value: Any, name: str) -> Any:
+def shown(value: Any) -> str:
+    """Return a value as it stands in messages: in one line, cut if it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:
+        return "(a number with too many digits)"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def checked(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
+    """Convert and check the arguments of a function by their types, as `Fields` does with options."""
+
+    @functools.wraps(function)
+    def call(*args: Arguments.args, **keywords: Arguments.kwargs) -> Returned:
+        call_signature, hints = _parameters(function)
+        bound = call_signature.bind(*args, **keywords)
+        for name, value in bound.arguments.items():
+            if name in hints:
+                bound.arguments[name] = _converted(hints[name], value, name)
+        return function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+@functools.cache
+def _parameters(function: Callable) -> tuple[inspect.Signature, dict[str, Any]]:
+    """Return the signature of a function, and the types of its parameters."""
+    found = inspect.signature(function)
+    annotations = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
+    hints = typing.get_type_hints(type("", (), {"__annotations__": annotations}), vars(inspect.getmodule(function)))
+    several = [name for name, each in found.parameters.items() if each.kind is each.VAR_POSITIONAL]
+    return found, hints | {name: collections.abc.Sequence[hints[name]] for name in several}  # type: ignore[valid-type]
+
+
+def _converted(hint: Any, value: Any, name: str, rules: Sequence[Rule] = ()) -> Any:
     """Convert one value to a type; raise a ParameterError that names the argument, the value and the rule."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if getattr(value, "ndim", None) == 0:
         value = value.item()  # NumPy's scalars are numbers and texts
     if origin is Annotated:
-        value = _converted(arguments[0], value, name)
-        for rule in hint.__metadata__:
-            if isinstance(rule, Rule) and value is not None and not rule.holds(value):
-                raise ParameterError(f"{name}={value!r} must be {rule.text}")
+        rules = [rule for rule in hint.__metadata__ if isinstance(rule, Rule)]
+        value = _converted(arguments[0], value, name, rules)
+        for rule in rules:
+            if value is not None and not rule.holds(value):
+                raise ParameterError(f"{name}={shown(value)} must be {rule.text}")
         return value
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _converted(next(kind for kind in arguments if kind is not type(None)), value, name)
+        return _converted(next(kind for kind in arguments if kind is not type(None)), value, name, rules)
     if origin is Literal:
         if not isinstance(value, (str, int)) or value not in arguments:
-            raise ParameterError(f"{name}={value!r} must be one of {', '.join(map(str, arguments))}")
+            raise ParameterError(f"{name}={shown(value)} must be one of {', '.join(map(str, arguments))}")
         return value
     if origin is tuple:
-        return _several(arguments, value, name)
-    return _single(hint, value, name) if hint in _SINGLE else value
+        return _several(arguments, () if value is None and arguments[-1] is ... else value, name)
+    if origin in (collections.abc.Sequence, collections.abc.Collection, collections.abc.Iterable):
+        return _several((*arguments, ...), value, name)
+    if hint in _SINGLE:
+        return _single(hint, value, name, rules)
+    if isinstance(hint, type) and hint is not Any and not isinstance(value, hint):
+        raise ParameterError(f"{name}={shown(value)} must be a {hint.__name__}{getattr(hint, 'SUCH_AS', '')}")
+    return value
 
 
 def _several(arguments: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
     """Convert a tuple of values; one value stands for a tuple of one."""
     is_one = not isinstance(value, Iterable) or isinstance(value, (str, bytes, os.PathLike, Mapping))
-    values = (value,) if is_one else tuple(value)
+    values = (value,) if is_one else tuple(itertools.islice(value, MOST + 1))
     if arguments[-1] is ...:
         arguments = arguments[:1] * len(values)
+        if len(values) > MOST:
+            raise ParameterError(f"{name}={shown(value)} must be at most {MOST} values")
     if len(values) != len(arguments):
-        raise ParameterError(f"{name}={value!r} must be {len(arguments)} values")
+        raise ParameterError(f"{name}={shown(value)} must be {len(arguments)} values")
     return tuple(_converted(hint, item, name) for hint, item in zip(arguments, values, strict=True))
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(number := float(value)):
+        raise ValueError
+    return number
 
 
 # By type of a field: the types of values that it takes, how they are converted, and what they must be, in words.
 _SINGLE: dict[Any, tuple[Any, Callable[[Any], Any], str]] = {
     bool: (bool, bool, "true or false"),
     int: (SupportsIndex, operator.index, "a whole number"),
-    float: ((SupportsFloat, SupportsIndex), float, "a number"),
-    str: ((str, int, os.PathLike), lambda value: str(value if isinstance(value, int) else os.fspath(value)), "a text"),
+    float: ((SupportsFloat, SupportsIndex), _finite, "a finite number"),
+    str: (
+        (str, int, os.PathLike),
+        lambda value: str(value if isinstance(value, int) else os.fspath(value)),
+        "a string, such as '1'",
+    ),
     Path: ((str, os.PathLike), Path, "a path"),
 }
 
 
-def _single(hint: Any, value: Any, name: str) -> Any:
+def _single(hint: Any, value: Any, name: str, rules: Sequence[Rule]) -> Any:
     accepted, convert, words = _SINGLE[hint]
     try:
         if not isinstance(value, accepted) or isinstance(value, bool) and hint is not bool:
             raise TypeError
         converted = convert(value)
-        if hint is int and abs(converted) > LARGEST:
-            raise OverflowError
-    except OverflowError:  # the value may have too many digits to be shown
-        raise ParameterError(f"{name} must be at most 2**63") from None
-    except (TypeError, ValueError):
-        raise ParameterError(f"{name}={value!r} must be {words}") from None
+    except (TypeError, ValueError, OverflowError):
+        remedy = ": write the table to a csv file, and give its path" if hasattr(value, "to_csv") else ""
+        raise ParameterError(f"{name}={shown(value)} must be {words}{remedy}") from None
+    if hint is int and abs(converted) > LARGEST:  # it may have too many digits to be shown
+        broken = (rule.text for rule in rules if not rule.holds(converted))
+        raise ParameterError(f"{name} must be {next(broken, 'at most 2**63')}")
     if "\0" in str(converted):
-        raise ParameterError(f"{name}={value!r} must not hold a zero byte")
+        raise ParameterError(f"{name}={shown(value)} must not hold a zero byte")
+    if hint is Path and max(map(len, map(os.fsencode, (converted.name, *converted.parts)))) > NAME:
+        raise ParameterError(f"{name}={shown(value)} must be a path whose names have at most {NAME} bytes each")
     return converted
 
 
@@ -205,6 +269,8 @@ def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = 
             raise ParameterError(f"there is no option {word!r}: {hint}")
         if name in given.setdefault(groups[name], {}):
             raise ParameterError(f"{name} is given twice")
+        if isinstance(value, list) and not value:
+            raise ParameterError(f"{name}=[] names none: leave {name} out for its default")
         given[groups[name]][name] = value
     own = given.pop("", {})
     defaults = {field.name: _default(field) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
