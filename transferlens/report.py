@@ -261,9 +261,9 @@ class Result(question.Result):
     stem = "report"
     rows: tuple[Group, ...]
     page: str
-    problems: tuple[str, ...]
     folder: Path
     n_figures: int
+    problems: tuple[str, ...]
 
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return no table: those of the folder are in the page."""
@@ -294,7 +294,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
         how = ExplanationOptions(max_steps=options.max_steps)
         clips = entries(shown, options.data, store.cache, n_clips=options.explore, how=how, device=device)
     text = page(summaries, problems, folder, clips, store=store.runs.resolve().name, budget=options.budget)
-    return Result(tuple(groups(done)), text, tuple(problems), folder, len(_images(folder)))
+    return Result(tuple(groups(done)), text, folder, len(_images(folder)), tuple(problems))
 
 
 report = question.Question("report", Options, analyse, first="runs", of_command=())

@@ -35,7 +35,7 @@ def open_dataset(
     clips: Path | str | None = None,
     sr: int | None = None,
     width: int | None = None,
-    splits: Path | str | Sequence[Path | str] | None = None,
+    splits: Sequence[Path | str] | Path | str | None = None,
 ) -> DataSet:
     """Open a data set; no audio is decoded.
 

@@ -145,7 +145,7 @@ def _converted(hint: Any, value: Any, name: str, rules: Sequence[Rule] = ()) -> 
     if origin is tuple:
         return _several(arguments, () if value is None and arguments[-1] is ... else value, name)
     if origin in (collections.abc.Sequence, collections.abc.Collection, collections.abc.Iterable):
-        return _several((*arguments, ...), value, name)
+        return _several((*arguments, ...), list(value) if isinstance(value, Mapping) else value, name)
     if hint in _SINGLE:
         return _single(hint, value, name, rules)
     if isinstance(hint, type) and hint is not Any and not isinstance(value, hint):
