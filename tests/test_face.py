@@ -85,7 +85,10 @@ def test_runs_are_taken_where_paths_are(clips, given):
     assert "finished, 1 of 1 epochs" in repr(summary)
     for call, message in (
         (lambda: tl.svcca(runs[0].config), "ckpt=RunConfig.* must be a path"),
-        (lambda: runs[0].inputs(np.zeros((3, 128, 32))), r"S of shape \(3, 128, 32\) must be \(n_clips, 3, 128, 32\)"),
+        (
+            lambda: runs[0].inputs(np.zeros((3, 128, 32))),
+            r"S of shape \(3, 128, 32\) must be an array of shape \(n_clips, 3, 128, 32\)",
+        ),
         (lambda: runs[0].model(trained="x"), "trained='x' must be true or false"),
         (lambda: tl.Study(runs[0].path), "is an HDF5 file, not a table of clips: a run is given as ckpt"),
         (lambda: tl.load_run(runs[0], expected="5f3a"), "expected='5f3a' must be a RunConfig"),

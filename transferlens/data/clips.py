@@ -137,8 +137,7 @@ class DataSet:
 
         Threads may call this at the same time. Errors are those of `decode`.
         """
-        y, sr = self.decode(clip)
-        return _resample(y, sr, self.sr)
+        return _resample(*self.decode(clip), self.sr)
 
     @checked
     def digest(self, clip: Clip) -> str:
@@ -240,7 +239,6 @@ class Clip:
     """
 
     SUCH_AS: ClassVar[str] = ", one of dataset.clips"
-
     id: str
     label: str
     fold: str

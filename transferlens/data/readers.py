@@ -19,7 +19,6 @@ from transferlens.util.text import some
 
 log = logging.getLogger(__name__)
 
-HDF5 = b"\x89HDF"  # at the start of every file of it
 SPLITS = ("train", "validation", "test")
 
 
@@ -37,7 +36,7 @@ def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
             numbered = [(table.line_num, [cell.strip() for cell in cells]) for cells in table]
             numbered = [(line, cells) for line, cells in numbered if any(cells)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        if getattr(error, "object", b"")[:4] == HDF5:
+        if getattr(error, "object", b"")[:4] == b"\x89HDF":
             raise DataError(f"{path} is an HDF5 file, not a table of clips: a run is given as ckpt") from error
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path} cannot be read as a UTF-8 csv table: {reason}") from error

@@ -64,7 +64,6 @@ class TransferPlan:
     """
 
     SUCH_AS: ClassVar[str] = ", such as TransferPlan.freeze(2)"
-
     pretrained_through: int | None = LAST
     frozen_through: int | None = None
     truncate_after: int = LAST

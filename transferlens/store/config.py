@@ -24,7 +24,6 @@ class Training(Fields):
     """How a network is trained. The only place where these settings, their defaults and rules are declared."""
 
     SUCH_AS: ClassVar[str] = ", as study.training(plan) returns it"
-
     epochs: Annotated[int, between(1, 2**20)] = 12
     """Number of epochs."""
     batch_size: Annotated[int, between(2, 2**20, ": BatchNorm needs more than one clip")] = 32
@@ -106,7 +105,6 @@ class RunConfig:
     """
 
     SUCH_AS: ClassVar[str] = ", as study.points(plan) returns them"
-
     dataset: str
     data_key: str
     features: FeatureSettings

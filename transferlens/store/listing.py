@@ -56,9 +56,8 @@ class RunSummary:
         return self.file
 
     def __repr__(self) -> str:
-        state = "finished" if self.is_complete else "not finished"
-        accuracy = f"accuracy {100 * self.accuracy_last:.1f} %"
-        return f"RunSummary {self.id!r}: {state}, {self.epochs_done} of {self.epochs} epochs, {accuracy}, {self.file}"
+        state = f"{'' if self.is_complete else 'not '}finished, {self.epochs_done} of {self.epochs} epochs"
+        return f"RunSummary {self.id!r}: {state}, accuracy {100 * self.accuracy_last:.1f} %, {self.file}"
 
     @property
     def path(self) -> Path:
@@ -117,13 +116,14 @@ def scan(folder: Path | str) -> tuple[list[RunSummary], list[str]]:
 def usable(folder: Path) -> tuple[list[RunSummary], list[str]]:
     """Summarise the runs of a store, each once, whose files open; with them, one message for each damaged file."""
     summaries, problems = scan(folder)
-    runs = {summary.id: summary for summary in summaries}  # a copy is not another run
-    for run in [run for run in runs.values() if run.is_complete]:
+    runs: dict[str, RunSummary] = {}
+    for summary in summaries:
         try:
-            load_run(run.path)  # summaries do not show all damage
+            if summary.is_complete:
+                load_run(summary.path)  # summaries do not show all damage
+            runs.setdefault(summary.id, summary)  # a copy is not another run
         except CheckpointError as error:
             problems.append(str(error))
-            del runs[run.id]
     return list(runs.values()), problems
 
 

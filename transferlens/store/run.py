@@ -16,7 +16,7 @@ from transferlens.models import build
 from transferlens.store import runfile
 from transferlens.store.config import RunConfig
 from transferlens.util.errors import CheckpointError, ParameterError
-from transferlens.util.fields import checked, shown
+from transferlens.util.fields import checked
 from transferlens.util.files import array
 from transferlens.util.lazy import torch
 
@@ -118,7 +118,6 @@ class Run:
         with runfile.open_runfile(self.path) as file:
             return runfile.to_torch(runfile.read_tensors(file["weights"]))
 
-    @checked
     def model(self, *, trained: bool = True) -> Network:
         """Return the trained network, or that before training, in evaluation mode; `inputs` prepares features for it.
 
@@ -130,6 +129,8 @@ class Run:
         CheckpointError
             If the weights are damaged or, for the network before training, are not available here.
         """
+        if not isinstance(trained, bool):
+            raise ParameterError(f"trained={trained!r} must be true or false")
         network = build.skeleton(self.config.backbone, n_classes=len(self.label_names), plan=self.config.plan)
         state = self.final_state() if trained else self.initial_state()
         if not all(torch.isfinite(tensor).all() for tensor in state.values()):
@@ -146,14 +147,11 @@ class Run:
         Input and output have the shape [shape=(n_clips, channels, n_mels, width)]; the output is a float32 tensor.
         Raise ParameterError if they are not features as of this run.
         """
-        try:
-            x = torch.as_tensor(S, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ParameterError(f"S={shown(S)} must be an array of log-mel features") from error
-        if x.ndim != 4 or x.shape[1:] != self.config.features.shape:
+        shape = tuple(getattr(S, "shape", ()))
+        if len(shape) != 4 or shape[1:] != self.config.features.shape:
             allowed = ", ".join(map(str, ("n_clips", *self.config.features.shape)))
-            raise ParameterError(f"S of shape {tuple(x.shape)} must be ({allowed}): S[None] is one clip")
-        return normalised(x, self.normalisation)
+            raise ParameterError(f"S of shape {shape} must be an array of shape ({allowed}): S[None] is one clip")
+        return normalised(torch.as_tensor(S, dtype=torch.float32), self.normalisation)
 
 
 def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:

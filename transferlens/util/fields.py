@@ -28,7 +28,7 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, ParamSpec, SupportsFloat, SupportsIndex, TypeVar, Union
+from typing import Annotated, Any, Literal, Optional, SupportsFloat, SupportsIndex, TypeVar, Union
 
 from typing_extensions import Doc
 
@@ -39,8 +39,7 @@ MOST = 2**20  # values of one option
 NAME = 255  # longest name of a file [bytes]
 SHOWN = 100  # letters of a value in a message
 Kind = TypeVar("Kind")
-Arguments = ParamSpec("Arguments")
-Returned = TypeVar("Returned")
+Function = TypeVar("Function", bound=Callable)
 
 
 @dataclass(frozen=True)
@@ -97,29 +96,22 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-def checked(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
+def checked(function: Function) -> Function:
     """Convert and check the arguments of a function by their types, as `Fields` does with options."""
+    find = functools.cache(lambda: inspect.signature(function, eval_str=True))  # when all types are defined
 
     @functools.wraps(function)
-    def call(*args: Arguments.args, **keywords: Arguments.kwargs) -> Returned:
-        call_signature, hints = _parameters(function)
-        bound = call_signature.bind(*args, **keywords)
+    def call(*args: Any, **keywords: Any) -> Any:
+        bound = find().bind(*args, **keywords)
         for name, value in bound.arguments.items():
-            if name in hints:
-                bound.arguments[name] = _converted(hints[name], value, name)
+            parameter = bound.signature.parameters[name]
+            hint: Any = parameter.annotation
+            if hint is not parameter.empty:
+                hint = tuple[hint, ...] if parameter.kind is parameter.VAR_POSITIONAL else hint
+                bound.arguments[name] = _converted(hint, value, name)
         return function(*bound.args, **bound.kwargs)
 
-    return call
-
-
-@functools.cache
-def _parameters(function: Callable) -> tuple[inspect.Signature, dict[str, Any]]:
-    """Return the signature of a function, and the types of its parameters."""
-    found = inspect.signature(function)
-    annotations = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
-    hints = typing.get_type_hints(type("", (), {"__annotations__": annotations}), vars(inspect.getmodule(function)))
-    several = [name for name, each in found.parameters.items() if each.kind is each.VAR_POSITIONAL]
-    return found, hints | {name: collections.abc.Sequence[hints[name]] for name in several}  # type: ignore[valid-type]
+    return call  # type: ignore[return-value]
 
 
 def _converted(hint: Any, value: Any, name: str, rules: Sequence[Rule] = ()) -> Any:
@@ -166,22 +158,12 @@ def _several(arguments: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ..
     return tuple(_converted(hint, item, name) for hint, item in zip(arguments, values, strict=True))
 
 
-def _finite(value: Any) -> float:
-    if not math.isfinite(number := float(value)):
-        raise ValueError
-    return number
-
-
 # By type of a field: the types of values that it takes, how they are converted, and what they must be, in words.
 _SINGLE: dict[Any, tuple[Any, Callable[[Any], Any], str]] = {
     bool: (bool, bool, "true or false"),
     int: (SupportsIndex, operator.index, "a whole number"),
-    float: ((SupportsFloat, SupportsIndex), _finite, "a finite number"),
-    str: (
-        (str, int, os.PathLike),
-        lambda value: str(value if isinstance(value, int) else os.fspath(value)),
-        "a string, such as '1'",
-    ),
+    float: ((SupportsFloat, SupportsIndex), float, "a finite number"),
+    str: ((str, int, os.PathLike), lambda v: str(v if isinstance(v, int) else os.fspath(v)), "a string, such as '1'"),
     Path: ((str, os.PathLike), Path, "a path"),
 }
 
@@ -192,6 +174,8 @@ def _single(hint: Any, value: Any, name: str, rules: Sequence[Rule]) -> Any:
         if not isinstance(value, accepted) or isinstance(value, bool) and hint is not bool:
             raise TypeError
         converted = convert(value)
+        if hint is float and not math.isfinite(converted):
+            raise ValueError
     except (TypeError, ValueError, OverflowError):
         remedy = ": write the table to a csv file, and give its path" if hasattr(value, "to_csv") else ""
         raise ParameterError(f"{name}={shown(value)} must be {words}{remedy}") from None

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-
-from transferlens.util.grouping import group_by
 
 MOST_NAMES = 50
 
@@ -44,18 +41,6 @@ def some(names: Iterable[object]) -> str:
     words = [str(name) for name in names]
     more = f" and {len(words) - MOST_NAMES} more" if len(words) > MOST_NAMES else ""
     return ", ".join(words[:MOST_NAMES]) + more
-
-
-def files(paths: Iterable[Path]) -> str:
-    """Return paths of files in one line, those of one stem together, as `some`.
-
-    Examples
-    --------
-    >>> files([Path("fuse.png"), Path("fuse.csv"), Path("fuse_2.csv")])
-    'fuse.png, .csv, fuse_2.csv'
-    """
-    stems = group_by(paths, key=lambda path: path.with_suffix(""))
-    return some(f"{stem}{', '.join(path.suffix for path in same)}" for stem, same in stems.items())
 
 
 def natural(name: str) -> list[tuple[bool, int, str, str]]:
