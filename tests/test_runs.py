@@ -306,6 +306,12 @@ def test_command(run, tmp_path, capsys):
     assert "none' is not a folder" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that cannot be read")
+def test_nobody_is_told_to_delete_what_may_be_whole():
+    with pytest.raises(CheckpointError, match="^/proc/self/mem cannot be read: Input/output error$"):
+        load_run("/proc/self/mem")
+
+
 def test_another_run_than_the_name_says(study):
     made = study(folds=("1", "2"))
     first, second = made.gather(made.points(TransferPlan())).values()
