@@ -73,6 +73,7 @@ class Outer(Fields):
         ({"flag": np.bool_(True)}, "flag", True),
         ({"kind": np.str_("b")}, "kind", "b"),
         ({"folder": "x"}, "folder", Path("x")),
+        ({"folder": "~/x"}, "folder", Path.home() / "x"),
         ({"folds": "12"}, "folds", ("12",)),
         ({"folds": 1}, "folds", ("1",)),
         ({"folds": (1, "2")}, "folds", ("1", "2")),

@@ -21,7 +21,7 @@ from transferlens.training import forecast
 from transferlens.training.sweep import Arm, gather, planned
 from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import build, checked, described, names, signature
-from transferlens.util.files import check_writable, expanded, write_csv, write_text
+from transferlens.util.files import check_writable, write_csv, write_text
 from transferlens.util.lazy import pandas
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Result:
     @checked
     def write(self, folder: Path | str) -> list[Path]:
         """Write tables (.csv) and figures (.png, .pdf) to a folder, which is made; return their paths."""
-        folder, written = expanded(folder), []
+        folder, written = Path(folder), []
         check_writable("folder", folder)
         for stem, figure in self.figures().items():
             style.save_figure(figure, folder / stem)

@@ -164,7 +164,7 @@ _SINGLE: dict[Any, tuple[Any, Callable[[Any], Any], str]] = {
     int: (SupportsIndex, operator.index, "a whole number"),
     float: ((SupportsFloat, SupportsIndex), float, "a finite number"),
     str: ((str, int, os.PathLike), lambda v: str(v if isinstance(v, int) else os.fspath(v)), "a string, such as '1'"),
-    Path: ((str, os.PathLike), Path, "a path"),
+    Path: ((str, os.PathLike), lambda v: Path(os.path.expanduser(v)), "a path"),  # noqa: PTH111  # never raises
 }
 
 
