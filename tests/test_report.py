@@ -181,7 +181,7 @@ def test_no_explorer(seeds_store, tmp_path):
         (["--explore", "-1"], "explore=-1 must be at least 0"),
         (["--budget", "0"], "budget=0.0 must be greater than 0"),
         (["--max-steps", "0"], "max_steps=0 must be at least 8"),
-        (["--runs", "nowhere"], "runs='nowhere' is not a folder"),
+        (["--runs", "nowhere"], "'nowhere' is not a folder"),
         (["--ckpt", "nowhere.h5"], "nowhere.h5 does not exist"),
     ],
 )

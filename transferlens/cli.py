@@ -29,6 +29,7 @@ from transferlens.util import processes
 from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import explained, flat
 from transferlens.util.files import check_writable
+from transferlens.util.text import some
 
 # Exit codes.
 DONE, FOUND, BAD_INPUT, SOME_FAILED = 0, 1, 2, 3
@@ -225,7 +226,7 @@ class Command:
         written = result.write(output["figures"]) if "figures" in output else []
         print(result.summary())
         if written:
-            print(f"written: {', '.join(written)}")
+            print(f"written: {some(written)}")
         for problem in result.problems:
             print(f"error: {problem}", file=sys.stderr)
         return result.exit_code

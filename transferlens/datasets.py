@@ -45,7 +45,7 @@ class Options(DataOptions):
     to: Path = Path("data")
     """Folder for the download."""
     audit: bool = False
-    """Check the clips: exit code 1 if one cannot be read, or if a recording is in two folds."""
+    """Check the clips: exit code 1 if one cannot be read, a recording is in two folds, or there is only one fold."""
 
 
 def _known() -> str:

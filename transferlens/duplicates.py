@@ -204,7 +204,7 @@ class Result(question.Result):
     accuracies: str
 
     @property
-    def exit_code(self) -> int:  # type: ignore[override]
+    def exit_code(self) -> int:
         """1 if there are near-duplicates, else 0."""
         return cli.FOUND if self.rows else cli.DONE
 

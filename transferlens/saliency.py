@@ -160,23 +160,20 @@ class Result(question.Result):
         remedy = "increase max_steps, or control_steps for the network before training"
         return f"{text(self.means)}\ncompleteness error above {100 * LARGE:.0f} % ({large}): {remedy}"
 
-    def write(self, folder: Path | str) -> list[str]:
-        """Write tables, figures and, if they were asked for, sounds."""
+    def write(self, folder: Path | str) -> list[Path]:
+        """Write tables, figures and, if they were asked for, sounds; return their paths."""
         written = super().write(folder)
-        if self.listen:
-            sounds = Path(folder) / f"{self.stem}_audio"
-            written.append(f"{self._write_audio(sounds)} wav files in {sounds}")
-        return written
+        return [*written, *self._write_audio(written[0].parent / f"{self.stem}_audio")] if self.listen else written
 
-    def _write_audio(self, folder: Path) -> int:
-        """Write what each network used of each clip, and what it ignored; return the number of files."""
-        n, used = 0, set[str]()
+    def _write_audio(self, folder: Path) -> list[Path]:
+        """Write what each network used of each clip, and what it ignored; return the paths of the files."""
+        paths, used = list[Path](), set[str]()
         for each in self.explained:
             for clip, y, cells in zip(each.clips.ids, self.waveforms, each.cells, strict=True):
                 assert y is not None  # as --listen is given
                 stem = _stem(f"{Path(clip).with_suffix('')}-{each.name}", used)
-                n += len(listen.write(folder, stem, y, listen.mask(cells), each.run.config.features))
-        return n
+                paths += listen.write(folder, stem, y, listen.mask(cells), each.run.config.features)
+        return paths
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
@@ -214,6 +211,10 @@ class _Saliency(question.Question[Options, Result]):
 
     def __call__(self, *first: Any, clips: Any = None, **options: Any) -> Result:
         named = {int: "rows", list: "clip", tuple: "clip"}.get(type(clips), "clips")
+        if clips is not None and named in options:
+            raise ParameterError(f"{named} is given twice, also as clips")
+        if named == "rows" and clips < 1:
+            raise ParameterError(f"clips={clips} must be at least 1, a table, or ids of clips")
         return super().__call__(*first, **options, **({} if clips is None else {named: clips}))
 
 

@@ -407,7 +407,13 @@ class _Svcca(question.Question[Options, Result]):
     """With run files the question; with two arrays `measures.similarity.svcca`."""
 
     def __call__(self, *first: Any, **options: Any) -> Any:
-        return measures.svcca(*first, **options) if len(first) == 2 else super().__call__(*first, **options)
+        if all(np.asarray(each).dtype.kind in "OU" for each in first):  # paths and runs, not numbers
+            return super().__call__(*first, **options)
+        if len(first) != 2:
+            raise ParameterError("svcca takes two arrays of activations, X and Y, or run files")
+        if wrong := [name for name in options if name != "variance"]:
+            raise ParameterError(f"{wrong[0]} goes with run files: of two arrays, svcca takes variance alone")
+        return measures.svcca(*first, **options)
 
 
 svcca = _Svcca("svcca", Options, analyse, first="ckpt")

@@ -19,7 +19,7 @@ from transferlens.util.text import natural
 SILENT_PEAK = 1e-4  # full scale is 1
 SILENT_DBFS = -80.0
 SHORTEST = 0.1  # [s], the longest window of the features
-SERIOUS = ("unreadable", "same audio", "same group")
+SERIOUS = ("unreadable", "same audio", "same group", "one fold")
 
 Result = TypeVar("Result")
 
@@ -31,7 +31,7 @@ class Finding:
     Attributes
     ----------
     kind : str
-        "unreadable", "silent", "short", "missing class", "same audio" or "same group".
+        "unreadable", "silent", "short", "missing class", "same audio", "same group" or "one fold".
     clips, folds : tuple of str
         Ids of the clips and names of the folds that the finding is about.
     message : str
@@ -45,7 +45,7 @@ class Finding:
 
     @property
     def serious(self) -> bool:
-        """Whether the clip cannot be used, or folds share a recording."""
+        """Whether the clip cannot be used, folds share a recording, or there is only one fold."""
         return self.kind in SERIOUS
 
 
@@ -67,7 +67,7 @@ class Audit:
 
     @property
     def serious(self) -> tuple[Finding, ...]:
-        """The findings that make results invalid: unreadable clips, and leaks between folds."""
+        """The findings that make results invalid: unreadable clips, leaks between folds, a single fold."""
         return tuple(finding for finding in self.findings if finding.serious)
 
 
@@ -146,7 +146,8 @@ def audit(dataset: DataSet) -> Audit:
 
     These are: clips that cannot be decoded or have no samples; recordings in two folds, recognised by equal samples
     (16-bit mono at their own rate) or an equal group; silent clips, with a peak below 1e-4 or a mean level below
-    -80 dBFS; clips shorter than 0.1 s, the longest window of the features; classes that are missing from a fold.
+    -80 dBFS; clips shorter than 0.1 s, the longest window of the features; classes that are missing from a fold; a
+    single fold.
 
     Examples
     --------
@@ -161,5 +162,8 @@ def audit(dataset: DataSet) -> Audit:
     findings = [_finding("unreadable", [clip], str(results[clip.id])) for clip in unread]
     findings += _leaks(dataset.clips, sounds)
     findings += _missing_classes(dataset)
+    if len(dataset.folds) == 1:
+        why = "one fold alone cannot be held out and trained on: put the clips in two folds or more"
+        findings.append(Finding("one fold", (), dataset.folds, why))
     findings += _silent_or_short(readable, sounds)
     return Audit(dataset.name, len(dataset.clips), tuple(findings))

@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
@@ -132,7 +132,8 @@ def log_mel(
     >>> log_mel(y, sr=22050).shape
     (3, 128, 250)
     """
-    return FeatureSettings(sr, n_fft, tuple(windows), tuple(hops), n_mels, width).compute(y)
+    settings: Any = {"windows": windows, "hops": hops}  # sequences, or one of each
+    return FeatureSettings(sr, n_fft, n_mels=n_mels, width=width, **settings).compute(y)
 
 
 @dataclass(frozen=True)

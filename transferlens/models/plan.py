@@ -24,7 +24,7 @@ import functools
 import logging
 import operator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from transferlens.util.errors import ParameterError
 
@@ -68,6 +68,7 @@ class TransferPlan:
     True
     """
 
+    SUCH_AS: ClassVar[str] = ", such as TransferPlan.freeze(2)"
     pretrained_through: int | None = LAST
     frozen_through: int | None = None
     truncate_after: int = LAST

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from transferlens.util.files import content_hash
 class Training(Fields):
     """How a network is trained. The only place where these settings, their defaults and rules are declared."""
 
+    SUCH_AS: ClassVar[str] = ", as study.training(plan) returns it"
     epochs: Annotated[int, between(1, 2**20)] = 12
     """Number of epochs."""
     batch_size: Annotated[int, between(2, 2**20, ": BatchNorm needs more than one clip")] = 32
@@ -103,6 +104,7 @@ class RunConfig:
         A fold that is kept from training too, to choose the epoch without using the held-out fold; empty: none.
     """
 
+    SUCH_AS: ClassVar[str] = ", as study.points(plan) returns them"
     dataset: str
     data_key: str
     features: FeatureSettings

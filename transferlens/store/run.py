@@ -16,6 +16,7 @@ from transferlens.models import build
 from transferlens.store import runfile
 from transferlens.store.config import RunConfig
 from transferlens.util.errors import CheckpointError, ParameterError
+from transferlens.util.fields import checked
 from transferlens.util.files import array
 from transferlens.util.lazy import torch
 
@@ -128,6 +129,8 @@ class Run:
         CheckpointError
             If the weights are damaged or, for the network before training, are not available here.
         """
+        if not isinstance(trained, bool):
+            raise ParameterError(f"trained={trained!r} must be true or false")
         network = build.skeleton(self.config.backbone, n_classes=len(self.label_names), plan=self.config.plan)
         state = self.final_state() if trained else self.initial_state()
         if not all(torch.isfinite(tensor).all() for tensor in state.values()):
@@ -142,7 +145,12 @@ class Run:
         """Return log-mel features, normalised as the network was trained on them.
 
         Input and output have the shape [shape=(n_clips, channels, n_mels, width)]; the output is a float32 tensor.
+        Raise ParameterError if they are not features as of this run.
         """
+        shape = tuple(getattr(S, "shape", ()))
+        if len(shape) != 4 or shape[1:] != self.config.features.shape:
+            allowed = ", ".join(map(str, ("n_clips", *self.config.features.shape)))
+            raise ParameterError(f"S of shape {shape} must be an array of shape ({allowed}): S[None] is one clip")
         return normalised(torch.as_tensor(S, dtype=torch.float32), self.normalisation)
 
 
@@ -152,7 +160,8 @@ def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:
     return (x - mean) / deviation
 
 
-def load_run(path: str | os.PathLike[str], *, expected: RunConfig | None = None) -> Run:
+@checked
+def load_run(path: Path | str | os.PathLike[str], *, expected: RunConfig | None = None) -> Run:
     """Open a finished run.
 
     Parameters
@@ -171,7 +180,7 @@ def load_run(path: str | os.PathLike[str], *, expected: RunConfig | None = None)
     with runfile.open_runfile(path) as file:
         config = runfile.read_config(file)
         if expected is not None and config != expected:
-            raise CheckpointError(f"{path} holds another run than its name says: delete it, and it is trained again")
+            raise CheckpointError(f"{path} holds the run {config.id}, not {expected.id}: move it to another folder")
         if (done := len(file["history"]["heldout_accuracy"])) < config.training.epochs:
             raise CheckpointError(
                 f"{path} has finished {done} of {config.training.epochs} epochs: train the run again to finish it"
@@ -213,8 +222,9 @@ def _check_values(run: Run) -> None:
         raise CheckpointError(f"{run.path} is damaged in its {' and '.join(broken)}: delete it and train the run again")
 
 
+@checked
 def load_runs(
-    paths: Sequence[str | os.PathLike[str]] | str | os.PathLike[str], *alike: str, least: int = 1
+    paths: Sequence[Path | str | os.PathLike[str]] | Path | str | os.PathLike[str], *alike: str, least: int = 1
 ) -> list[Run]:
     """Open the finished runs that an analysis compares.
 

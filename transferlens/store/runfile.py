@@ -190,11 +190,12 @@ def open_runfile(path: str | os.PathLike[str]) -> Iterator[Any]:
             if file.attrs.get("schema") != SCHEMA:
                 raise CheckpointError(f"{path} is an HDF5 file, but not a run of this version of transferlens")
             yield file
-    except PermissionError as error:
-        raise CheckpointError(f"{path} cannot be read: permission denied") from error
     except UNREADABLE as error:
         if isinstance(error, ParameterError):
             raise
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):  # the file may be whole
+            reason = getattr(error, "strerror", None) or "not enough memory"
+            raise CheckpointError(f"{path} cannot be read: {reason}") from error
         raise CheckpointError(
             f"{path} is not a readable run file: damaged, cut short or of another kind; "
             "if it was a run, delete it and train it again"

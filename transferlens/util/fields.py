@@ -5,16 +5,20 @@ A field has a type, a `Rule` in its annotation that says which values are allowe
     epochs: Annotated[int, at_least(1)] = 12
     "Number of epochs."
 
-`Fields` converts and checks values when an instance is made, from the command line, a file or Python alike. Options are
-composed: a field whose type is a dataclass is a group, and `build` distributes keywords over all groups.
+`Fields` converts and checks values when an instance is made, from the command line, a file or Python alike, and
+`checked` the arguments of a function. Options are composed: a field whose type is a dataclass is a group, and `build`
+distributes keywords over all groups.
 """
 
 from __future__ import annotations
 
 import ast
+import collections.abc
 import dataclasses
 import functools
 import inspect
+import itertools
+import math
 import operator
 import os
 import re
@@ -30,7 +34,11 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.text import suggestion
 
 LARGEST = 2**63
+MOST = 2**20  # values of one option
+NAME = 255  # longest name of a file [bytes]
+SHOWN = 100  # letters of a value in a message
 Kind = TypeVar("Kind")
+Function = TypeVar("Function", bound=Callable)
 
 
 @dataclass(frozen=True)
@@ -78,38 +86,74 @@ def _hints(kind: type) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------- values
 
 
-def _converted(hint: Any, value: Any, name: str) -> Any:
+def shown(value: Any) -> str:
+    """Return a value as it stands in messages: in one line, cut if it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:
+        return "(a number with too many digits)"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def checked(function: Function) -> Function:
+    """Convert and check the arguments of a function by their types, as `Fields` does with options."""
+    find = functools.cache(lambda: inspect.signature(function, eval_str=True))  # when all types are defined
+
+    @functools.wraps(function)
+    def call(*args: Any, **keywords: Any) -> Any:
+        bound = find().bind(*args, **keywords)
+        for name, value in bound.arguments.items():
+            parameter = bound.signature.parameters[name]
+            hint: Any = parameter.annotation
+            if hint is not parameter.empty:
+                hint = tuple[hint, ...] if parameter.kind is parameter.VAR_POSITIONAL else hint
+                bound.arguments[name] = _converted(hint, value, name)
+        return function(*bound.args, **bound.kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+def _converted(hint: Any, value: Any, name: str, rules: Sequence[Rule] = ()) -> Any:
     """Convert one value to a type; raise a ParameterError that names the argument, the value and the rule."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if getattr(value, "ndim", None) == 0:
         value = value.item()  # NumPy's scalars are numbers and texts
     if origin is Annotated:
-        value = _converted(arguments[0], value, name)
-        for rule in hint.__metadata__:
-            if isinstance(rule, Rule) and value is not None and not rule.holds(value):
-                raise ParameterError(f"{name}={value!r} must be {rule.text}")
+        rules = [rule for rule in hint.__metadata__ if isinstance(rule, Rule)]
+        value = _converted(arguments[0], value, name, rules)
+        for rule in rules:
+            if value is not None and not rule.holds(value):
+                raise ParameterError(f"{name}={shown(value)} must be {rule.text}")
         return value
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _converted(next(kind for kind in arguments if kind is not type(None)), value, name)
+        return _converted(next(kind for kind in arguments if kind is not type(None)), value, name, rules)
     if origin is Literal:
         if not isinstance(value, (str, int)) or value not in arguments:
-            raise ParameterError(f"{name}={value!r} must be one of {', '.join(map(str, arguments))}")
+            raise ParameterError(f"{name}={shown(value)} must be one of {', '.join(map(str, arguments))}")
         return value
     if origin is tuple:
-        return _several(arguments, value, name)
-    return _single(hint, value, name) if hint in _SINGLE else value
+        return _several(arguments, () if value is None and arguments[-1] is ... else value, name)
+    if origin in (collections.abc.Sequence, collections.abc.Collection, collections.abc.Iterable):
+        return _several((*arguments, ...), list(value) if isinstance(value, Mapping) else value, name)
+    if hint in _SINGLE:
+        return _single(hint, value, name, rules)
+    if isinstance(hint, type) and hint is not Any and not isinstance(value, hint):
+        raise ParameterError(f"{name}={shown(value)} must be a {hint.__name__}{getattr(hint, 'SUCH_AS', '')}")
+    return value
 
 
 def _several(arguments: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
     """Convert a tuple of values; one value stands for a tuple of one."""
     is_one = not isinstance(value, Iterable) or isinstance(value, (str, bytes, os.PathLike, Mapping))
-    values = (value,) if is_one else tuple(value)
+    values = (value,) if is_one else tuple(itertools.islice(value, MOST + 1))
     if arguments[-1] is ...:
         arguments = arguments[:1] * len(values)
+        if len(values) > MOST:
+            raise ParameterError(f"{name}={shown(value)} must be at most {MOST} values")
     if len(values) != len(arguments):
-        raise ParameterError(f"{name}={value!r} must be {len(arguments)} values")
+        raise ParameterError(f"{name}={shown(value)} must be {len(arguments)} values")
     return tuple(_converted(hint, item, name) for hint, item in zip(arguments, values, strict=True))
 
 
@@ -117,26 +161,30 @@ def _several(arguments: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ..
 _SINGLE: dict[Any, tuple[Any, Callable[[Any], Any], str]] = {
     bool: (bool, bool, "true or false"),
     int: (SupportsIndex, operator.index, "a whole number"),
-    float: ((SupportsFloat, SupportsIndex), float, "a number"),
-    str: ((str, int, os.PathLike), lambda value: str(value if isinstance(value, int) else os.fspath(value)), "a text"),
-    Path: ((str, os.PathLike), Path, "a path"),
+    float: ((SupportsFloat, SupportsIndex), float, "a finite number"),
+    str: ((str, int, os.PathLike), lambda v: str(v if isinstance(v, int) else os.fspath(v)), "a string, such as '1'"),
+    Path: ((str, os.PathLike), lambda v: Path(os.path.expanduser(v)), "a path"),  # noqa: PTH111  # never raises
 }
 
 
-def _single(hint: Any, value: Any, name: str) -> Any:
+def _single(hint: Any, value: Any, name: str, rules: Sequence[Rule]) -> Any:
     accepted, convert, words = _SINGLE[hint]
     try:
         if not isinstance(value, accepted) or isinstance(value, bool) and hint is not bool:
             raise TypeError
         converted = convert(value)
-        if hint is int and abs(converted) > LARGEST:
-            raise OverflowError
-    except OverflowError:  # the value may have too many digits to be shown
-        raise ParameterError(f"{name} must be at most 2**63") from None
-    except (TypeError, ValueError):
-        raise ParameterError(f"{name}={value!r} must be {words}") from None
+        if hint is float and not math.isfinite(converted):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        remedy = ": write the table to a csv file, and give its path" if hasattr(value, "to_csv") else ""
+        raise ParameterError(f"{name}={shown(value)} must be {words}{remedy}") from None
+    if hint is int and abs(converted) > LARGEST:  # it may have too many digits to be shown
+        broken = (rule.text for rule in rules if not rule.holds(converted))
+        raise ParameterError(f"{name} must be {next(broken, 'at most 2**63')}")
     if "\0" in str(converted):
-        raise ParameterError(f"{name}={value!r} must not hold a zero byte")
+        raise ParameterError(f"{name}={shown(value)} must not hold a zero byte")
+    if hint is Path and max(map(len, map(os.fsencode, (converted.name, *converted.parts)))) > NAME:
+        raise ParameterError(f"{name}={shown(value)} must be a path whose names have at most {NAME} bytes each")
     return converted
 
 
@@ -209,7 +257,7 @@ def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = 
         if name in given.setdefault(groups[name], {}):
             raise ParameterError(f"{name} is given twice")
         if isinstance(value, list) and not value:  # () is a default, and often means all
-            raise ParameterError(f"{name}=[] must name one or more: leave it out for its default")
+            raise ParameterError(f"{name}=[] names none: leave {name} out for its default")
         given[groups[name]][name] = value
     own = given.pop("", {})
     defaults = {field.name: _default(field) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
