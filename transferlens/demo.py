@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transferlens import cli
 from transferlens.options import OutputOptions
 from transferlens.training.schedule import DeviceOptions
-from transferlens.training.sweep import StoreOptions
+from transferlens.training.sweep import Arm, StoreOptions
 from transferlens.util.fields import Fields, build, flat
 
 
@@ -25,14 +27,23 @@ class Options(Fields):
     output: OutputOptions = OutputOptions(figures=Path("figures/demo"))
 
 
-def work(options: Options) -> int:
-    """Run the command `pretraining` with the settings of the demo."""
+def _composed(options: Options) -> Any:
+    """Return the options of the command `pretraining` with the settings of the demo."""
     settings = {"folds": ("1", "2"), "epochs": 2, "long": "none"} | flat(options)
-    pretraining = cli.load("pretraining")
-    return pretraining.run(build(pretraining.options, settings))
+    return build(cli.load("pretraining").options, settings)
 
 
-main = cli.command("demo", Options, work)
+def work(options: Options) -> int:
+    """Run the command `pretraining`."""
+    return cli.load("pretraining").run(_composed(options))
+
+
+def points(options: Options) -> Mapping[str, Arm]:
+    """Return the arms of the command `pretraining`."""
+    return cli.load("pretraining").points(_composed(options))
+
+
+main = cli.Command("demo", Options, work, arms=points)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,6 +19,7 @@ from transferlens import cli
 from transferlens.compare import question
 from transferlens.compare.ensembles import FEWEST, Members, Row, gather, row_of
 from transferlens.measures import predictions
+from transferlens.models.device import pick_device
 from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import against_size, points_and_means, reliability_diagram, stacked_bars
@@ -27,6 +28,7 @@ from transferlens.training.schedule import ExecutionOptions
 from transferlens.training.sweep import Arm, Study, SweepOptions
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import check_alone, names
+from transferlens.util.files import check_writable
 from transferlens.util.grouping import group_by
 from transferlens.util.text import counted, span
 
@@ -178,6 +180,8 @@ def points(options: Options) -> dict[str, Arm]:
             raise ParameterError(f"seeds={options.sweep.seeds} gives one network: an ensemble needs at least {FEWEST}")
         return {"members": study.arm(options.plan.plan())}
     check_alone(options, "ckpt", beside=["figures", "cache", *names(ExecutionOptions)])
+    check_writable("cache", options.store.cache)
+    pick_device(options.execution.device)
     return {}
 
 

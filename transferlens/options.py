@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from transferlens.models.plan import BLOCKS, TransferPlan, block_text
+from transferlens.models.plan import BLOCKS, TransferPlan, block_number, block_text
 from transferlens.training.sweep import StudyOptions
+from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields
 
-# A block, or "none" on the command line; numbers outside 0..4 are accepted here, and TransferPlan raises in one line.
+# A block, or "none" on the command line; numbers outside 0..4 are accepted here, and PlanOptions raises in one line.
 _BlockOrNone = Annotated[
     int | None,
     PrimitiveConstructorSpec(
@@ -36,10 +37,18 @@ class PlanOptions(Fields):
     truncate_after: int = BLOCKS[-1]
     """Last block that is kept, 1 to 4; the classifier follows it directly."""
     bn: Literal["fixed", "updating"] = "fixed"
-    """BatchNorm statistics of frozen blocks. fixed: those of ImageNet. updating: they follow the new clips."""
+    """BatchNorm statistics of frozen blocks (there must be some for updating). fixed: those of ImageNet. updating: they
+    follow the new clips."""
+
+    def __post_init__(self) -> None:
+        for name in ("pretrained_through", "frozen_through"):
+            object.__setattr__(self, name, block_number(name, getattr(self, name)))
+        super().__post_init__()
 
     def plan(self) -> TransferPlan:
         """Return the transfer plan of these options; raise ParameterError if they contradict each other."""
+        if self.bn == "updating" and self.frozen_through is None:
+            raise ParameterError("bn='updating' needs frozen blocks: give frozen_through, or leave bn out")
         return TransferPlan(self.pretrained_through, self.frozen_through, self.truncate_after, self.bn)
 
 

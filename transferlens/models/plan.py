@@ -78,7 +78,7 @@ class TransferPlan:
         through = (None, *BLOCKS)
         choices = {"pretrained_through": through, "frozen_through": through, "truncate_after": BLOCKS[1:]}
         for name, allowed in choices.items():
-            object.__setattr__(self, name, _checked(name, getattr(self, name), allowed))
+            object.__setattr__(self, name, block_number(name, getattr(self, name), allowed))
         if self.bn not in ("fixed", "updating"):
             raise ParameterError(f"bn={self.bn!r} must be 'fixed' or 'updating'")
         if self.pretrained_through is not None and self.truncate_after < self.pretrained_through < LAST:
@@ -93,16 +93,17 @@ class TransferPlan:
             object.__setattr__(self, "bn", "fixed")
 
     def _check_frozen(self) -> None:
-        frozen, pretrained = self.frozen_through, self.pretrained_through
-        if frozen is None:
-            return
-        if frozen > self.truncate_after:
+        if self.frozen_through is not None and self.frozen_through > self.truncate_after:
             raise ParameterError(
-                f"frozen_through={frozen} must not exceed truncate_after={self.truncate_after}: "
+                f"frozen_through={self.frozen_through} must not exceed truncate_after={self.truncate_after}: "
                 "a block that is cut cannot be frozen"
             )
+
+    def warn(self) -> None:
+        """Warn, once per process, if blocks are frozen at random weights although others are trained."""
+        frozen, pretrained = self.frozen_through, self.pretrained_through
         # No warning where all that is kept is frozen: the linear probe of a random network is a control on purpose.
-        if (pretrained is None or frozen > pretrained) and frozen < self.truncate_after:
+        if frozen is not None and (pretrained is None or frozen > pretrained) and frozen < self.truncate_after:
             _warn_once(
                 f"frozen_through={frozen} with pretrained_through={block_text(pretrained)}: the blocks between "
                 "are frozen at random weights (meant for a random-features control)"
@@ -167,14 +168,14 @@ class TransferPlan:
         return self._reaches(self.frozen_through, block)
 
     def _reaches(self, through: int | None, block: int) -> bool:
-        _checked("block", block, BLOCKS)
+        block_number("block", block, BLOCKS)
         return through is not None and block <= min(through, self.truncate_after)
 
 
-def _checked(name: str, value: Any, choices: tuple[int | None, ...]) -> int | None:
-    """Return a block as an int (HDF5 gives NumPy's), or None; raise if it is not one of the choices."""
+def block_number(name: str, value: Any, choices: tuple[int | None, ...] = (None, *BLOCKS)) -> int | None:
+    """Return a block as an int (HDF5 gives NumPy's), or None for "none"; raise if it is not one of the choices."""
     try:
-        number = None if value is None else operator.index(value)
+        number = None if str(value).lower() == "none" else operator.index(value)
     except TypeError:
         number = -1
     if number not in choices or isinstance(value, bool):

@@ -19,6 +19,7 @@ from transferlens.features.logmel import FeatureOptions
 from transferlens.models.build import check, imagenet_state
 from transferlens.models.device import pick_device
 from transferlens.models.plan import TransferPlan
+from transferlens.models.weights import existing
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.run import Run
 from transferlens.training import forecast, schedule
@@ -93,6 +94,11 @@ class Arm:
     study: Study
     points: tuple[RunConfig, ...]
 
+    @property
+    def paths(self) -> list[Path]:
+        """Where the runs are, or will be."""
+        return [point.path(self.study.options.store.runs) for point in self.points]
+
 
 class Study:
     """A data set with networks, folds, seeds and settings: names the points of plans, and returns their runs.
@@ -132,6 +138,8 @@ class Study:
         self.backbones = tuple(dict.fromkeys(self.options.sweep.backbone))
         for backbone in self.backbones:
             check(backbone)
+        if self.options.sweep.weights != "auto":
+            existing(self.options.sweep.weights)
         self.dataset: DataSet = self.options.data.open()
         self.settings = self.options.features.settings(self.dataset)
         self.folds = self._folds()
@@ -160,9 +168,12 @@ class Study:
         if unknown := [fold for fold in sweep.folds if fold not in known]:
             among = f"its folds are {', '.join(known)}"
             raise ParameterError(f"folds={' '.join(unknown)!r} not in {self.dataset.name}: {among}")
-        folds = (tuple(dict.fromkeys(sweep.folds)) or self.dataset.held_out_folds)[: sweep.n_folds]
+        folds = tuple(dict.fromkeys(sweep.folds)) or self.dataset.held_out_folds
         if not folds:
             raise DataError(f"{self.dataset.name} has no fold to hold out: its only one is named train")
+        if (sweep.n_folds or 0) > len(folds):
+            raise ParameterError(f"n_folds={sweep.n_folds} must be at most {len(folds)}: {', '.join(folds)}")
+        folds = folds[: sweep.n_folds]
         for fold in folds:
             self.dataset.split(fold, self._inner(fold))  # raises if fewer than two classes can be trained on
         return folds
@@ -199,6 +210,7 @@ class Study:
     @checked
     def points(self, plan: TransferPlan, training: Training | None = None) -> list[RunConfig]:
         """Return the runs of one plan: backbones x folds x seeds."""
+        plan.warn()
         weights, data_key = self.options.sweep.weights, self.cache.data_key
         is_pretrained = plan.pretrained_through is not None
         return [
