@@ -178,7 +178,7 @@ def points(options: Options) -> dict[str, Arm]:
         study = Study.of(options)
         if len(study.backbones) * len(set(options.sweep.seeds)) < FEWEST:
             raise ParameterError(f"seeds={options.sweep.seeds} gives one network: an ensemble needs at least {FEWEST}")
-        return {"members": study.arm(options.plan.plan())}
+        return {"members": study.arm(options.plan.plan(options.sweep.weights))}
     check_alone(options, "ckpt", beside=["figures", "cache", *names(ExecutionOptions)])
     check_writable("cache", options.store.cache)
     pick_device(options.execution.device)

@@ -45,8 +45,10 @@ class PlanOptions(Fields):
             object.__setattr__(self, name, block_number(name, getattr(self, name)))
         super().__post_init__()
 
-    def plan(self) -> TransferPlan:
-        """Return the transfer plan of these options; raise ParameterError if they contradict each other."""
+    def plan(self, weights: str = "auto") -> TransferPlan:
+        """Return the transfer plan of these options; raise ParameterError if they or the weights have no effect."""
+        if weights != "auto" and self.pretrained_through is None:
+            raise ParameterError(f"weights={weights!r} has no effect with pretrained_through=none: leave it out")
         if self.bn == "updating" and self.frozen_through is None:
             raise ParameterError("bn='updating' needs frozen blocks: give frozen_through, or leave bn out")
         return TransferPlan(self.pretrained_through, self.frozen_through, self.truncate_after, self.bn)

@@ -72,7 +72,7 @@ def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | Non
     if str(weights) == "auto":
         loaded = _imagenet_state(name, None, ())
     else:
-        path = existing(weights)
+        path = _existing(expanded(weights))
         stat = path.stat()
         loaded = _imagenet_state(name, path, (stat.st_mtime_ns, stat.st_size))
     if sha256 not in (None, loaded.sha256):
@@ -83,9 +83,8 @@ def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | Non
     return loaded
 
 
-def existing(weights: str | Path) -> Path:
+def _existing(path: Path) -> Path:
     """Return the path of a weights file, or raise if it is not one."""
-    path = expanded(weights)
     if path.is_dir():
         problem = "is a folder, not a file"
     elif not path.is_file():

@@ -19,7 +19,6 @@ from transferlens.features.logmel import FeatureOptions
 from transferlens.models.build import check, imagenet_state
 from transferlens.models.device import pick_device
 from transferlens.models.plan import TransferPlan
-from transferlens.models.weights import existing
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.run import Run
 from transferlens.training import forecast, schedule
@@ -138,8 +137,6 @@ class Study:
         self.backbones = tuple(dict.fromkeys(self.options.sweep.backbone))
         for backbone in self.backbones:
             check(backbone)
-        if self.options.sweep.weights != "auto":
-            existing(self.options.sweep.weights)
         self.dataset: DataSet = self.options.data.open()
         self.settings = self.options.features.settings(self.dataset)
         self.folds = self._folds()
