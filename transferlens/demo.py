@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from transferlens import cli
 from transferlens.options import OutputOptions
 from transferlens.training.schedule import DeviceOptions
-from transferlens.training.sweep import Arm, StoreOptions
+from transferlens.training.sweep import StoreOptions
 from transferlens.util.fields import Fields, build, flat
 
 
@@ -33,17 +32,12 @@ def _composed(options: Options) -> Any:
     return build(cli.load("pretraining").options, settings)
 
 
-def work(options: Options) -> int:
-    """Run the command `pretraining`."""
-    return cli.load("pretraining").run(_composed(options))
-
-
-def points(options: Options) -> Mapping[str, Arm]:
-    """Return the arms of the command `pretraining`."""
-    return cli.load("pretraining").points(_composed(options))
-
-
-main = cli.Command("demo", Options, work, arms=points)
+main = cli.Command(
+    "demo",
+    Options,
+    lambda options: cli.load("pretraining").run(_composed(options)),
+    arms=lambda options: cli.load("pretraining").points(_composed(options)),
+)
 
 if __name__ == "__main__":
     sys.exit(main())

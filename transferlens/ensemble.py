@@ -28,7 +28,6 @@ from transferlens.training.schedule import ExecutionOptions
 from transferlens.training.sweep import Arm, Study, SweepOptions
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import check_alone, names
-from transferlens.util.files import check_writable
 from transferlens.util.grouping import group_by
 from transferlens.util.text import counted, span
 
@@ -180,7 +179,6 @@ def points(options: Options) -> dict[str, Arm]:
             raise ParameterError(f"seeds={options.sweep.seeds} gives one network: an ensemble needs at least {FEWEST}")
         return {"members": study.arm(options.plan.plan(options.sweep.weights))}
     check_alone(options, "ckpt", beside=["figures", "cache", *names(ExecutionOptions)])
-    check_writable("cache", options.store.cache)
     pick_device(options.execution.device)
     return {}
 

@@ -7,7 +7,7 @@ as on the command line. Runs that several commands need are trained once. ``anal
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,15 +86,6 @@ class Step:
         """Return the arms that the step needs; raise TransferLensError if they cannot be trained."""
         return self.command.points(self.options)
 
-    def check(self, made: Collection[Path]) -> None:
-        """Raise ParameterError if a folder cannot be written to, or a run file neither exists nor is among `made`."""
-        values = flat(self.options)
-        for name in ("figures", "out", "cache"):
-            if name in values:
-                check_writable(name, values[name])
-        if missing := [each for each in values.get("ckpt", ()) if not each.exists() and each.resolve() not in made]:
-            raise ParameterError(f"ckpt={some(missing)} does not exist, and no earlier step trains it")
-
     def run(self) -> int:
         """Run the command, and return its exit code."""
         return self.command.run(self.options)
@@ -125,10 +116,8 @@ def read(path: Path) -> list[Step]:
     if unknown := sorted(content.keys() - {"all", "run"}):
         hint = suggestion(unknown[0], ["all", "run"], "options belong in one of them")
         raise ParameterError(f"{where} has {unknown[0]!r} besides [all] and [[run]]: {hint}")
-    if isinstance(runs, dict):
-        raise ParameterError(f"{where} has [run]: write [[run]], in double brackets")
     if not runs or not all(isinstance(table, dict) for table in tables):
-        raise ParameterError(f"{where} must contain [[run]] at least once, and [all] at most once")
+        raise ParameterError(f"{where} must contain [[run]], in double brackets, at least once, and [all] at most once")
     shared = _spelled(shared, f"{where}: [all]")
     steps, problems = [], []
     for number, table in enumerate(runs, start=1):
@@ -179,8 +168,13 @@ def check(steps: Sequence[Step]) -> None:
     made: set[Path] = set()  # run files of earlier steps
     for step in steps:
         try:
-            step.check(made)
-            made |= {path.resolve() for arm in step.points().values() for path in arm.paths}
+            values = flat(step.options)
+            for name in [name for name in ("figures", "out", "cache") if name in values]:
+                check_writable(name, values[name])
+            if missing := [path for path in values.get("ckpt", ()) if not path.exists() and path.resolve() not in made]:
+                raise ParameterError(f"ckpt={some(missing)} does not exist, and no earlier step trains it")
+            for arm in step.points().values():
+                made |= {point.path(arm.study.options.store.runs).resolve() for point in arm.points}
         except TransferLensError as error:
             problems.append((str(error), step.place or step.command.name))
     if problems:

@@ -28,9 +28,6 @@ ANALYSIS = Analysis(
 class Options(BlockOptions):
     """Cut the ImageNet network after Block K and train the rest: accuracy, parameters and multiply-adds for each K."""
 
-    block: tuple[int, ...] = ()
-    """Blocks to compare, 1 to 4: each is the last that is kept. Default: all."""
-
 
 truncate = by_block("truncate", Options, lambda options: ANALYSIS)
 main = cli.command("truncate", Options, truncate)

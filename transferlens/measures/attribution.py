@@ -25,13 +25,13 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from transferlens.models.forward import forward, hooked, seeded
 from transferlens.util.errors import ParameterError
-from transferlens.util.fields import between, checked
+from transferlens.util.fields import Rule, at_least, between, checked
 from transferlens.util.lazy import captum, psutil, torch, tqdm
 
 # Inputs per batch, at most: more are not faster.
@@ -41,6 +41,8 @@ OVERHEAD = 3
 # Integrated Gradients: parts of the path at the start, and gradients per part; no path has fewer.
 PARTS, NODES = 4, 2
 FEWEST = PARTS * NODES
+TOLERANCE = Rule("between 0 and 1: the completeness error allowed", lambda tolerance: 0 < tolerance < 1)
+STEPS = at_least(FEWEST, ": the gradients of the coarsest path")
 # SmoothGrad: number of noisy copies, and standard deviation of the noise relative to the input's range.
 COPIES, NOISE = 25, 0.15
 # Occlusion: height and width of the window, which moves by half of them.
@@ -212,9 +214,9 @@ def attribute(
     *,
     targets: Sequence[int],
     baseline: torch.Tensor,
-    method: str = "ig",
-    tolerance: float = 0.01,
-    max_steps: int = 256,
+    method: Literal["ig", "smoothgrad", "gradcam", "occlusion"] = "ig",
+    tolerance: Annotated[float, TOLERANCE] = 0.01,
+    max_steps: Annotated[int, STEPS] = 256,
     block: int | None = None,
     seed: Annotated[int, between(0, 2**32 - 1)] = 0,
     progress: bool = False,
@@ -262,7 +264,6 @@ def attribute(
     True
     """
     inputs, baseline = _checked(inputs, targets, baseline)
-    check_options(tolerance=tolerance, max_steps=max_steps)
     module = _checked_block(model, method, block)
     values, steps = [], []
     bar = tqdm.tqdm(targets, unit="clip", disable=None if progress else True, delay=2, leave=False)
@@ -314,18 +315,8 @@ def _checked(inputs: Any, targets: Sequence[int], baseline: Any) -> tuple[torch.
     return inputs.detach(), baseline.reshape(-1, *inputs.shape[1:])
 
 
-def check_options(*, tolerance: float, max_steps: int) -> None:
-    """Raise if an option of Integrated Gradients is outside its range."""
-    if not 0 < tolerance < 1:
-        raise ParameterError(f"tolerance={tolerance!r} must lie between 0 and 1: the completeness error allowed")
-    if max_steps < FEWEST:
-        raise ParameterError(f"max_steps={max_steps!r} must be at least {FEWEST}: the gradients of the coarsest path")
-
-
 def _checked_block(model: Any, method: str, block: int | None) -> torch.nn.Module | None:
     """Return the block that Grad-CAM explains, by default the last; raise if the method or block does not fit."""
-    if method not in METHODS:
-        raise ParameterError(f"method={method!r} must be one of {', '.join(METHODS)}")
     if method != "gradcam":
         if block is not None:
             raise ParameterError(f"block={block!r} applies to method='gradcam' only, not to {method!r}")

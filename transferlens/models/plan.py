@@ -78,7 +78,7 @@ class TransferPlan:
         through = (None, *BLOCKS)
         choices = {"pretrained_through": through, "frozen_through": through, "truncate_after": BLOCKS[1:]}
         for name, allowed in choices.items():
-            object.__setattr__(self, name, block_number(name, getattr(self, name), allowed))
+            object.__setattr__(self, name, _checked(name, getattr(self, name), allowed))
         if self.bn not in ("fixed", "updating"):
             raise ParameterError(f"bn={self.bn!r} must be 'fixed' or 'updating'")
         if self.pretrained_through is not None and self.truncate_after < self.pretrained_through < LAST:
@@ -168,14 +168,14 @@ class TransferPlan:
         return self._reaches(self.frozen_through, block)
 
     def _reaches(self, through: int | None, block: int) -> bool:
-        block_number("block", block, BLOCKS)
+        _checked("block", block, BLOCKS)
         return through is not None and block <= min(through, self.truncate_after)
 
 
-def block_number(name: str, value: Any, choices: tuple[int | None, ...] = (None, *BLOCKS)) -> int | None:
-    """Return a block as an int (HDF5 gives NumPy's), or None for "none"; raise if it is not one of the choices."""
+def _checked(name: str, value: Any, choices: tuple[int | None, ...]) -> int | None:
+    """Return a block as an int (HDF5 gives NumPy's), or None; raise if it is not one of the choices."""
     try:
-        number = None if str(value).lower() == "none" else operator.index(value)
+        number = None if value is None else operator.index(value)
     except TypeError:
         number = -1
     if number not in choices or isinstance(value, bool):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import os
+import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,12 +153,8 @@ class Run:
         if len(shape) != 4 or shape[1:] != self.config.features.shape:
             allowed = ", ".join(map(str, ("n_clips", *self.config.features.shape)))
             raise ParameterError(f"S of shape {shape} must be an array of shape ({allowed}): S[None] is one clip")
-        try:
-            x = torch.as_tensor(S)
-            is_real = not x.is_complex() and bool((x := x.float()).isfinite().all())
-        except TypeError:
-            is_real = False
-        if not is_real:
+        is_real = re.search("float|int|bool", str(S.dtype))
+        if not is_real or not (x := torch.as_tensor(S, dtype=torch.float32)).isfinite().all():
             raise ParameterError(f"S of type {S.dtype} must hold finite real numbers")
         return normalised(x, self.normalisation)
 

@@ -93,11 +93,6 @@ class Arm:
     study: Study
     points: tuple[RunConfig, ...]
 
-    @property
-    def paths(self) -> list[Path]:
-        """Where the runs are, or will be."""
-        return [point.path(self.study.options.store.runs) for point in self.points]
-
 
 class Study:
     """A data set with networks, folds, seeds and settings: names the points of plans, and returns their runs.

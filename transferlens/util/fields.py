@@ -126,7 +126,7 @@ def _converted(hint: Any, value: Any, name: str, rules: Sequence[Rule] = ()) -> 
                 raise ParameterError(f"{name}={shown(value)} must be {rule.text}")
         return value
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
+        if type(None) in arguments and (value is None or int in arguments and str(value).lower() == "none"):
             return None
         return _converted(next(kind for kind in arguments if kind is not type(None)), value, name, rules)
     if origin is Literal:
@@ -177,6 +177,7 @@ def _single(hint: Any, value: Any, name: str, rules: Sequence[Rule]) -> Any:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         remedy = ": write the table to a csv file, and give its path" if hasattr(value, "to_csv") else ""
+        words = ", ".join([words, *(rule.text for rule in rules)])
         raise ParameterError(f"{name}={shown(value)} must be {words}{remedy}") from None
     if hint is int and abs(converted) > LARGEST:  # it may have too many digits to be shown
         broken = (rule.text for rule in rules if not rule.holds(converted))
