@@ -45,6 +45,17 @@ def write_clips(folder: Path, *, folds=("1", "2", "3"), each=4, sr=8000, seconds
     return table
 
 
+def last_of_each(argv):
+    """Arguments without the options that are named again later."""
+    options = {}
+    for word in argv:
+        if word.startswith("--"):
+            name = word.partition("=")[0]
+            options[name] = []
+        options[name].append(word)
+    return [word for words in options.values() for word in words]
+
+
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory):
     """The table of 24 small clips: 2 classes, 3 folds."""

@@ -165,14 +165,24 @@ def test_smoothgrad_repeats_with_its_seed():
         ({"targets": [0, 1]}, "must be one for each of the 1 inputs"),
         ({"baseline": torch.zeros(3, 2, 2)}, r"baseline of shape \(3, 2, 2\) must be that of the inputs"),
         ({"baseline": torch.tensor(float("nan"))}, "baseline must be a tensor of finite floats"),
+        ({"targets": "a"}, "targets='a' must be a whole number"),
+        ({"targets": None}, "targets=None must be a whole number"),
+        ({"targets": [0.5]}, "targets=0.5 must be a whole number"),
+        ({"model": "a"}, "model='a' must be a Module"),
+        ({"seed": "x"}, "seed='x' must be a whole number"),
+        ({"max_steps": "a"}, "max_steps='a' must be a whole number, at least 8"),
+        (
+            {"inputs": torch.zeros(1, 5, 64, 64), "baseline": torch.tensor(0.0)},
+            r"64\) do not fit the model: ",
+        ),
         ({"block": 2}, "block=2 applies to method='gradcam' only"),
         ({"method": "gradcam", "block": 5}, "block=5 must be from 0 to 4"),
     ],
 )
 def test_bad_arguments(options, message):
-    arguments = {"targets": [0], "baseline": silence()} | options
+    arguments = {"model": network(), "inputs": clips(1), "targets": [0], "baseline": silence()} | options
     with pytest.raises(ParameterError, match=message):
-        attribute(network(), clips(1), **arguments)
+        attribute(**arguments)
 
 
 def test_bad_inputs():

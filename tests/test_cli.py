@@ -10,6 +10,7 @@ import sys
 
 import h5py
 import pytest
+from conftest import last_of_each
 
 from transferlens import __main__, __version__, cli, train
 from transferlens.util import fields, text
@@ -37,9 +38,7 @@ def options(clips, weights_file, tmp_path):
 
 def refused(argv, capsys):
     """The one line on stderr of a command that exits with code 2; of an option that is named twice, the last counts."""
-    for twice in [word for word in set(argv) if word.startswith("--") and argv.count(word) > 1]:
-        del argv[argv.index(twice) : argv.index(twice) + 2]
-    code = train.main(argv)
+    code = train.main(last_of_each(argv))
     assert code == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
@@ -169,6 +168,9 @@ def test_bugs_are_not_hidden():
             "frozen_through=3 must not exceed truncate_after=2",
         ),
         (["--weights", "none.pth"], "weights file none.pth does not exist"),
+        (["--pretrained-through", "none"], "weights='.*' has no effect with pretrained_through=none: leave it out"),
+        (["--bn", "updating"], "bn='updating' needs frozen blocks: give frozen_through, or leave bn out"),
+        (["--n-folds", "4"], "n_folds=4 must be at most 3: 1, 2, 3"),
         (["--device", "tpu9"], "device='tpu9' is not available here"),
         (["--epochs", "0"], "epochs=0 must be 1 to 1048576"),
         (["--windows", "0.1", "0.2"], "windows=.* and hops=.* must be of one length|must be 3 lengths"),

@@ -100,6 +100,13 @@ def test_runs_are_taken_where_paths_are(clips, given):
         (lambda: runs[0].model(trained="x"), "trained='x' must be true or false"),
         (lambda: tl.Study(runs[0].path), "is an HDF5 file, not a table of clips: a run is given as ckpt"),
         (lambda: tl.load_run(runs[0], expected="5f3a"), "expected='5f3a' must be a RunConfig"),
+        (
+            lambda: tl.svcca(runs[0], clips=clips, cache="/proc/x"),
+            "cache='/proc/x' must be a folder that can be",
+        ),
+        (lambda: tl.saliency(runs[0], clips=str(clips), width=40), "width=40 must be left out: .* says it"),
+        (lambda: tl.robustness(runs, clips=clips, sr=4000), "sr=4000 must be left out: .* says it"),
+        (lambda: tl.ensemble(runs, device="x"), "device='x' is not available here"),
         (lambda: tl.train(str(clips), folds=1, **given).plot(), "train has no figure: result.table"),
     ):
         with pytest.raises(TransferLensError, match=message):
@@ -122,6 +129,11 @@ def test_svcca_of_two_arrays_is_the_measure():
         (lambda clips: tl.Study("synht"), "clips='synht' does not exist: did you mean dataset='synth'"),
         (lambda clips: tl.load_run([clips]), "path=.* must be a path"),
         (lambda clips: tl.load_run(None), "path=None must be a path"),
+        (lambda clips: tl.open_dataset(""), "name='' must be a path"),
+        (lambda clips: tl.Study(clips, runs=""), "runs='' must be a path"),
+        (lambda clips: tl.ensemble(None), "ckpt=None must be run files, or left out"),
+        (lambda clips: tl.selection(ckpt=None), "ckpt=None"),
+        (lambda clips: tl.log_mel(np.zeros(9), sr=8000, n_fft=10**9), "n_fft=1000000000 must be 1 to 1048576 samples"),
         (lambda clips: tl.list_runs(3), "folder=3 must be a path"),
         (lambda clips: tl.svcca(np.eye(3)), "svcca takes two arrays"),
         (lambda clips: tl.svcca(np.eye(3), np.eye(3), positions=4), "positions goes with run files"),

@@ -6,6 +6,7 @@ import csv
 
 import numpy as np
 import pytest
+from conftest import last_of_each
 
 from transferlens import input_form
 from transferlens.store.run import load_run
@@ -90,7 +91,7 @@ def test_a_clip_and_a_slower_one_give_nearly_the_same_picture():
 
 def test_folds_in_which_no_two_clips_are_of_one_class(made, capsys, tmp_path):
     argv = [*made[1], "--stretched", "2", "--runs", str(tmp_path / "runs"), "--figures", str(tmp_path / "figures")]
-    assert input_form.main(argv) == 2
+    assert input_form.main(last_of_each(argv)) == 2
     assert "fold '1' of tones has no two clips of one class among the 2" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
@@ -103,6 +104,6 @@ def test_clips_of_a_class_that_are_all_equal(made):
 
 
 def test_bad_input_is_one_line(made, capsys):
-    assert input_form.main([*made[1], "--stretched", "1"]) == 2
+    assert input_form.main(last_of_each([*made[1], "--stretched", "1"])) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "stretched=1 must be at least 2 clips" in line

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from transferlens import study, truncate
+from transferlens import cli, study, truncate
 from transferlens.study import Step
 from transferlens.util.errors import ParameterError
 
@@ -123,6 +123,26 @@ def test_all_that_no_step_can_do_is_said_before_the_first(options, tmp_path, cap
     assert "fuse of [[run]] 2: block=7 must be among" in line
     assert "train of [[run]] 3: truncate_after=9 must be one of 1, 2, 3, 4" in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_places_and_run_files_are_checked_before_the_first_step(options, clips, tmp_path, capsys):
+    made = "runs = 'r'\nfolds = 1\nepochs = 1\nbackbone = 'test_resnet'\npretrained_through = 'none'"
+    path = tmp_path / "file"
+    path.touch()
+    steps = f"[[run]]\ncommand = 'train'\nclips = '{clips}'\n{made}\n[[run]]\ncommand = 'runs'\nckpt = 'x.h5'\n"
+    steps += f"[[run]]\ncommand = 'tables'\nfigures = '{path}'\n[[run]]\ncommand = 'synth'\nout = '{path}'"
+    for flags in [], ["--dry-run"]:
+        assert study.main(["--config", str(written(tmp_path, steps)), *flags]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "runs of [[run]] 2: ckpt=x.h5 does not exist, and no earlier step trains it; tables of [[run]] 3" in line
+        assert f"figures='{path}' must be a folder" in line and f"out='{path}' must be a folder" in line
+
+
+def test_a_step_reads_runs_that_an_earlier_one_trains(clips, tmp_path, capsys):
+    options = {"clips": clips, "backbone": "test_resnet", "pretrained_through": "none", "runs": tmp_path / "runs"}
+    first = Step.of(cli.load("train"), options | {"folds": 1, "cache": tmp_path})
+    (arm,) = first.points().values()
+    study.check([first, Step.of(cli.load("svcca"), {"ckpt": arm.points[0].path(tmp_path / "runs")})])
 
 
 def test_a_step_takes_the_options_that_it_has_and_no_others():

@@ -31,6 +31,7 @@ from transferlens.data.manifest import manifest
 from transferlens.data.synthetic import Spec, Stems, clip_ids, digest, render, spec, specs
 from transferlens.features.event_mask import event_mask
 from transferlens.util.errors import ParameterError
+from transferlens.util.fields import Fields
 from transferlens.util.files import check_writable, complete_or_absent
 from transferlens.util.lazy import h5py, soundfile
 
@@ -38,7 +39,7 @@ __all__ = ["Spec", "Stems", "clip_ids", "digest", "event_mask", "render", "spec"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Fields):
     """Write the built-in data set as files: wav clips, clips.csv, and masks.h5 with the ground-truth masks."""
 
     out: Path
