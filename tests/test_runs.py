@@ -295,23 +295,17 @@ def test_run_under_way_is_refused_and_listed(run, tmp_path):
         (lambda run: load_runs(run, "nope"), "alike='nope' must be one of backbone, dataset, truncate_after, labels"),
         (lambda run: load_runs(run, least=-1), "least=-1 must be at least 0"),
         (lambda run: load_run(""), "path='' must be a path"),
-        *(
-            (
-                lambda run, kind=kind, value=value: run.inputs(np.full((1, *run.config.features.shape), value, kind)),
-                message,
-            )
-            for kind, value, message in (
-                (object, 0, "S of type object must hold finite real numbers"),
-                (str, "0", "S of type <U1 must"),
-                (complex, 0, "S of type complex128 must"),
-                (float, np.nan, "S of type float64 must"),
-            )
-        ),
     ],
 )
 def test_bad_arguments(run, call, message):
     with pytest.raises(ParameterError, match=message):
         call(run)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(object, 0), (str, "0"), (complex, 0), (float, np.nan), (float, 1e300)])
+def test_inputs_that_are_not_finite_real_numbers(run, kind, value):
+    with pytest.raises(ParameterError, match="S of type .* must hold finite real numbers"):
+        run.inputs(np.full((1, *run.config.features.shape), value, kind))
 
 
 def test_time_between_updates_goes_with_watch(tmp_path, capsys):
