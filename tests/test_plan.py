@@ -152,6 +152,10 @@ def test_command_line(argv, experiment):
     assert parse(*argv) == experiment
 
 
+def test_none_is_a_word_in_python_too():
+    assert PlanOptions(pretrained_through="none", frozen_through="None").plan() == TransferPlan.scratch()
+
+
 @pytest.mark.parametrize("argv", [("--pretrained-through", "7"), ("--truncate-after", "0"), ("--frozen-through", "-1")])
 def test_a_number_that_is_not_a_block_is_one_line_and_exit_code_2(argv, capsys):
     assert cli.guarded(lambda: parse(*argv) and 0) == 2

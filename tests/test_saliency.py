@@ -190,6 +190,13 @@ def test_clips_chosen_are_wrong_and_right_ones_of_several_classes(store):
     assert not right[chosen[: sum(~right[chosen])]].any()
 
 
+def test_features_are_computed_again_at_the_rate_of_the_run(store, weights_file, tmp_path):
+    run = trained(tmp_path, weights_file, clips=store[1], width=32, sr=4000)["tuned"]
+    folders = tmp_path / "cache", tmp_path / "empty"
+    cached, computed = (explanations.heldout_clips(run, DataOptions(clips=store[1]), folder).S for folder in folders)
+    np.testing.assert_array_equal(computed, cached)
+
+
 def test_without_audio_there_is_still_a_picture(store, tmp_path):
     argv = command(store, "tuned", audio=False, figures=tmp_path, score="drawn")
     assert saliency.main(argv) == 0
