@@ -19,6 +19,8 @@ templates_path = ["_templates"]
 exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "furo"
 html_title = f"transferlens {version}"
+html_static_path, html_css_files = ["_static"], ["site.css"]
+smartquotes_action = "qe"  # not dashes: --option stays as it is
 
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3

@@ -1,4 +1,4 @@
-"""One transfer plan: hold Block 0 to 2 of the ImageNet network fixed and train the rest."""
+"""One transfer plan: freeze Blocks 0 to 2 of the ImageNet network and train the rest."""
 
 import transferlens as tl
 

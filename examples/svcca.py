@@ -1,4 +1,4 @@
-"""How far has each layer moved in training? SVCCA before against after, at the end of every block."""
+"""How much has training changed each layer? SVCCA before against after, at the end of every block."""
 
 import transferlens as tl
 

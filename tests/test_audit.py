@@ -87,6 +87,14 @@ def test_unreadable_and_empty_clips_are_found(clips):
     assert unreadable(dataset.without(unreadable(dataset))) == {}
 
 
+def test_one_fold_cannot_be_held_out_and_trained_on(clips):
+    table = clips.read_text().replace(",2\n", ",1\n").replace(",3\n", ",1\n")
+    clips.write_text(table)
+    (finding,) = audit(open_dataset(clips=clips)).findings
+    assert (finding.kind, finding.folds, finding.serious) == ("one fold", ("1",), True)
+    assert "cannot be held out and trained on" in finding.message
+
+
 def test_class_missing_from_a_fold_is_found(clips):
     (found,) = audit(open_dataset(clips=add(clips, "bird.wav", label="bird", fold="2"))).findings
     assert (found.kind, found.folds) == ("missing class", ("1",))

@@ -68,7 +68,7 @@ def test_blocks_asked_for_stand_between_references(analysis, blocks, references,
         ("fuse", ["--block", "-1", "1"], "block=-1 must be among 0, 1, 2, 3, 4 for fuse"),
         ("truncate", ["--block", "0"], "block=0 must be among 1, 2, 3, 4 for truncate: it names the last block kept"),
         ("truncate", ["--block", "7", "1", "9"], "block=7 9 must be among"),
-        ("freeze", ["--bn"], r"bn=\(\) must be one or more of fixed, updating"),
+        ("freeze", ["--bn"], "Error parsing --bn: it needs one value or more"),
     ],
 )
 def test_blocks_that_are_not_there_are_one_line_and_exit_code_2(name, argv, message, capsys, tmp_path):
@@ -236,13 +236,13 @@ def test_figure_holds_places_bands_and_changes(made):
         assert np.isclose(drawn(by), value).any()
     assert {"fully pretrained", "from scratch", "weight fusion"} <= set(by.get_legend_handles_labels()[1])
     assert np.isclose(drawn(change), 30).any()
-    assert "95 % interval, n = 3 folds (dots); change: paired by fold, full mark" in fig.get_suptitle()
+    assert "95 % interval, n = 3 folds (dots)\nchange: paired by fold, full mark" in fig.get_suptitle()
 
 
 def test_one_fold_has_no_interval_and_no_mark(made):
     result = made(truncate.ANALYSIS, {1: [0.5], 2: [0.6]}, folds=("1",))
     fig = by_block.draw(result)
-    assert "mean, n = 1 fold (dots); change: paired by fold, n = 1: no interval" in fig.get_suptitle()
+    assert "mean, n = 1 fold (dots)\nchange: paired by fold, n = 1: no interval" in fig.get_suptitle()
     marks = [line for ax in fig.axes for line in ax.lines if line.get_marker() == "s"]
     assert [line.get_markerfacecolor() for line in marks] == ["white"]
     assert "interval" not in by_block.summary(result)
@@ -258,7 +258,7 @@ def test_truncation_draws_what_it_saves(made):
     axes = by_block.draw(made(truncate.ANALYSIS, {1: [0.5] * 3, 4: [0.6] * 3})).axes
     labels = [ax.get_xlabel() for ax in axes]
     assert "parameters [millions]" in labels
-    assert "multiply-adds a clip [millions]" in labels
+    assert "multiply-adds per clip [millions]" in labels
     assert {text.get_text() for ax in axes for text in ax.texts} == {"1", "4"}
 
 
@@ -269,7 +269,7 @@ def test_cells_of_the_grid_are_experiments_of_their_own():
     cut, frozen = plan_grid.plans("truncate"), plan_grid.plans("freeze")
     assert (len(cut), len(frozen)) == (18, 21)
     for cells in (cut, frozen):
-        assert len({plan.canonical() for plan in cells.values()}) == len(cells)
+        assert len(set(cells.values())) == len(cells)
     assert cut[None, 4] == frozen[None, None] == TransferPlan.scratch()
     assert cut[4, 2] == TransferPlan.truncate(2)
     assert cut[2, 4] == frozen[2, None] == TransferPlan.fuse(2)
@@ -293,7 +293,7 @@ def test_grid_command(options, tmp_path):
 
 def test_grid_needs_a_map(capsys):
     assert plan_grid.main(["--maps"]) == 2
-    assert "maps=() must be one or more of truncate, freeze" in capsys.readouterr().err
+    assert "Error parsing --maps: it needs one value or more" in capsys.readouterr().err
 
 
 def test_one_place_has_no_change_to_draw(made):

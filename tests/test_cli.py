@@ -71,6 +71,16 @@ def test_help_shows_the_options_of_the_question_first_and_groups_in_boxes(comman
     assert boxes == ["options", *(f"{group} options" for group in groups)]
 
 
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_shows_each_default_once_and_as_one_paragraph(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        cli.load(command)(["--help"])
+    shown = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+    assert not re.search(r"Default: [^.]*\. \(default: |default: (None|True|False)?\)", shown)
+    assert all(meaning in shown for meaning in fields.texts(cli.load(command).options).values())
+
+
 def test_help_does_not_load_torch():
     code = (
         "import sys, transferlens.train\n"
@@ -96,7 +106,9 @@ def test_usage(capsys):
     assert __main__.main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__
     assert __main__.main(["trian"]) == 2
-    assert "command 'trian' must be one of demo, pretraining, freeze, fuse, truncate" in capsys.readouterr().err
+    assert "there is no command 'trian': did you mean 'train'?" in capsys.readouterr().err
+    assert __main__.main(["x"]) == 2
+    assert "there is no command 'x': the commands are demo, pretraining, freeze" in capsys.readouterr().err
 
 
 def test_train_prints_accuracies_and_reads_them_again(options, capsys):
@@ -221,6 +233,8 @@ def test_run_file_is_plain_hdf5(options, tmp_path, capsys):
         (["--workers", "text"], "Error parsing --workers: invalid literal for int.*--workers INT.*For full helptext"),
         (["--epochs", "text"], r"Error parsing --epochs: no type matching INT .* from \['text'\]; Argument helptext: "),
         (["--workrs", "3"], "Unrecognized options: --workrs, 3; Perhaps you meant:.*--workers INT"),
+        (["--folds"], "Error parsing --folds: it needs one value or more"),
+        (["--folds", "--epochs", "1"], "Error parsing --folds: it needs one value or more"),
     ],
 )
 def test_options_that_cannot_be_parsed_are_one_line(argv, message, capsys):

@@ -98,7 +98,7 @@ def test_command_names_the_copy_alone(clips, capsys):
 
 def test_no_copies(clips, capsys):
     assert duplicates.main(arguments(clips, "--threshold", "1")) == 0
-    assert "0 pairs of one class" in capsys.readouterr().out
+    assert "pairs of one class in different folds that are as alike: 0" in capsys.readouterr().out
     assert len((clips.parent / "f" / "duplicates.csv").read_text().splitlines()) == 1  # the names of the columns
 
 
@@ -151,10 +151,13 @@ def test_pairs_of_one_recording_calibrate_nothing(tmp_path):
     assert (found[3].n_pairs, found[4].n_pairs) == (64, 56)  # each once
 
 
-@pytest.mark.parametrize("threshold", ["0", "1.5", "nan"])
-def test_bad_threshold(clips, threshold, capsys):
+@pytest.mark.parametrize(
+    ("threshold", "rule"),
+    [("0", "greater than 0"), ("1.5", "greater than 0 and at most 1"), ("nan", "a finite number")],
+)
+def test_bad_threshold(clips, threshold, rule, capsys):
     assert duplicates.main(arguments(clips, "--threshold", threshold)) == 2
-    assert "must be greater than 0 and at most 1" in capsys.readouterr().err
+    assert f"must be {rule}" in capsys.readouterr().err
 
 
 def test_runs_of_other_clips(clips, seeds_store, capsys):

@@ -118,6 +118,12 @@ def test_members_that_a_fold_lacks_are_left_out_and_named(seeds_store):
     assert row_of(found).missing == "test_resnet seed 1"
 
 
+@pytest.mark.parametrize(("folds", "words"), [(("1",), "mean, n = 1 fold;"), (("1", "2"), "interval, n = 2 folds;")])
+def test_the_caption_speaks_of_intervals_that_are_drawn(seeds_store, folds, words):
+    runs = [run for run in seeds_store[0]["tuned"] if run.config.fold in folds]
+    assert words in ensemble.ensemble(runs).plot().axes[0].get_title(loc="left")
+
+
 def test_too_few_members(seeds_store):
     with pytest.raises(ParameterError, match="an ensemble takes at least 2"):
         gather(seeds_store[0]["tuned"][:1])
@@ -165,6 +171,7 @@ def test_bad_input_is_one_line(seeds_store, tmp_path, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
     runs = [str(run.path) for run in seeds_store[0]["tuned"]]
-    assert ensemble.main(["--ckpt", *runs, "--dry-run", "--figures", str(tmp_path / "new")]) == 2
-    assert "dry_run goes with runs to train, not with ckpt" in capsys.readouterr().err
+    for given, names in ((["--dry-run"], "dry_run"), (["--clips", "x.csv", "--runs", "x"], "clips and runs")):
+        assert ensemble.main(["--ckpt", *runs, *given, "--figures", str(tmp_path / "new")]) == 2
+        assert f"{names} cannot be given with ckpt: leave out one of them" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

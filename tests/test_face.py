@@ -16,7 +16,7 @@ import pytest
 
 import transferlens as tl
 from transferlens import cli
-from transferlens.util.errors import ParameterError
+from transferlens.util.errors import ParameterError, TransferLensError
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -41,7 +41,15 @@ def test_every_question_is_a_function_that_says_what_it_takes():
             parameters
         )  # its page holds the figures of a folder
         text = pydoc.render_doc(question)
+        assert f"    result = tl.{name}(" in text
+        assert not re.search(r"--[a-z]", question.main.work.describe())  # arguments, not flags
         assert all(f"\n    {parameter} : " in text or f"\n{parameter} : " in text for parameter in parameters)
+
+
+def test_help_of_a_question_shows_types_allowed_words_and_defaults():
+    lines = tl.truncate.__doc__.splitlines()
+    assert {"block : one or several int, optional", "epochs : int, 1 to 1048576, optional"} <= {*lines}
+    assert {"fit : {'stretch', 'pad'}, default 'stretch'", "runs : path, default 'runs'", "Returns"} <= {*lines}
 
 
 def test_help_of_the_package_names_every_question():
@@ -59,13 +67,17 @@ def given(clips, weights_file, tmp_path):
 def test_a_truncation_study_as_one_would_type_it(clips, given, tmp_path):
     result = tl.truncate(str(clips), blocks=[2, 3], folds=[1], **given)
     table = result.table()
-    assert set(table.block) == {"2", "3", "4", ""}
-    assert set(table.fold) == {"1"}
+    assert set(table.block.dropna()) == {2, 3, 4} and table.block.isna().any()
+    assert set(table.fold) == {1} and set(table.pretrained_through.dropna()) == {4}
     assert "truncation, block 3" in result.summary() and result.summary() in repr(result)
     assert len(result.plot().axes) > 1
     html = result._repr_html_()
     assert html.startswith('<img src="data:image/png;base64,') and "<table" in html
-    assert result.write(tmp_path / "out") == [f"{tmp_path / 'out' / 'truncate'}.png, .pdf, .csv"]
+    assert result.write(tmp_path / "out") == [tmp_path / "out" / f"truncate.{kind}" for kind in ("png", "pdf", "csv")]
+    (tmp_path / "file").touch()
+    for folder, message in ((None, "=None must be a path"), (tmp_path / "file", "must be a folder: .* is a file")):
+        with pytest.raises(ParameterError, match=f"folder{message}" if folder is None else message):
+            result.write(folder)
 
 
 def test_runs_are_taken_where_paths_are(clips, given):
@@ -78,6 +90,20 @@ def test_runs_are_taken_where_paths_are(clips, given):
     shown = tl.saliency(runs[0], clips=1, cache=given["cache"], **few)
     assert len(shown.explained[0].clips.ids) == 1
     (summary, _) = tl.list_runs(given["runs"])
+    assert "finished, 1 of 1 epochs" in repr(summary)
+    for call, message in (
+        (lambda: tl.svcca(runs[0].config), "ckpt=RunConfig.* must be a path"),
+        (
+            lambda: runs[0].inputs(np.zeros((3, 128, 32))),
+            r"S of shape \(3, 128, 32\) must be an array of shape \(n_clips, 3, 128, 32\)",
+        ),
+        (lambda: runs[0].model(trained="x"), "trained='x' must be true or false"),
+        (lambda: tl.Study(runs[0].path), "is an HDF5 file, not a table of clips: a run is given as ckpt"),
+        (lambda: tl.load_run(runs[0], expected="5f3a"), "expected='5f3a' must be a RunConfig"),
+        (lambda: tl.train(str(clips), folds=1, **given).plot(), "train has no figure: result.table"),
+    ):
+        with pytest.raises(TransferLensError, match=message):
+            call()
     assert tl.load_run(summary).config == tl.load_runs(summary)[0].config == runs[0].config
 
 
@@ -93,6 +119,18 @@ def test_svcca_of_two_arrays_is_the_measure():
         (lambda clips: tl.Study(clips, backbone="r"), "backbone='r' is not a model of timm"),
         (lambda clips: tl.Study(clips, folds="12"), "folds='12' not in tones.*: its folds are 1, 2, 3"),
         (lambda clips: tl.Study(clips, epoch="3"), "epochs='3' must be a whole number"),
+        (lambda clips: tl.Study("synht"), "clips='synht' does not exist: did you mean dataset='synth'"),
+        (lambda clips: tl.load_run([clips]), "path=.* must be a path"),
+        (lambda clips: tl.load_run(None), "path=None must be a path"),
+        (lambda clips: tl.list_runs(3), "folder=3 must be a path"),
+        (lambda clips: tl.svcca(np.eye(3)), "svcca takes two arrays"),
+        (lambda clips: tl.svcca(np.eye(3), np.eye(3), positions=4), "positions goes with run files"),
+        (lambda clips: tl.svcca("a.h5", "b.h5"), r"ckpt: give a list, svcca\(\[a, b\]\)"),
+        (lambda clips: tl.svcca(run="a.h5"), "did you mean ckpt"),
+        (lambda clips: tl.ensemble(runs=["a.h5"]), "did you mean ckpt"),
+        (lambda clips: tl.saliency("a.h5", clips=0), "clips=0 must be at least 1"),
+        (lambda clips: tl.saliency("a.h5", clips=3, rows=5), "rows is given twice, also as clips"),
+        (lambda clips: tl.selection([]), r"ckpt=\[\] names none: leave ckpt out"),
         (lambda clips: tl.truncate(clips, deep=3), "there is no option 'deep'"),
         (lambda clips: tl.truncate(clips, 3), "truncate takes one argument by position, clips"),
         (lambda clips: tl.svcca(), "ckpt must be given"),

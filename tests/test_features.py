@@ -132,8 +132,8 @@ def test_bad_waveform(y, message):
         ({"n_mels": 0}, "n_mels=0 must be 1 to 4096"),
         ({"width": -1}, "width=-1 must be 1 to 100000 frames"),
         ({"width": 2.5}, "width=2.5 must be a whole number"),
-        ({"windows": (float("nan"),) * 3}, "windows=nan nan nan must each be at least one sample"),
-        ({"hops": (float("inf"),) * 3}, "hops=inf inf inf must each be .* at most 10 s"),
+        ({"windows": (float("nan"),) * 3}, "windows=nan must be a finite number"),
+        ({"hops": (float("inf"),) * 3}, "hops=inf must be a finite number"),
         ({"windows": (0.1,)}, "must have the same length"),
         ({"windows": (), "hops": ()}, "must have the same length, at least 1"),
         ({"hops": (0.0, 0.1, 0.1)}, "hops=.* must each be at least one sample"),
@@ -244,7 +244,7 @@ def test_all_unreadable_clips_are_named_at_once(small, tmp_path):
         (tmp_path / name).write_text("no sound")
         broken.append(dataclasses.replace(clip, path=tmp_path / name))
     dataset = dataclasses.replace(dataset, clips=(*broken, *dataset.clips[2:]))
-    with pytest.raises(DataError, match=r"2 of 24 clips.*one\.wav.*two\.wav.*--skip-unreadable"):
+    with pytest.raises(DataError, match=r"2 of 24 clips.*one\.wav.*two\.wav.*skip_unreadable"):
         FeatureCache(dataset, settings, tmp_path / "cache").fill()
     assert not list((tmp_path / "cache").iterdir())
 

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,12 @@ def test_folder_that_is_a_file(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ParameterError, match=f"runs='{folder}' must be a folder: {tmp_path}/file is a file"):
             check_writable("runs", folder)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc, where nobody can make a folder")
+def test_folder_that_cannot_be_made():
+    with pytest.raises(ParameterError, match="cache='/proc/x' must be a folder that can be written to: /proc is not"):
+        check_writable("cache", Path("/proc/x"))
 
 
 def test_folder_that_is_a_link_to_nowhere(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from transferlens import input_form
 from transferlens.store.run import load_run
+from transferlens.util.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,13 @@ def test_folds_in_which_no_two_clips_are_of_one_class(made, capsys, tmp_path):
     assert input_form.main(argv) == 2
     assert "fold '1' of tones has no two clips of one class among the 2" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_clips_of_a_class_that_are_all_equal(made):
+    run = load_run(next((made[0] / "runs" / "tones").glob("*.h5")))
+    places = np.flatnonzero(run.labels == run.labels[0])
+    with pytest.raises(DataError, match=r"do not differ within any class.*: name more --stretched, or other clips"):
+        input_form.stretch_rows("", run, [np.ones(16000, np.float32)] * len(places), places)
 
 
 def test_bad_input_is_one_line(made, capsys):

@@ -32,7 +32,6 @@ def warn_again():
 def test_each_experiment_is_three_numbers(experiment, numbers, words):
     assert (experiment.pretrained_through, experiment.frozen_through, experiment.truncate_after) == numbers
     assert experiment.words == str(experiment) == words
-    assert experiment.canonical() == experiment
     assert experiment == TransferPlan(*numbers)
 
 
@@ -61,15 +60,14 @@ def test_a_cut_block_is_neither_pretrained_nor_frozen():
     ],
 )
 def test_equal_experiments_have_one_canonical_plan_and_equal_words(given, canonical):
-    assert given.canonical() == canonical
-    assert given.canonical().canonical() == canonical
-    assert given.words == canonical.words
+    assert given == canonical
+    assert (repr(given), given.words) == (repr(canonical), canonical.words)
 
 
 def test_words_are_distinct_for_all_canonical_plans():
     numbers = [None, *plan.BLOCKS]
     plans = {
-        TransferPlan(p, f, t, bn).canonical()
+        TransferPlan(p, f, t, bn)
         for p in numbers
         for f in numbers
         for t in plan.BLOCKS[1:]
@@ -118,8 +116,8 @@ def test_numpy_integers_from_hdf5_become_ints():
 
 def test_freezing_random_blocks_warns_once(caplog):
     with caplog.at_level(logging.WARNING):
-        experiment = TransferPlan(pretrained_through=0, frozen_through=2)
-        experiment.canonical()
+        TransferPlan(pretrained_through=0, frozen_through=2)
+        TransferPlan(pretrained_through=0, frozen_through=2)
     assert [record.getMessage() for record in caplog.records] == [
         "frozen_through=2 with pretrained_through=0: the blocks between are frozen at random weights "
         "(meant for a random-features control)"
@@ -172,7 +170,7 @@ def test_help_names_the_blocks_and_the_defaults(capsys):
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--pretrained-through {none,0,1,2,3,4}" in text
-    assert "(default: none)" in text
+    assert "Default: none, all blocks are trained." in text
     assert "0 is the stem" in text
 
 
@@ -188,7 +186,7 @@ def test_pretraining_a_block_that_is_cut_warns_once(caplog):
     plan._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         TransferPlan(3, None, 2)
-        TransferPlan(3, None, 2).canonical()
+        TransferPlan(3, None, 2)
     (message,) = [record.getMessage() for record in caplog.records]
     assert "a block that is cut cannot be pretrained; this is the same as pretrained_through=4" in message
 

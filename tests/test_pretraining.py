@@ -88,7 +88,7 @@ def test_arms(study):
 
 
 def test_longer_arm_drops_its_rate_later_too(study):
-    arms = points(study, schedule="step", milestones=(1, 2))
+    arms = points(study, schedule="step", milestones=(1, 2), epochs=3)
     assert arms["scratch"][0].training.milestones == (1, 2)
     assert arms["scratch_long"][0].training.milestones == (6, 12)
     arms = points(study, preset="paper", epochs=70)

@@ -116,7 +116,7 @@ def test_budget_leaves_clips_out_and_says_so(seeds_store, tmp_path, written):
     summaries, problems = scan(seeds_store[1] / "runs")
     text = report.page(summaries, problems, tmp_path, entries, store="runs", budget=0.1 + 2.5 * entries[0].nbytes / 1e6)
     assert 1 <= len(data_of(text)) < 6
-    assert "clips were left out to keep this file below" in text
+    assert "Clips left out to keep this file below" in text
 
 
 def test_clips_that_were_asked_for_and_are_others_are_an_error(seeds_store, tmp_path, capsys):
@@ -181,7 +181,7 @@ def test_no_explorer(seeds_store, tmp_path):
         (["--explore", "-1"], "explore=-1 must be at least 0"),
         (["--budget", "0"], "budget=0.0 must be greater than 0"),
         (["--max-steps", "0"], "max_steps=0 must be at least 8"),
-        (["--runs", "nowhere"], "runs='nowhere' is not a folder"),
+        (["--runs", "nowhere"], "'nowhere' is not a folder"),
         (["--ckpt", "nowhere.h5"], "nowhere.h5 does not exist"),
     ],
 )

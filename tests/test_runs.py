@@ -114,7 +114,7 @@ def test_flat_and_back():
         ({"batch_size": 10**9}, "batch_size=1000000000 must be 2 to 1048576"),
         ({"milestones": (-3,)}, "milestones=-3 must be at least 1"),
         ({"lr": 0.0}, "lr=0.0 must be greater than 0"),
-        ({"lr": float("nan")}, "lr=nan must be greater than 0"),
+        ({"lr": float("nan")}, "lr=nan must be a finite number"),
         ({"weight_decay": -1.0}, "weight_decay=-1.0 must be at least 0"),
         ({"optimizer": "sgd"}, "optimizer='sgd' must be one of adam, adamw"),
         ({"schedule": "x"}, "schedule='x' must be one of cosine, step, constant"),
@@ -297,6 +297,8 @@ def test_command(run, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "weights_source" in shown
     assert "pretrained_through 4" in shown
+    assert runs.main(["--ckpt", str(run.path), "--watch"]) == 2
+    assert "watch cannot be given with ckpt" in capsys.readouterr().err
     (store / "broken.h5").write_text("")
     assert runs.main(["--runs", str(store)]) == 2
     captured = capsys.readouterr()
@@ -306,11 +308,17 @@ def test_command(run, tmp_path, capsys):
     assert "none' is not a folder" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that cannot be read")
+def test_nobody_is_told_to_delete_what_may_be_whole():
+    with pytest.raises(CheckpointError, match="^/proc/self/mem cannot be read: Input/output error$"):
+        load_run("/proc/self/mem")
+
+
 def test_another_run_than_the_name_says(study):
     made = study(folds=("1", "2"))
     first, second = made.gather(made.points(TransferPlan())).values()
     first.path.write_bytes(second.path.read_bytes())
-    with pytest.raises(CheckpointError, match="holds another run than its name says: delete it"):
+    with pytest.raises(CheckpointError, match="holds the run tones.*, not tones.*: move it to another folder"):
         made.gather(made.points(TransferPlan()))
 
 
@@ -350,6 +358,15 @@ def test_what_cannot_be_is_refused(run, tmp_path, name, change, what):
     seal(path)
     with pytest.raises(CheckpointError, match=rf"altered\.h5 is damaged in its {what}: delete it"):
         load_run(path)
+
+
+def test_initial_tensors_that_are_missing_are_named(run, tmp_path):
+    path = shutil.copyfile(run.path, tmp_path / "altered.h5")
+    with h5py.File(path, "r+") as file:
+        del file["fresh/head.weight"]
+    seal(path)
+    with pytest.raises(CheckpointError, match=r"altered\.h5 is damaged: initial values of head\.weight are missing"):
+        load_run(path).initial_state()
 
 
 def test_weights_that_are_not_finite_are_refused(run, tmp_path):

@@ -96,6 +96,18 @@ def test_clips_targets_and_methods_by_name(store, tmp_path):
     assert {row["completeness_error"] for row in table} == {"nan"}
 
 
+def test_the_summary_warns_of_attributions_that_are_not_complete(store):
+    runs, clips, folder = store
+    options = {"clips": str(clips), "cache": folder / "cache", "rows": 1, "score": "drawn", "control_steps": 8}
+    result = saliency.saliency(runs["tuned"], **options, max_steps=8)
+    for error, warns in ((0.05, False), (0.2, True)):
+        rows = tuple(dataclasses.replace(row, completeness_error=error) for row in result.clip_rows)
+        text = dataclasses.replace(result, clip_rows=rows).summary()
+        warning = "completeness error above 10 % (pretrained: 1 clip, before training: 1 clip): increase max_steps"
+        assert (warning in text) == warns
+    assert "none" in text and "nan" not in text  # the interval of one clip
+
+
 def test_the_control_is_the_run_before_its_training(store):
     run = store[0]["tuned"]
     *_, (name, origin, network) = explanations.networks([run])
@@ -192,9 +204,9 @@ def test_without_audio_there_is_still_a_picture(store, tmp_path):
         ({"tolerance": 0}, [], "tolerance=0.0 must lie between 0 and 1"),
         ({"max-steps": 0}, [], "max_steps=0 must be at least 8"),
         ({"rows": 0}, [], "rows=0 must be at least 1"),
-        ({"block": 2}, [], "block=2 goes with --method gradcam alone"),
+        ({"block": 2}, [], "block=2 goes with method='gradcam' alone"),
         ({"block": 7}, ["--method", "gradcam"], "block=7 must be from 0 to 4"),
-        ({"audio": False}, ["--listen"], "--listen needs the audio: "),
+        ({"audio": False}, ["--listen"], "listen needs the audio: "),
     ],
 )
 def test_bad_options_are_one_line_and_exit_code_2(store, tmp_path, options, flags, message, capsys):
@@ -206,7 +218,7 @@ def test_bad_options_are_one_line_and_exit_code_2(store, tmp_path, options, flag
 
 def test_no_run_at_all(capsys):
     assert saliency.main(["--ckpt"]) == 2
-    assert "ckpt must name at least 1 run, not 0" in capsys.readouterr().err
+    assert "Error parsing --ckpt: it needs one value or more" in capsys.readouterr().err
 
 
 @pytest.mark.slow

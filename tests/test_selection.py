@@ -84,6 +84,9 @@ def test_command(store, tmp_path, capsys):
     assert len(rows) == 4
     assert [row["accuracy_nested"] == "nan" for row in rows] == [row["inner_fold"] == "" for row in rows]
     assert "nested" in capsys.readouterr().out
+    paths = [str(path) for path in sorted((store[1] / "runs").rglob("*.h5"))]
+    assert selection.main(["--ckpt", *paths, "--runs", "other"]) == 2
+    assert "runs cannot be given with ckpt" in capsys.readouterr().err
 
 
 def test_too_few_folds(store, tmp_path):

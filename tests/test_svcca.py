@@ -78,6 +78,13 @@ def test_command_compares_each_run_with_its_start_and_seeds_with_each_other(stor
     assert "head.weight" in tensors
 
 
+def test_the_caption_speaks_of_bands_that_are_drawn(store):
+    result = svcca.svcca(store[0]["tuned"][0], resamples=0, positions="mean", cache=store[1] / "cache")
+    assert "bands" not in result.plot().axes[0].get_title(loc="left")
+    rows = tuple(dataclasses.replace(row, low=0.1, high=0.9) for row in result.rows)
+    assert "; bands: 95 %" in dataclasses.replace(result, rows=rows).plot().axes[0].get_title(loc="left")
+
+
 def test_each_run_is_compared_with_its_own_start(store):
     run = store[0]["scratch"][0]
     (comparison,) = svcca.comparisons([run])
@@ -178,6 +185,8 @@ def test_another_backbone(store):
         ({"groups": 9}, "groups=9 must be at least 10: intervals from fewer are too narrow"),
         ({"resamples": 5}, "resamples=5 must be 0 (no intervals) or at least 100"),
         ({"cache": "nowhere"}, "was trained on other clips than synth"),
+        ({"clips": "nope.csv"}, "nope.csv"),
+        ({"dataset": "synth"}, "was trained on other clips than synth: name its clips (clips, or dataset and root)"),
     ],
 )
 def test_bad_options_are_one_line_and_exit_code_2(store, tmp_path, options, message, capsys, monkeypatch):
@@ -190,7 +199,7 @@ def test_bad_options_are_one_line_and_exit_code_2(store, tmp_path, options, mess
 
 def test_no_run_at_all(capsys):
     assert svcca.main(["--ckpt"]) == 2
-    assert "ckpt must name at least 1 run, not 0" in capsys.readouterr().err
+    assert "Error parsing --ckpt: it needs one value or more" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -87,6 +87,36 @@ def test_every_value_of_a_preset_can_be_replaced():
     assert dataclasses.asdict(TrainingOptions(**given).training(TransferPlan())) == given
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"milestones": (1,)}, "milestones=.* goes with schedule='step', not 'cosine'"),
+        ({"milestones": (2, 1), "schedule": "step"}, "milestones=.* must increase and be less than epochs=12"),
+        ({"milestones": (30,), "schedule": "step"}, "milestones=.* must increase and be less than epochs=12"),
+    ],
+)
+def test_milestones_without_effect(given, message):
+    with pytest.raises(ParameterError, match=message):
+        TrainingOptions(**given).training(TransferPlan())
+    assert TrainingOptions(preset="paper", schedule="cosine", epochs=20).training(TransferPlan()).milestones == (30, 60)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda made: made.training(None), "plan=None must be a TransferPlan, such as TransferPlan.freeze"),
+        (lambda made: made.arm(TransferPlan(), backbones="x"), "backbones='x' must be of the study: test_resnet"),
+        (lambda made: made.runs(TransferPlan(), {"lr": 1}), "training={'lr': 1} must be a Training, as study.training"),
+        (lambda made: made.gather([3]), r"points=3 must be a RunConfig, as study.points\(plan\) returns them"),
+        (lambda made: made.gather(None), "points=None must be a RunConfig"),
+        (lambda made: made.check_one("x"), "names='x' must be one of folds, backbone, seeds"),
+    ],
+)
+def test_wrong_arguments_of_methods(study, call, message):
+    with pytest.raises(ParameterError, match=message):
+        call(study())
+
+
 def test_unknown_fold(study):
     with pytest.raises(ParameterError, match="folds='9' not in tones.*: its folds are 1, 2, 3"):
         study(folds=("1", "9"))
@@ -100,7 +130,7 @@ def test_negative_seed(study):
 
 @pytest.mark.parametrize("memory", [-1.0, float("nan")])
 def test_bad_memory(study, memory):
-    with pytest.raises(ParameterError, match="memory=.* must be 0 GB or more"):
+    with pytest.raises(ParameterError, match="memory=.* must be (0 GB or more|a finite number)"):
         study(memory=memory)
 
 
@@ -281,9 +311,9 @@ def test_threads_are_part_of_a_run_and_as_they_were_after_it(study):
     ("options", "message"),
     [
         ({"workers": 0}, "workers=0 must be 1 to 1024"),
-        ({"engine": "ray", "workers": 2}, "workers=2 goes with --engine local"),
-        ({"address": "auto"}, "address='auto' goes with --engine ray"),
-        ({"gpus_per_run": 0.5}, "gpus_per_run=0.5 goes with --engine ray"),
+        ({"engine": "ray", "workers": 2}, "workers=2 goes with engine='local'"),
+        ({"address": "auto"}, "address='auto' goes with engine='ray'"),
+        ({"gpus_per_run": 0.5}, "gpus_per_run=0.5 goes with engine='ray'"),
         (
             {"engine": "ray", "workers": None, "gpus_per_run": -1.0},
             "gpus_per_run=-1.0 must be 0 to 1, or a whole number to 64",

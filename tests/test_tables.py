@@ -80,6 +80,17 @@ def test_command_writes_three_formats(seeds_store, tmp_path, capsys):
         assert {row["column"] for row in csv.DictReader(file)} == set(COLUMNS)
 
 
+def test_damaged_files_are_named_and_the_others_are_used(seeds_store, tmp_path, capsys):
+    arms, folder = seeds_store
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    broken = tmp_path / "runs" / arms["tuned"][0].path.relative_to(folder / "runs")
+    broken.write_bytes(broken.read_bytes()[:-50])
+    assert tables.main(["--runs", str(tmp_path / "runs"), "--figures", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert "no run of fold" in captured.out and f"error: {broken} is not a readable run file" in captured.err
+    assert (tmp_path / "tables.tex").exists()
+
+
 def test_no_store_or_nothing_in_it(tmp_path, capsys):
     (tmp_path / "runs").mkdir()
     for folder, message in (("nowhere", "is not a folder"), ("runs", "has no finished run of a whole network")):

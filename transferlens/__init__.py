@@ -5,7 +5,7 @@
 =======================================================  =============================================================
 tl.open_dataset("clips.csv")                             clips with labels and folds: your table, or a known data set
 tl.log_mel(y, sr=22050)                                  the features of one clip, three channels
-tl.TransferPlan.freeze(2)                                which blocks start pretrained, are held fixed, are kept
+tl.TransferPlan.freeze(2)                                which blocks start pretrained, are frozen, are kept
 tl.Study("clips.csv", backbone="resnet18", folds=1)      names runs of a plan and trains those that are missing
 tl.list_runs("runs"), tl.load_run(path)                  what has been trained; one `tl.Run`, with its network
 tl.svcca(X, Y), tl.pwcca(X, Y), tl.cka(X, Y)             similarity of activations, (n_samples, n_neurons) each
@@ -18,7 +18,7 @@ Every question of the study is a function that trains what is missing and return
 =======================================================  =============================================================
 tl.pretraining("clips.csv")                              pretrained against random initialisation
 tl.freeze, tl.fuse, tl.truncate, tl.probe, tl.plan_grid  which blocks hold the knowledge: accuracy by block
-tl.svcca(run), tl.saliency(run)                          how far layers have moved; what the network looks at
+tl.svcca(run), tl.saliency(run)                          how much layers have changed; what the network looks at
 tl.ensemble(runs), tl.robustness(runs)                   averaged outputs; corrupted clips
 tl.input_form, tl.selection, tl.duplicates               how the input is made; which epoch; near-duplicate clips
 tl.train, tl.tables, tl.report                           any plan; the paper's tables; all of it as one page
@@ -48,6 +48,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules=_QUESTIONS,
     submod_attrs={
+        "compare.question": ["Result"],
         "data.catalogue": ["open_dataset"],
         "data.clips": ["DataSet"],
         "features.logmel": ["log_mel"],

@@ -1,3 +1,4 @@
+from .compare.question import Result as Result
 from .data.catalogue import open_dataset as open_dataset
 from .data.clips import DataSet as DataSet
 from .duplicates import duplicates as duplicates

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from transferlens import __version__, cli
 from transferlens.util.errors import ParameterError
+from transferlens.util.text import suggestion
 
 
 def _usage() -> str:
@@ -34,7 +35,8 @@ def _dispatched(arguments: list[str]) -> int:
         print(__version__)
         return cli.DONE
     if arguments[0] not in cli.COMMANDS:
-        raise ParameterError(f"command {arguments[0]!r} must be one of {', '.join(cli.COMMANDS)}")
+        hint = suggestion(arguments[0], cli.COMMANDS, f"the commands are {', '.join(cli.COMMANDS)}")
+        raise ParameterError(f"there is no command {arguments[0]!r}: {hint}")
     return cli.load(arguments[0])(arguments[1:])
 
 

@@ -16,24 +16,25 @@ import re
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from dataclasses import MISSING, dataclass, is_dataclass, replace
+from typing import Annotated, Any, TypeVar, cast, get_args
 
 import tyro
-from tyro import conf
+from tyro import conf, constructors
 
 from transferlens.compare.question import Question, Result
 from transferlens.training import forecast
 from transferlens.training.sweep import Arm, planned
 from transferlens.util import processes
 from transferlens.util.errors import ParameterError, TransferLensError
-from transferlens.util.fields import flat
+from transferlens.util.fields import explained, flat
 from transferlens.util.files import check_writable
+from transferlens.util.text import some
 
 # Exit codes.
 DONE, FOUND, BAD_INPUT, SOME_FAILED = 0, 1, 2, 3
 
-# What every command, a module of this name, answers.
+# The question that each command, a module of this name, answers.
 COMMANDS = {
     "demo": "a first look on the built-in clips: networks pretrained and from scratch",
     "pretraining": "question 1: networks pretrained and randomly initialised",
@@ -42,7 +43,7 @@ COMMANDS = {
     "truncate": "question 2: accuracy of the network cut after Block K",
     "probe": "question 2: accuracy of a linear head on each frozen block",
     "plan_grid": "question 2: accuracy over the whole plan space, as heat maps",
-    "svcca": "question 2: how far training has moved each layer",
+    "svcca": "question 2: how much training has changed each layer",
     "saliency": "question 5: where on the spectrogram a decision comes from: pictures, scores, sounds",
     "input_form": "question 3: how the input is made, and what a resize leaves of time stretching",
     "ensemble": "question 4: what averaging the outputs of several networks gains, and why",
@@ -63,6 +64,50 @@ COMMANDS = {
 STYLE = (conf.OmitArgPrefixes, conf.FlagCreatePairsOff, conf.DisallowNone, conf.HelptextFromCommentsOff)
 
 Options = TypeVar("Options")
+
+# How the fields of `util.fields` are read and explained.
+RULES = constructors.ConstructorRegistry()
+
+
+@RULES.struct_rule
+def _explained(info: constructors.StructTypeInfo) -> constructors.StructConstructorSpec | None:
+    """Explain each field by the text below it, and by its default, unless there is no value to show."""
+    if not is_dataclass(info.type):
+        return None
+    specs = []
+    for name, hint, text, default in explained(info.type):
+        value = getattr(info.default, name) if isinstance(info.default, info.type) else default
+        if not is_dataclass(hint):
+            shown: Any = ""
+            if value not in (None, (), MISSING) and not isinstance(value, bool):
+                text, shown = re.sub(r" Default: [^.]*\.", "", text), "(default: {})".format
+            hint = Annotated[hint, conf.arg(help=text, help_behavior_hint=shown)]
+        specs.append(constructors.StructFieldSpec(name, hint, tyro.MISSING_NONPROP if value is MISSING else value))
+    return constructors.StructConstructorSpec(info.type, tuple(specs))
+
+
+@RULES.primitive_rule
+def _one_or_more(info: constructors.PrimitiveTypeInfo) -> constructors.PrimitiveConstructorSpec | None:
+    """Read a tuple of any length from one value or more: an option without a value would mean all."""
+    kinds = get_args(info.type)
+    if info.type_origin is not tuple or kinds[-1] is not ...:
+        return None
+    inner = constructors.PrimitiveTypeInfo.make(kinds[0], info.markers)
+    each = cast(constructors.PrimitiveConstructorSpec, constructors.ConstructorRegistry.get_primitive_spec(inner))
+
+    def values(words: list[str]) -> tuple[Any, ...]:
+        if not words:
+            raise ValueError("it needs one value or more")
+        return tuple(each.instance_from_str([word]) for word in words)
+
+    return replace(
+        each,
+        nargs="*",
+        metavar=f"{each.metavar}...",
+        instance_from_str=values,
+        is_instance=lambda value: isinstance(value, tuple) and all(map(each.is_instance, value)),
+        str_from_instance=lambda value: [word for item in value for word in each.str_from_instance(item)],
+    )
 
 
 def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str, default: Options | None = None) -> Options:
@@ -88,7 +133,7 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str, defa
     """
     stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(stderr):
+        with contextlib.redirect_stderr(stderr), RULES:
             return tyro.cli(
                 options,
                 prog=f"python -m {prog}" if "." in prog else f"transferlens {prog}",
@@ -141,7 +186,7 @@ def guarded(work: Callable[[], int]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Command:
-    """A command: called with arguments, it returns an exit code; `run` takes options that are composed already.
+    """A command: called with arguments, it returns an exit code; `run` takes an instance of `options`.
 
     Attributes
     ----------
@@ -181,7 +226,7 @@ class Command:
         written = result.write(output["figures"]) if "figures" in output else []
         print(result.summary())
         if written:
-            print(f"written: {', '.join(written)}")
+            print(f"written: {some(written)}")
         for problem in result.problems:
             print(f"error: {problem}", file=sys.stderr)
         return result.exit_code
@@ -223,4 +268,4 @@ class _Asked(types.ModuleType):
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]
-        return f"{vars(self)['__doc__']}\n\n{self._question.describe()}"
+        return f"{vars(self)['__doc__'].rstrip()}\n\n{self._question.describe()}"

@@ -1,6 +1,6 @@
 """List the data sets known by name; or describe, check or download one.
 
-``--audit`` finds what would spoil an experiment: clips that cannot be read, and recordings that are in two folds.
+``--audit`` finds faults that make results invalid: clips that cannot be read, and recordings that are in two folds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transferlens.data.clips import Clip, DataSet, load_audio
 from transferlens.data.manifest import ManifestRow, manifest
 from transferlens.util.errors import DataError, ParameterError, TransferLensError
 from transferlens.util.files import check_writable
-from transferlens.util.text import some, table
+from transferlens.util.text import counted, some, table
 
 __all__ = [
     "Audit",
@@ -45,7 +45,7 @@ class Options(DataOptions):
     to: Path = Path("data")
     """Folder for the download."""
     audit: bool = False
-    """Check the clips: exit code 1 if one cannot be read, or if a recording is in two folds."""
+    """Check the clips: exit code 1 if one cannot be read, a recording is in two folds, or there is only one fold."""
 
 
 def _known() -> str:
@@ -57,9 +57,10 @@ def _known() -> str:
 def _summary(dataset: DataSet) -> str:
     """Return the size of a data set, and its numbers of clips by class and fold."""
     counts = Counter((clip.label, clip.fold) for clip in dataset.clips)
+    clips, classes = counted(len(dataset.clips), "clip"), counted(len(dataset.label_names), "class")
     head = (
-        f"{dataset.name}: {len(dataset.clips)} clips, {len(dataset.label_names)} classes, "
-        f"{len(dataset.folds)} folds; {dataset.sr} Hz, {dataset.seconds:.3g} s, {dataset.width} frames"
+        f"{dataset.name}: {clips}, {classes}, {counted(len(dataset.folds), 'fold')}; "
+        f"{dataset.sr} Hz, {dataset.seconds:.3g} s, {dataset.width} frames"
     )
     rows: list[list[object]] = [["class", *(f"fold {fold}" for fold in dataset.folds), "clips"]]
     for label in dataset.label_names:
@@ -70,13 +71,14 @@ def _summary(dataset: DataSet) -> str:
 
 def _report(result: Audit) -> str:
     """Return the findings of an audit, one per line."""
+    head = f"{result.dataset}: {counted(result.n_clips, 'clip')}"
     if not result.findings:
-        return f"{result.dataset}: {result.n_clips} clips, nothing found"
+        return f"{head}, nothing found"
     rows = [
         [f"{'! ' * finding.serious}{finding.kind}", ", ".join(finding.folds), some(finding.clips), finding.message]
         for finding in result.findings
     ]
-    return f"{result.dataset}: {result.n_clips} clips\n\n{table([['finding', 'folds', 'clips', 'why'], *rows])}"
+    return f"{head}\n\n{table([['finding', 'folds', 'clips', 'why'], *rows])}"
 
 
 def _download(name: str, folder: Path) -> str:
@@ -95,7 +97,7 @@ def _download(name: str, folder: Path) -> str:
         except TransferLensError as error:
             problems.append(str(error))
         else:
-            return f"{len(dataset.clips)} clips: use them with --dataset {name} --root {root}"
+            return f"{counted(len(dataset.clips), 'clip')}: use them with --dataset {name} --root {root}"
     raise DataError(f"{target} is not a complete {name}: delete it and try again ({problems[0]})")
 
 

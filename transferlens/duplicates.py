@@ -7,8 +7,8 @@ that neither steady noises of one kind nor bursts of one length are similar. The
 over all shifts in time.
 
 The threshold is calibrated on the data set: it is the largest similarity of two clips of different classes and
-recordings, which cannot be of one event. Copies that are made on purpose tell which share of real ones it would find.
-The pairs that are listed are candidates: listen to them.
+recordings, which cannot contain the same event. Copies of clips, made for this purpose, show which share of copies is
+found. The pairs that are listed are candidates: listen to them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import scipy
-from transferlens.util.text import table
+from transferlens.util.text import counted, table
 
 if TYPE_CHECKING:
     from transferlens.data.clips import DataSet
@@ -177,7 +177,8 @@ def _without(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
 def _accuracies(runs: Sequence[Run], twins: Set[str]) -> str:
     right = np.concatenate([run.right for run in runs])
     alone = np.array([clip not in twins for run in runs for clip in run.clip_ids])
-    text = f"accuracy of {len(runs)} runs {100 * right.mean():.1f} % over {len(right)} held-out clips, "
+    accuracy = f"accuracy of {counted(len(runs), 'run')} {100 * right.mean():.1f} %"
+    text = f"{accuracy} over {counted(len(right), 'held-out clip')}, "
     if not alone.any():
         return f"{text}every one of which has a near-duplicate in another fold"
     return f"{text}{100 * right[alone].mean():.1f} % over the {alone.sum()} without a near-duplicate in another fold"
@@ -203,14 +204,13 @@ class Result(question.Result):
     accuracies: str
 
     @property
-    def exit_code(self) -> int:  # type: ignore[override]
-        """1 if there are some."""
+    def exit_code(self) -> int:
+        """1 if there are near-duplicates, else 0."""
         return cli.FOUND if self.rows else cli.DONE
 
     def summary(self) -> str:
         """Return where the threshold comes from, the pairs, and the accuracies."""
-        count = f"{len(self.rows)} pairs of one class in different folds are as alike"
-        parts = [self.calibration, count + (":" if self.rows else "")]
+        parts = [self.calibration, f"pairs of one class in different folds that are as alike: {len(self.rows)}"]
         if self.rows:
             cells = [
                 (p.label, f"{p.clip} (fold {p.fold})", f"{p.other_clip} (fold {p.other_fold})", f"{p.similarity:.3f}")

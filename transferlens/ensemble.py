@@ -23,9 +23,12 @@ from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import against_size, points_and_means, reliability_diagram, stacked_bars
 from transferlens.store.run import Run, load_runs
+from transferlens.training.schedule import ExecutionOptions
 from transferlens.training.sweep import Arm, Study, SweepOptions
 from transferlens.util.errors import ParameterError
+from transferlens.util.fields import check_alone, names
 from transferlens.util.grouping import group_by
+from transferlens.util.text import counted, span
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,7 +107,7 @@ def draw(result: Result) -> Figure:
     greys = {"single (mean)": (0.6, 0.6, 0.6), "ensemble": (0.15, 0.15, 0.15)}
     ax = points_and_means(points, palette=greys, ax=axes[0, 0])
     ax.set_ylim(max(0, 100 * min(row.single for row in folds) - 8), 101)
-    ax.set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
+    ax.set_title(style.means_caption(len({row.fold for row in folds})), fontsize="small", loc="left")
     ax.legend(loc="lower right", frameon=False, fontsize="small")
     curves = {
         name: [(row.size, row.mean, row.lowest, row.highest) for row in rows]
@@ -123,13 +126,13 @@ def draw(result: Result) -> Figure:
         for key, rows in group_by(result.reliability, key=lambda row: (row.ensemble, row.who)).items()
     }
     reliability_diagram(diagram, palette=palette, ax=axes[1, 1])
-    words = "dashed: single networks; bins of 5 clips or more, areas follow them"
+    words = "dashed: single networks; bins of 5 clips or more, larger dots for more clips"
     axes[1, 1].set_title(words, fontsize="small", loc="left")
     for ax in (axes[0, 0], axes[1, 0]):
         ax.set_xticks(range(len(palette)), [name.replace(", ", "\n") for name in palette], fontsize="x-small")
     labels = [
         f"{row.ensemble}: single {100 * row.single:.1f} ± {100 * row.single_std:.1f} %, ensemble of {row.n_members}: "
-        f"{100 * row.accuracy:.1f} %, n = {row.n_clips} clips"
+        f"{100 * row.accuracy:.1f} %, n = {counted(row.n_clips, 'clip')}"
         for row in whole
     ]
     fig.legend(style.handles(palette), labels, loc="outside lower center", frameon=False)
@@ -144,7 +147,7 @@ def summary(result: Result) -> str:
         lines.append(
             f"{row.ensemble}: single {100 * row.single:.1f} ± {100 * row.single_std:.1f} % (standard deviation over "
             f"{row.n_members} members), ensemble {100 * row.accuracy:.1f} %, gain {100 * row.gain:.1f} points (95 % "
-            f"interval over {row.n_clips} clips {100 * row.gain_low:.1f} to {100 * row.gain_high:.1f}); "
+            f"interval over {counted(row.n_clips, 'clip')}: {span(100 * row.gain_low, 100 * row.gain_high)}); "
             f"nll {row.nll_single:.3f} to {row.nll:.3f}, calibration error {row.ece_single:.3f} to {row.ece:.3f}"
         )
         if row.missing:
@@ -174,8 +177,7 @@ def points(options: Options) -> dict[str, Arm]:
         if len(study.backbones) * len(set(options.sweep.seeds)) < FEWEST:
             raise ParameterError(f"seeds={options.sweep.seeds} gives one network: an ensemble needs at least {FEWEST}")
         return {"members": study.arm(options.plan.plan())}
-    if options.output.dry_run:
-        raise ParameterError("dry_run goes with runs to train, not with ckpt")
+    check_alone(options, "ckpt", beside=["figures", "cache", *names(ExecutionOptions)])
     return {}
 
 

@@ -1,11 +1,11 @@
-"""How the input is made: windows, fit, normalisation; and what a resize to fixed width leaves of time stretching.
+"""How the input is made: windows, fit and normalisation; and what remains of time stretching after a resize.
 
-Question 3 of Palanisamy, Singhania and Yao (2020): how far plain mel input goes. Fine-tuned networks are compared on
-the same folds and seeds, with one thing changed at a time.
+Question 3 of Palanisamy, Singhania and Yao (2020): are plain log-mel features a good input? Fine-tuned networks are
+compared on the same folds and seeds, with one thing changed at a time.
 
-The second part is about augmentation. If every clip is resized to one width, a clip that is played slower gives the
-same features, except for the smear of the windows: time stretching is undone before the network sees it. The features
-of stretched held-out clips and the predictions for them show by how much.
+The second part is about augmentation. If every clip is resized to one width, a clip that is played slower has the same
+features, except for the smear of the windows: the resize undoes the time stretch. To measure how much of it remains,
+held-out clips are stretched, and the changes of their features and of the predictions are computed.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from transferlens.util.errors import DataError
 from transferlens.util.fields import at_least, build
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import librosa
+from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,18 +112,22 @@ def _features(settings: FeatureSettings, clips: Sequence[np.ndarray]) -> np.ndar
 
 
 def _between(S: np.ndarray, labels: np.ndarray) -> float:
-    """Return the root mean square of the differences between neighbouring clips of one class."""
+    """Return the root mean square difference of features between clips of one class, each with the next [log power]."""
     order = np.argsort(labels, kind="stable")
     differences = np.diff(S[order], axis=0)[np.diff(labels[order]) == 0]
     if not differences.any():
-        raise DataError("no two held-out clips of one class differ: there is nothing to compare stretching with")
+        raise DataError(
+            "the features of held-out clips do not differ within any class, so that the change by stretching cannot be "
+            "compared with such differences: name more --stretched, or other clips"
+        )
     return _rms(differences)
 
 
 def stretch_rows(fit: str, run: Run, clips: Sequence[np.ndarray], places: np.ndarray) -> list[StretchRow]:
-    """Return how features and predictions change if held-out clips of a run are played at other rates.
+    """Compute how features and predictions change if held-out clips of a run are played faster or slower.
 
-    `clips` are the waveforms of those at `places` [shape=(n_clips,)]; `fit` is a name for the table.
+    `clips` are waveforms, `places` [shape=(n_clips,)] their indices among the held-out clips of the run; `fit` is
+    copied to the rows. DataError is raised if the features of all clips of one class are equal.
     """
     settings, labels, network = run.config.features, run.labels[places], run.model()
     S = _features(settings, clips)
@@ -157,7 +162,7 @@ def differences(rows: Sequence[Row]) -> dict[str, stats.Difference]:
 
 
 def _stretch_intervals(rows: Sequence[StretchRow]) -> tuple[stats.Interval, stats.Interval]:
-    """Return intervals of the change of features over runs, and of the share of clips whose prediction changes."""
+    """Return intervals over runs: of the change of features, and of the share of clips whose prediction changes."""
     n_changed = round(sum(row.changed * row.n_clips for row in rows))
     return (
         stats.mean_interval([row.difference for row in rows], bounds=(0, np.inf)),
@@ -182,7 +187,7 @@ def _draw_arms(rows: Sequence[Row], accuracies: Axes, changes: Axes) -> None:
     charts.points_and_means(points, ax=accuracies)
     accuracies.set_ylim(max(0, 100 * min(row.accuracy_last for row in rows) - 10), 101)
     accuracies.tick_params(axis="x", labelsize="x-small")
-    accuracies.set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
+    accuracies.set_title(style.means_caption(len({row.fold for row in rows})), fontsize="small", loc="left")
     intervals = [(list(arms).index(arm), difference.interval) for arm, difference in differences(rows).items()]
     charts.changes({"": intervals}, ax=changes)
     changes.set_xticks(range(len(arms)), list(arms.values()), fontsize="x-small")
@@ -198,7 +203,9 @@ def _draw_stretches(rows: Sequence[StretchRow], palette: Mapping[str, tuple], fe
             mean, low, high = 100 * np.array([(i.mean, i.low, i.high) for i in intervals]).T
             ax.errorbar(np.add(RATES, side), mean, (mean - low, high - mean), fmt="o-", color=colour, capsize=3)
     n_clips, n_folds = sum(row.n_clips for row in rows) // len(RATES) // len(FITS), len({row.fold for row in rows})
-    about = f"{n_clips} held-out clips played at another rate, {n_folds} folds; bars: 95 % intervals"
+    about = (
+        f"{counted(n_clips, 'held-out clip')} played at another rate, {counted(n_folds, 'fold')}; bars: 95 % intervals"
+    )
     features.set_title(about, fontsize="small", loc="left")
     features.set_ylabel("change of features, share of that\nbetween clips of one class [%]")
     moved.set_ylabel("predictions that change [%]")
@@ -219,7 +226,8 @@ def summary(result: Result) -> str:
         change, changed, before, after = (100 * np.mean([getattr(row, name) for row in group]) for name in names)
         lines.append(
             f"played at {rate:g}, {fit}: features change by {change:.0f} % of what clips of one class differ by, "
-            f"{changed:.1f} % of the predictions change, accuracy {before:.1f} to {after:.1f} % ({len(group)} runs)"
+            f"{changed:.1f} % of the predictions change, accuracy {before:.1f} to {after:.1f} % "
+            f"({counted(len(group), 'run')})"
         )
     return "\n".join(lines)
 
@@ -246,19 +254,20 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
 
 
 def _check_classes(study: Study, n: int) -> None:
-    """Raise if a fold has no two clips of one class among those that are to be stretched, before any is trained."""
+    """Raise DataError if a fold has no two clips of one class among those to be stretched; no run is trained yet."""
     for fold in study.folds:
         held_out = study.dataset.split(fold)[1]
         labels = [study.dataset.clips[held_out[i]].label for i in _places(len(held_out), n)]
         if len(set(labels)) == len(labels):
             raise DataError(
                 f"fold {fold!r} of {study.dataset.name} has no two clips of one class among the {len(labels)} to be "
-                "stretched, which tell how far clips of a class differ: name other --folds, or more --stretched"
+                "stretched, and the change by stretching is compared with the difference of two such clips: name other "
+                "folds, or increase stretched"
             )
 
 
 def _places(n_clips: int, n: int) -> np.ndarray:
-    """Return which clips of a fold are stretched: `n`, or all, evenly over the fold."""
+    """Return the indices of the clips to stretch: `n`, evenly spaced over the fold, or all if there are fewer."""
     return np.linspace(0, n_clips - 1, min(n_clips, n)).round().astype(int)
 
 

@@ -32,14 +32,14 @@ class PlanOptions(Fields):
     pretrained_through: _BlockOrNone = BLOCKS[-1]
     """Last block that starts from ImageNet weights (0 is the stem). none: train from scratch."""
     frozen_through: _BlockOrNone = None
-    """Last block that is frozen, with all blocks before it. none: train all blocks."""
+    """Last block that is frozen, with all blocks before it. Default: none, all blocks are trained."""
     truncate_after: int = BLOCKS[-1]
     """Last block that is kept, 1 to 4; the classifier follows it directly."""
     bn: Literal["fixed", "updating"] = "fixed"
     """BatchNorm statistics of frozen blocks. fixed: those of ImageNet. updating: they follow the new clips."""
 
     def plan(self) -> TransferPlan:
-        """Return the transfer plan; raise a ParameterError if there is no such plan."""
+        """Return the transfer plan of these options; raise ParameterError if they contradict each other."""
         return TransferPlan(self.pretrained_through, self.frozen_through, self.truncate_after, self.bn)
 
 

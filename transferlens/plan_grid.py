@@ -25,6 +25,7 @@ from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.fields import Rule
 from transferlens.util.grouping import group_by
+from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -144,7 +145,7 @@ def draw(result: Result) -> Figure:
                 ax=axes[i, j],
             )
         axes[i, 0].set_title(network, fontsize="small", loc="left")
-    mean, n = "mean ± standard error" if rows[0].cell_n > 1 else "accuracy", stats.folds_text(rows[0].cell_n)
+    mean, n = "mean ± standard error" if rows[0].cell_n > 1 else "accuracy", counted(rows[0].cell_n, "fold")
     fig.suptitle(f"{rows[0].dataset}: {mean} over the plan space, n = {n}", x=0.01, ha="left", fontsize="large")
     return fig
 

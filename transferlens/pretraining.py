@@ -25,6 +25,7 @@ from transferlens.store.rows import row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.grouping import group_by
+from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,7 +94,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options | None = None) -
 def _names(result: Result) -> dict[str, str]:
     """Return the names of the arms, with their numbers of epochs."""
     epochs = {row.init: row.epoch_last for row in result.rows}
-    return {arm: f"{words} ({epochs[arm]} epochs)" for arm, words in ARMS.items() if arm in epochs}
+    return {arm: f"{words} ({counted(epochs[arm], 'epoch')})" for arm, words in ARMS.items() if arm in epochs}
 
 
 def _by_fold(result: Result, field: str, backbone: str) -> dict[str, list[float]]:
@@ -114,7 +115,8 @@ def draw(result: Result) -> Figure:
         for field in ("accuracy_last", "accuracy_best")
     )
     points_and_means(last, beside=best, ax=axes[0, 0])
-    axes[0, 0].set_title(_caption(len({row.fold for row in result.rows})), fontsize="small", loc="left")
+    about = style.means_caption(len({row.fold for row in result.rows}))
+    axes[0, 0].set_title(f"{about}, last epoch\nhollow: best epoch (optimistic)", fontsize="small", loc="left")
     for ax, (backbone, pairs_of_backbone) in zip(axes[0, 1:], pairs.items(), strict=True):
         by_arm = group_by(pairs_of_backbone, key=lambda pair: names[pair[0].init])
         learning_curves({name: [curve for _, curve in group] for name, group in by_arm.items()}, ax=ax)
@@ -124,11 +126,6 @@ def draw(result: Result) -> Figure:
     fig.legend(handles, labels, loc="outside lower center", ncols=len(names), frameon=False)
     fig.suptitle(f"{result.rows[0].dataset}: pretrained against random initialisation", x=0.01, ha="left")
     return fig
-
-
-def _caption(n: int) -> str:
-    mean = f"mean{' and 95 % interval' if n > 1 else ''}, n = {stats.folds_text(n)}"
-    return f"diamond: {mean}; dots: folds, last epoch\nhollow: best epoch (optimistic)"
 
 
 def summary(result: Result) -> str:

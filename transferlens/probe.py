@@ -39,7 +39,7 @@ class Options(BlockOptions):
     """Train a linear head on each frozen block, of the ImageNet network and of a random one: accuracy by block."""
 
     references: bool = False
-    """Whether to train two references too, as long: the fully pretrained network, and the network from scratch."""
+    """Train two references for as many epochs: the fully pretrained network, and the network from scratch."""
     training: TrainingOptions = TrainingOptions(epochs=100, lr=1e-2)
 
 

@@ -2,7 +2,8 @@
 
 The page has the runs of the store, the paper's tables, every figure with a caption, and an explorer of held-out clips:
 their sounds and spectrograms, each network's predictions and attributions, and what it used and ignored as sounds. It
-opens from disk and needs no network connection.
+opens from disk and needs no network connection. In Python, ``figures`` is the folder whose figures the page shows;
+``write`` puts the page, ``report.html``, into a folder of its own choice.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from transferlens.features.cache import FeatureCache
 from transferlens.measures.attribution import check_options
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
-from transferlens.store.listing import RunSummary, damaged, scan
+from transferlens.store.listing import RunSummary, usable
 from transferlens.store.run import Run, load_runs
 from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import StoreOptions
@@ -37,6 +38,7 @@ from transferlens.util.fields import Fields, above, at_least
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import jinja2
 from transferlens.util.processes import keep_freed_memory
+from transferlens.util.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +180,7 @@ def _figures(images: Mapping[str, bytes]) -> tuple[list[dict[str, str]], list[st
 
 
 def _of_clips(summaries: Sequence[RunSummary], options: Options) -> Sequence[RunSummary]:
-    """Return the runs that were trained on the clips that the options name; all runs if there is none."""
+    """Return the runs that were trained on the clips that the options name; if there are none, all runs."""
     if options.data.clips is None and options.data.dataset is None:
         return summaries
     dataset, settings = options.data.open(), {run.config.features for run in summaries}
@@ -260,12 +262,9 @@ class Result(question.Result):
     stem = "report"
     rows: tuple[Group, ...]
     page: str
+    folder: Path
+    n_figures: int
     problems: tuple[str, ...]
-
-    @property
-    def exit_code(self) -> int:  # type: ignore[override]
-        """2 if files cannot be used."""
-        return cli.BAD_INPUT if self.problems else cli.DONE
 
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return no table: those of the folder are in the page."""
@@ -276,8 +275,9 @@ class Result(question.Result):
         return {"report.html": self.page}
 
     def summary(self) -> str:
-        """Return the size of the page."""
-        return f"{len(self.rows)} groups of runs, {len(self.page.encode()) / MB:.1f} MB"
+        """Return what the page holds, where its figures are from, and its size."""
+        parts = f"{counted(len(self.rows), 'group')} of runs, {counted(self.n_figures, 'figure')} of {self.folder}"
+        return f"{parts}, {len(self.page.encode()) / MB:.1f} MB"
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
@@ -285,10 +285,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     device, folder, store = pick_device(options.execution.device), options.output.figures, options.store
     keep_freed_memory()
     _images(folder)  # raises what would fail later
-    summaries, problems = scan(store.runs)
-    summaries = list({run.id: run for run in summaries}.values())  # a copy is not another run
-    bad = damaged(run for run in summaries if run.is_complete)
-    summaries, problems = [run for run in summaries if run.id not in bad], [*problems, *bad.values()]
+    summaries, problems = usable(store.runs)
     done = [run for run in summaries if run.is_complete]
     named = load_runs(options.ckpt, least=0)
     if not done:
@@ -298,7 +295,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
         how = ExplanationOptions(max_steps=options.max_steps)
         clips = entries(shown, options.data, store.cache, n_clips=options.explore, how=how, device=device)
     text = page(summaries, problems, folder, clips, store=store.runs.resolve().name, budget=options.budget)
-    return Result(tuple(groups(done)), text, tuple(problems))
+    return Result(tuple(groups(done)), text, folder, len(_images(folder)), tuple(problems))
 
 
 report = question.Question("report", Options, analyse, first="runs", of_command=())

@@ -32,7 +32,7 @@ from transferlens.util.fields import Fields, Rule
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import tqdm
 from transferlens.util.processes import keep_freed_memory
-from transferlens.util.text import table
+from transferlens.util.text import counted, span, table
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,7 @@ class Options(Fields):
 class Row:
     """One ensemble under one corruption in the CSV; accuracies are fractions of the clips of all folds.
 
-    `single` is the mean of the members, `gain` is the ensemble less `single`, and `more_than_clean` is this gain less
+    `single` is the mean of the members, `gain` is the ensemble minus `single`, and `more_than_clean` is this gain minus
     that on clean clips: above 0, the ensemble is more robust. 95 % intervals over clips, Wilson's for `accuracy` and
     bootstrap for the others.
     """
@@ -157,7 +157,7 @@ def draw(result: Result) -> Figure:
     axes[0, 0].set_ylim(0, 102)
     axes[0, 0].set_ylabel("held-out accuracy [%]")
     names = {
-        f"{name} ({rows[0].n_members} networks, {rows[0].n_clips} clips)": palette[name]
+        f"{name} ({counted(rows[0].n_members, 'network')}, {counted(rows[0].n_clips, 'clip')})": palette[name]
         for name, rows in by_ensemble.items()
     }
     fig.legend(style.handles(names), names, loc="outside lower center", ncols=min(3, len(names)), frameon=False)
@@ -168,7 +168,7 @@ def draw(result: Result) -> Figure:
 
 def _points(row: Row, field: str) -> str:
     mean, low, high = (100 * getattr(row, f"{field}{end}") for end in ("", "_low", "_high"))
-    return f"{mean:.1f} ({low:.1f} to {high:.1f})"
+    return f"{mean:.1f} ({span(low, high)})"
 
 
 def summary(result: Result) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from transferlens import cli
 
@@ -20,7 +21,7 @@ from transferlens.store.config import RunConfig, Training
 from transferlens.store.listing import RunSummary, failed, list_runs, progress, scan
 from transferlens.store.run import Run, arm_names, check_alike, load_run, load_runs
 from transferlens.store.runfile import seal
-from transferlens.util.errors import ParameterError
+from transferlens.util.fields import Fields, Rule, check_alone
 from transferlens.util.text import table
 
 __all__ = [
@@ -37,12 +38,9 @@ __all__ = [
     "seal",
 ]
 
-# Largest value of --every [s].
-LONGEST = 86400
-
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Fields):
     """List the runs of a store: id, accuracy after the last and at the best epoch [%], epochs, time and size.
 
     The best epoch is that with the highest accuracy on the held-out clips, so its accuracy is optimistic.
@@ -54,7 +52,7 @@ class Options:
     """Run files to show with all settings, provenance and history, instead of the list."""
     watch: bool = False
     """Show which runs are being trained, by whom, and which have failed, again and again until Ctrl-C."""
-    every: float = 5.0
+    every: Annotated[float, Rule("greater than 0 and at most 86400 s", lambda every: 0 < every <= 86400)] = 5.0
     """Time between two updates of --watch [s]."""
 
 
@@ -94,10 +92,9 @@ def _watch(folder: Path, every: float) -> None:
 def work(options: Options) -> int:
     """List a store, show single runs, or watch their training."""
     if options.ckpt:
+        check_alone(options, "ckpt")
         print("\n\n".join([_details(load_run(path)) for path in options.ckpt]))
         return cli.DONE
-    if not 0 < options.every <= LONGEST:
-        raise ParameterError(f"every={options.every} must be greater than 0 and at most {LONGEST} s")
     if options.watch:
         _watch(options.runs, options.every)
         return cli.DONE

@@ -4,7 +4,7 @@ Question 5 of Palanisamy, Singhania and Yao (2020, section 4.4). Attributions (I
 clip, or another method) are computed for trained networks and, as a control, for the first network before its training,
 which shows what the architecture alone gives. Scores turn the claims of the paper into numbers with chance levels.
 Insertion, deletion and the randomisation of blocks test whether attributions follow the network; on the built-in clips,
-ground-truth masks test whether they are on the event.
+ground-truth masks test whether they are on the event. In Python, ``tl.saliency(run, clips=4)`` draws four clips.
 """
 
 from __future__ import annotations
@@ -34,11 +34,17 @@ from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import Fields, at_least
+from transferlens.util.grouping import group_by
 from transferlens.util.lazy import tqdm
 from transferlens.util.processes import keep_freed_memory
+from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+# Completeness error above which a summary warns.
+LARGE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +56,7 @@ class Options(Fields):
     clip: tuple[str, ...] = ()
     """Clips to draw, by id. Default: some that the first network gets wrong, and right ones of several classes."""
     rows: Annotated[int, at_least(1)] = 8
-    """Number of clips to draw if none is named; in Python also ``clips=4``."""
+    """Number of clips to draw if none is named."""
     score: Literal["all", "drawn"] = "all"
     """Clips to score: all held-out clips, or only the clips that are drawn."""
     control_steps: Annotated[int, at_least(FEWEST)] = 32
@@ -88,7 +94,7 @@ def _waveforms(run: Run, options: Options, ids: Sequence[str]) -> Sequence[np.nd
             return heldout_audio(run, options.data, ids)
         except TransferLensError as error:
             if options.listen:
-                raise type(error)(f"--listen needs the audio: {error}") from None
+                raise type(error)(f"listen needs the audio: {error}") from None
     return [None] * len(ids)
 
 
@@ -145,26 +151,29 @@ class Result(question.Result):
         return draw(self.explained, seconds=seconds, title=f"{self.title}: {self.method}")
 
     def summary(self) -> str:
-        """Return means with intervals and chance levels."""
-        return text(self.means)
+        """Return means with intervals and chance levels, and warn of attributions that are not complete."""
+        by_network = group_by(self.clip_rows, lambda row: row.network).items()
+        counts = {name: sum(row.completeness_error > LARGE for row in rows) for name, rows in by_network}
+        if not any(counts.values()):
+            return text(self.means)
+        large = ", ".join(f"{name}: {counted(n, 'clip')}" for name, n in counts.items() if n)
+        remedy = "increase max_steps, or control_steps for the network before training"
+        return f"{text(self.means)}\ncompleteness error above {100 * LARGE:.0f} % ({large}): {remedy}"
 
-    def write(self, folder: Path | str) -> list[str]:
-        """Write tables, figures and, if they were asked for, sounds."""
+    def write(self, folder: Path | str) -> list[Path]:
+        """Write tables, figures and, if they were asked for, sounds; return their paths."""
         written = super().write(folder)
-        if self.listen:
-            sounds = Path(folder) / f"{self.stem}_audio"
-            written.append(f"{self._write_audio(sounds)} wav files in {sounds}")
-        return written
+        return [*written, *self._write_audio(written[0].parent / f"{self.stem}_audio")] if self.listen else written
 
-    def _write_audio(self, folder: Path) -> int:
-        """Write what each network used of each clip, and what it ignored; return the number of files."""
-        n, used = 0, set[str]()
+    def _write_audio(self, folder: Path) -> list[Path]:
+        """Write what each network used of each clip, and what it ignored; return the paths of the files."""
+        paths, used = list[Path](), set[str]()
         for each in self.explained:
             for clip, y, cells in zip(each.clips.ids, self.waveforms, each.cells, strict=True):
                 assert y is not None  # as --listen is given
                 stem = _stem(f"{Path(clip).with_suffix('')}-{each.name}", used)
-                n += len(listen.write(folder, stem, y, listen.mask(cells), each.run.config.features))
-        return n
+                paths += listen.write(folder, stem, y, listen.mask(cells), each.run.config.features)
+        return paths
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
@@ -202,6 +211,10 @@ class _Saliency(question.Question[Options, Result]):
 
     def __call__(self, *first: Any, clips: Any = None, **options: Any) -> Result:
         named = {int: "rows", list: "clip", tuple: "clip"}.get(type(clips), "clips")
+        if clips is not None and named in options:
+            raise ParameterError(f"{named} is given twice, also as clips")
+        if named == "rows" and clips < 1:
+            raise ParameterError(f"clips={clips} must be at least 1, a table, or ids of clips")
         return super().__call__(*first, **options, **({} if clips is None else {named: clips}))
 
 

@@ -1,8 +1,9 @@
-"""Which epoch is reported: the last, the best on the held-out fold, or the one that an inner fold chooses.
+"""Which epoch to report: the last one, the best one on the held-out fold, or the best one on an inner fold.
 
-The training code of the paper reports the epoch that is best on the held-out fold. The same clips choose the epoch and
-measure it, so that this accuracy is optimistic: by how much is computed here for all runs of a store. Runs trained with
-``--select nested`` do not train on one more fold, the inner fold, which chooses the epoch without this bias.
+The training code of the paper reports the accuracy of the epoch that is best on the held-out fold. This accuracy is
+optimistic, because the same clips are used to choose the epoch and to measure its accuracy. This command computes the
+optimism for all runs of a store. With ``--select nested``, another fold is kept from training, too: this inner fold
+chooses the epoch without the bias.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from transferlens.store.rows import row_of
 from transferlens.store.run import Run, arm_names, load_runs
 from transferlens.training.sweep import RunsOptions
 from transferlens.util.errors import CheckpointError
-from transferlens.util.fields import Fields
+from transferlens.util.fields import Fields, check_alone
 from transferlens.util.grouping import group_by
+from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,7 +78,7 @@ def rows_of(runs: Sequence[Run]) -> list[Row]:
     """Return one row per run; runs of one data set, backbone and arm are a group."""
     rows = []
     for run, name in zip(runs, arm_names(runs), strict=True):
-        arm = name if "epochs" in name else f"{name}, {run.config.training.epochs} epochs"
+        arm = name if "epochs" in name else f"{name}, {counted(run.config.training.epochs, 'epoch')}"
         rows.append(row_of(Row, run, arm=arm, group=f"{run.config.dataset}, {run.config.backbone}\n{arm}"))
     return rows
 
@@ -95,7 +97,7 @@ def optimism(rows: Sequence[Row], honest: str = "accuracy_last") -> stats.Interv
 
 
 def draw(result: Result) -> Figure:
-    """Draw the accuracies by each choice of the epoch, and by how much the best epoch exceeds the others."""
+    """Draw the accuracy of each choice of the epoch and, below, by how much that of the best epoch is higher."""
     groups = group_by(result.rows, lambda row: row.group)
     fig, (top, bottom) = style.new_figure(
         2, 1, width=3 + 2.1 * len(groups), height=7.4, sharex=True, height_ratios=[1.6, 1]
@@ -108,7 +110,8 @@ def draw(result: Result) -> Figure:
         for group, rows in groups.items()
     }
     ax = points_and_means(points, palette=palette, ax=top[0])
-    ax.set_title("diamonds: mean over folds and 95 % interval; dots: folds", fontsize="small", loc="left")
+    n_folds = max(len({row.fold for row in rows}) for rows in groups.values())
+    ax.set_title(style.means_caption(n_folds), fontsize="small", loc="left")
     used = {words: palette[words] for words in palette if any(words in arms for arms in points.values())}
     differences = {
         words: [(x, optimism(rows, field)) for x, (group, rows) in enumerate(groups.items()) if words in points[group]]
@@ -129,7 +132,7 @@ def summary(result: Result) -> str:
     lines = []
     for group, rows in group_by(result.rows, lambda row: row.group).items():
         name = group.replace("\n", ", ")
-        lines.append(f"{name}: best epoch less last {optimism(rows).text('points')}, {len(rows)} runs")
+        lines.append(f"{name}: best epoch less last {optimism(rows).text('points')}, {counted(len(rows), 'run')}")
         if rows[0].inner_fold:
             nested = stats.fold_interval(stats.by_fold(rows, "accuracy_nested"), kept=1)
             gain = optimism(rows, "accuracy_nested").text("points")
@@ -148,6 +151,8 @@ class Result(question.Result):
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Compare the choices of the epoch, over the runs that the options name."""
     folder = options.store.runs
+    if options.ckpt:
+        check_alone(options, "ckpt", beside=["figures"])
     paths = options.ckpt or [summary.path for summary in list_runs(folder) if summary.is_complete]
     if not paths:
         raise CheckpointError(f"runs={str(folder)!r} has no finished run: train some first")

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from transferlens import cli
 from transferlens.options import DryRunOptions, OutputOptions
-from transferlens.store.config import Training
 from transferlens.training import forecast
+from transferlens.training.presets import TrainingOptions
 from transferlens.training.schedule import ExecutionOptions
 from transferlens.training.sweep import Arm, StoreOptions, planned
 from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import build, flat, names, optional
 from transferlens.util.grouping import group_by
+from transferlens.util.text import suggestion
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,13 +30,12 @@ else:
 
 if TYPE_CHECKING:
     from transferlens.options import OutputOptions as Output
-    from transferlens.store.config import Training as Threads
+    from transferlens.training.presets import TrainingOptions as Threads
     from transferlens.training.schedule import ExecutionOptions as Execution
     from transferlens.training.sweep import StoreOptions as Store
 else:
-    words = "If it is not given, each command uses its own value."
-    Execution, Store, Output = (optional(kind, words=words) for kind in (ExecutionOptions, StoreOptions, OutputOptions))
-    Threads = optional(Training, ["threads"], words=words)
+    Execution, Store, Output = map(optional, (ExecutionOptions, StoreOptions, OutputOptions))
+    Threads = optional(TrainingOptions, ["threads"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,10 @@ class Overrides(DryRunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Overrides):
-    """Run the commands of a study file one after the other; with --dry-run, print which runs they need."""
+    """Run the commands of a study file one after the other; with --dry-run, print which runs they need.
+
+    Other options than --config replace those of all commands; without them, each command uses its own.
+    """
 
     config: Path
     """TOML file: [all] with options of all commands, and one [[run]] per command."""
@@ -66,19 +69,25 @@ class Step:
     options : instance of the command's options
     words : str
         The options that were given, as on the command line.
+    place : str
+        Where in a study file the step stands.
     """
 
     command: cli.Command
     options: Any
     words: str = ""
+    place: str = ""
 
     @classmethod
-    def of(cls, command: cli.Command, values: Mapping[str, Any] | None = None) -> Step:
-        """Return a command with values that replace the defaults of its options."""
-        return cls(command, build(command.options, values or {}, base=command.default), _words(values or {}))
+    def of(cls, command: cli.Command, values: Mapping[str, Any] | None = None, *, place: str = "") -> Step:
+        """Return the step of a command whose options have these values, by name, and defaults otherwise.
+
+        `place` is where a file has it. Errors are those of `util.fields.build`.
+        """
+        return cls(command, build(command.options, values or {}, base=command.default), _words(values or {}), place)
 
     def given(self, values: Mapping[str, Any]) -> Step:
-        """Return the step with these values of its options; None and options of other commands are left out."""
+        """Return the step with other values, by name; None, and names that are not its options, are ignored."""
         before = flat(self.options)
         known = {name: value for name, value in values.items() if name in before and value is not None}
         options = build(self.command.options, known, base=self.options)
@@ -86,22 +95,22 @@ class Step:
         return replace(self, options=options, words=f"{self.words} {_words(changed)}".strip())
 
     def points(self) -> Mapping[Any, Arm]:
-        """Return the arms that the step needs; raise if they cannot be trained."""
+        """Return the arms that the step needs; raise TransferLensError if they cannot be trained."""
         return self.command.points(self.options)
 
     def run(self) -> int:
-        """Do the work, and return the exit code."""
+        """Run the command, and return its exit code."""
         return self.command.run(self.options)
 
 
 def _words(values: Mapping[str, Any]) -> str:
-    """Return options as on the command line."""
+    """Return options as they are written on the command line."""
     several = {name: value if isinstance(value, (list, tuple)) else [value] for name, value in values.items()}
     return " ".join(f"--{name.replace('_', '-')} {' '.join(map(str, each))}" for name, each in several.items())
 
 
 def handed_on(options: Any, *own: str) -> dict[str, Any]:
-    """Return the options that a script hands on to its commands: all that have a value, except its `own`."""
+    """Return the options that a script passes to its commands: all that are not None, except those named in `own`."""
     return {name: value for name, value in flat(options).items() if value is not None and name not in (*own, "dry_run")}
 
 
@@ -122,19 +131,24 @@ def read(path: Path) -> list[Step]:
         raise ParameterError(f"{where} is not TOML: {error}") from error
     shared, runs = content.get("all", {}), content.get("run", [])
     tables = [shared, *runs] if isinstance(runs, list) else [None]
-    if content.keys() - {"all", "run"} or not runs or not all(isinstance(table, dict) for table in tables):
-        raise ParameterError(f"{where} must contain [[run]] at least once, [all] at most once, and nothing else")
+    if unknown := sorted(content.keys() - {"all", "run"}):
+        hint = suggestion(unknown[0], ["all", "run"], "options belong in one of them")
+        raise ParameterError(f"{where} has {unknown[0]!r} besides [all] and [[run]]: {hint}")
+    if not runs or not all(isinstance(table, dict) for table in tables):
+        raise ParameterError(f"{where} must contain [[run]] at least once, and [all] at most once")
     shared = _spelled(shared, f"{where}: [all]")
     steps, problems = [], []
     for number, table in enumerate(runs, start=1):
         try:
-            steps.append(_step(table, shared, f" of [[run]] {number}"))
+            steps.append(_step(table, shared, f"[[run]] {number}"))
         except ParameterError as error:
             problems.append(str(error))
     if problems:
         raise ParameterError(f"{where}: {'; '.join(problems)}")
-    if unknown := sorted(shared.keys() - {name for step in steps for name in names(step.command.options)}):
-        raise ParameterError(f"{where}: none of its commands has the option {unknown[0]!r} of [all]")
+    known = {name for step in steps for name in names(step.command.options)}
+    if unknown := sorted(shared.keys() - known):
+        hint = suggestion(unknown[0], known, f"their options are {', '.join(sorted(known))}")
+        raise ParameterError(f"{where}: none of its commands has the option {unknown[0]!r} of [all]: {hint}")
     return steps
 
 
@@ -143,20 +157,23 @@ def _step(table: Mapping[str, Any], shared: Mapping[str, Any], number: str) -> S
     name = table.get("command")
     allowed = [command for command in cli.COMMANDS if command != "study"]
     if name not in allowed:
-        raise ParameterError(f"command={name!r}{number} must be one of {', '.join(allowed)}")
-    command, where = cli.load(name), f"{name}{number}"
+        words = ", ".join(allowed)
+        problem = f"{number} has no command" if name is None else f"there is no command {name!r} for {number}"
+        raise ParameterError(f"{problem}: {suggestion(name, allowed, f'name one of {words}')}")
+    command, where = cli.load(name), f"{name} of {number}"
     known = names(command.options)
     own = _spelled({key: value for key, value in table.items() if key != "command"}, where)
     if unknown := sorted(own.keys() - set(known)):
-        raise ParameterError(f"{where} has no option {unknown[0]!r}")
+        hint = suggestion(unknown[0], known, f"its options are {', '.join(known)}")
+        raise ParameterError(f"{where} has no option {unknown[0]!r}: {hint}")
     try:
-        return Step.of(command, {key: value for key, value in shared.items() if key in known} | own)
+        return Step.of(command, {key: value for key, value in shared.items() if key in known} | own, place=where)
     except ParameterError as error:
         raise ParameterError(f"{where}: {error}") from None
 
 
 def _spelled(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return options with underscores in their names."""
+    """Replace hyphens in the names of options by underscores."""
     spelled = {name.replace("-", "_"): value for name, value in options.items()}
     if len(spelled) < len(options):
         raise ParameterError(f"{where} has an option in two spellings, with - and with _: remove one")
@@ -164,23 +181,23 @@ def _spelled(options: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def check(steps: Sequence[Step]) -> None:
-    """Raise a ParameterError that names all problems of the steps, before the first of them trains anything."""
+    """Raise one ParameterError with the problems of all steps, if any; nothing is trained."""
     problems = []
     for step in steps:
         try:
             step.points()
         except TransferLensError as error:
-            problems.append((str(error), step.command.name))
+            problems.append((str(error), step.place or step.command.name))
     if problems:
         by_error = group_by(problems, key=lambda problem: problem[0])
         raise ParameterError("; ".join(f"{', '.join(n for _, n in each)}: {e}" for e, each in by_error.items()))
 
 
 def perform(steps: Sequence[Step], *, dry_run: bool = False, step: Callable[[Step], int] = Step.run) -> int:
-    """Do steps one after the other and return the largest exit code; with `dry_run`, print which runs they need.
+    """Run all steps in order and return the largest exit code; with `dry_run`, only print which runs they need.
 
-    All steps are checked before the first is done. Failed runs do not stop the steps that follow; bad input does.
-    `step` does one step and returns its exit code.
+    All steps are checked before the first one is run. The next steps are still run after failed runs, but not after
+    bad input. `step` is the function that runs one step and returns its exit code.
     """
     check(steps)
     if dry_run:

@@ -1,4 +1,4 @@
-"""How far has training moved each layer? SVCCA between the network before and after training, layer by layer.
+"""How much has training changed each layer? SVCCA between the network before and after training, layer by layer.
 
 Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2), by representation. Each run is compared with its own
 initial weights, over its held-out clips, at every convolution and at the end of every block. Two levels help to judge
@@ -38,6 +38,7 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, at_least
 from transferlens.util.grouping import group_by
 from transferlens.util.processes import keep_freed_memory
+from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 # Samples per neuron below which the similarity is high by chance.
 ENOUGH = 5
-# Resamples that percentiles need at least.
+# Smallest number of resamples for percentiles.
 FEWEST = 100
 NAN = float("nan")
 
@@ -253,11 +254,14 @@ def draw(result: Result) -> Figure:
     top.set_ylim(0, 1.02)
     top.set_ylabel("SVCCA")
     bottom.set_ylim(bottom=0)
+    bottom.locator_params(axis="x", integer=True)
     bottom.set_ylabel("relative change\nof weights")
     bottom.set_xlabel("depth: convolutions (dots) and ends of blocks (squares), in order of computation")
-    title = f"up to {max(row.n_samples for row in first)} samples a layer; bands: 95 % bootstrap over clips"
+    title = f"up to {max(row.n_samples for row in first)} samples per layer"
+    if np.isfinite([row.low for row in rows]).any():
+        title += "; bands: 95 % bootstrap over clips"
     if few := sum(row.too_few for row in first):
-        title += f"; hollow: fewer than {ENOUGH} samples a neuron ({few} layers)"
+        title += f"; hollow: fewer than {ENOUGH} samples per neuron ({counted(few, 'layer')})"
     top.set_title(title, fontsize="small", loc="left")
     legend = dict(zip(*reversed(top.get_legend_handles_labels()), strict=True))
     fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=min(3, len(legend)), frameon=False)
@@ -388,7 +392,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
         if options.matrix:
             matrices[comparison] = block_matrix(before, after, x)
     config = trained[0].config
-    title = f"{config.backbone}, {config.dataset}, fold {config.fold} ({len(S)} clips)"
+    title = f"{config.backbone}, {config.dataset}, fold {config.fold} ({counted(len(S), 'clip')})"
     return Result(tuple(rows), tuple(weights), matrices, title)
 
 
@@ -403,7 +407,13 @@ class _Svcca(question.Question[Options, Result]):
     """With run files the question; with two arrays `measures.similarity.svcca`."""
 
     def __call__(self, *first: Any, **options: Any) -> Any:
-        return measures.svcca(*first, **options) if len(first) == 2 else super().__call__(*first, **options)
+        if all(np.asarray(each).dtype.kind in "OU" for each in first):  # paths and runs, not numbers
+            return super().__call__(*first, **options)
+        if len(first) != 2:
+            raise ParameterError("svcca takes two arrays of activations, X and Y, or run files")
+        if wrong := [name for name in options if name != "variance"]:
+            raise ParameterError(f"{wrong[0]} goes with run files: of two arrays, svcca takes variance alone")
+        return measures.svcca(*first, **options)
 
 
 svcca = _Svcca("svcca", Options, analyse, first="ckpt")

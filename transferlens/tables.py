@@ -17,7 +17,7 @@ from transferlens import cli
 from transferlens.compare import question
 from transferlens.compare.published import CAPTION, HEAD, Cell, cells, lines
 from transferlens.options import OutputOptions
-from transferlens.store.listing import damaged, scan
+from transferlens.store.listing import usable
 from transferlens.store.run import Run
 from transferlens.training.sweep import RunsOptions
 from transferlens.util.errors import CheckpointError
@@ -34,10 +34,11 @@ class Options(Fields):
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """The cells of the tables."""
+    """One row per cell of the tables, our accuracy and that of the paper; and why files of the store cannot be used."""
 
     stem = "tables"
     rows: tuple[Cell, ...]
+    problems: tuple[str, ...] = ()
 
     def texts(self) -> dict[str, str]:
         """Return the tables as Markdown and LaTeX."""
@@ -71,13 +72,11 @@ def latex(table: Sequence[Cell]) -> str:
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Return the cells, from all finished runs of a store."""
     folder = options.store.runs
-    summaries, problems = scan(folder)
-    if problems := [*problems, *damaged(s for s in summaries if s.is_complete).values()]:
-        raise CheckpointError("; ".join(problems))
+    summaries, problems = usable(folder)
     table = cells(summaries)
     if not any(cell.n_folds for cell in table):
         raise CheckpointError(f"runs={str(folder)!r} has no finished run of a whole network: train some first")
-    return Result(tuple(table))
+    return Result(tuple(table), tuple(problems))
 
 
 tables = question.Question("tables", Options, analyse, first="runs")

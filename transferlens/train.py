@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from transferlens import cli
 from transferlens.compare import question
@@ -43,10 +42,6 @@ class Result(question.Result):
     def rows(self) -> tuple[RunRow, ...]:  # type: ignore[override]
         """One row per run."""
         return tuple(row_of(RunRow, run) for run in self.runs)
-
-    def tables(self) -> dict[str, Sequence[Any]]:
-        """Return no tables: all numbers are in the run store."""
-        return {}
 
     def summary(self) -> str:
         """Return the accuracies of the runs as a table, and their means over folds."""

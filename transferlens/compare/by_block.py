@@ -1,11 +1,11 @@
-"""Accuracy by block: the mechanism that `freeze`, `fuse`, `truncate` and `probe` share.
+"""Accuracy by block: the code that `freeze`, `fuse`, `truncate` and `probe` share.
 
 Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2), by blocks. Each analysis has one transfer plan per
 block, and two references on the same folds and seeds: the fully pretrained network, and the one trained from scratch.
 A plan that is a reference itself (fusion through Block 4 is fine-tuning) has its place on the axis too.
 
 Whether a block matters is shown by neighbours on the axis: the difference of their accuracies after the last epoch,
-paired by fold, with an interval that allows for folds sharing training clips (`stats.fold_interval`).
+paired by fold, with an interval that considers that folds share training clips (`stats.fold_interval`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
+from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,14 +38,14 @@ REFERENCES = {"pretrained": TransferPlan.finetune(), "scratch": TransferPlan.scr
 WORDS = {"pretrained": "fully pretrained", "scratch": "from scratch"}
 GREYS = {"pretrained": (0.25, 0.25, 0.25), "scratch": (0.6, 0.6, 0.6)}
 # The size of networks, by the field of a row.
-SIZES = {"parameters": "parameters [millions]", "multiply_adds": "multiply-adds a clip [millions]"}
+SIZES = {"parameters": "parameters [millions]", "multiply_adds": "multiply-adds per clip [millions]"}
 # Variant and block.
 Place = tuple[str, int | None]
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """The plans of one command, by variant and block in the order of the axis; None is the place before the first.
+    """The plans of one command, by variant and block in the order of the axis; None stands before the first block.
 
     `title` and `axis` are the titles of the figure and of its axis. With `shows_cost`, for plans that differ in size,
     accuracy is also drawn against size.
@@ -210,20 +211,20 @@ def draw(result: Result) -> Figure:
 def _trim(axes: np.ndarray, costs: Sequence[Axes]) -> None:
     """Limit accuracies to what is drawn, up to 100 %; show numbers and names at the outer axes only."""
     lowest = min(ax.dataLim.y0 for ax in (*axes[0], *costs))
-    for ax in (axes[0, 0], *costs[:1]):  # the others share their limits
-        ax.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), 103)
+    for ax, top in [(axes[0, 0], 103), *((ax, 109) for ax in costs[:1])]:  # the others share these; 109: of names
+        ax.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), top)
     for ax in (*axes.flat, *costs):
         ax.label_outer()
 
 
 def _caption(result: Result) -> str:
-    """Return what the marks mean."""
+    """Return the text that explains the marks."""
     n = len({row.fold for row in result.rows})
     interval = " and 95 % interval" if n > 1 else ""
-    words = f"last epoch: mean{interval}, n = {stats.folds_text(n)} (dots)"
+    words = f"last epoch: mean{interval}, n = {counted(n, 'fold')} (dots)"
     if not result.changes:
         return words
-    return f"{words}; change: paired by fold, {'full mark: interval excludes 0' if n > 1 else 'n = 1: no interval'}"
+    return f"{words}\nchange: paired by fold, {'full mark: interval excludes 0' if n > 1 else 'n = 1: no interval'}"
 
 
 def _draw_places(result: Result, backbone: str, palette: Mapping[str, tuple], ax: Axes) -> None:

@@ -15,6 +15,7 @@ from transferlens.measures import predictions, stats
 from transferlens.store.run import Run, arm_names, check_alike
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
+from transferlens.util.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Members:
     """Networks of one arm whose outputs are averaged, over the held-out clips of all folds.
 
     Logits are (n_members, n_clips, n_classes), labels and folds (n_clips,). `names` are backbone and seed of each
-    member; the `missing` members are left out, as some fold lacks them.
+    member; members without a run in every fold are left out, and named in `missing`.
     """
 
     name: str
@@ -75,8 +76,8 @@ def _members(arm: str, name: str, runs: Sequence[Run]) -> Members:
     names = [member for member in everyone if all((fold, member) in by_key for fold in folds)]
     if len(names) < FEWEST:
         raise ParameterError(
-            f"ckpt has {len(names)} members of {name!r} that every one of its {len(folds)} folds has: "
-            f"an ensemble takes at least {FEWEST}"
+            f"ckpt has {counted(len(names), 'member')} of {name!r} that every one of its "
+            f"{counted(len(folds), 'fold')} has: an ensemble takes at least {FEWEST}"
         )
     for fold in folds:
         check_alike([by_key[fold, member] for member in names], "labels", "held-out clips (fold)")

@@ -45,10 +45,10 @@ def published() -> dict[tuple[str, str, str], Published]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell in the CSV. Accuracies are per cent; NaN if there are no runs, or no deviation for one seed.
+    """One cell in the CSV. Accuracies are per cent: NaN without runs, and the deviation is NaN for one seed.
 
     `setting` distinguishes the settings of one arm, and if they are equal, its data and weights. `missing` names the
-    folds or seeds that the store lacks; the numbers are over the seeds that have all of its folds.
+    folds or seeds without runs; the numbers are over the seeds that have all folds of the store.
     """
 
     dataset: str

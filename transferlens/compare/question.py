@@ -19,9 +19,9 @@ from transferlens.plots import style
 from transferlens.store.run import Run
 from transferlens.training import forecast
 from transferlens.training.sweep import Arm, gather, planned
-from transferlens.util.errors import ParameterError
-from transferlens.util.fields import build, described, signature
-from transferlens.util.files import write_csv, write_text
+from transferlens.util.errors import ParameterError, TransferLensError
+from transferlens.util.fields import build, checked, described, names, signature
+from transferlens.util.files import check_writable, write_csv, write_text
 from transferlens.util.lazy import pandas
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 
 Options = TypeVar("Options")
-# Options of commands alone, and what there is in Python instead.
+# Columns of blocks and folds, which are text in the csv files.
+NUMBERS = ("block", "change_from", "pretrained_through", "frozen_through", "fold", "inner_fold")
+# Options that only commands have, and what to use in Python instead.
 OF_COMMANDS = {
     "figures": "result.write(folder) writes figures and tables",
     "dry_run": "tl.Study(...).points(plan) names the runs of a plan and trains none",
@@ -49,14 +51,21 @@ class Result:
     stem: ClassVar[str] = ""
     # Type of the rows, if there may be none.
     row_type: ClassVar[type | None] = None
-    # Exit code of the command, and the errors that it prints.
-    exit_code: int = 0
+    # The errors that the command prints.
     problems: Sequence[str] = ()
     rows: Sequence[Any]
 
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the command: 2 if there are problems."""
+        return TransferLensError.exit_code if self.problems else 0
+
     def plot(self) -> Figure:
-        """Draw the figure: ``draw(result)`` of the question's module."""
-        return sys.modules[type(self).__module__].draw(self)
+        """Draw the figure: ``draw(result)`` of the question's module; raise ParameterError if it has none."""
+        module = sys.modules[type(self).__module__]
+        if not hasattr(module, "draw"):
+            raise ParameterError(f"{self.stem} has no figure: result.table() and result.summary() show the answer")
+        return module.draw(self)
 
     def summary(self) -> str:
         """Return the answer in words: ``summary(result)`` of the question's module."""
@@ -75,22 +84,32 @@ class Result:
         return {}
 
     def table(self) -> DataFrame:
-        """Return the rows as a DataFrame, one column per field."""
-        return pandas.DataFrame([row if isinstance(row, dict) else vars(row) for row in self.rows])
+        """Return the rows as a DataFrame, one column per field.
 
-    def write(self, folder: Path | str) -> list[str]:
-        """Write tables (.csv) and figures (.png, .pdf) to a folder; return their paths, those of one stem together."""
-        written: dict[str, list[str]] = {}
+        Blocks are whole numbers, and folds too if all are named by numbers; "none", and none, are missing values.
+        """
+        table = pandas.DataFrame([row if isinstance(row, dict) else vars(row) for row in self.rows])
+        for name in table.columns.intersection(NUMBERS):
+            words = [None if word in ("", "none") else word for word in table[name]]
+            if all(word is None or str(word).isdecimal() and str(int(word)) == str(word) for word in words):
+                table[name] = pandas.array([None if word is None else int(word) for word in words], dtype="Int64")
+        return table
+
+    @checked
+    def write(self, folder: Path | str) -> list[Path]:
+        """Write tables (.csv) and figures (.png, .pdf) to a folder, which is made; return their paths."""
+        folder, written = Path(folder), []
+        check_writable("folder", folder)
         for stem, figure in self.figures().items():
-            style.save_figure(figure, Path(folder) / stem)
-            written[stem] = [".png", ".pdf"]
+            style.save_figure(figure, folder / stem)
+            written += [folder / f"{stem}.png", folder / f"{stem}.pdf"]
         for stem, rows in self.tables().items():
-            write_csv(rows, Path(folder) / f"{stem}.csv", kind=None if rows else self.row_type)
-            written.setdefault(stem, []).append(".csv")
+            written.append(folder / f"{stem}.csv")
+            write_csv(rows, written[-1], kind=None if rows else self.row_type)
         for name, text in self.texts().items():
-            write_text(text, Path(folder) / name)
-            written.setdefault(Path(name).stem, []).append(Path(name).suffix)
-        return [f"{Path(folder) / stem}{', '.join(kinds)}" for stem, kinds in written.items()]
+            written.append(folder / name)
+            write_text(text, written[-1])
+        return written
 
     def __init_subclass__(cls) -> None:
         cls.__repr__ = Result.__repr__  # type: ignore[method-assign]  # a dataclass does not replace it
@@ -113,7 +132,7 @@ Answer = TypeVar("Answer", bound=Result)
 
 @dataclass(frozen=True, eq=False)
 class Question(Generic[Options, Answer]):
-    """A question, which is asked by calling it.
+    """A question of the study, which is called as a function.
 
     Parameters
     ----------
@@ -141,7 +160,12 @@ class Question(Generic[Options, Answer]):
     def __call__(self, *first: Any, **options: Any) -> Answer:
         """Train what is missing, and return the answer; see `describe` for the options."""
         if len(first) > 1:
-            raise ParameterError(f"{self.name} takes one argument by position, {self.first}: name the others")
+            remedy = f"give a list, {self.name}([a, b])" if self.first == "ckpt" else "name the others"
+            raise ParameterError(f"{self.name} takes one argument by position, {self.first}: {remedy}")
+        takes = names(self.options)
+        for word in {"run", "runs"} & options.keys() if "ckpt" in takes else ():
+            if "runs" not in takes or not isinstance(options[word], (str, Path)):
+                raise ParameterError(f"{word} is not for run files here: did you mean ckpt?")
         if first and self.first in options:
             raise ParameterError(f"{self.first} is given twice")
         if wrong := [name for name in self.of_command if name in options]:
@@ -161,5 +185,20 @@ class Question(Generic[Options, Answer]):
         return signature(self.options, positional=self.first, hidden=self.of_command)
 
     def describe(self) -> str:
-        """Return the signature and the options as a section of a docstring."""
-        return f"``{self.name}{self.signature()}``\n\n{described(self.options, hidden=self.of_command)}"
+        """Return the options, what is returned and an example as sections of a docstring."""
+        example = {"clips": "clips.csv", "runs": "runs"}.get(self.first, "runs/synth/RUN.h5")
+        return f"""\
+{described(self.options, hidden=self.of_command)}
+
+Returns
+-------
+Result
+    With ``.rows``, ``.table()``, ``.plot()``, ``.summary()`` and ``.write(folder)``.
+
+Examples
+--------
+::
+
+    result = tl.{self.name}("{example}")
+    print(result.summary())
+    result.write("figures")"""

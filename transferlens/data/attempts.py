@@ -1,4 +1,4 @@
-"""Work on many clips in threads, and name all clips that cannot be read at once."""
+"""Process many clips in threads, and report all clips that cannot be read in one error."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ def attempt_each(
     errors: type[Exception] | tuple[type[Exception], ...] = DataError,
     bar: Any = None,
 ) -> list[Result | Exception]:
-    """Return, for each item in order, what an action, called in threads, returns or the error that it raises.
+    """Call `action` for every item, in threads; return each result, or the error raised, in the order of the items.
 
-    Errors of other types are raised. A bar of tqdm is advanced by one per item.
+    Only errors of the types in `errors` are returned; others are raised. `bar`, a progress bar of tqdm, is advanced by
+    one per item.
     """
 
     def attempt(item: Item) -> Result | Exception:
@@ -41,9 +42,9 @@ def attempt_each(
 
 
 def check_readable(results: Iterable[object], n_clips: int) -> None:
-    """Raise DataError, naming every clip that cannot be read, if some results of `attempt_each` are errors."""
+    """Raise one DataError that names all clips that cannot be read, if a result of `attempt_each` is a DataError."""
     if problems := [str(result) for result in results if isinstance(result, DataError)]:
         raise DataError(
             f"{len(problems)} of {n_clips} clips cannot be read: {'; '.join(problems)}. "
-            "Repair or remove them, or leave them out with --skip-unreadable"
+            "Repair or remove them, or leave them out by skip_unreadable"
         )

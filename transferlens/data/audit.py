@@ -1,4 +1,4 @@
-"""Look for what would spoil an experiment with a data set: unusable clips, and recordings that several folds share."""
+"""Check a data set for faults that make results invalid: unusable clips, and recordings that are in several folds."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from transferlens.util.text import natural
 SILENT_PEAK = 1e-4  # full scale is 1
 SILENT_DBFS = -80.0
 SHORTEST = 0.1  # [s], the longest window of the features
-SERIOUS = ("unreadable", "same audio", "same group")
+SERIOUS = ("unreadable", "same audio", "same group", "one fold")
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that an audit found.
+    """One fault of a data set.
 
     Attributes
     ----------
     kind : str
-        "unreadable", "silent", "short", "missing class", "same audio" or "same group".
+        "unreadable", "silent", "short", "missing class", "same audio", "same group" or "one fold".
     clips, folds : tuple of str
         Ids of the clips and names of the folds that the finding is about.
     message : str
@@ -45,13 +45,13 @@ class Finding:
 
     @property
     def serious(self) -> bool:
-        """Whether the clip cannot be used, or folds share a recording."""
+        """Whether the clip cannot be used, folds share a recording, or there is only one fold."""
         return self.kind in SERIOUS
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What the audit of a data set found.
+    """All faults that were found in a data set.
 
     Attributes
     ----------
@@ -67,12 +67,12 @@ class Audit:
 
     @property
     def serious(self) -> tuple[Finding, ...]:
-        """The findings that make results invalid: unreadable clips, and leaks between folds."""
+        """The findings that make results invalid: unreadable clips, leaks between folds, a single fold."""
         return tuple(finding for finding in self.findings if finding.serious)
 
 
 class _Sound:
-    """What the audit compares of a decoded clip."""
+    """The properties of a decoded clip that the audit compares."""
 
     def __init__(self, y: np.ndarray, sr: int) -> None:
         self.seconds = len(y) / sr
@@ -85,7 +85,7 @@ class _Sound:
 
 
 def _decode_each(dataset: DataSet, measure: Callable[[np.ndarray, int], Result]) -> dict[str, Result | Exception]:
-    """Decode every clip, and return what `measure` gives for it, or why it cannot be decoded, by id."""
+    """Decode every clip; return by id the result of `measure`, or the error if the clip cannot be decoded."""
     with tqdm.tqdm(total=len(dataset.clips), desc=f"reading {dataset.name}", unit="clip", delay=2) as bar:
         results = attempt_each(lambda clip: measure(*dataset.decode(clip)), dataset.clips, bar=bar)
     return {clip.id: result for clip, result in zip(dataset.clips, results, strict=True)}
@@ -142,11 +142,12 @@ def _missing_classes(dataset: DataSet) -> Iterator[Finding]:
 
 
 def audit(dataset: DataSet) -> Audit:
-    """Decode every clip, and look for what would spoil an experiment.
+    """Decode every clip, and check the data set for faults that make results invalid or unreliable.
 
-    That is: clips that cannot be decoded or have no samples; recordings in two folds, by their samples (as 16-bit mono
-    at their own rate) or their group; silent clips, with a peak below 1e-4 or a mean level below -80 dBFS; clips
-    shorter than the longest window of the features, 0.1 s; classes that are missing from a fold.
+    These are: clips that cannot be decoded or have no samples; recordings in two folds, recognised by equal samples
+    (16-bit mono at their own rate) or an equal group; silent clips, with a peak below 1e-4 or a mean level below
+    -80 dBFS; clips shorter than 0.1 s, the longest window of the features; classes that are missing from a fold; a
+    single fold.
 
     Examples
     --------
@@ -161,5 +162,8 @@ def audit(dataset: DataSet) -> Audit:
     findings = [_finding("unreadable", [clip], str(results[clip.id])) for clip in unread]
     findings += _leaks(dataset.clips, sounds)
     findings += _missing_classes(dataset)
+    if len(dataset.folds) == 1:
+        why = "one fold alone cannot be held out and trained on: put the clips in two folds or more"
+        findings.append(Finding("one fold", (), dataset.folds, why))
     findings += _silent_or_short(readable, sounds)
     return Audit(dataset.name, len(dataset.clips), tuple(findings))

@@ -7,6 +7,7 @@ import html
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import soundfile
@@ -15,6 +16,7 @@ import soxr
 from transferlens.data import synthetic
 from transferlens.data.manifest import manifest
 from transferlens.util.errors import DataError, ParameterError
+from transferlens.util.fields import checked
 from transferlens.util.lazy import pandas
 from transferlens.util.text import natural, some
 
@@ -90,6 +92,7 @@ class DataSet:
         clips = pandas.DataFrame([(clip.label, clip.fold) for clip in self.clips], columns=["class", "fold"])
         return pandas.crosstab(clips["class"], clips["fold"])[list(self.folds)]
 
+    @checked
     def split(self, fold: str, inner_fold: str = "") -> tuple[np.ndarray, np.ndarray]:
         """Split the clips into those to train on and those of the held-out fold; return the indices of both.
 
@@ -97,9 +100,14 @@ class DataSet:
 
         Raises
         ------
+        ParameterError
+            If there is no such fold.
         DataError
             If fewer than two classes are left to train on.
         """
+        for name, value in (("fold", fold), ("inner_fold", inner_fold or fold)):
+            if value not in self.folds:
+                raise ParameterError(f"{name}={value!r} must be one of the folds of {self.name}: {some(self.folds)}")
         folds = np.array([clip.fold for clip in self.clips], dtype=object)
         other = folds == "train" if "train" in self.folds and fold != "train" else folds != fold
         training = np.flatnonzero(other & (folds != inner_fold))
@@ -110,6 +118,7 @@ class DataSet:
             )
         return training, np.flatnonzero(folds == fold)
 
+    @checked
     def decode(self, clip: Clip) -> tuple[np.ndarray, int]:
         """Decode a clip: its mono waveform [shape=(n,), float32], and the sample rate of its file [Hz].
 
@@ -122,6 +131,7 @@ class DataSet:
             return synthetic.render(clip.id).y, manifest()[BUILT_IN].sr
         return _decode(clip.path)
 
+    @checked
     def load(self, clip: Clip) -> np.ndarray:
         """Decode a clip and resample it to the rate `sr`: its mono waveform [shape=(n,), float32].
 
@@ -129,6 +139,7 @@ class DataSet:
         """
         return _resample(*self.decode(clip), self.sr)
 
+    @checked
     def digest(self, clip: Clip) -> str:
         """Return the sha256 of a clip's file, or of a built-in clip's recipe; raise DataError if it cannot be read."""
         if clip.path is None:
@@ -138,19 +149,20 @@ class DataSet:
         except OSError as error:
             raise DataError(f"{clip.path} cannot be read: {error.strerror}") from error
 
+    @checked
     def without(self, ids: Collection[str]) -> DataSet:
-        """Return the data set without the clips that have these ids.
+        """Return the data set without the clips that have these ids, or this one.
 
         Raises
         ------
         ParameterError
             If no clip has one of the ids.
         DataError
-            If no clip is left.
+            If `ids` are those of all clips.
         """
         left_out = set(ids)
         if unknown := sorted(left_out - {clip.id for clip in self.clips}):
-            raise ParameterError(f"ids={some(unknown)!r} are not clips of {self.name}")
+            raise ParameterError(f"ids={some(unknown)!r} must be clips of {self.name}, such as {self.clips[0].id!r}")
         clips = tuple(clip for clip in self.clips if clip.id not in left_out)
         if not clips:
             raise DataError(f"no clip of {self.name} is left: all {len(self.clips)} were left out")
@@ -226,6 +238,7 @@ class Clip:
         The other columns of a user's table.
     """
 
+    SUCH_AS: ClassVar[str] = ", one of dataset.clips"
     id: str
     label: str
     fold: str

@@ -25,10 +25,11 @@ SPLITS = ("train", "validation", "test")
 def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     """Read a table of comma-separated values, in UTF-8 with or without BOM; spaces around cells are removed.
 
-    Raise DataError if the file is not such a table, has no rows, or lacks a needed column or a cell of one.
+    Raise DataError if the file is not such a table, has no rows, a column of `needed` is missing or has an empty cell,
+    or a row has more or fewer cells than the header.
     """
     if path.is_dir():
-        raise DataError(f"{path} is a folder, not a table of clips: name the csv file in it")
+        raise DataError(f"{path} is a folder, not a table of clips: name a csv file with the columns {some(needed)}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = csv.reader(file)
@@ -36,6 +37,8 @@ def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
             numbered = [(table.line_num, [cell.strip() for cell in cells]) for cells in table]
             numbered = [(line, cells) for line, cells in numbered if any(cells)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
+        if getattr(error, "object", b"")[:4] == b"\x89HDF":
+            raise DataError(f"{path} is an HDF5 file, not a table of clips: a run is given as ckpt") from error
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path} cannot be read as a UTF-8 csv table: {reason}") from error
     return _checked(path, names, numbered, needed)

@@ -57,7 +57,7 @@ class ExplanationOptions(Fields):
         super().__post_init__()
         check_options(tolerance=self.tolerance, max_steps=self.max_steps)
         if self.block is not None and self.method != "gradcam":
-            raise ParameterError(f"block={self.block} goes with --method gradcam alone")
+            raise ParameterError(f"block={self.block} goes with method='gradcam' alone")
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def baseline_of(run: Run, clips: Clips, name: str = "silence") -> torch.Tensor:
 def choose(run: Run, rows: int) -> list[int]:
     """Return indices of held-out clips to draw: some that the network gets wrong, and correct ones of several classes.
 
-    Up to half are wrong ones, the most confident first. The others are taken from the classes in turn, each from the
-    median confidence outwards.
+    Up to half are wrong ones, the most confident first. The others are taken from the classes in turn, in each class
+    those nearest to its median confidence first.
     """
     confidence, right = softmax(run.logits).max(1), run.right
     wrong = sorted(np.flatnonzero(~right).tolist(), key=lambda i: -confidence[i])[: rows // 2]

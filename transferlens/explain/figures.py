@@ -14,6 +14,7 @@ from transferlens.plots import accuracy, style
 from transferlens.plots.accuracy import intervals
 from transferlens.plots.spectrogram import attribution_map, spectrogram
 from transferlens.util.grouping import group_by
+from transferlens.util.text import counted, span
 from transferlens.util.text import table as aligned
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ def _panel_title(explained: Explained, i: int) -> str:
     if predicted != target:
         text += f", says {labels[predicted]}"
     error, steps = explained.attribution.error[i], explained.attribution.steps[i]
-    return text if np.isnan(error) else f"{text}\nerror {100 * error:.1f} % in {steps} steps"
+    return text if np.isnan(error) else f"{text}\nerror {100 * error:.1f} % in {counted(steps, 'step')}"
 
 
-# What figures call the scores.
+# Names of the scores in figures.
 CLAIMS = {
     "energy_correlation": "follows energy\n(rank correlation)",
     "edge_correlation": "sits on edges\n(rank correlation)",
@@ -91,7 +92,8 @@ def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, tit
             panel(ax, ANSWERS, subset, {"_chance": "|", "_energy": "^"}, title=about)
     fig.legend(handles=style.handles(palette), loc="outside lower center", ncols=len(palette), frameon=False)
     n, marks = by[network, "all", "insertion"].n, "| shifted in time, x random order, ^ by energy"
-    fig.suptitle(f"{title}: means over {n} clips, 95 % intervals; {marks}", x=0.01, ha="left", fontsize="medium")
+    about = f"means over {counted(n, 'clip')}{', 95 % intervals' if n > 1 else ''}"
+    fig.suptitle(f"{title}: {about}; {marks}", x=0.01, ha="left", fontsize="medium")
     return fig
 
 
@@ -130,7 +132,8 @@ def _draw_cascade(ax: Axes, rows: Sequence[CascadeRow]) -> None:
 
     curves = {"magnitude": "magnitude", "signed": "signed", "magnitude, shifted in time": "chance"}
     accuracy.stages({label: means(name) for label, name in curves.items()}, ax=ax)
-    ax.set_title(f"randomised from the top ({len({row.clip for row in rows})} clips)", fontsize="small", loc="left")
+    n = counted(len({row.clip for row in rows}), "clip")
+    ax.set_title(f"randomised from the top ({n})", fontsize="small", loc="left")
     ax.set_ylabel("rank correlation with trained")
 
 
@@ -145,6 +148,6 @@ def text(table: Sequence[SummaryRow]) -> str:
             for suffix in ("_chance", "_random")
             if (key := (row.network, row.subset, row.score + suffix)) in chances
         )
-        span = f"{row.low:.3f} to {row.high:.3f}"
-        lines.append((row.network, f"{row.subset} ({row.n})", row.score, f"{row.mean:.3f}", span, f"{chance:.3f}"))
+        numbers = (f"{row.mean:.3f}", span(row.low, row.high, 3), f"{chance:.3f}")
+        lines.append((row.network, f"{row.subset} ({row.n})", row.score, *numbers))
     return aligned(lines)

@@ -18,7 +18,7 @@ from transferlens.util.lazy import librosa, soundfile
 
 # Window of the transform [s]: the middle one of the paper's three.
 WINDOW = 0.05
-# Positive cells at or above this quantile of theirs count as fully used.
+# Positive cells at or above this quantile of the positive cells count as fully used.
 FULL = 0.95
 # Largest absolute sample value in a file.
 LOUDEST = 0.999
@@ -50,7 +50,7 @@ def split(y: np.ndarray, used: np.ndarray, settings: FeatureSettings) -> tuple[n
     Returns
     -------
     used, ignored : ndarray [shape=(n_samples,)]
-        They sum to the clip. What lies outside of cropped features was ignored.
+        They sum to the clip. Parts of the clip that the features do not cover count as ignored.
     """
     if used.shape != settings.shape[1:]:
         raise ParameterError(f"used of shape {used.shape} must be a mask over features of shape {settings.shape[1:]}")

@@ -5,7 +5,7 @@ Rendering them during training would repeat the work in every epoch, on the proc
 
 - `Augmentation` renders the variants of a clip, by `from_spectrum` or `from_waveform`; `VariantCache` those of a data
   set.
-- `mask` hides bands and stretches of time (SpecAugment [2]_); `mix` mixes the clips of a batch (mixup [3]_).
+- `mask` hides mel bands and intervals of time (SpecAugment [2]_); `mix` mixes the clips of a batch (mixup [3]_).
 
 "spectrum" uses one Fourier transform for all variants of a clip. It shifts the pitch by s semitones by dividing the
 centre frequencies of the mel filters by ``2 ** (s / 12)``, and stretches time by resampling frames. "waveform" shifts
@@ -61,7 +61,7 @@ class Augmentation(Fields):
     variants: Annotated[int, between(1, 1000)] = 8
 
     def draws(self, clip: int) -> list[tuple[int, float]]:
-        """Draw the semitones and the rate of each variant of a clip, whose index is the seed; above 1 is faster."""
+        """Draw semitones and rate (above 1: faster) of each variant of a clip; the clip's index is the seed."""
         rng = np.random.default_rng([RECIPE, clip])
         semitones, rates = rng.choice(SEMITONES, self.variants).tolist(), rng.uniform(*RATES, self.variants)
         if self.kind == "released":
@@ -103,7 +103,11 @@ def from_spectrum(y: np.ndarray, settings: FeatureSettings, draws: list[tuple[in
 
 
 def _fit(S: np.ndarray, rate: float, hop_length: int, settings: FeatureSettings) -> np.ndarray:
-    """Resize features [shape=(n_mels, t)] to the width; with `seconds`, first play them at the rate, and pad or cut."""
+    """Resize the time axis of features [shape=(n_mels, t)] to ``settings.width`` frames.
+
+    If ``settings.seconds`` is given, the features are first resized to ``t / rate`` frames, and then cut or padded with
+    silence to that length. Otherwise `rate` has no effect, as every clip is resized to one width.
+    """
     if settings.seconds is not None:
         assert settings.n_fft is not None  # see FeatureSettings
         length = max(samples(settings.seconds, settings.sr), settings.n_fft)  # shorter clips are padded
@@ -139,9 +143,10 @@ class VariantCache(FeatureCache):
 
 
 def mask(x: torch.Tensor, n_masks: int) -> torch.Tensor:
-    """Replace random mel bands and stretches of time by the mean of their clip (SpecAugment, Park et al. 2019).
+    """Replace random mel bands and intervals of time by the mean of their clip (SpecAugment, Park et al. 2019).
 
-    Along both axes of `x` [shape=(n, channels, n_mels, width)], each clip has `n_masks`, each at most an eighth long.
+    Each clip of `x` [shape=(n, channels, n_mels, width)] gets `n_masks` along each axis, each mask at most an eighth of
+    the axis long.
     """
     mean = x.mean((1, 2, 3), keepdim=True)
     for axis in (2, 3):
@@ -157,10 +162,11 @@ def mask(x: torch.Tensor, n_masks: int) -> torch.Tensor:
 
 
 def mix(x: torch.Tensor, alpha: float) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Mix every clip of a batch with another one, as mixup does (Zhang et al. 2018, section 2, equation 1).
+    """Apply mixup: replace each clip of a batch by its weighted mean with a random clip of the batch.
 
-    Return the mixtures [shape as x], the index of the clip that each one was mixed with [shape=(n,)], and the weight
-    of the clip itself, from 0 to 1, which is drawn from a beta distribution whose two parameters are `alpha`.
+    Return the mixtures [shape as x], the index of each clip's partner [shape=(n,)], and the weight w in [0, 1] of the
+    clips themselves; their partners have the weight 1 - w. One w is drawn per batch, from the distribution
+    Beta(`alpha`, `alpha`) (Zhang et al. 2018, section 2, equation 1).
     """
     exact = torch.tensor(alpha, dtype=torch.float64)  # in single precision, a small alpha gives shares of one half
     share = torch.distributions.Beta(exact, exact).sample().item()

@@ -42,13 +42,13 @@ def low_pass(y: np.ndarray, cutoff: float, *, sr: int, seed: int) -> np.ndarray:
 
 
 def clip_share(y: np.ndarray, percent: float, *, sr: int, seed: int) -> np.ndarray:
-    """Clip at the level that `percent` of the samples exceed."""
+    """Clip the waveform at the magnitude that `percent` of its samples exceed."""
     limit = np.quantile(np.abs(y), 1 - percent / 100)
     return np.clip(y, -limit, limit).astype(np.float32)
 
 
 def shift(y: np.ndarray, percent: float, *, sr: int, seed: int) -> np.ndarray:
-    """Delay by `percent` of the clip; what leaves at the end enters at the start."""
+    """Shift circularly by `percent` of the clip's length: samples pushed out at the end are put at the start."""
     return np.roll(y, round(len(y) * percent / 100))
 
 

@@ -24,7 +24,7 @@ def event_mask(
     width : int > 0 [frames], optional
         Width of the features; by default that of the manifest.
     floor_db : float > 0 [dB]
-        Cells more than this below the event's strongest cell in the same channel are not event: they hold only
+        Cells more than this below the event's strongest cell in the same channel are not in the mask: they hold only
         quantisation noise.
     **options
         Further options of `features.logmel.log_mel`, such as ``n_mels``.

@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
@@ -132,7 +132,8 @@ def log_mel(
     >>> log_mel(y, sr=22050).shape
     (3, 128, 250)
     """
-    return FeatureSettings(sr, n_fft, tuple(windows), tuple(hops), n_mels, width).compute(y)
+    settings: Any = {"windows": windows, "hops": hops}  # sequences, or one of each
+    return FeatureSettings(sr, n_fft, n_mels=n_mels, width=width, **settings).compute(y)
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ class FeatureSettings(Fields):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureOptions(Fields):
-    """The options of every command that computes features."""
+    """How features are computed."""
 
     windows: tuple[float, ...] = WINDOWS
     """Window length of each channel [s]; a single one is used for all three channels."""

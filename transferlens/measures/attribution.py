@@ -141,7 +141,7 @@ def _integrated_gradients(task: _Task) -> Result:
 
 
 def _integrals(task: _Task, parts: Sequence[Part]) -> Iterator[torch.Tensor]:
-    """Yield the integral of the gradients over each part of the path, times the way from its start to its end."""
+    """Yield for each part of the path the integral of the gradients, times the difference of its end and start."""
     gradients = captum.attr.IntegratedGradients(task.model)
     size = max(1, task.size // NODES)
     for i in range(0, len(parts), size):
@@ -170,7 +170,7 @@ def _smoothgrad(task: _Task) -> Result:
 
 
 def _gradcam(task: _Task) -> Result:
-    """Omit the last ReLU, to keep what speaks against the target; share values equally among the channels."""
+    """Compute Grad-CAM without its last ReLU, to keep negative values; divide each value equally among the channels."""
     values = captum.attr.LayerGradCam(task.model, task.block).attribute(task.x, target=task.target)
     values = torch.nn.functional.interpolate(values, task.x.shape[2:], mode="bilinear")
     return values.expand_as(task.x) / task.x.shape[1], 1

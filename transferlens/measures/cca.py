@@ -21,7 +21,7 @@ import numpy as np
 
 MEASURES = ("svcca", "pwcca", "cka")
 EPS = np.finfo(np.float64).eps
-# A direction whose deviation is below this share of the largest counts as none: its square has no digits left.
+# Directions whose deviation is below this share of the largest are left out: their squares are rounding errors.
 FAINT = 1e-7
 
 
@@ -36,7 +36,7 @@ class Similarity:
     correlations : ndarray [shape=(min(dims),)]
         Canonical correlations, the largest first; empty for CKA, which has none.
     dims : tuple of 2 int
-        Directions kept of each side; for CKA, which keeps all, the neurons.
+        Number of directions kept of each side; for CKA, which keeps all, the number of neurons.
     n_samples : int
     """
 
@@ -58,7 +58,7 @@ class Coordinates:
 
     @classmethod
     def of(cls, X: np.ndarray) -> Coordinates:
-        """Return the neurons, or the singular directions of the (first) samples if they are fewer than neurons."""
+        """Return the neurons or, if there are fewer samples than neurons, the singular directions of the samples."""
         shift = X[0] + (X - X[0]).mean(0)  # constant columns become exactly zero
         if len(X) >= X.shape[1]:
             return cls(shift)
@@ -76,7 +76,7 @@ class Coordinates:
         return vectors if self.directions is None else vectors @ self.directions
 
     def rotated(self, vectors: np.ndarray) -> Coordinates:
-        """Return coordinates along orthonormal vectors in these (columns)."""
+        """Return coordinates along orthonormal vectors (columns), which are given in these coordinates."""
         return Coordinates(self.shift, self.to_neurons(vectors.T))
 
 
@@ -120,7 +120,7 @@ class Directions:
 
     @property
     def basis(self) -> np.ndarray:
-        """From the coordinates to the directions kept, orthonormal over samples [shape=(n_coordinates, kept)]."""
+        """The map from coordinates to orthonormal variates, one per direction kept [shape=(n_coordinates, kept)]."""
         return self.vectors[:, : self.kept] / self.deviations[: self.kept]
 
     @property
@@ -130,7 +130,7 @@ class Directions:
 
 
 def _counts(squares: np.ndarray, variance: float) -> tuple[int, int]:
-    """Return how many of the falling `squares` hold a share of their sum, and how many hold nine tenths of the rest."""
+    """Return how many of the descending `squares` hold a share of their sum, and how many nine tenths of the rest."""
     if variance >= 1 or not len(squares):
         return len(squares), len(squares)
     sums = np.cumsum(squares)
@@ -207,7 +207,7 @@ class Analysis:
     def without(self, parts: Iterable[Sums]) -> np.ndarray:
         """Return all measures without each part in turn, with as many directions kept [shape=(n_parts, n_measures)].
 
-        The parts are sums in the coordinates of `directions`, less the mean of all samples.
+        The parts are sums in the coordinates of `directions`, minus the mean of all samples.
         """
         x, y = self.directions
         cross = x.vectors.T @ self._cross @ y.vectors

@@ -7,7 +7,7 @@ is a channel.
 
 - `compare` computes SVCCA, PWCCA and CKA of every layer, in one pass of the clips through both networks.
 - `block_matrix` computes CKA of every block of one network with every block of the other.
-- `weight_change` computes how far a tensor has moved.
+- `weight_change` computes how much a tensor has changed.
 - `layers` lists the layers; `samples` takes activations (n_samples, n_neurons) from a layer's output.
 """
 
@@ -212,7 +212,7 @@ def _add_activations(
 def block_matrix(before: Network, after: Network, x: torch.Tensor) -> np.ndarray:
     """Compute linear CKA of every block's pooled output in one network with every block's in the other.
 
-    It takes at least 2 clips, and networks in evaluation mode [shape=(n_blocks_before, n_blocks_after)].
+    At least 2 clips are needed, and networks in evaluation mode [shape=(n_blocks_before, n_blocks_after)].
     """
     rows, columns = (_pooled(network, x) for network in (before, after))
     return np.array([[cka(a, b).similarity for b in columns] for a in rows])

@@ -4,7 +4,7 @@ Probabilities are (n_clips, n_classes), those of an ensemble (n_members, n_clips
 
 - `accuracy`, `nll` and `brier` [1]_ score each clip; `reliability` and `calibration_error` [3]_ score confidences.
 - `ambiguity` [2]_ and `disagreement` tell how much the members of an ensemble differ.
-- `softmax` makes probabilities of logits; `subsets` yields ensembles of some members.
+- `softmax` computes probabilities from logits; `subsets` yields ensembles of some members.
 
 References
 ----------
@@ -51,7 +51,7 @@ def nll(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def brier(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Compute the squared distance of the probabilities from those of a sure label, 0 to 2 [shape=(..., n_clips)]."""
+    """Compute the squared distance, 0 to 2, of probabilities from 1 for the label, else 0 [shape=(..., n_clips)]."""
     return ((probabilities - np.eye(probabilities.shape[-1])[labels]) ** 2).sum(-1)
 
 
@@ -95,7 +95,7 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def subsets(n_members: int, size: int, *, most: int = 1000) -> Iterator[tuple[int, ...]]:
-    """Yield all subsets of members of a size, or `most` random ones if there are more."""
+    """Yield all subsets of `size` members, or `most` random ones if there are more."""
     if math.comb(n_members, size) <= most:
         yield from itertools.combinations(range(n_members), size)
     else:

@@ -97,10 +97,10 @@ def cka(X: np.ndarray, Y: np.ndarray) -> Similarity:
 
 
 def chance(dims: Sequence[int], n_samples: int) -> float:
-    """Compute the mean canonical correlation of independent Gaussian noise: the least that SVCCA is by chance.
+    """Compute the mean canonical correlation of independent Gaussian noise: the value of SVCCA by chance.
 
-    It is far from 0 unless samples are many times the directions, and a limit for many of both. Samples that depend on
-    each other, as positions of one clip do, count for fewer, and chance is higher.
+    It is far from 0 unless there are many times more samples than directions; the formula is the limit for many of
+    both. If samples depend on each other, as positions of one clip do, chance is higher, as if there were fewer.
 
     Parameters
     ----------

@@ -21,6 +21,7 @@ import numpy as np
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import scipy
+from transferlens.util.text import span
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Interval:
     mean, low, high : float
         Fractions; `low` and `high` are NaN if n is 1.
     n : int
-        Number of values that the mean is over.
+        Number of values averaged.
     level : float in (0, 1)
         Confidence level.
     """
@@ -55,7 +56,7 @@ class Interval:
         """Return the interval in words; `unit` is "%" for fractions and "points" for differences of them."""
         text = f"{100 * self.mean:.1f} {unit}"
         if self.n > 1:
-            text += f" ({100 * self.level:.0f} % interval {100 * self.low:.1f} to {100 * self.high:.1f})"
+            text += f" ({100 * self.level:.0f} % interval {span(100 * self.low, 100 * self.high)})"
         return f"{text}, n = {self.n}"
 
 
@@ -69,11 +70,6 @@ def by_fold(rows: Iterable[Any], field: str, **values: Any) -> list[float]:
     """Return the mean over seeds of a field in each fold, of the rows whose fields have the given values."""
     chosen = [row for row in rows if all(getattr(row, name) == value for name, value in values.items())]
     return fold_means([getattr(row, field) for row in chosen], [row.fold for row in chosen])
-
-
-def folds_text(n: int) -> str:
-    """Return "1 fold", "5 folds"."""
-    return f"{n} fold{'s' * (n != 1)}"
 
 
 def standard_error(values: Sequence[float]) -> float:

@@ -3,9 +3,9 @@
 `Moments` sums the products of the activations of two representations; memory does not grow with the number of samples.
 The similarities, and intervals for them, follow from the sums at any time.
 
-Products square: of a direction whose standard deviation is the share s of the largest, double precision keeps about
-16 + 2 log10(s) digits. The directions that hold 99 % of the variance are as exact as by a decomposition of the whole
-matrix; with ``variance=1`` faint ones are less so.
+Products square the deviations: in double precision, about 16 + 2 log10(s) digits remain of a direction whose standard
+deviation is s times the largest. The directions that hold 99 % of the variance are as exact as from a decomposition of
+the whole matrix; with ``variance=1``, weak directions are less exact.
 
 `transferlens.measures.similarity` defines the measures and gives their sources.
 """
@@ -136,7 +136,7 @@ class Moments:
     def jackknife(self) -> np.ndarray:
         """Return all measures without each group that has samples in turn [shape=(n_groups, n_measures)].
 
-        As many directions are kept as for all. Of those that are not kept, the faintest, which hold a tenth of their
+        As many directions are kept as for all. Of those that are not kept, the weakest, which hold a tenth of their
         variance, are dropped first.
         """
         analysis, groups = self._analyse()
@@ -164,8 +164,8 @@ class Moments:
 
         Notes
         -----
-        The changes by which each group moves a measure when it is left out (the jackknife's) are resampled. Groups
-        resampled outright would be drawn twice, which makes samples fewer, and similarity higher, than they were.
+        The changes by which each group moves a measure when it is left out (the jackknife's) are resampled. If the
+        groups themselves were resampled, some would be drawn twice: fewer different samples, and a higher similarity.
         Percentiles are those of Student's t, as groups are few. Where directions are nearly equal in strength, leaving
         out a group turns them, and the interval is wide rather than narrow.
 
@@ -202,7 +202,7 @@ def _percentiles(without: np.ndarray, *, resamples: int, level: float, seed: int
 
 
 class _Stream:
-    """Sums of samples, in coordinates that the first samples decide."""
+    """Sums of samples, in coordinates that are computed from the first samples."""
 
     def __init__(self, batches: Sequence[Batch], groups: int) -> None:
         X, Y, _ = _joined(batches)
@@ -227,7 +227,7 @@ class _Stream:
 
 
 class _Group:
-    """Sums of the samples of one group; the samples themselves, while they take less room than their products."""
+    """Sums of the samples of one group; the samples themselves, while they take less memory than their products."""
 
     def __init__(self, width: int) -> None:
         self.n, self.first = 0, np.zeros(width)
@@ -244,7 +244,7 @@ class _Group:
             self.second = rows.T @ rows + (0 if self.second is None else self.second)
 
     def sums(self, mean: np.ndarray, bases: Sequence[np.ndarray]) -> Sums:
-        """Return the sums of the samples less `mean`, in other coordinates of each side [shape=(n_coordinates, n)]."""
+        """Return the sums of the samples minus `mean`, in other coordinates of each side [shape=(n_coordinates, n)]."""
         p = len(bases[0])
         sides = tuple(zip((slice(None, p), slice(p, None)), bases, strict=True))
         first = np.concatenate([(self.first - self.n * mean)[side] @ basis for side, basis in sides])

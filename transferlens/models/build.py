@@ -1,4 +1,4 @@
-"""Build the network of a transfer plan, and measure what it costs.
+"""Build the network of a transfer plan, and compute its cost.
 
 * `build`: the network of a plan, pretrained as the plan says; `skeleton`: the same, entirely randomly initialised
 * `block_table`, `cost`: parameters and multiply-adds of the blocks of a backbone, and of the network of a plan

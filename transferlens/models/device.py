@@ -25,5 +25,7 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        raise ParameterError(f"device={name!r} is not available here; use auto, cpu, cuda, cuda:N or mps") from error
+        available = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        available += ["mps"] if torch.backends.mps.is_available() else []
+        raise ParameterError(f"device={name!r} is not available here: use {', '.join(available)}") from error
     return device

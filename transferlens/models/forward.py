@@ -80,7 +80,7 @@ def hooked(modules: Mapping[K, torch.nn.Module], hook: Callable[[K, Any], object
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Fix torch's random numbers on the CPU and on `device`; on leaving, they go on as if nothing had happened."""
+    """Seed torch's generators of the CPU and of `device`; on leaving, restore the states that they had before."""
     kind = torch.device(device).type
     with torch.random.fork_rng(devices=[device] if kind == "cuda" else []):
         # torch.manual_seed would reseed the caller's GPUs, too.

@@ -118,7 +118,7 @@ def _atoms(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module
 
 
 def _trace(model: nn.Module, atoms: dict[str, nn.Module], x: torch.Tensor) -> tuple[list[_Step], torch.Tensor]:
-    """Return the modules that ``forward_features`` calls, so no classifier or auxiliary head, and its output."""
+    """Return the modules that ``forward_features`` calls (no classifier or auxiliary head), and its output."""
     steps: list[_Step] = []
 
     def note(name: str, output: Any) -> None:
@@ -132,7 +132,7 @@ def _trace(model: nn.Module, atoms: dict[str, nn.Module], x: torch.Tensor) -> tu
 
 
 def _verify(steps: list[_Step], atoms: dict[str, nn.Module], x: torch.Tensor, output: torch.Tensor) -> None:
-    """Raise if a model is more than its modules in a row, as with skip connections or functions between them."""
+    """Raise if a model is not its modules one after the other, but has skip connections or functions between them."""
     if len({step.module for step in steps}) < len(steps):
         raise _NotAChain("it calls a module twice")
     try:

@@ -23,8 +23,8 @@ from __future__ import annotations
 import functools
 import logging
 import operator
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from transferlens.util.errors import ParameterError
 
@@ -37,6 +37,9 @@ LAST = BLOCKS[-1]
 @dataclass(frozen=True)
 class TransferPlan:
     """Which blocks start from ImageNet weights, which are frozen, and where the network is cut.
+
+    Plans that are the same experiment are equal: if all kept blocks are pretrained, `pretrained_through` becomes 4, and
+    if no block is frozen, `bn` becomes "fixed".
 
     Parameters
     ----------
@@ -61,8 +64,11 @@ class TransferPlan:
     TransferPlan(pretrained_through=4, frozen_through=2, truncate_after=4, bn='fixed')
     >>> str(TransferPlan.truncate(3)), TransferPlan.scratch().words
     ('p4-none-3', 'pnone-none-4')
+    >>> TransferPlan(3, truncate_after=3) == TransferPlan.truncate(3)
+    True
     """
 
+    SUCH_AS: ClassVar[str] = ", such as TransferPlan.freeze(2)"
     pretrained_through: int | None = LAST
     frozen_through: int | None = None
     truncate_after: int = LAST
@@ -81,6 +87,10 @@ class TransferPlan:
                 f"is cut cannot be pretrained; this is the same as pretrained_through={LAST}"
             )
         self._check_frozen()
+        if self.pretrained_through is not None and self.pretrained_through >= self.truncate_after:
+            object.__setattr__(self, "pretrained_through", LAST)
+        if self.frozen_through is None:
+            object.__setattr__(self, "bn", "fixed")
 
     def _check_frozen(self) -> None:
         frozen, pretrained = self.frozen_through, self.pretrained_through
@@ -135,10 +145,9 @@ class TransferPlan:
 
     @property
     def words(self) -> str:
-        """The plan in run ids, such as ``p4-none-4``; equal for plans that are the same experiment."""
-        plan = self.canonical()
-        numbers = (plan.pretrained_through, plan.frozen_through, plan.truncate_after)
-        return "p" + "-".join(map(block_text, numbers)) + ("-updating" if plan.bn == "updating" else "")
+        """The plan in run ids, such as ``p4-none-4``."""
+        numbers = (self.pretrained_through, self.frozen_through, self.truncate_after)
+        return "p" + "-".join(map(block_text, numbers)) + ("-updating" if self.bn == "updating" else "")
 
     def __str__(self) -> str:
         return self.words
@@ -147,17 +156,7 @@ class TransferPlan:
     def title(self) -> str:
         """The plan in figures: "pretrained", "from scratch", or else `words`."""
         titles = {TransferPlan.finetune(): "pretrained", TransferPlan.scratch(): "from scratch"}
-        return titles.get(self.canonical(), self.words)
-
-    def canonical(self) -> TransferPlan:
-        """Return the plan that represents all plans that are the same experiment.
-
-        If all kept blocks are pretrained, its `pretrained_through` is 4; if no block is frozen, its `bn` is "fixed".
-        """
-        through = self.pretrained_through
-        pretrained = LAST if through is not None and through >= self.truncate_after else through
-        bn = "fixed" if self.frozen_through is None else self.bn
-        return replace(self, pretrained_through=pretrained, bn=bn)
+        return titles.get(self, self.words)
 
     def is_pretrained(self, block: int | Literal["head"]) -> bool:
         """Return whether `block` is kept and starts from ImageNet weights; the head never does."""

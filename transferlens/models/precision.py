@@ -18,7 +18,7 @@ from transferlens.util.errors import ParameterError
 
 
 def choose(precision: str, device: torch.device, *, backbone: str, input_size: tuple[int, int], through: int) -> str:
-    """Return "bf16" or "fp32"; "auto" gives bf16 only where the hardware computes in it, and correctly.
+    """Return "bf16" or "fp32"; "auto" gives bf16 only where the hardware supports it and is correct.
 
     The blocks of `backbone` up to `through` are computed for inputs of `input_size` (height, width). Errors are those
     of `check`.

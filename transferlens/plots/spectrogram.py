@@ -1,7 +1,7 @@
 """Spectrograms and attributions, on Axes and as images for a web page.
 
 Loud cells are dark. An attribution is red where it speaks for the class and blue where it speaks against it, the more
-opaque the stronger, and is smoothed for the eye.
+opaque the stronger, and is smoothed for display.
 """
 
 from __future__ import annotations

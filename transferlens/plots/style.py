@@ -15,6 +15,7 @@ import numpy as np
 
 from transferlens.util.files import complete_or_absent
 from transferlens.util.lazy import matplotlib, seaborn
+from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,6 +93,11 @@ def handles(palette: Mapping[str, tuple]) -> list[Line2D]:
     from matplotlib.lines import Line2D
 
     return [Line2D([], [], color=colour, marker="o", lw=2, label=name) for name, colour in palette.items()]
+
+
+def means_caption(n_folds: int) -> str:
+    """Return what the marks of `accuracy.points_and_means` are, for accuracies by fold."""
+    return f"diamonds: mean{' and 95 % interval' if n_folds > 1 else ''}, n = {counted(n_folds, 'fold')}; dots: folds"
 
 
 def save_figure(fig: Figure, stem: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a run is: one point of the space that all experiments lie in, and the id that its file is called by."""
+"""The configuration of a run, one point in the space of all experiments, and the id that names its file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from transferlens.util.files import content_hash
 class Training(Fields):
     """How a network is trained. The only place where these settings, their defaults and rules are declared."""
 
+    SUCH_AS: ClassVar[str] = ", as study.training(plan) returns it"
     epochs: Annotated[int, between(1, 2**20)] = 12
     """Number of epochs."""
     batch_size: Annotated[int, between(2, 2**20, ": BatchNorm needs more than one clip")] = 32
@@ -34,9 +35,9 @@ class Training(Fields):
     optimizer: Literal["adam", "adamw"] = "adam"
     """adam: L2 penalty (the paper). adamw: decoupled weight decay."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """cosine: to 0 at the end. step: a tenth at each milestone. constant."""
+    """cosine: to 0 at the end. step: divided by 10 at each milestone. constant."""
     milestones: tuple[Annotated[int, at_least(1)], ...] = ()
-    """Epochs after which the step schedule drops."""
+    """Epochs after which the step schedule divides the learning rate by 10."""
     normalise: Literal["none", "channel", "imagenet"] = "channel"
     """none: log-mel as it is (the paper). channel: mean 0, standard deviation 1 over the training folds. imagenet: the
     range of the training folds scaled to 0 to 1, then ImageNet's mean and standard deviation."""
@@ -45,7 +46,7 @@ class Training(Fields):
     augment: Literal["none", Kind] = "none"
     """Pitch shifts by -2 to 2 semitones and time stretches by 0.9 to 1.2 of training clips, rendered once. spectrum:
     from one Fourier transform per clip. waveform: by librosa, slower (the paper). released: the same, but always 2
-    semitones up, as the paper's code was when it appeared. With --fit stretch, time stretches leave almost no trace,
+    semitones up, as in the paper's code when it was released. With --fit stretch, time stretches leave almost no trace,
     none in spectrum, which then has at most five different renderings."""
     variants: Annotated[int, between(0, 1000)] = 0
     """Renderings per clip, of which training draws one per epoch. 0 stands for 8 with augmentation."""
@@ -63,7 +64,7 @@ class Training(Fields):
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """How training clips are rendered; None: as they are."""
+        """How training clips are augmented; None if they are not."""
         return None if self.augment == "none" else Augmentation(self.augment, self.variants)
 
     def lr_at(self, progress: float) -> float:
@@ -75,14 +76,14 @@ class Training(Fields):
         return self.lr
 
 
-# Settings that older runs do not have: at these values they are as if not there, and the ids stay.
+# Settings that older runs do not have: these values are left out, so that run ids stay the same.
 _LATER = {"augment": "none", "variants": 0, "masks": 0, "mixup": 0.0, "threads": None}
 _PARTS = {"features": FeatureSettings, "plan": TransferPlan, "training": Training}
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One point: all that decides a run's numbers, but for the machine.
+    """One point: all settings that determine a run's numbers, except for the machine.
 
     Attributes
     ----------
@@ -100,9 +101,10 @@ class RunConfig:
     seed : int >= 0
     training : Training
     inner_fold : str
-        A fold that is kept from training too, to choose the epoch without a look at the held-out fold; empty: none.
+        A fold that is kept from training too, to choose the epoch without using the held-out fold; empty: none.
     """
 
+    SUCH_AS: ClassVar[str] = ", as study.points(plan) returns them"
     dataset: str
     data_key: str
     features: FeatureSettings
@@ -160,14 +162,14 @@ class RunConfig:
 
     @property
     def start(self) -> int:
-        """The block that batches are fed to: behind those whose output is the same in every epoch, so computed once."""
+        """The first block computed in every epoch: outputs of those before it do not change and are computed once."""
         plan, training = self.plan, self.training
         changes = plan.bn != "fixed" or training.augment != "none" or training.masks > 0 or training.mixup > 0
         return 0 if plan.frozen_through is None or changes else plan.frozen_through + 1
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """Height and width of what the network is given [mel bands, frames]."""
+        """Height and width of the network's input [mel bands, frames]."""
         return self.features.n_mels, self.features.width
 
     @property
@@ -180,7 +182,7 @@ class RunConfig:
         return folder / self.dataset / f"{self.id}.h5"
 
     def flat(self) -> dict[str, Any]:
-        """All settings under one level of names, as they stand in the run file."""
+        """All settings in one dict without groups, as they are stored in the run file."""
         flat = dataclasses.asdict(self)
         for name in _PARTS:
             flat |= flat.pop(name)

@@ -32,8 +32,8 @@ def _feature_cache(run: Run, options: DataOptions, folder: Path) -> FeatureCache
     cache = FeatureCache(options.open(), run.config.features, folder)
     if cache.key != run.provenance["features_key"]:
         raise CheckpointError(
-            f"{run.path} was trained on other clips than {cache.dataset.name}: name its clips (--clips, or --dataset "
-            "and --root)"
+            f"{run.path} was trained on other clips than {cache.dataset.name}: name its clips (clips, or dataset and "
+            "root)"
         )
     return cache
 
@@ -51,23 +51,25 @@ def heldout_audio(run: Run, options: DataOptions, ids: Sequence[str] | None = No
 def heldout_features(run: Run, options: DataOptions, cache: Path) -> np.ndarray:
     """Load the features [shape=(n_clips, channels, n_mels, width)] of a run's held-out clips from a folder of caches.
 
-    If they are not there, the clips that the options name are opened, and their features computed.
+    If they are not there, or clips are named, these are opened, and their features computed or compared.
 
     Raises
     ------
     CheckpointError
-        If the features are not cached, and the run was trained on other clips than those that the options name.
+        If the run was trained on other clips than those that are named, or the built-in ones if no features are cached.
     DataError
         If clips or the cache cannot be read.
     """
     key = run.provenance["features_key"]
     path = cache / f"{run.config.dataset}-{key[:8]}.h5"
-    if not path.is_file():
+    if not path.is_file() or options != type(options)():
         try:
             features = _feature_cache(run, options, cache)
         except CheckpointError as error:
+            if path.is_file():
+                raise
             raise CheckpointError(
-                f"{error}, or name the folder of the cache that holds its features (--cache): {path} does not exist"
+                f"{error}, or name the folder of the cache that holds its features (cache): {path} does not exist"
             ) from None
         features.fill()
         path = features.path

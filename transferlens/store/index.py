@@ -1,7 +1,7 @@
 """An index of the files below a folder, so that listing thousands of them opens only new and changed ones.
 
-The index is only a help. A line of it counts while its file has the size and the time of change that it had when it was
-read, and the index may be deleted at any time. It is one file, which is replaced as a whole, so that it is safe on file
+The index only saves time, and may be deleted. A line of it is valid as long as its file has the size and modification
+time that it had when it was read. The index is one file, which is replaced as a whole, so that it is safe on file
 systems that several machines share.
 """
 

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from transferlens.store.run import load_run
 from transferlens.store.runfile import SCHEMA, open_runfile, read_config
 from transferlens.util import text
 from transferlens.util.errors import CheckpointError
+from transferlens.util.fields import checked
 from transferlens.util.files import array
 
 
@@ -54,6 +54,10 @@ class RunSummary:
 
     def __fspath__(self) -> str:
         return self.file
+
+    def __repr__(self) -> str:
+        state = f"{'' if self.is_complete else 'not '}finished, {self.epochs_done} of {self.epochs} epochs"
+        return f"RunSummary {self.id!r}: {state}, accuracy {100 * self.accuracy_last:.1f} %, {self.file}"
 
     @property
     def path(self) -> Path:
@@ -98,10 +102,10 @@ def _line(path: Path) -> str:
 
 
 def scan(folder: Path | str) -> tuple[list[RunSummary], list[str]]:
-    """Summarise all runs below a folder, as `list_runs`; with them, one message for each file that cannot be read."""
+    """Summarise all runs below a folder; return them, and one message for each file that cannot be read."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise CheckpointError(f"runs={str(folder)!r} is not a folder: name a run store, or train a run first")
+        raise CheckpointError(f"{str(folder)!r} is not a folder: name a run store, or train a run first")
     kinds = (RunSummary, RunConfig, Training, FeatureSettings, TransferPlan)
     version = f"{__version__} {SCHEMA} {[field.name for kind in kinds for field in dataclasses.fields(kind)]}"
     lines, problems = index.read_through(folder, suffixes=(".h5", ".partial"), read=_line, version=version)
@@ -109,17 +113,21 @@ def scan(folder: Path | str) -> tuple[list[RunSummary], list[str]]:
     return [RunSummary(file=path, **fields) for path, fields in zip(lines, values, strict=True)], problems
 
 
-def damaged(summaries: Iterable[RunSummary]) -> dict[str, str]:
-    """Open finished runs, and return why some cannot be used, by run id; summaries do not show all damage."""
-    reasons = {}
+def usable(folder: Path) -> tuple[list[RunSummary], list[str]]:
+    """Summarise the runs of a store, each once, whose files open; with them, one message for each damaged file."""
+    summaries, problems = scan(folder)
+    runs: dict[str, RunSummary] = {}
     for summary in summaries:
         try:
-            load_run(summary.path)
+            if summary.is_complete:
+                load_run(summary.path)  # summaries do not show all damage
+            runs.setdefault(summary.id, summary)  # a copy is not another run
         except CheckpointError as error:
-            reasons[summary.id] = str(error)
-    return reasons
+            problems.append(str(error))
+    return list(runs.values()), problems
 
 
+@checked
 def list_runs(folder: Path | str) -> list[RunSummary]:
     """Summarise all runs of a store, in the order of their paths.
 

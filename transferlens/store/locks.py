@@ -2,8 +2,8 @@
 
 A lock is a small file beside the run, a soft lease of filelock (https://py-filelock.readthedocs.io): its holder changes
 the file's time every `BEAT` seconds. Another process takes it over at once if the holder was a process of this machine
-that has ended. Otherwise it removes the lock after it has watched the file's time stand still for `PATIENCE` seconds;
-the clocks of machines are never compared. Locks only save work: if two processes trained a run after all, both would
+that has ended. Otherwise it removes the lock after the file's time has not changed for `PATIENCE` seconds of watching;
+the clocks of machines are never compared. Locks only save work: if two processes trained the same run, both would
 write the same complete file.
 """
 
@@ -21,10 +21,10 @@ from transferlens.util.errors import DataError
 from transferlens.util.lazy import filelock
 
 SUFFIX = ".lock"
-# Seconds between two signs of life, and without one after which a holder counts as dead.
+# Seconds between two changes of a lock's time, and without a change after which its holder counts as dead.
 BEAT, PATIENCE = 10.0, 60.0
 
-# Locks of others: the file's time when last seen, since when it stands still, and when that was [s].
+# Locks of others: the file's time, when it was first seen with this time, and when it was last seen [s].
 _watched: dict[Path, tuple[int, float, float]] = {}
 
 
@@ -42,7 +42,7 @@ def holder(run: Path) -> str | None:
 
 @contextlib.contextmanager
 def lock(run: Path) -> Iterator[bool]:
-    """Hold a run, whose file need not exist yet, while it is trained; yield whether it is held, not by another.
+    """Lock a run, whose file need not exist, while it is trained; yield False if another process has locked it.
 
     Raise DataError if the lock's path is a folder or a link.
     """
@@ -94,7 +94,7 @@ def _this_machine() -> tuple[str, int]:
 
 
 def _stands_still(path: Path) -> bool:
-    """Return whether a lock has shown no sign of life during `PATIENCE` seconds of watching."""
+    """Return whether the time of a lock has not changed during `PATIENCE` seconds of watching."""
     try:
         changed = path.stat().st_mtime_ns
     except OSError:

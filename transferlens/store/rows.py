@@ -1,4 +1,4 @@
-"""One flat row per run, for tables: every question takes from a run what its rows have fields for."""
+"""One flat row per run, for tables: the fields of a row choose which values of the run it contains."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from transferlens.models import build
 from transferlens.store import runfile
 from transferlens.store.config import RunConfig
 from transferlens.util.errors import CheckpointError, ParameterError
+from transferlens.util.fields import checked
 from transferlens.util.files import array
 from transferlens.util.lazy import torch
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 class Run:
     """A finished run, as `load_run` opens it.
 
-    The weights stay in the file until they are asked for. A run is equal to itself only, and can be given wherever the
-    path of its file can.
+    The weights are read from the file when they are needed. Two runs are equal only if they are the same object. A run
+    can be used wherever the path of its file can.
 
     Attributes
     ----------
@@ -109,7 +110,7 @@ class Run:
             pretrained = build.imagenet_state(self.config.backbone, option, sha256=sha256).state
             state = {f"backbone.{name}": tensor for name, tensor in pretrained.items()} | state
         if missing := sorted(set(names) - set(state)):
-            raise CheckpointError(f"{self.path} is damaged: its initial state lacks {', '.join(missing[:3])}")
+            raise CheckpointError(f"{self.path} is damaged: initial values of {', '.join(missing[:3])} are missing")
         return {name: state[name] for name in names}
 
     def final_state(self) -> dict[str, torch.Tensor]:
@@ -128,6 +129,8 @@ class Run:
         CheckpointError
             If the weights are damaged or, for the network before training, are not available here.
         """
+        if not isinstance(trained, bool):
+            raise ParameterError(f"trained={trained!r} must be true or false")
         network = build.skeleton(self.config.backbone, n_classes=len(self.label_names), plan=self.config.plan)
         state = self.final_state() if trained else self.initial_state()
         if not all(torch.isfinite(tensor).all() for tensor in state.values()):
@@ -142,17 +145,23 @@ class Run:
         """Return log-mel features, normalised as the network was trained on them.
 
         Input and output have the shape [shape=(n_clips, channels, n_mels, width)]; the output is a float32 tensor.
+        Raise ParameterError if they are not features as of this run.
         """
+        shape = tuple(getattr(S, "shape", ()))
+        if len(shape) != 4 or shape[1:] != self.config.features.shape:
+            allowed = ", ".join(map(str, ("n_clips", *self.config.features.shape)))
+            raise ParameterError(f"S of shape {shape} must be an array of shape ({allowed}): S[None] is one clip")
         return normalised(torch.as_tensor(S, dtype=torch.float32), self.normalisation)
 
 
 def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:
-    """Return features [shape=(n_clips, channels, n_mels, width)] less a mean and divided by a deviation per channel."""
+    """Normalise features [shape=(n_clips, channels, n_mels, width)] by the mean and deviation of each channel."""
     mean, deviation = (torch.as_tensor(part, dtype=x.dtype, device=x.device)[:, None, None] for part in normalisation)
     return (x - mean) / deviation
 
 
-def load_run(path: str | os.PathLike[str], *, expected: RunConfig | None = None) -> Run:
+@checked
+def load_run(path: Path | str | os.PathLike[str], *, expected: RunConfig | None = None) -> Run:
     """Open a finished run.
 
     Parameters
@@ -171,7 +180,7 @@ def load_run(path: str | os.PathLike[str], *, expected: RunConfig | None = None)
     with runfile.open_runfile(path) as file:
         config = runfile.read_config(file)
         if expected is not None and config != expected:
-            raise CheckpointError(f"{path} holds another run than its name says: delete it, and it is trained again")
+            raise CheckpointError(f"{path} holds the run {config.id}, not {expected.id}: move it to another folder")
         if (done := len(file["history"]["heldout_accuracy"])) < config.training.epochs:
             raise CheckpointError(
                 f"{path} has finished {done} of {config.training.epochs} epochs: train the run again to finish it"
@@ -195,7 +204,7 @@ def load_run(path: str | os.PathLike[str], *, expected: RunConfig | None = None)
 
 
 def _check_values(run: Run) -> None:
-    """Raise CheckpointError if arrays of a run do not fit each other, or hold values that no run has."""
+    """Raise CheckpointError if arrays of a run do not fit each other, or have impossible values."""
     n_clips, n_classes, accuracies = len(run.clip_ids), len(run.label_names), run.history["heldout_accuracy"]
     rules = {
         "history": all(v.shape == (len(accuracies),) and np.isfinite(v).all() for v in run.history.values()),
@@ -213,8 +222,9 @@ def _check_values(run: Run) -> None:
         raise CheckpointError(f"{run.path} is damaged in its {' and '.join(broken)}: delete it and train the run again")
 
 
+@checked
 def load_runs(
-    paths: Sequence[str | os.PathLike[str]] | str | os.PathLike[str], *alike: str, least: int = 1
+    paths: Sequence[Path | str | os.PathLike[str]] | Path | str | os.PathLike[str], *alike: str, least: int = 1
 ) -> list[Run]:
     """Open the finished runs that an analysis compares.
 
@@ -281,10 +291,10 @@ def check_alike(runs: Sequence[Run], *what: str) -> None:
 
 
 def arm_names(runs: Sequence[Run]) -> list[str]:
-    """Return the names of runs in figures: their plans, such as "pretrained" and "from scratch".
+    """Return a name for each run, to be shown in figures: that of its plan, such as "pretrained" or "from scratch".
 
-    Runs of one plan whose settings, weights or data differ are told apart in parentheses: by the settings that differ,
-    or by the beginning of the hash of weights or data. Runs that differ in fold, seed or backbone only share a name.
+    If runs have the same plan but differ in settings, weights or data, the difference is added in parentheses: the
+    settings, or the first 8 digits of a hash. Runs that differ only in fold, seed or backbone have the same name.
     """
     configs = [run.config for run in runs]
     differences = [
@@ -300,7 +310,7 @@ def arm_names(runs: Sequence[Run]) -> list[str]:
 def _differences(
     configs: Sequence[RunConfig], words: Callable[[RunConfig], list[str]], group: Callable[[RunConfig], Hashable]
 ) -> list[list[str]]:
-    """Return, for each run, those of its words that not all runs of its group share."""
+    """Return for each run the words that describe it and that not all runs of its group have in common."""
     shared: dict[Hashable, set[str]] = {}
     for config in configs:
         shared[group(config)] = shared.get(group(config), set(words(config))) & set(words(config))

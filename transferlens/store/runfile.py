@@ -27,7 +27,7 @@ SCHEMA = 1
 # What stands between the HDF5 content and its sha256; HDF5 ignores what follows its content.
 SEAL = b"transferlens sha256\n"
 SEALED = -len(SEAL) - hashlib.sha256().digest_size  # where the HDF5 content ends
-# Age from which a file's time of change tells it from any later content [s]: clocks of file systems are coarse.
+# Age of a file [s] from which any later change gives it another modification time: clocks of file systems are coarse.
 SETTLED = 2.0
 TENSORS = ("weights", "fresh", "optimizer")
 _ARRAYS = ("clip_ids", "labels", "label_names", "normalisation", "logits_last", "logits_best")
@@ -190,11 +190,12 @@ def open_runfile(path: str | os.PathLike[str]) -> Iterator[Any]:
             if file.attrs.get("schema") != SCHEMA:
                 raise CheckpointError(f"{path} is an HDF5 file, but not a run of this version of transferlens")
             yield file
-    except PermissionError as error:
-        raise CheckpointError(f"{path} cannot be read: permission denied") from error
     except UNREADABLE as error:
         if isinstance(error, ParameterError):
             raise
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):  # the file may be whole
+            reason = getattr(error, "strerror", None) or "not enough memory"
+            raise CheckpointError(f"{path} cannot be read: {reason}") from error
         raise CheckpointError(
             f"{path} is not a readable run file: damaged, cut short or of another kind; "
             "if it was a run, delete it and train it again"

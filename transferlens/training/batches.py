@@ -114,8 +114,8 @@ class Data:
     ) -> Iterator[torch.Tensor]:
         """Yield the outputs of `run` for each array of rows, on the device and in channels-last order.
 
-        It runs once for every clip while `key` stays the same, which must differ if anything differs that its outputs
-        depend on. It takes a batch of features as `batches` yields them, and returns a tensor [shape=(n, channels,
+        It is called once for every clip as long as `key` is the same; `key` must change if anything changes that the
+        outputs depend on. `run` takes a batch as `batches` yields it, and returns a tensor [shape=(n, channels,
         height, width)] without gradients, where the output for a clip does not depend on the other clips.
         """
         if self._outputs is None or self._outputs[0] != key:

@@ -1,7 +1,7 @@
 """Where tasks run: in worker processes of this machine, or on a Ray cluster.
 
-A task is called with one item after another, and each result is yielded with its item as soon as it is known. An item
-whose process dies is given to another process, until `DEATHS` processes in a row have died of it.
+A task is called for every item, and each result is yielded with its item as soon as it is known. If a process dies, its
+item is given to another process, until `DEATHS` processes in a row have died while they worked on it.
 
 Worker processes may be killed at any moment, therefore each one has a pipe of its own. In the pools of
 concurrent.futures, loky and pebble the workers share a pipe and its lock: one killed worker breaks the whole pool, or
@@ -31,7 +31,7 @@ from transferlens.util.lazy import psutil
 
 log = logging.getLogger(__name__)
 
-# Number of processes that may die of one item without progress between them.
+# Number of processes that may die on one item without progress between them.
 DEATHS = 5
 # Number of processes in a row that may die before they are ready for an item.
 FALSE_STARTS = 10
@@ -48,11 +48,11 @@ Result = TypeVar("Result")
 
 
 class Died(Exception):
-    """Several processes died of an item: by signals, or for lack of memory."""
+    """Several processes died while they worked on one item: by signals, or for lack of memory."""
 
 
 class _Worker:
-    """A process that does one item after another.
+    """A process that works on one item after another.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ def _without_main() -> Iterator[None]:
 
 
 def _serve(connection: Any, task: Callable) -> None:
-    """Do items until the connection is closed."""
+    """Call the task for every item received, until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -145,7 +145,7 @@ def in_processes(
     reached: Callable[[Item], object] = lambda item: None,
     report: Callable[[Item, Any], object] = lambda item, value: None,
 ) -> Iterator[tuple[Item, Result | Died]]:
-    """Do items in processes of this machine; yield each with what the task returned, or with `Died`.
+    """Call the task for every item in processes of this machine; yield each item with the result, or with `Died`.
 
     Parameters
     ----------
@@ -223,11 +223,11 @@ def on_ray(
     cpus: float,
     gpus: float,
 ) -> Iterator[tuple[Item, Result | Died]]:
-    """Do items, as `in_processes`, on a Ray cluster, all of whose machines see the same folders; reports are dropped.
+    """Call the task for every item, as `in_processes` does, on a Ray cluster whose machines all see the same folders.
 
-    An item takes so many `cpus` and `gpus`, which may be a share of one. The address is that of the cluster's head, or
-    "auto"; None starts a cluster on this machine. ParameterError is raised if Ray is not installed, the cluster cannot
-    be reached, or none of its machines is large enough for an item.
+    Reports are dropped. Each item needs `cpus` and `gpus`, which may be fractions. The address is that of the cluster's
+    head, or "auto"; None starts a cluster on this machine. ParameterError is raised if Ray is not installed, the
+    cluster cannot be reached, or none of its machines is large enough for an item.
     """
     try:
         import ray
@@ -258,7 +258,7 @@ def on_ray(
 
 
 def _check_reachable(address: str | None) -> None:
-    """Raise if nobody listens at an address: Ray itself would try for minutes."""
+    """Raise ParameterError if no server listens at an address: Ray itself would try for minutes."""
     if address in (None, "auto", "local"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -272,7 +272,7 @@ def _check_reachable(address: str | None) -> None:
 
 
 def _check_room(nodes: Sequence[dict[str, Any]], needed: dict[str, float]) -> None:
-    """Raise if no machine of a cluster has the resources that a run needs: Ray would wait for ever."""
+    """Raise ParameterError if no machine of a cluster has the resources that a run needs: Ray would wait for ever."""
     machines = [node["Resources"] for node in nodes if node["Alive"]]
     for name, number in needed.items():
         most = max((machine.get(name, 0) for machine in machines), default=0)

@@ -1,4 +1,4 @@
-"""Estimate what a sweep takes: which runs are finished, and time and disk space of the others. Nothing is trained."""
+"""Estimate what a sweep needs: which runs are finished, and time and disk space of the others. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transferlens.store.listing import scan
 from transferlens.util import lazy
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import torch
-from transferlens.util.text import table
+from transferlens.util.text import counted, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,7 +122,7 @@ def text(planned: Sequence[Planned]) -> str:
         for row in planned
     ]
     missing = [row for row in planned if row.epochs_done < row.epochs]
-    total = f"{len(planned)} runs: {len(planned) - len(missing)} done, {len(missing)} to train"
+    total = f"{counted(len(planned), 'run')}: {len(planned) - len(missing)} done, {len(missing)} to train"
     if missing:
         seconds, megabytes = sum(row.seconds for row in missing), sum(row.nbytes for row in missing) / 1e6
         measured = sum(row.is_measured for row in missing)

@@ -42,7 +42,8 @@ class TrainingOptions(Settings):
     """How networks are trained: a preset, and values that replace its own."""
 
     preset: Literal["quick", "paper"] = "quick"
-    """quick: 12 epochs, lr 1e-3, cosine, normalised. paper: 70 epochs (450 from scratch), lr 1e-4 in steps, as is."""
+    """quick: 12 epochs, lr 1e-3, cosine, normalised. paper: 70 epochs (450 from scratch), lr 1e-4 in steps,
+    not normalised."""
 
     @property
     def given(self) -> dict[str, Any]:
@@ -51,11 +52,16 @@ class TrainingOptions(Settings):
         return {name: value for name, value in values.items() if value is not None}
 
     def training(self, plan: TransferPlan) -> Training:
-        """Return the settings for one plan; raise ParameterError if renderings are asked for without augmentation."""
+        """Return the settings for one plan; raise ParameterError if one that is given would have no effect."""
         training = dataclasses.replace(PRESETS[self.preset][plan.pretrained_through is None], **self.given)
         variants = self.given.get("variants")
         if variants == 0:
             raise ParameterError("variants=0 must be 1 to 1000")
         if variants and not training.variants:
             raise ParameterError(f"variants={variants} goes with augment='spectrum', 'waveform' or 'released'")
+        drops = self.given.get("milestones", ())
+        if drops and training.schedule != "step":
+            raise ParameterError(f"milestones={drops} goes with schedule='step', not {training.schedule!r}")
+        if [*drops] != sorted({*drops}) or max(drops, default=0) >= training.epochs:
+            raise ParameterError(f"milestones={drops} must increase and be less than epochs={training.epochs}")
         return training

@@ -74,14 +74,14 @@ class ExecutionOptions(DeviceOptions):
         super().__post_init__()
         on_ray = self.engine == "ray"
         if on_ray and self.workers:
-            raise ParameterError(f"workers={self.workers} goes with --engine local: Ray starts as many as fit")
+            raise ParameterError(f"workers={self.workers} goes with engine='local': Ray starts as many as fit")
         for name in ("address", "gpus_per_run"):
             if not on_ray and getattr(self, name) is not None:
-                raise ParameterError(f"{name}={getattr(self, name)!r} goes with --engine ray")
+                raise ParameterError(f"{name}={getattr(self, name)!r} goes with engine='ray'")
 
 
 class Study(Protocol):
-    """What of a `sweep.Study` its runs are trained with."""
+    """The attributes of a `sweep.Study` that training uses."""
 
     options: Any
     dataset: DataSet
@@ -96,7 +96,7 @@ class Study(Protocol):
 
 
 def for_workers(options: Any, workers: int = 1) -> Any:
-    """Return a study's options as another process takes them, wherever it was started, one of so many."""
+    """Return a study's options for one of several worker processes: absolute paths, and its share of the memory."""
     data, sweep, store, execution = options.data, options.sweep, options.store, options.execution
     absolute: dict[str, Any] = {name: value.absolute() for name, value in vars(data).items() if isinstance(value, Path)}
     weights = sweep.weights if sweep.weights == "auto" else str(expanded(sweep.weights).absolute())
@@ -254,8 +254,9 @@ def attempt(
 ) -> str:
     """Train one run as `trainer.train` does, if no other process trains it; return why the run failed.
 
-    The reason, which is also in the run's .failed file, is "" if the run is finished, `HELD` if another process trains
-    it. Errors that would stop other runs too are raised: clips, weights or the store cannot be used.
+    Return "" if the run is finished, `HELD` if another process trains it, or else the reason of the failure, which is
+    also written to the run's .failed file. Errors that would stop other runs too are raised: clips, weights or the
+    store cannot be used.
     """
     store = study.options.store.runs
     path = point.path(store)

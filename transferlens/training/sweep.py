@@ -26,9 +26,10 @@ from transferlens.training.batches import Data
 from transferlens.training.presets import TrainingOptions
 from transferlens.training.schedule import ExecutionOptions
 from transferlens.util.errors import DataError, ParameterError
-from transferlens.util.fields import Fields, Rule, at_least, between, build, flat, names, signature
+from transferlens.util.fields import Fields, Rule, at_least, between, build, checked, flat, names, signature
 from transferlens.util.files import check_writable
 from transferlens.util.grouping import group_by
+from transferlens.util.text import some
 
 Name = TypeVar("Name")
 
@@ -44,7 +45,7 @@ class SweepOptions(Fields):
     folds: tuple[str, ...] = ()
     """Folds to hold out, one run each. Default: all."""
     n_folds: Annotated[int | None, at_least(1)] = None
-    """Hold out only the first so many of these folds, or of all."""
+    """Hold out only this many folds: the first of --folds, or of all."""
     seeds: Annotated[tuple[Annotated[int, between(0, 2**32 - 1)], ...], Rule("one or more, such as 0", bool)] = (0,)
     """Seeds of initialisation and order, one run each."""
     select: Literal["last", "nested"] = "last"
@@ -87,7 +88,7 @@ class StudyOptions(Fields):
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """Runs of one plan, which differ by backbone, fold and seed alone, of the data, weights and store of a study."""
+    """Runs of one plan in one study, which differ only in backbone, fold and seed."""
 
     study: Study
     points: tuple[RunConfig, ...]
@@ -144,7 +145,8 @@ class Study:
         parts = self.backbones, ("folds", *self.folds), ("seeds", *map(str, self.options.sweep.seeds))
         return f"Study({self.dataset.name}: {'; '.join(map(' '.join, parts))})"
 
-    def check_one(self, *names: str) -> None:
+    @checked
+    def check_one(self, *names: Literal["folds", "backbone", "seeds"]) -> None:
         """Raise if there are several folds, backbones or seeds where only one can be compared."""
         for name in names:
             values = self.folds if name == "folds" else getattr(self.options.sweep, name)
@@ -161,11 +163,11 @@ class Study:
         if not folds:
             raise DataError(f"{self.dataset.name} has no fold to hold out: its only one is named train")
         for fold in folds:
-            self.dataset.split(fold, self._inner(fold))  # raises if no clip is left to train on
+            self.dataset.split(fold, self._inner(fold))  # raises if fewer than two classes can be trained on
         return folds
 
     def _inner(self, fold: str) -> str:
-        """Return the fold that chooses the epoch: the one after the held-out fold, in a circle; "" for none."""
+        """Return the fold that chooses the epoch: the next one after the held-out fold, cyclically; "" if none."""
         if self.options.sweep.select == "last":
             return ""
         others = [other for other in self.dataset.folds if other != "train"]
@@ -188,15 +190,15 @@ class Study:
         memory = self.options.execution.memory
         return Data(self.dataset, self.cache, self.device, memory=None if memory is None else 1e9 * memory)
 
+    @checked
     def training(self, plan: TransferPlan) -> Training:
         """Return the settings that a plan is trained with by default."""
         return self.options.training.training(plan)
 
+    @checked
     def points(self, plan: TransferPlan, training: Training | None = None) -> list[RunConfig]:
         """Return the runs of one plan: backbones x folds x seeds."""
-        if not isinstance(plan, TransferPlan):
-            raise ParameterError(f"plan={plan!r} must be a TransferPlan, such as TransferPlan.freeze(2)")
-        plan, weights, data_key = plan.canonical(), self.options.sweep.weights, self.cache.data_key
+        weights, data_key = self.options.sweep.weights, self.cache.data_key
         is_pretrained = plan.pretrained_through is not None
         return [
             RunConfig(
@@ -216,10 +218,13 @@ class Study:
             for seed in dict.fromkeys(self.options.sweep.seeds)
         ]
 
+    @checked
     def arm(
         self, plan: TransferPlan, training: Training | None = None, *, backbones: Sequence[str] | None = None
     ) -> Arm:
         """Return the runs of one plan, of these backbones or of all, as an arm of a question."""
+        if unknown := [name for name in backbones or () if name not in self.backbones]:
+            raise ParameterError(f"backbones={some(unknown)!r} must be of the study: {some(self.backbones)}")
         points = self.points(plan, training)
         return Arm(self, tuple(point for point in points if backbones is None or point.backbone in backbones))
 
@@ -227,6 +232,7 @@ class Study:
         """Return the runs of one plan, trained if they are missing; errors as in `gather`."""
         return list(self.gather(self.points(plan, training)).values())
 
+    @checked
     def gather(self, points: Iterable[RunConfig]) -> dict[RunConfig, Run]:
         """Return the runs of these points: read from the store, or trained if they are missing.
 

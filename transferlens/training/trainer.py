@@ -265,7 +265,7 @@ class Trainer:
         )
 
     def resume(self, state: RunState) -> None:
-        """Continue from a checkpoint, as if training had never been interrupted; raise CheckpointError if unfit."""
+        """Continue from a checkpoint, bit by bit; raise CheckpointError if it is of another run or incomplete."""
         lengths = {len(state.history.get(name, ())) for name in history_names(self.config)}
         moments = {key.rsplit("/", 1)[0] for key in state.optimizer}
         if state.config != self.config or len(lengths) != 1 or moments != self.learned.keys():
@@ -347,7 +347,7 @@ def train(
 
 @contextlib.contextmanager
 def _threads(number: int | None) -> Iterator[None]:
-    """Set the number of threads inside; None leaves it as it is."""
+    """Use this number of threads in a ``with`` block; None: keep the present number."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:

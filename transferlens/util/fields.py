@@ -1,23 +1,27 @@
 """Options as dataclasses: what a value may be, what it means and how it is given, declared once.
 
-The type of a field says what it takes, a `Rule` in its annotation which values, and the text below it what it means:
+A field has a type, a `Rule` in its annotation that says which values are allowed, and its help below it:
 
     epochs: Annotated[int, at_least(1)] = 12
     "Number of epochs."
 
-`Fields` converts and checks values when an instance is made, from the command line, a file or Python alike. Options are
-composed: a field whose type is a dataclass is a group, and `build` distributes keywords over all groups.
+`Fields` converts and checks values when an instance is made, from the command line, a file or Python alike, and
+`checked` the arguments of a function. Options are composed: a field whose type is a dataclass is a group, and `build`
+distributes keywords over all groups.
 """
 
 from __future__ import annotations
 
 import ast
+import collections.abc
 import dataclasses
-import difflib
 import functools
 import inspect
+import itertools
+import math
 import operator
 import os
+import re
 import textwrap
 import types
 import typing
@@ -26,12 +30,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, SupportsFloat, SupportsIndex, TypeVar, Union
 
-from typing_extensions import Doc
-
 from transferlens.util.errors import ParameterError
+from transferlens.util.text import suggestion
 
 LARGEST = 2**63
+MOST = 2**20  # values of one option
+NAME = 255  # longest name of a file [bytes]
+SHOWN = 100  # letters of a value in a message
 Kind = TypeVar("Kind")
+Function = TypeVar("Function", bound=Callable)
 
 
 @dataclass(frozen=True)
@@ -51,12 +58,12 @@ def between(low: float, high: float, why: str = "") -> Rule:
 
 
 def at_least(low: float, why: str = "") -> Rule:
-    """Return the rule of a lower bound, which infinity and NaN do not obey."""
+    """Return the rule of a lower bound; infinity and NaN are not allowed."""
     return Rule(f"at least {low}{why}", lambda value: low <= value < float("inf"))
 
 
 def above(low: float) -> Rule:
-    """Return the rule of an excluded lower bound, which infinity and NaN do not obey."""
+    """Return the rule of an excluded lower bound; infinity and NaN are not allowed."""
     return Rule(f"greater than {low}", lambda value: low < value < float("inf"))
 
 
@@ -79,38 +86,74 @@ def _hints(kind: type) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------- values
 
 
-def _converted(hint: Any, value: Any, name: str) -> Any:
+def shown(value: Any) -> str:
+    """Return a value as it stands in messages: in one line, cut if it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:
+        return "(a number with too many digits)"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def checked(function: Function) -> Function:
+    """Convert and check the arguments of a function by their types, as `Fields` does with options."""
+    find = functools.cache(lambda: inspect.signature(function, eval_str=True))  # when all types are defined
+
+    @functools.wraps(function)
+    def call(*args: Any, **keywords: Any) -> Any:
+        bound = find().bind(*args, **keywords)
+        for name, value in bound.arguments.items():
+            parameter = bound.signature.parameters[name]
+            hint: Any = parameter.annotation
+            if hint is not parameter.empty:
+                hint = tuple[hint, ...] if parameter.kind is parameter.VAR_POSITIONAL else hint
+                bound.arguments[name] = _converted(hint, value, name)
+        return function(*bound.args, **bound.kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+def _converted(hint: Any, value: Any, name: str, rules: Sequence[Rule] = ()) -> Any:
     """Convert one value to a type; raise a ParameterError that names the argument, the value and the rule."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if getattr(value, "ndim", None) == 0:
         value = value.item()  # NumPy's scalars are numbers and texts
     if origin is Annotated:
-        value = _converted(arguments[0], value, name)
-        for rule in hint.__metadata__:
-            if isinstance(rule, Rule) and value is not None and not rule.holds(value):
-                raise ParameterError(f"{name}={value!r} must be {rule.text}")
+        rules = [rule for rule in hint.__metadata__ if isinstance(rule, Rule)]
+        value = _converted(arguments[0], value, name, rules)
+        for rule in rules:
+            if value is not None and not rule.holds(value):
+                raise ParameterError(f"{name}={shown(value)} must be {rule.text}")
         return value
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _converted(next(kind for kind in arguments if kind is not type(None)), value, name)
+        return _converted(next(kind for kind in arguments if kind is not type(None)), value, name, rules)
     if origin is Literal:
         if not isinstance(value, (str, int)) or value not in arguments:
-            raise ParameterError(f"{name}={value!r} must be one of {', '.join(map(str, arguments))}")
+            raise ParameterError(f"{name}={shown(value)} must be one of {', '.join(map(str, arguments))}")
         return value
     if origin is tuple:
-        return _several(arguments, value, name)
-    return _single(hint, value, name) if hint in _SINGLE else value
+        return _several(arguments, () if value is None and arguments[-1] is ... else value, name)
+    if origin in (collections.abc.Sequence, collections.abc.Collection, collections.abc.Iterable):
+        return _several((*arguments, ...), list(value) if isinstance(value, Mapping) else value, name)
+    if hint in _SINGLE:
+        return _single(hint, value, name, rules)
+    if isinstance(hint, type) and hint is not Any and not isinstance(value, hint):
+        raise ParameterError(f"{name}={shown(value)} must be a {hint.__name__}{getattr(hint, 'SUCH_AS', '')}")
+    return value
 
 
 def _several(arguments: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
     """Convert a tuple of values; one value stands for a tuple of one."""
     is_one = not isinstance(value, Iterable) or isinstance(value, (str, bytes, os.PathLike, Mapping))
-    values = (value,) if is_one else tuple(value)
+    values = (value,) if is_one else tuple(itertools.islice(value, MOST + 1))
     if arguments[-1] is ...:
         arguments = arguments[:1] * len(values)
+        if len(values) > MOST:
+            raise ParameterError(f"{name}={shown(value)} must be at most {MOST} values")
     if len(values) != len(arguments):
-        raise ParameterError(f"{name}={value!r} must be {len(arguments)} values")
+        raise ParameterError(f"{name}={shown(value)} must be {len(arguments)} values")
     return tuple(_converted(hint, item, name) for hint, item in zip(arguments, values, strict=True))
 
 
@@ -118,26 +161,30 @@ def _several(arguments: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ..
 _SINGLE: dict[Any, tuple[Any, Callable[[Any], Any], str]] = {
     bool: (bool, bool, "true or false"),
     int: (SupportsIndex, operator.index, "a whole number"),
-    float: ((SupportsFloat, SupportsIndex), float, "a number"),
-    str: ((str, int, os.PathLike), lambda value: str(value if isinstance(value, int) else os.fspath(value)), "a text"),
-    Path: ((str, os.PathLike), Path, "a path"),
+    float: ((SupportsFloat, SupportsIndex), float, "a finite number"),
+    str: ((str, int, os.PathLike), lambda v: str(v if isinstance(v, int) else os.fspath(v)), "a string, such as '1'"),
+    Path: ((str, os.PathLike), lambda v: Path(os.path.expanduser(v)), "a path"),  # noqa: PTH111  # never raises
 }
 
 
-def _single(hint: Any, value: Any, name: str) -> Any:
+def _single(hint: Any, value: Any, name: str, rules: Sequence[Rule]) -> Any:
     accepted, convert, words = _SINGLE[hint]
     try:
         if not isinstance(value, accepted) or isinstance(value, bool) and hint is not bool:
             raise TypeError
         converted = convert(value)
-        if hint is int and abs(converted) > LARGEST:
-            raise OverflowError
-    except OverflowError:  # the value may have too many digits to be shown
-        raise ParameterError(f"{name} must be at most 2**63") from None
-    except (TypeError, ValueError):
-        raise ParameterError(f"{name}={value!r} must be {words}") from None
+        if hint is float and not math.isfinite(converted):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        remedy = ": write the table to a csv file, and give its path" if hasattr(value, "to_csv") else ""
+        raise ParameterError(f"{name}={shown(value)} must be {words}{remedy}") from None
+    if hint is int and abs(converted) > LARGEST:  # it may have too many digits to be shown
+        broken = (rule.text for rule in rules if not rule.holds(converted))
+        raise ParameterError(f"{name} must be {next(broken, 'at most 2**63')}")
     if "\0" in str(converted):
-        raise ParameterError(f"{name}={value!r} must not hold a zero byte")
+        raise ParameterError(f"{name}={shown(value)} must not hold a zero byte")
+    if hint is Path and max(map(len, map(os.fsencode, (converted.name, *converted.parts)))) > NAME:
+        raise ParameterError(f"{name}={shown(value)} must be a path whose names have at most {NAME} bytes each")
     return converted
 
 
@@ -161,7 +208,7 @@ def _leaves(kind: type) -> Iterator[tuple[str, str, Any]]:
 
 
 def flat(options: Any) -> dict[str, Any]:
-    """Return all values of composed options under one level of names."""
+    """Return all values of composed options in one dict, without their groups."""
     leaves = _leaves(type(options))
     return {name: getattr(getattr(options, group) if group else options, name) for name, group, _ in leaves}
 
@@ -171,24 +218,29 @@ def names(kind: type) -> list[str]:
     return [name for name, _, _ in _leaves(kind)]
 
 
-def optional(kind: type, only: Sequence[str] = (), *, words: str = "") -> type:
-    """Return a dataclass with the fields of one without groups, or `only` some, all None by default: not given.
+def check_alone(options: Any, name: str, *, beside: Collection[str] = ()) -> None:
+    """Raise if an option has no effect because another one, `name`, is given; all have some that are `beside` it."""
+    defaults = {leaf: default for leaf, _, default in _leaves(type(options))}
+    given = [leaf for leaf, value in flat(options).items() if value != defaults[leaf] and leaf not in (name, *beside)]
+    if given:
+        raise ParameterError(f"{' and '.join(given)} cannot be given with {name}: leave out one of them")
 
-    The words follow what each field means.
+
+def optional(kind: type, only: Sequence[str] = (), *, words: str = "") -> type:
+    """Return a dataclass with the fields of `kind`, or `only` some of them, which are None if they are not given.
+
+    `kind` must have no groups; `words` follow the help of each field that does not say what its default is.
     """
-    hints, meanings = _hints(kind), {name: f"{text} {words}".strip() for name, text in texts(kind).items()}
-    fields: list[Any] = [
-        (name, Annotated[Optional[hint], Doc(meanings[name])], None)  # noqa: UP045
-        for name, hint in hints.items()
-        if not only or name in only
-    ]
+    meanings = {name: text if "Default:" in text else f"{text} {words}".strip() for name, text in texts(kind).items()}
+    hints = {name: hint for name, hint in _hints(kind).items() if not only or name in only}
+    fields: list[Any] = [(name, Optional[hint], None) for name, hint in hints.items()]  # noqa: UP045
     made = dataclasses.make_dataclass(f"Optional{kind.__name__}", fields, bases=(Fields,), frozen=True, kw_only=True)
     made.TEXTS, made.__doc__ = meanings, kind.__doc__  # type: ignore[attr-defined]
     return made
 
 
 def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = None) -> Kind:
-    """Make composed options from keywords under one level of names, in singular or plural, and otherwise from `base`.
+    """Make composed options from keywords without groups, in singular or plural; other values are those of `base`.
 
     Raises
     ------
@@ -200,11 +252,12 @@ def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = 
     for word, value in keywords.items():
         name = next((name for name in (word, f"{word}s", word.removesuffix("s")) if name in groups), None)
         if name is None:
-            close = difflib.get_close_matches(word, groups, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"its options are {', '.join(groups)}"
+            hint = suggestion(word, groups, f"the options are {', '.join(groups)}")
             raise ParameterError(f"there is no option {word!r}: {hint}")
         if name in given.setdefault(groups[name], {}):
             raise ParameterError(f"{name} is given twice")
+        if isinstance(value, list) and not value:  # () is a default, and often means all
+            raise ParameterError(f"{name}=[] names none: leave {name} out for its default")
         given[groups[name]][name] = value
     own = given.pop("", {})
     defaults = {field.name: _default(field) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
@@ -222,7 +275,7 @@ def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = 
 
 @functools.cache
 def texts(kind: type) -> dict[str, str]:
-    """Return what the fields of a dataclass mean: the text below each, in one line."""
+    """Return the help of each field of a dataclass: the text below the field, in one line."""
     meanings: dict[str, str] = {}
     for owner in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
         meanings |= getattr(owner, "TEXTS", {})
@@ -236,6 +289,12 @@ def texts(kind: type) -> dict[str, str]:
     return meanings
 
 
+def explained(kind: type) -> list[tuple[str, Any, str, Any]]:
+    """Return name, type, meaning and default of each field of a dataclass."""
+    fields: tuple[dataclasses.Field, ...] = dataclasses.fields(kind)
+    return [(each.name, _hints(kind)[each.name], texts(kind).get(each.name, ""), _default(each)) for each in fields]
+
+
 def signature(kind: type, *, positional: str = "", hidden: Collection[str] = ()) -> inspect.Signature:
     """Return the signature of a function that takes these options by name, and one of them by position."""
     parameters = []
@@ -247,13 +306,36 @@ def signature(kind: type, *, positional: str = "", hidden: Collection[str] = ())
     return inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
 
+def _words(hint: Any) -> str:
+    """Return what an option takes, as in the Parameters section of a docstring."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Annotated:
+        of_one = typing.get_origin(arguments[0]) is not tuple  # "several" says what the rule of a tuple does
+        rules = [rule.text for rule in hint.__metadata__ if isinstance(rule, Rule) and of_one]
+        return ", ".join([_words(arguments[0]), *rules])
+    if typing.get_origin(hint) is Literal:
+        return f"{{{', '.join(map(repr, arguments))}}}"
+    if typing.get_origin(hint) is tuple:
+        return f"{'one or several' if arguments[-1] is ... else len(arguments)} {_words(arguments[0])}"
+    kinds = [kind for kind in arguments or (hint,) if kind is not type(None)]
+    return _words(kinds[0]) if arguments else hint.__name__.lower()
+
+
+def _argument(flag: re.Match[str]) -> str:
+    """Return an option of the command line as an argument."""
+    return flag[2].replace("-", "_") + ("=False" if flag[1] else "")
+
+
 def described(kind: type, *, hidden: Collection[str] = ()) -> str:
-    """Return the options as the Parameters section of a docstring."""
+    """Return the options as the Parameters section of a docstring, with their names in Python."""
     lines = ["Parameters", "----------"]
     for name, group, default in _leaves(kind):
         if name not in hidden:
             owner = _hints(kind)[group] if group else kind
-            shown = str(default) if isinstance(default, Path) else repr(default)
-            lines.append(f"{name} : " + ("required" if default is dataclasses.MISSING else f"default {shown}"))
-            lines += textwrap.wrap(texts(owner).get(name, ""), 112, initial_indent="    ", subsequent_indent="    ")
+            shown = repr(str(default) if isinstance(default, Path) else default)
+            use = "optional" if default in (None, ()) else f"default {shown}"
+            kind_and_use = [_words(_hints(owner)[name]), *([use] if default is not dataclasses.MISSING else [])]
+            lines.append(f"{name} : {', '.join(kind_and_use)}")
+            text = re.sub(r"--(no-)?([a-z-]+)", _argument, texts(owner).get(name, ""))
+            lines += textwrap.wrap(text, 112, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Files on disk: written completely or not at all, checked for room, and hashed.
+"""Files on disk: written completely or not at all, checked for free space, and hashed.
 
 Every file of the package is written through `complete_or_absent`: to a temporary name, which is then renamed.
 """
@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def complete_or_absent(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to, and rename it to `path` on leaving.
 
     The file is flushed to disk before it is renamed. If an error is raised or the process is killed, `path` stays as
-    it was: its old content, or absent. With `folder` the caller makes a folder, and `path` is absent or an empty one.
+    it was: its old content, or absent. With `folder` the caller makes a folder; `path` must be absent or empty.
 
     Raises
     ------
@@ -73,9 +74,9 @@ def _remove(path: Path) -> None:
 
 
 def clear_left(path: Path) -> None:
-    """Remove the temporary files that killed writers left beside a file, on whichever machine they ran.
+    """Remove temporary files of a file, and of its checkpoint (``.partial``), whose writers were killed on any machine.
 
-    Those of its checkpoint (``.partial``) too. A file that is nearly as new as `path` may be in use, and is kept.
+    A temporary file that is nearly as new as `path` may be in use, and is kept.
     """
     now = path.stat().st_mtime
     for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp"):
@@ -91,10 +92,12 @@ def check_writable(name: str, folder: Path) -> None:
     if not existing.is_dir():
         what = "is a file" if existing.exists() else "is a link to something that does not exist"
         raise ParameterError(f"{name}={str(folder)!r} must be a folder: {existing} {what}")
-    if not os.access(existing, os.W_OK | os.X_OK):
+    try:
+        Path(tempfile.mkdtemp(dir=existing)).rmdir()  # what permissions do not tell, as of /proc
+    except OSError as error:
         raise ParameterError(
             f"{name}={str(folder)!r} must be a folder that can be written to: {existing} is not writable"
-        )
+        ) from error
 
 
 def expanded(path: str | Path) -> Path:
@@ -106,14 +109,14 @@ def expanded(path: str | Path) -> Path:
 
 
 def array(dataset: Any) -> Any:
-    """Read an uncompressed HDF5 data set; raise ValueError, before memory is taken, if its file cannot hold it."""
+    """Read an uncompressed HDF5 data set; raise ValueError, before memory is allocated, if it exceeds its file."""
     if dataset.nbytes > dataset.file.id.get_filesize():
         raise ValueError(f"{dataset.name} is declared to have {dataset.nbytes} bytes, more than its file")
     return dataset[()]
 
 
 def check_space(path: Path, nbytes: int) -> None:
-    """Raise DataError if a file does not fit on its disk, with some room to spare: HDF5 may crash on a full disk."""
+    """Raise DataError if a file does not fit on its disk with a small reserve: HDF5 may crash on a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(path.parent).free) < 1.05 * nbytes + 1e6:
         raise DataError(

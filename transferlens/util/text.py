@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -41,6 +42,40 @@ def some(names: Iterable[object]) -> str:
     words = [str(name) for name in names]
     more = f" and {len(words) - MOST_NAMES} more" if len(words) > MOST_NAMES else ""
     return ", ".join(words[:MOST_NAMES]) + more
+
+
+def suggestion(word: object, words: Iterable[str], otherwise: str) -> str:
+    """Return a question for the nearest of the words that are allowed, or another text if none is near.
+
+    Examples
+    --------
+    >>> suggestion("blok", ["block", "folds"], "its options are block, folds")
+    "did you mean 'block'?"
+    """
+    near = difflib.get_close_matches(str(word), list(words), n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun in singular or plural.
+
+    Examples
+    --------
+    >>> counted(1, "fold"), counted(2, "fold"), counted(2, "class")
+    ('1 fold', '2 folds', '2 classes')
+    """
+    return f"{n} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def span(low: float, high: float, digits: int = 1) -> str:
+    """Return an interval in words; "none" if it has no bounds.
+
+    Examples
+    --------
+    >>> span(1, 2.25), span(float("nan"), float("nan"))
+    ('1.0 to 2.2', 'none')
+    """
+    return f"{low:.{digits}f} to {high:.{digits}f}" if low <= high else "none"
 
 
 def natural(name: str) -> list[tuple[bool, int, str, str]]:
