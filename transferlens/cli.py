@@ -111,25 +111,9 @@ def _one_or_more(info: constructors.PrimitiveTypeInfo) -> constructors.Primitive
 
 
 def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str, default: Options | None = None) -> Options:
-    """Read the command line into an instance of a dataclass.
+    """Read arguments, by default those of the process, into an instance of a dataclass; see `Command` for the others.
 
-    Parameters
-    ----------
-    options : type
-        A dataclass; each field is an option, and the text below it is its help.
-    argv : sequence of str or None
-        The arguments. None: those of the process.
-    prog : str
-        Name of the command, or of a module.
-    default : instance of `options`, optional
-        Values of the options that are not given. Default: those of the dataclass.
-
-    Raises
-    ------
-    ParameterError
-        If the arguments cannot be parsed.
-    SystemExit
-        After ``--help``, with code 0.
+    Raise ParameterError if they cannot be parsed, and SystemExit after ``--help``.
     """
     stderr = io.StringIO()
     try:

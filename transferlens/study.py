@@ -61,17 +61,7 @@ class Options(Overrides):
 
 @dataclass(frozen=True)
 class Step:
-    """A command of a study, with its options.
-
-    Attributes
-    ----------
-    command : Command
-    options : instance of the command's options
-    words : str
-        The options that were given, as on the command line.
-    place : str
-        Where in a study file the step stands.
-    """
+    """A command of a study with its options, in `words` those that were given, and its `place` in a study file."""
 
     command: cli.Command
     options: Any
@@ -80,10 +70,7 @@ class Step:
 
     @classmethod
     def of(cls, command: cli.Command, values: Mapping[str, Any] | None = None, *, place: str = "") -> Step:
-        """Return the step of a command whose options have these values, by name, and defaults otherwise.
-
-        `place` is where a file has it. Errors are those of `util.fields.build`.
-        """
+        """Return the step of a command with values by name, and defaults otherwise; errors as in `fields.build`."""
         return cls(command, build(command.options, values or {}, base=command.default), _words(values or {}), place)
 
     def given(self, values: Mapping[str, Any]) -> Step:
@@ -115,13 +102,7 @@ def handed_on(options: Any, *own: str) -> dict[str, Any]:
 
 
 def read(path: Path) -> list[Step]:
-    """Return the steps of a study file.
-
-    Raises
-    ------
-    ParameterError
-        If the file cannot be read or is not a study; all wrong options are named.
-    """
+    """Return the steps of a study file; raise one ParameterError if it is not a study or has wrong options."""
     where = f"config={str(path)!r}"
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))

@@ -96,10 +96,7 @@ def _members(arm: str, name: str, runs: Sequence[Run]) -> Members:
 def gather(runs: Sequence[Run]) -> list[Members]:
     """Return the ensembles of runs: of each arm and backbone over its seeds, and of each arm over all backbones.
 
-    Raises
-    ------
-    ParameterError
-        If runs of one fold have other clips or labels, data sets differ, or an ensemble has only one member.
+    Raise ParameterError if runs of one fold have other clips or labels, data sets differ, or there is only one member.
     """
     check_alike(runs, "dataset", "labels")
     named = list(zip(arm_names(runs), runs, strict=True))

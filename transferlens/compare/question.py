@@ -101,8 +101,7 @@ class Result:
         folder, written = Path(folder), []
         check_writable("folder", folder)
         for stem, figure in self.figures().items():
-            style.save_figure(figure, folder / stem)
-            written += [folder / f"{stem}.png", folder / f"{stem}.pdf"]
+            written += style.save_figure(figure, folder / stem)
         for stem, rows in self.tables().items():
             written.append(folder / f"{stem}.csv")
             write_csv(rows, written[-1], kind=None if rows else self.row_type)

@@ -75,12 +75,7 @@ def manifest_path() -> Path:
 
 @functools.cache
 def manifest() -> Mapping[str, ManifestRow]:
-    """Return the facts about each data set, by name, in the order of the table.
-
-    Raises
-    ------
-    DataError
-        If the table is not found.
+    """Return the facts about each data set, by name, in the order of the table; raise DataError if it is not found.
 
     Examples
     --------

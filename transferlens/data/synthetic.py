@@ -349,10 +349,7 @@ def _background(spec: Spec, rng: np.random.RandomState, n: int, sr: int) -> np.n
 def render(id: str) -> Stems:
     """Render one clip: read-only arrays, of the sample rate and length that the manifest gives for ``synth``.
 
-    Raises
-    ------
-    ParameterError
-        If no clip has this id.
+    Raise ParameterError if no clip has this id.
 
     Examples
     --------

@@ -249,13 +249,7 @@ class FeatureOptions(Fields):
     """stretch: resize each whole clip to the width (the paper); pad: first pad or cut it to the data set's length."""
 
     def settings(self, dataset: DataSet) -> FeatureSettings:
-        """Return the settings for one data set.
-
-        Raises
-        ------
-        ParameterError
-            If an option has a value that is not allowed.
-        """
+        """Return the settings for one data set; raise ParameterError if an option has a value that is not allowed."""
         windows, hops = (lengths * 3 if len(lengths) == 1 else lengths for lengths in (self.windows, self.hops))
         if len(windows) != 3:
             raise ParameterError(

@@ -231,11 +231,7 @@ def weight_change(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
     """Compute the relative L2 distance of `b` from `a`, and the cosine between them.
 
     They are 0 and 1 if both tensors are zero, infinite and 0 if only `a` is, and 1 and 0 if only `b` is.
-
-    Raises
-    ------
-    ParameterError
-        If the shapes differ.
+    Raise ParameterError if the shapes differ.
     """
     if a.shape != b.shape:
         raise ParameterError(f"a of shape {tuple(a.shape)} and b of shape {tuple(b.shape)} must be of one shape")

@@ -9,10 +9,7 @@ from transferlens.util.lazy import torch
 def pick_device(name: str = "auto") -> torch.device:
     """Return the device `name`, or for "auto" the first available of cuda, mps and cpu.
 
-    Raises
-    ------
-    ParameterError
-        If torch does not know the name, or the device is not available on this machine.
+    Raise ParameterError if torch does not know the name, or the device is not available on this machine.
 
     Examples
     --------

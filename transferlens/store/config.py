@@ -17,6 +17,7 @@ from transferlens.models.plan import TransferPlan
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule, above, at_least, between
 from transferlens.util.files import content_hash
+from transferlens.util.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +140,7 @@ class RunConfig:
     def setting(self) -> str:
         """Epochs, lr, width and what differs from the defaults, in words; not the data set, backbone and plan."""
         training, features = self.training, self.features
-        epochs = f"{training.epochs} epoch{'s' * (training.epochs != 1)}"
-        words = [epochs, f"lr {training.lr:g}", f"width {features.width}"]
+        words = [counted(training.epochs, "epoch"), f"lr {training.lr:g}", f"width {features.width}"]
         for field in dataclasses.fields(Training):
             value = getattr(training, field.name)
             if field.name not in ("epochs", "lr") and value != field.default:

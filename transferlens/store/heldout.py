@@ -53,12 +53,8 @@ def heldout_features(run: Run, options: DataOptions, cache: Path) -> np.ndarray:
 
     If they are not there, or clips are named, these are opened, and their features computed or compared.
 
-    Raises
-    ------
-    CheckpointError
-        If the run was trained on other clips than those that are named, or the built-in ones if no features are cached.
-    DataError
-        If clips or the cache cannot be read.
+    Raise CheckpointError if the run was trained on other clips than those that are named, or the built-in ones if no
+    features are cached; DataError if clips or the cache cannot be read.
     """
     key = run.provenance["features_key"]
     path = cache / f"{run.config.dataset}-{key[:8]}.h5"

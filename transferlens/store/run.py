@@ -19,6 +19,7 @@ from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.fields import checked
 from transferlens.util.files import array
 from transferlens.util.lazy import torch
+from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from transferlens.models.network import Network
@@ -256,7 +257,7 @@ def load_runs(
         raise CheckpointError("; ".join(problems))
     if len(runs) < least:
         raise ParameterError(
-            f"ckpt must name at least {least} run{'s' * (least > 1)}, not {len(runs)}: "
+            f"ckpt must name at least {counted(least, 'run')}, not {len(runs)}: "
             "`python -m transferlens.runs` lists them"
         )
     check_alike(list(runs.values()), *alike)

@@ -242,10 +242,7 @@ def optional(kind: type, only: Sequence[str] = (), *, words: str = "") -> type:
 def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = None) -> Kind:
     """Make composed options from keywords without groups, in singular or plural; other values are those of `base`.
 
-    Raises
-    ------
-    ParameterError
-        If there is no such option, one without a default is missing, or a value is outside its rule.
+    Raise ParameterError if there is no such option, one without a default is missing, or a value is outside its rule.
     """
     groups = {name: group for name, group, _ in _leaves(kind)}
     given: dict[str, dict[str, Any]] = {}
@@ -321,11 +318,6 @@ def _words(hint: Any) -> str:
     return _words(kinds[0]) if arguments else hint.__name__.lower()
 
 
-def _argument(flag: re.Match[str]) -> str:
-    """Return an option of the command line as an argument."""
-    return flag[2].replace("-", "_") + ("=False" if flag[1] else "")
-
-
 def described(kind: type, *, hidden: Collection[str] = ()) -> str:
     """Return the options as the Parameters section of a docstring, with their names in Python."""
     lines = ["Parameters", "----------"]
@@ -336,6 +328,7 @@ def described(kind: type, *, hidden: Collection[str] = ()) -> str:
             use = "optional" if default in (None, ()) else f"default {shown}"
             kind_and_use = [_words(_hints(owner)[name]), *([use] if default is not dataclasses.MISSING else [])]
             lines.append(f"{name} : {', '.join(kind_and_use)}")
-            text = re.sub(r"--(no-)?([a-z-]+)", _argument, texts(owner).get(name, ""))
+            text = re.sub(r"--no-([a-z-]+)", r"--\1=False", texts(owner).get(name, ""))
+            text = re.sub(r"--([a-z-]+)", lambda flag: flag[1].replace("-", "_"), text)
             lines += textwrap.wrap(text, 112, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)

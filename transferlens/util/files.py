@@ -38,12 +38,8 @@ def complete_or_absent(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to, and rename it to `path` on leaving.
 
     The file is flushed to disk before it is renamed. If an error is raised or the process is killed, `path` stays as
-    it was: its old content, or absent. With `folder` the caller makes a folder; `path` must be absent or empty.
-
-    Raises
-    ------
-    OSError
-        Naming `path`, if it cannot be written.
+    it was: its old content, or absent. With `folder` the caller makes a folder; `path` must be absent or empty. An
+    OSError names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The host's and the process' names keep two writers of one file apart; the last one to finish replaces the other.

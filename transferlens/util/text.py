@@ -32,60 +32,30 @@ def table(rows: Sequence[Sequence[object]]) -> str:
 
 
 def some(names: Iterable[object]) -> str:
-    """Return names in one line: the first 50, and how many more there are.
-
-    Examples
-    --------
-    >>> some("abc")
-    'a, b, c'
-    """
+    """Return names in one line: the first 50, and how many more there are."""
     words = [str(name) for name in names]
     more = f" and {len(words) - MOST_NAMES} more" if len(words) > MOST_NAMES else ""
     return ", ".join(words[:MOST_NAMES]) + more
 
 
 def suggestion(word: object, words: Iterable[str], otherwise: str) -> str:
-    """Return a question for the nearest of the words that are allowed, or another text if none is near.
-
-    Examples
-    --------
-    >>> suggestion("blok", ["block", "folds"], "its options are block, folds")
-    "did you mean 'block'?"
-    """
+    """Return a question for the nearest of the words that are allowed, or another text if none is near."""
     near = difflib.get_close_matches(str(word), list(words), n=1)
     return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 def counted(n: int, noun: str) -> str:
-    """Return a number with its noun in singular or plural.
-
-    Examples
-    --------
-    >>> counted(1, "fold"), counted(2, "fold"), counted(2, "class")
-    ('1 fold', '2 folds', '2 classes')
-    """
+    """Return a number with its noun in singular or plural."""
     return f"{n} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def span(low: float, high: float, digits: int = 1) -> str:
-    """Return an interval in words; "none" if it has no bounds.
-
-    Examples
-    --------
-    >>> span(1, 2.25), span(float("nan"), float("nan"))
-    ('1.0 to 2.2', 'none')
-    """
+    """Return an interval in words; "none" if it has no bounds."""
     return f"{low:.{digits}f} to {high:.{digits}f}" if low <= high else "none"
 
 
 def natural(name: str) -> list[tuple[bool, int, str, str]]:
-    """Return a key that sorts "2" before "10", and numbers before words.
-
-    Examples
-    --------
-    >>> sorted(["10", "2", "fold3"], key=natural)
-    ['2', '10', 'fold3']
-    """
+    """Return a key that sorts "2" before "10", and numbers before words."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name)
     digits = [part.lstrip("0") if part.isdecimal() else None for part in parts]
     # Numbers as text, by length first: int() refuses very long ones.
