@@ -73,7 +73,7 @@ def _verify(path: Path) -> None:
     """Raise ValueError if features do not match their checksum; those of older files have one per clip."""
     with h5py.File(path, "r") as file:
         features = file["features"]
-        if features.chunks is None and zlib.crc32(_mapped(features)) != file.attrs["crc32"]:
+        if features.chunks is None and zlib.crc32(_mapped(features).data) != file.attrs["crc32"]:
             raise ValueError("its checksum does not match its content")
 
 
@@ -227,7 +227,7 @@ class FeatureCache:
                 if part is None:
                     raise FileNotFoundError(errno.ENOENT, "was removed", str(path))
                 rows[self.per_clip * clips.start : self.per_clip * clips.stop] = part
-                checksum = zlib.crc32(part, checksum)
+                checksum = zlib.crc32(part.data, checksum)
             file["clip_ids"] = [clip.id for clip in self.dataset.clips]
             settings = json.dumps(dataclasses.asdict(self.settings))
             file.attrs.update(key=self.key, recipe=RECIPE, settings=settings, crc32=checksum)
