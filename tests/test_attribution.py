@@ -158,7 +158,7 @@ def test_smoothgrad_repeats_with_its_seed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tolerance": 0}, "tolerance=0 must lie between 0 and 1"),
+        ({"tolerance": 0}, "tolerance=0.0 must be between 0 and 1"),
         ({"method": "lime"}, "method='lime' must be one of ig, smoothgrad, gradcam, occlusion"),
         ({"max_steps": 0}, "max_steps=0 must be at least 8"),
         ({"targets": [3]}, r"targets=\[3\] must be from 0 to 2"),

@@ -31,7 +31,8 @@ def figure(folder, stem="ensemble"):
 def arguments(seeds_store, figures, *more):
     folder = seeds_store[1]
     options = {"--runs": folder / "runs", "--figures": figures, "--cache": folder / "cache", "--device": "cpu"}
-    return [*(str(each) for pair in options.items() for each in pair), "--max-steps", "8", *more]
+    options |= {"--max-steps": 8} | dict(zip(more[::2], more[1::2], strict=True))
+    return [str(each) for pair in options.items() for each in pair]
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +187,7 @@ def test_no_explorer(seeds_store, tmp_path):
     ],
 )
 def test_bad_input_is_one_line(seeds_store, tmp_path, more, message, capsys):
-    assert report.main([*arguments(seeds_store, tmp_path / "figures"), *more]) == 2
+    assert report.main(arguments(seeds_store, tmp_path / "figures", *more)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not (tmp_path / "figures").exists()

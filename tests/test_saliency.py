@@ -201,7 +201,7 @@ def test_without_audio_there_is_still_a_picture(store, tmp_path):
     [
         ({"clip": "nowhere.wav"}, [], "clip=nowhere.wav must be among the"),
         ({"target": "unicorn"}, [], "target='unicorn' must be true, predicted, or a label of the run: "),
-        ({"tolerance": 0}, [], "tolerance=0.0 must lie between 0 and 1"),
+        ({"tolerance": 0}, [], "tolerance=0.0 must be between 0 and 1"),
         ({"max-steps": 0}, [], "max_steps=0 must be at least 8"),
         ({"rows": 0}, [], "rows=0 must be at least 1"),
         ({"block": 2}, [], "block=2 goes with method='gradcam' alone"),

@@ -414,7 +414,7 @@ def test_bad_options_of_the_bootstrap(options):
 @pytest.mark.parametrize("variance", [1.5, 0, -1, float("nan"), "a", None])
 @pytest.mark.parametrize("measure", [svcca, pwcca])
 def test_bad_variance(measure, variance):
-    with pytest.raises(ParameterError, match="variance=.* must be greater than 0 and at most 1"):
+    with pytest.raises(ParameterError, match="variance=.* must be .*greater than 0 and at most 1"):
         measure(*CASES["related"], variance=variance)
 
 
@@ -436,7 +436,7 @@ def test_bad_activations(X, Y, message):
 
 
 def test_bad_stream():
-    with pytest.raises(ParameterError, match="groups=0 must be an integer of at least 1"):
+    with pytest.raises(ParameterError, match="groups=0 must be at least 1"):
         Moments(groups=0)
     moments = Moments(groups=2)
     with pytest.raises(ParameterError, match="group=2 must be from 0 to 1"):

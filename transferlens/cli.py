@@ -115,6 +115,12 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str, defa
 
     Raise ParameterError if they cannot be parsed, and SystemExit after ``--help``.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    flags = [word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")]
+    if twice := [flag for flag in flags if flags.count(flag) > 1]:
+        raise ParameterError(f"{twice[0]} is given twice")
+    if "" in argv or any(word.endswith("=") for word in argv):
+        raise ParameterError("an option has an empty value: leave it out")
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr), RULES:

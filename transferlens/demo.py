@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transferlens import cli
 from transferlens.options import OutputOptions
@@ -25,14 +26,18 @@ class Options(Fields):
     output: OutputOptions = OutputOptions(figures=Path("figures/demo"))
 
 
-def work(options: Options) -> int:
-    """Run the command `pretraining` with the settings of the demo."""
+def _composed(options: Options) -> Any:
+    """Return the options of the command `pretraining` with the settings of the demo."""
     settings = {"folds": ("1", "2"), "epochs": 2, "long": "none"} | flat(options)
-    pretraining = cli.load("pretraining")
-    return pretraining.run(build(pretraining.options, settings))
+    return build(cli.load("pretraining").options, settings)
 
 
-main = cli.command("demo", Options, work)
+main = cli.Command(
+    "demo",
+    Options,
+    lambda options: cli.load("pretraining").run(_composed(options)),
+    arms=lambda options: cli.load("pretraining").points(_composed(options)),
+)
 
 if __name__ == "__main__":
     sys.exit(main())

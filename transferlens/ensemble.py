@@ -19,6 +19,7 @@ from transferlens import cli
 from transferlens.compare import question
 from transferlens.compare.ensembles import FEWEST, Members, Row, gather, row_of
 from transferlens.measures import predictions
+from transferlens.models.device import pick_device
 from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import against_size, points_and_means, reliability_diagram, stacked_bars
@@ -176,8 +177,9 @@ def points(options: Options) -> dict[str, Arm]:
         study = Study.of(options)
         if len(study.backbones) * len(set(options.sweep.seeds)) < FEWEST:
             raise ParameterError(f"seeds={options.sweep.seeds} gives one network: an ensemble needs at least {FEWEST}")
-        return {"members": study.arm(options.plan.plan())}
+        return {"members": study.arm(options.plan.plan(options.sweep.weights))}
     check_alone(options, "ckpt", beside=["figures", "cache", *names(ExecutionOptions)])
+    pick_device(options.execution.device)
     return {}
 
 

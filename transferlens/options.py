@@ -10,11 +10,13 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from transferlens.models.plan import BLOCKS, TransferPlan, block_text
 from transferlens.training.sweep import StudyOptions
-from transferlens.util.fields import Fields
+from transferlens.util.errors import ParameterError
+from transferlens.util.fields import Fields, Rule
 
-# A block, or "none" on the command line; numbers outside 0..4 are accepted here, and TransferPlan raises in one line.
+# A block, or "none" on the command line.
 _BlockOrNone = Annotated[
     int | None,
+    Rule("none or one of 0, 1, 2, 3, 4", BLOCKS.__contains__),
     PrimitiveConstructorSpec(
         nargs=1,
         metavar="{none,0,1,2,3,4}",
@@ -36,10 +38,14 @@ class PlanOptions(Fields):
     truncate_after: int = BLOCKS[-1]
     """Last block that is kept, 1 to 4; the classifier follows it directly."""
     bn: Literal["fixed", "updating"] = "fixed"
-    """BatchNorm statistics of frozen blocks. fixed: those of ImageNet. updating: they follow the new clips."""
+    """BatchNorm statistics of frozen blocks, if any. fixed: those of ImageNet. updating: they follow the new clips."""
 
-    def plan(self) -> TransferPlan:
-        """Return the transfer plan of these options; raise ParameterError if they contradict each other."""
+    def plan(self, weights: str = "auto") -> TransferPlan:
+        """Return the transfer plan of these options; raise ParameterError if they or the weights have no effect."""
+        if weights != "auto" and self.pretrained_through is None:
+            raise ParameterError(f"weights={weights!r} has no effect with pretrained_through=none: leave it out")
+        if self.bn == "updating" and self.frozen_through is None:
+            raise ParameterError("bn='updating' needs frozen blocks: give frozen_through, or leave bn out")
         return TransferPlan(self.pretrained_through, self.frozen_through, self.truncate_after, self.bn)
 
 
@@ -76,6 +82,6 @@ class BlockOptions(QuestionOptions):
     """The options of a question that is asked block by block."""
 
     block: tuple[int, ...] = ()
-    """Blocks to compare (0 is the stem). Default: all."""
+    """Blocks to compare: 0 (the stem; not for truncate) to 4. Default: all."""
     references: bool = True
     """Train two references too, the fully pretrained network and one from scratch; --no-references leaves them out."""

@@ -26,7 +26,7 @@ from transferlens.data.catalogue import DataOptions
 from transferlens.explain.explanations import ExplanationOptions
 from transferlens.explain.explorer import Entry, entries
 from transferlens.features.cache import FeatureCache
-from transferlens.measures.attribution import check_options
+from transferlens.measures.attribution import STEPS
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.store.listing import RunSummary, usable
@@ -111,16 +111,12 @@ class Options(Fields):
     """Clips in the explorer; 0 leaves it out."""
     budget: Annotated[float, above(0)] = 25
     """Largest size of the page [MB]: further clips are left out."""
-    max_steps: int = 64
+    max_steps: Annotated[int, STEPS] = 64
     """Largest number of gradients per clip for Integrated Gradients."""
     data: DataOptions = DataOptions()
     store: StoreOptions = StoreOptions()
     execution: DeviceOptions = DeviceOptions()
     output: OutputOptions = OutputOptions()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_options(tolerance=ExplanationOptions.tolerance, max_steps=self.max_steps)
 
 
 @dataclass(frozen=True)

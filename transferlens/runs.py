@@ -21,6 +21,7 @@ from transferlens.store.config import RunConfig, Training
 from transferlens.store.listing import RunSummary, failed, list_runs, progress, scan
 from transferlens.store.run import Run, arm_names, check_alike, load_run, load_runs
 from transferlens.store.runfile import seal
+from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule, check_alone
 from transferlens.util.text import table
 
@@ -95,6 +96,8 @@ def work(options: Options) -> int:
         check_alone(options, "ckpt")
         print("\n\n".join([_details(load_run(path)) for path in options.ckpt]))
         return cli.DONE
+    if options.every != Options.every and not options.watch:
+        raise ParameterError(f"every={options.every:g} goes with watch")
     if options.watch:
         _watch(options.runs, options.every)
         return cli.DONE

@@ -20,8 +20,9 @@ from transferlens.training.schedule import ExecutionOptions
 from transferlens.training.sweep import Arm, StoreOptions, planned
 from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import build, flat, names, optional
+from transferlens.util.files import check_writable
 from transferlens.util.grouping import group_by
-from transferlens.util.text import suggestion
+from transferlens.util.text import some, suggestion
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -116,7 +117,7 @@ def read(path: Path) -> list[Step]:
         hint = suggestion(unknown[0], ["all", "run"], "options belong in one of them")
         raise ParameterError(f"{where} has {unknown[0]!r} besides [all] and [[run]]: {hint}")
     if not runs or not all(isinstance(table, dict) for table in tables):
-        raise ParameterError(f"{where} must contain [[run]] at least once, and [all] at most once")
+        raise ParameterError(f"{where} must contain [[run]], in double brackets, at least once, and [all] at most once")
     shared = _spelled(shared, f"{where}: [all]")
     steps, problems = [], []
     for number, table in enumerate(runs, start=1):
@@ -163,10 +164,17 @@ def _spelled(options: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def check(steps: Sequence[Step]) -> None:
     """Raise one ParameterError with the problems of all steps, if any; nothing is trained."""
-    problems = []
+    problems: list[tuple[str, str]] = []
+    made: set[Path] = set()  # run files of earlier steps
     for step in steps:
         try:
-            step.points()
+            values = flat(step.options)
+            for name in [name for name in ("figures", "out", "cache") if name in values]:
+                check_writable(name, values[name])
+            if missing := [path for path in values.get("ckpt", ()) if not path.exists() and path.resolve() not in made]:
+                raise ParameterError(f"ckpt={some(missing)} does not exist, and no earlier step trains it")
+            for arm in step.points().values():
+                made |= {point.path(arm.study.options.store.runs).resolve() for point in arm.points}
         except TransferLensError as error:
             problems.append((str(error), step.place or step.command.name))
     if problems:

@@ -25,7 +25,7 @@ from transferlens.measures import similarity as measures
 from transferlens.measures.cca import MEASURES
 from transferlens.measures.layerwise import LayerSimilarity, block_matrix, check_positions, compare, weight_change
 from transferlens.measures.similarity import chance
-from transferlens.measures.streaming import FEWEST_GROUPS, check_variance
+from transferlens.measures.streaming import FEWEST_GROUPS, VARIANCE
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.plots import style
@@ -65,7 +65,7 @@ class Options(Fields):
     """Run files, one or more, of the same backbone, cut after the same block, with the same held-out clips."""
     positions: str = "64"
     """Samples of a convolution: all positions of each clip (all), their mean (mean), or this many of them."""
-    variance: float = 0.99
+    variance: Annotated[float, VARIANCE] = 0.99
     """Share of the variance of each network's activations that SVCCA keeps."""
     groups: Annotated[int, at_least(FEWEST_GROUPS, ": intervals from fewer are too narrow")] = 20
     """Number of groups of clips for the bootstrap, at least 10."""
@@ -81,7 +81,6 @@ class Options(Fields):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positions(self.positions)
-        check_variance(self.variance)
         if self.resamples and self.resamples < FEWEST:
             raise ParameterError(f"resamples={self.resamples} must be 0 (no intervals) or at least {FEWEST}")
 

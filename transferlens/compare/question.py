@@ -167,9 +167,12 @@ class Question(Generic[Options, Answer]):
                 raise ParameterError(f"{word} is not for run files here: did you mean ckpt?")
         if first and self.first in options:
             raise ParameterError(f"{self.first} is given twice")
+        options |= dict(zip((self.first,), first, strict=False))
+        if self.first == "ckpt" and options.get("ckpt", ()) is None:
+            raise ParameterError("ckpt=None must be run files, or left out")
         if wrong := [name for name in self.of_command if name in options]:
             raise ParameterError(f"{wrong[0]} is an option of the command: in Python, {OF_COMMANDS[wrong[0]]}")
-        return self.answer(build(self.options, dict(zip((self.first,), first, strict=False)) | options))
+        return self.answer(build(self.options, options))
 
     def answer(self, options: Options) -> Answer:
         """Return the answer for options that are already composed."""

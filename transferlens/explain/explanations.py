@@ -13,14 +13,14 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
 from transferlens.data.catalogue import DataOptions
 from transferlens.data.clips import BUILT_IN
 from transferlens.features.event_mask import event_mask
-from transferlens.measures.attribution import Attribution, attribute, check_options
+from transferlens.measures.attribution import STEPS, TOLERANCE, Attribution, attribute
 from transferlens.measures.faithfulness import cascade
 from transferlens.measures.predictions import softmax
 from transferlens.models.build import skeleton
@@ -48,14 +48,13 @@ class ExplanationOptions(Fields):
     baseline: Literal["silence", "zeros", "mean"] = "silence"
     """Where Integrated Gradients start, and what replaces hidden cells: the features of a silent clip, zeros (with
     normalisation the training clips' mean), or the held-out clips' mean."""
-    tolerance: float = 0.01
+    tolerance: Annotated[float, TOLERANCE] = 0.01
     """Integrated Gradients add steps until the completeness error is at most this."""
-    max_steps: int = 256
+    max_steps: Annotated[int, STEPS] = 256
     """Largest number of gradients per clip, at least 8; the error that was reached is in the figure and the table."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_options(tolerance=self.tolerance, max_steps=self.max_steps)
         if self.block is not None and self.method != "gradcam":
             raise ParameterError(f"block={self.block} goes with method='gradcam' alone")
 

@@ -159,7 +159,7 @@ class FeatureSettings(Fields):
     """
 
     sr: Annotated[int, between(1000, 768_000, " Hz")]
-    n_fft: int | None = None
+    n_fft: Annotated[int | None, between(1, 2**20, " samples")] = None
     windows: tuple[float, ...] = WINDOWS
     hops: tuple[float, ...] = HOPS
     n_mels: Annotated[int, between(1, 4096)] = 128

@@ -25,12 +25,13 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from transferlens.models.forward import forward, hooked, seeded
 from transferlens.util.errors import ParameterError
+from transferlens.util.fields import Rule, at_least, between, checked
 from transferlens.util.lazy import captum, psutil, torch, tqdm
 
 # Inputs per batch, at most: more are not faster.
@@ -40,6 +41,8 @@ OVERHEAD = 3
 # Integrated Gradients: parts of the path at the start, and gradients per part; no path has fewer.
 PARTS, NODES = 4, 2
 FEWEST = PARTS * NODES
+TOLERANCE = Rule("between 0 and 1: the completeness error allowed", lambda tolerance: 0 < tolerance < 1)
+STEPS = at_least(FEWEST, ": the gradients of the coarsest path")
 # SmoothGrad: number of noisy copies, and standard deviation of the noise relative to the input's range.
 COPIES, NOISE = 25, 0.15
 # Occlusion: height and width of the window, which moves by half of them.
@@ -83,7 +86,10 @@ def _pass_size(model: torch.nn.Module, x: torch.Tensor) -> int:
     """Return how many inputs may go through the model at once, by the memory that is free."""
     sizes: list[int] = []
     with hooked(dict(model.named_modules()), lambda name, output: sizes.append(getattr(output, "nbytes", 0))):
-        forward(model, x[:1])
+        try:
+            forward(model, x[:1])
+        except RuntimeError as error:
+            raise ParameterError(f"inputs of shape {tuple(x.shape)} do not fit the model: {error}") from error
     on_gpu = x.device.type == "cuda"
     free = torch.cuda.mem_get_info(x.device)[0] if on_gpu else psutil.virtual_memory().available
     return int(np.clip(free / 2 // (OVERHEAD * max(1, sum(sizes))), 1, MOST_GPU if on_gpu else MOST_CPU))
@@ -201,17 +207,18 @@ _METHODS: dict[str, Callable[[_Task], Result]] = {
 METHODS = tuple(_METHODS)
 
 
+@checked
 def attribute(
     model: torch.nn.Module,
     inputs: torch.Tensor,
     *,
-    targets: Sequence[int] | torch.Tensor,
+    targets: Sequence[int],
     baseline: torch.Tensor,
-    method: str = "ig",
-    tolerance: float = 0.01,
-    max_steps: int = 256,
+    method: Literal["ig", "smoothgrad", "gradcam", "occlusion"] = "ig",
+    tolerance: Annotated[float, TOLERANCE] = 0.01,
+    max_steps: Annotated[int, STEPS] = 256,
     block: int | None = None,
-    seed: int = 0,
+    seed: Annotated[int, between(0, 2**32 - 1)] = 0,
     progress: bool = False,
 ) -> Attribution:
     """Attribute the logit of a class to the cells of the input.
@@ -256,8 +263,7 @@ def attribute(
     >>> bool(abs(attribution.values.flatten() - model[1].weight[1].detach().numpy()).max() < 1e-6)
     True
     """
-    inputs, targets, baseline = _checked(inputs, targets, baseline)
-    check_options(tolerance=tolerance, max_steps=max_steps)
+    inputs, baseline = _checked(inputs, targets, baseline)
     module = _checked_block(model, method, block)
     values, steps = [], []
     bar = tqdm.tqdm(targets, unit="clip", disable=None if progress else True, delay=2, leave=False)
@@ -292,8 +298,8 @@ def _relative(difference: np.ndarray, change: np.ndarray) -> np.ndarray:
         return np.divide(np.abs(difference), np.abs(change), out=np.zeros(len(change)), where=difference != 0)
 
 
-def _checked(inputs: Any, targets: Any, baseline: Any) -> tuple[torch.Tensor, list[int], torch.Tensor]:
-    """Return the arguments, the baseline with as many axes as the inputs; raise if one does not fit."""
+def _checked(inputs: Any, targets: Sequence[int], baseline: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return inputs and baseline with as many axes as the inputs; raise if an argument does not fit."""
     for name, value in (("inputs", inputs), ("baseline", baseline)):
         if not torch.is_tensor(value) or not value.is_floating_point() or not value.isfinite().all():
             raise ParameterError(f"{name} must be a tensor of finite floats")
@@ -303,25 +309,14 @@ def _checked(inputs: Any, targets: Any, baseline: Any) -> tuple[torch.Tensor, li
         raise ParameterError(
             f"baseline of shape {tuple(baseline.shape)} must be that of the inputs, {tuple(inputs.shape)}, or of one"
         )
-    targets = [int(target) for target in targets]
     if len(targets) != len(inputs):
         raise ParameterError(f"targets={targets} must be one for each of the {len(inputs)} inputs")
     baseline = baseline.detach().to(inputs).expand(inputs.shape[1:] if baseline.ndim == 0 else baseline.shape)
-    return inputs.detach(), targets, baseline.reshape(-1, *inputs.shape[1:])
-
-
-def check_options(*, tolerance: float, max_steps: int) -> None:
-    """Raise if an option of Integrated Gradients is outside its range."""
-    if not 0 < tolerance < 1:
-        raise ParameterError(f"tolerance={tolerance!r} must lie between 0 and 1: the completeness error allowed")
-    if max_steps < FEWEST:
-        raise ParameterError(f"max_steps={max_steps!r} must be at least {FEWEST}: the gradients of the coarsest path")
+    return inputs.detach(), baseline.reshape(-1, *inputs.shape[1:])
 
 
 def _checked_block(model: Any, method: str, block: int | None) -> torch.nn.Module | None:
     """Return the block that Grad-CAM explains, by default the last; raise if the method or block does not fit."""
-    if method not in METHODS:
-        raise ParameterError(f"method={method!r} must be one of {', '.join(METHODS)}")
     if method != "gradcam":
         if block is not None:
             raise ParameterError(f"block={block!r} applies to method='gradcam' only, not to {method!r}")

@@ -93,16 +93,17 @@ class TransferPlan:
             object.__setattr__(self, "bn", "fixed")
 
     def _check_frozen(self) -> None:
-        frozen, pretrained = self.frozen_through, self.pretrained_through
-        if frozen is None:
-            return
-        if frozen > self.truncate_after:
+        if self.frozen_through is not None and self.frozen_through > self.truncate_after:
             raise ParameterError(
-                f"frozen_through={frozen} must not exceed truncate_after={self.truncate_after}: "
+                f"frozen_through={self.frozen_through} must not exceed truncate_after={self.truncate_after}: "
                 "a block that is cut cannot be frozen"
             )
+
+    def warn(self) -> None:
+        """Warn, once per process, if blocks are frozen at random weights although others are trained."""
+        frozen, pretrained = self.frozen_through, self.pretrained_through
         # No warning where all that is kept is frozen: the linear probe of a random network is a control on purpose.
-        if (pretrained is None or frozen > pretrained) and frozen < self.truncate_after:
+        if frozen is not None and (pretrained is None or frozen > pretrained) and frozen < self.truncate_after:
             _warn_once(
                 f"frozen_through={frozen} with pretrained_through={block_text(pretrained)}: the blocks between "
                 "are frozen at random weights (meant for a random-features control)"

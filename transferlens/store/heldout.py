@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ import numpy as np
 
 from transferlens.features.cache import FeatureCache, read_cached
 from transferlens.models.forward import forward
-from transferlens.util.errors import CheckpointError
+from transferlens.util.errors import CheckpointError, ParameterError
+from transferlens.util.files import check_writable
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +31,11 @@ def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
 
 def _feature_cache(run: Run, options: DataOptions, folder: Path) -> FeatureCache:
     """Return the feature cache of the clips that the options name; raise if a run was trained on other clips."""
-    cache = FeatureCache(options.open(), run.config.features, folder)
+    settings = run.config.features
+    for name in ("sr", "width"):
+        if getattr(options, name) not in (None, getattr(settings, name)):
+            raise ParameterError(f"{name}={getattr(options, name)} must be left out: {run.path} says it")
+    cache = FeatureCache(replace(options.open(), sr=settings.sr), settings, folder)
     if cache.key != run.provenance["features_key"]:
         raise CheckpointError(
             f"{run.path} was trained on other clips than {cache.dataset.name}: name its clips (clips, or dataset and "
@@ -67,6 +73,8 @@ def heldout_features(run: Run, options: DataOptions, cache: Path) -> np.ndarray:
             raise CheckpointError(
                 f"{error}, or name the folder of the cache that holds its features (cache): {path} does not exist"
             ) from None
+        if not path.is_file():
+            check_writable("cache", cache)
         features.fill()
         path = features.path
     return read_cached(path, key, run.clip_ids)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 import itertools
 import os
+import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from transferlens.models import build
 from transferlens.store import runfile
 from transferlens.store.config import RunConfig
 from transferlens.util.errors import CheckpointError, ParameterError
-from transferlens.util.fields import checked
+from transferlens.util.fields import Rule, at_least, checked
 from transferlens.util.files import array
 from transferlens.util.lazy import torch
 from transferlens.util.text import counted
@@ -152,7 +153,10 @@ class Run:
         if len(shape) != 4 or shape[1:] != self.config.features.shape:
             allowed = ", ".join(map(str, ("n_clips", *self.config.features.shape)))
             raise ParameterError(f"S of shape {shape} must be an array of shape ({allowed}): S[None] is one clip")
-        return normalised(torch.as_tensor(S, dtype=torch.float32), self.normalisation)
+        is_real = re.search("float|int|bool", str(S.dtype))
+        if not is_real or not (x := torch.as_tensor(S, dtype=torch.float32)).isfinite().all():
+            raise ParameterError(f"S of type {S.dtype} must hold finite real numbers")
+        return normalised(x, self.normalisation)
 
 
 def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:
@@ -225,7 +229,9 @@ def _check_values(run: Run) -> None:
 
 @checked
 def load_runs(
-    paths: Sequence[Path | str | os.PathLike[str]] | Path | str | os.PathLike[str], *alike: str, least: int = 1
+    paths: Sequence[Path | str | os.PathLike[str]] | Path | str | os.PathLike[str],
+    *alike: Annotated[str, SHARED],
+    least: Annotated[int, at_least(0)] = 1,
 ) -> list[Run]:
     """Open the finished runs that an analysis compares.
 
@@ -235,7 +241,7 @@ def load_runs(
         Run files; a run that is named twice is opened once.
     *alike : str
         What the runs must share: see `check_alike`.
-    least : int > 0
+    least : int >= 0
         Smallest number of runs.
 
     Raises
@@ -274,9 +280,11 @@ _COMPARED: dict[str, Callable[[Run], Any]] = {
     "features": lambda run: run.provenance["features_key"],
     "normalisation": lambda run: (run.config.training.normalise, run.config.inner_fold),
 }
+SHARED = Rule(f"one of {', '.join(_COMPARED)}", _COMPARED.__contains__)
 
 
-def check_alike(runs: Sequence[Run], *what: str) -> None:
+@checked
+def check_alike(runs: Sequence[Run], *what: Annotated[str, SHARED]) -> None:
     """Raise ParameterError, naming two runs, if they differ in what an analysis needs them to share.
 
     That is "backbone", "dataset", "truncate_after", "labels", "held-out clips (fold)", "feature settings", "features"

@@ -159,9 +159,12 @@ class Study:
         if unknown := [fold for fold in sweep.folds if fold not in known]:
             among = f"its folds are {', '.join(known)}"
             raise ParameterError(f"folds={' '.join(unknown)!r} not in {self.dataset.name}: {among}")
-        folds = (tuple(dict.fromkeys(sweep.folds)) or self.dataset.held_out_folds)[: sweep.n_folds]
+        folds = tuple(dict.fromkeys(sweep.folds)) or self.dataset.held_out_folds
         if not folds:
             raise DataError(f"{self.dataset.name} has no fold to hold out: its only one is named train")
+        if (sweep.n_folds or 0) > len(folds):
+            raise ParameterError(f"n_folds={sweep.n_folds} must be at most {len(folds)}: {', '.join(folds)}")
+        folds = folds[: sweep.n_folds]
         for fold in folds:
             self.dataset.split(fold, self._inner(fold))  # raises if fewer than two classes can be trained on
         return folds
@@ -198,6 +201,7 @@ class Study:
     @checked
     def points(self, plan: TransferPlan, training: Training | None = None) -> list[RunConfig]:
         """Return the runs of one plan: backbones x folds x seeds."""
+        plan.warn()
         weights, data_key = self.options.sweep.weights, self.cache.data_key
         is_pretrained = plan.pretrained_through is not None
         return [

@@ -116,7 +116,7 @@ def checked(function: Function) -> Function:
 def _converted(hint: Any, value: Any, name: str, rules: Sequence[Rule] = ()) -> Any:
     """Convert one value to a type; raise a ParameterError that names the argument, the value and the rule."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if getattr(value, "ndim", None) == 0:
+    if getattr(value, "ndim", None) == 0 and type(value) is not hint:
         value = value.item()  # NumPy's scalars are numbers and texts
     if origin is Annotated:
         rules = [rule for rule in hint.__metadata__ if isinstance(rule, Rule)]
@@ -126,7 +126,7 @@ def _converted(hint: Any, value: Any, name: str, rules: Sequence[Rule] = ()) -> 
                 raise ParameterError(f"{name}={shown(value)} must be {rule.text}")
         return value
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
+        if type(None) in arguments and (value is None or int in arguments and str(value).lower() == "none"):
             return None
         return _converted(next(kind for kind in arguments if kind is not type(None)), value, name, rules)
     if origin is Literal:
@@ -173,10 +173,11 @@ def _single(hint: Any, value: Any, name: str, rules: Sequence[Rule]) -> Any:
         if not isinstance(value, accepted) or isinstance(value, bool) and hint is not bool:
             raise TypeError
         converted = convert(value)
-        if hint is float and not math.isfinite(converted):
+        if value == "" if hint is Path else hint is float and not math.isfinite(converted):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         remedy = ": write the table to a csv file, and give its path" if hasattr(value, "to_csv") else ""
+        words = ", ".join([words, *(rule.text for rule in rules)])
         raise ParameterError(f"{name}={shown(value)} must be {words}{remedy}") from None
     if hint is int and abs(converted) > LARGEST:  # it may have too many digits to be shown
         broken = (rule.text for rule in rules if not rule.holds(converted))

@@ -40,7 +40,7 @@ def some(names: Iterable[object]) -> str:
 
 def suggestion(word: object, words: Iterable[str], otherwise: str) -> str:
     """Return a question for the nearest of the words that are allowed, or another text if none is near."""
-    near = difflib.get_close_matches(str(word), list(words), n=1)
+    near = difflib.get_close_matches(str(word).lower(), list(words), n=1)
     return f"did you mean {near[0]!r}?" if near else otherwise
 
 
