@@ -61,6 +61,9 @@ SCRIPTS = {
     "saliency": ["--clips", "{clips}", "--n-clips", "14"],
     "streaming": [],
     "processes": [],
+    "sweep": ["--clips", "{clips}"],
+    "neighbours": ["--clips", "{clips}"],
+    "operations": [],
     "depthwise": [],
     "listing": [],
     "start": [],
@@ -106,7 +109,8 @@ def work(options: Options) -> int:
 
         minutes = (time.perf_counter() - started) / 60
         machine = f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}; {minutes:.0f} minutes in all."
-        growth = (HERE / "growth.md").read_text() if (HERE / "growth.md").exists() else ""
+        tables = [HERE / "operations.md", HERE / "growth.md"]
+        growth = "\n".join(path.read_text() for path in tables if path.exists())
         (HERE / "README.md").write_text(TEXT.format(machine=machine, table=table, growth=growth).rstrip() + "\n")
     return cli.DONE
 

@@ -3,7 +3,7 @@
     python benchmarks/depthwise.py
 
 torch computes the gradients of bf16 depthwise convolutions slowly where strides or kernels are large; we compute them
-in fp32, and all else in bf16. Beside: how near both first gradients are to fp32's, and what that takes.
+in bf16, too, but by other convolutions. Beside: how near both first gradients are to fp32's, and what that takes.
 """
 
 from __future__ import annotations

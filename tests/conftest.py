@@ -90,6 +90,7 @@ def study(clips, weights_file, tmp_path):
             "epochs": 2,
             "batch_size": 4,
             "device": "cpu",
+            "workers": 1,
             "runs": tmp_path / "runs",
             "cache": tmp_path / "cache",
         }
@@ -103,7 +104,8 @@ def options(clips, weights_file, tmp_path):
     """The command line of a small analysis: an epoch of the small network on the small clips."""
     given = {
         "clips": clips, "backbone": "test_resnet", "weights": weights_file, "width": 32, "epochs": 1, "batch-size": 8,
-        "device": "cpu", "runs": tmp_path / "runs", "cache": tmp_path / "cache", "figures": tmp_path / "figures",
+        "device": "cpu", "workers": 1, "runs": tmp_path / "runs", "cache": tmp_path / "cache",
+        "figures": tmp_path / "figures",
     }  # fmt: skip
     return [f"--{name}={value}" for name, value in given.items()]
 

@@ -234,7 +234,7 @@ def test_run_file_is_plain_hdf5(options, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--workers", "text"], "Error parsing --workers: invalid literal for int.*--workers INT.*For full helptext"),
+        (["--workers", "text"], "Error parsing --workers: no type matching INT.*--workers INT.*For full helptext"),
         (["--epochs", "text"], r"Error parsing --epochs: no type matching INT .* from \['text'\]; Argument helptext: "),
         (["--workrs", "3"], "Unrecognized options: --workrs, 3; Perhaps you meant:.*--workers INT"),
         (["--folds"], "Error parsing --folds: it needs one value or more"),

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -24,9 +25,10 @@ class Task:
     folder: Path
     times: int = 0
 
-    def __call__(self, item):
+    def __call__(self, item, report):
         with (self.folder / str(item)).open("a") as file:
-            file.write(f"{os.getpid()} {sorted(os.sched_getaffinity(0))}\n")
+            file.write(f"{os.getpid()}\n")
+        report(f"{item} begun")
         tries = len((self.folder / str(item)).read_text().splitlines())
         if item == "poison" or (item == "kill" and tries <= self.times):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -45,14 +47,53 @@ def run(task, items, **options):
     return dict(engines.in_processes(task, items, **({"workers": 2} | options)))
 
 
-def test_every_item_once_on_cores_of_its_own(tmp_path):
-    items = [str(i) for i in range(6)]
-    assert run(Task(tmp_path), items) == {item: f"{item} done" for item in items}
-    seen = [line.split(" ", 1) for item in items for line in lines(tmp_path, item)]
+def test_every_item_once_and_reports(tmp_path):
+    items, reports = [str(i) for i in range(6)], {}
+    results = run(Task(tmp_path), items, report=reports.__setitem__)
+    assert results == {item: f"{item} done" for item in items}
+    assert reports == {item: f"{item} begun" for item in items}
+    seen = [pid for item in items for pid in lines(tmp_path, item)]
     assert len(seen) == 6
-    assert len({pid for pid, _ in seen}) <= 2  # processes are used again
-    assert all(cores.count(",") == 0 for _, cores in seen)
-    assert str(os.getpid()) not in {pid for pid, _ in seen}
+    assert len(set(seen)) <= 2  # processes are used again
+    assert str(os.getpid()) not in seen
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from test_engines import Task, run
+print("script runs")
+run(Task(Path(sys.argv[1])), ["a", "b"])
+"""
+
+
+def test_the_script_that_asks_is_not_run_again_by_its_workers(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    argv = [sys.executable, tmp_path / "script.py", tmp_path]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path + [str(Path(__file__).parent)])}
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=env)
+    assert done.stdout == "script runs\n"
+    assert (tmp_path / "b").exists()
+
+
+def slow(item, report):
+    report("begun")
+    time.sleep(0.5)
+
+
+@pytest.mark.parametrize(("free", "at_once"), [(1, 1), (10**15, 3)])
+def test_as_many_at_once_as_memory_suffices_for(monkeypatch, caplog, free, at_once):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    running, most = set(), []
+
+    def begun(item, value):
+        running.add(item)
+        most.append(len(running))
+
+    for item, _ in engines.in_processes(slow, list("abcd"), workers=3, spare_memory=True, report=begun):
+        running.remove(item)
+    assert max(most) == at_once
+    assert ("memory suffices for 1 runs at once" in caplog.text) == (at_once == 1)
 
 
 def test_an_item_whose_process_dies_is_done_by_another(tmp_path):
@@ -96,7 +137,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], cwd=Path(__file__).parent)
     while not ((tmp_path / "long").exists() and (tmp_path / "a").exists()):
         time.sleep(0.05)
-    workers = psutil.Process(parent.pid).children()
+    workers = psutil.Process(parent.pid).children(recursive=True)
     parent.kill()
     parent.wait()
     assert psutil.wait_procs(workers, timeout=30)[1] == []

@@ -232,7 +232,7 @@ def test_no_run_at_all(capsys):
 def test_the_built_in_set_has_a_known_answer(tmp_path, weights_file):
     run = trained(tmp_path, weights_file, dataset="synth")["tuned"]
     argv = ["--ckpt", str(run.path), "--cache", str(tmp_path / "cache"), "--figures", str(tmp_path), "--device", "cpu"]
-    assert saliency.main([*argv, "--max-steps", "8", "--rows", "2"]) == 0
+    assert saliency.main([*argv, "--max-steps", "8", "--score", "drawn", "--rows", "16"]) == 0
     rows = read(tmp_path / "saliency_summary.csv")
     assert {row["subset"] for row in rows} == {"all", "with distractor", "without distractor"}
     by = {(row["network"], row["subset"], row["score"]): float(row["mean"]) for row in rows}

@@ -236,16 +236,18 @@ def assert_same_bits(one, other):
             np.testing.assert_array_equal(mine[key], theirs[key])
 
 
-@pytest.mark.slow
-def test_two_workers_give_the_bits_of_one(study, tmp_path):
-    alone = study(threads=1)
-    points = alone.points(TransferPlan())
-    alone.gather(points)
-    shared = study(threads=1, workers=2, runs=tmp_path / "shared")
-    shared.gather(points)
+@pytest.mark.parametrize("workers", [2, None])
+def test_the_number_of_workers_changes_no_bit(study, tmp_path, workers):
+    one_after_another = study()
+    points = one_after_another.points(TransferPlan())
+    runs = one_after_another.gather(points)
+    at_once = study(workers=workers, runs=tmp_path / "at once")
+    at_once.gather(points)
     for point in points:
-        assert_same_bits(point.path(alone.options.store.runs), point.path(shared.options.store.runs))
-    assert {path.suffix for path in (tmp_path / "shared").rglob("*") if path.is_file()} == {".h5"}
+        assert_same_bits(point.path(one_after_another.options.store.runs), point.path(tmp_path / "at once"))
+    assert {path.suffix for path in (tmp_path / "at once").rglob("*") if path.is_file()} == {".h5"}
+    (alone,) = study(folds=("1",), threads=1).runs(TransferPlan())
+    np.testing.assert_array_equal(alone.logits, runs[points[0]].logits)
 
 
 @pytest.mark.slow
@@ -308,14 +310,12 @@ def test_threads_are_part_of_a_run_and_as_they_were_after_it(study):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 2}, "workers=2 needs threads"),
-        ({"engine": "ray"}, "engine='ray' needs threads"),
         ({"workers": 0}, "workers=0 must be 1 to 1024"),
-        ({"engine": "ray", "workers": 2, "threads": 1}, "workers=2 goes with engine='local'"),
+        ({"engine": "ray", "workers": 2}, "workers=2 goes with engine='local'"),
         ({"address": "auto"}, "address='auto' goes with engine='ray'"),
         ({"gpus_per_run": 0.5}, "gpus_per_run=0.5 goes with engine='ray'"),
         (
-            {"engine": "ray", "gpus_per_run": -1.0, "threads": 1},
+            {"engine": "ray", "workers": None, "gpus_per_run": -1.0},
             "gpus_per_run=-1.0 must be 0 to 1, or a whole number to 64",
         ),
     ],
@@ -522,7 +522,7 @@ def test_a_cluster_that_loses_a_machine(study, tmp_path):
 
         killer = threading.Thread(target=kill, daemon=True)
         killer.start()
-        study(threads=1, seeds=(0, 1), engine="ray", address=cluster.address, runs=store).gather(points)
+        study(threads=1, seeds=(0, 1), workers=None, engine="ray", address=cluster.address, runs=store).gather(points)
         killer.join(30)
         assert not killer.is_alive()
     finally:

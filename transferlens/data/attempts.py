@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from transferlens.util.errors import DataError
+from transferlens.util.processes import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,9 +32,8 @@ def attempt_each(
         except errors as error:
             return error
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     results = []
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for result in pool.map(attempt, items):
             results.append(result)
             if bar is not None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,14 @@ import numpy as np
 from transferlens.data.attempts import attempt_each, check_readable
 from transferlens.features.logmel import FeatureSettings
 from transferlens.util.errors import DataError
-from transferlens.util.files import UNREADABLE, array, check_space, complete_or_absent, content_hash
+from transferlens.util.files import (
+    UNREADABLE,
+    array,
+    check_space,
+    complete_or_absent,
+    content_hash,
+    once_per_state,
+)
 from transferlens.util.lazy import h5py, threadpoolctl, tqdm
 from transferlens.util.processes import keep_freed_memory
 
@@ -49,10 +57,31 @@ def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
         return S
 
 
+def _mapped(features: Any) -> np.ndarray:
+    """Return an HDF5 data set as an array that stands for the file: processes share its memory; changes stay inside.
+
+    Raise ValueError if it exceeds its file.
+    """
+    start = features.id.get_offset()
+    if start is None or start + features.nbytes > features.file.id.get_filesize():
+        raise ValueError("features are declared to be larger than the file")
+    return np.memmap(features.file.filename, features.dtype, "c", start, features.shape)
+
+
+@once_per_state
+def _verify(path: Path) -> None:
+    """Raise ValueError if features do not match their checksum; those of older files have one per clip."""
+    with h5py.File(path, "r") as file:
+        features = file["features"]
+        if features.chunks is None and zlib.crc32(_mapped(features).data) != file.attrs["crc32"]:
+            raise ValueError("its checksum does not match its content")
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """Open a feature cache, or raise DataError if it is missing or found to be damaged, now or while it is read."""
     try:
+        _verify(path)
         with h5py.File(path, "r") as file:
             yield file
     except FileNotFoundError as error:
@@ -114,9 +143,10 @@ class FeatureCache:
             return False
 
     def load(self) -> np.ndarray:
-        """Read all features [shape and type of the cache]."""
+        """Return all features [shape and type of the cache], mapped to the file if it holds them in one piece."""
         with opened(self.path) as file:
-            return array(file["features"])
+            features = file["features"]
+            return _mapped(features) if features.chunks is None else array(features)
 
     def fill(self) -> None:
         """Compute the features and write them, unless this is done already; raise one DataError for unreadable clips.
@@ -189,12 +219,15 @@ class FeatureCache:
 
     def _join_parts(self, folder: Path) -> None:
         """Write the cache file from its parts."""
+        checksum = 0
         with complete_or_absent(self.path) as beside, h5py.File(beside, "w") as file:
-            rows = file.create_dataset("features", self.shape, self.dtype, chunks=(1, *self.shape[1:]), fletcher32=True)
+            rows = file.create_dataset("features", self.shape, self.dtype)
             for path, clips in self._parts(folder):
                 part = self._read_part(path, clips)
                 if part is None:
                     raise FileNotFoundError(errno.ENOENT, "was removed", str(path))
                 rows[self.per_clip * clips.start : self.per_clip * clips.stop] = part
+                checksum = zlib.crc32(part.data, checksum)
             file["clip_ids"] = [clip.id for clip in self.dataset.clips]
-            file.attrs.update(key=self.key, recipe=RECIPE, settings=json.dumps(dataclasses.asdict(self.settings)))
+            settings = json.dumps(dataclasses.asdict(self.settings))
+            file.attrs.update(key=self.key, recipe=RECIPE, settings=settings, crc32=checksum)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ from transferlens.measures.similarity import cka
 from transferlens.measures.streaming import Moments
 from transferlens.models.forward import forward, hooked
 from transferlens.util.errors import ParameterError
-from transferlens.util.lazy import torch, tqdm
+from transferlens.util.lazy import threadpoolctl, torch, tqdm
+from transferlens.util.processes import cores
 
 if TYPE_CHECKING:
     from transferlens.models.network import Network
@@ -171,12 +173,18 @@ def compare(
         sample = functools.partial(samples, positions=positions, clips=clips)
         _add_activations(moments, (before, after), x[clips], sample, group)
     # By module: one can be both a convolution and the end of a block.
-    results = {}
-    for name in bar(list(moments), unit="layer"):
-        module = moments.pop(name)  # frees its memory
-        assert module.n_neurons is not None  # every layer has run
-        intervals = module.bootstrap(resamples=resamples) if resamples else {}
-        results[name] = module.n_neurons[0], module.measure(), intervals
+    names = list(moments)
+
+    def measure(name: str) -> tuple[int, Mapping[str, Similarity], Mapping[str, tuple[float, float]]]:
+        sums = moments.pop(name)  # frees its memory
+        assert sums.n_neurons is not None  # every layer has run
+        intervals = sums.bootstrap(resamples=resamples) if resamples else {}
+        return sums.n_neurons[0], sums.measure(), intervals
+
+    # One thread per layer: decompositions gain little from several.
+    with threadpoolctl.threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
+        measured = list(bar(pool.map(measure, names), total=len(names), unit="layer"))
+    results = dict(zip(names, measured, strict=True))
     return [LayerSimilarity(layer, *results[layer.module]) for layer in common]
 
 

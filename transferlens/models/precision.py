@@ -55,9 +55,13 @@ def _computed_wrongly(backbone: str, input_size: tuple[int, int], through: int) 
     return block_table(backbone, input_size=input_size, through=through)[-1].size[1] < 2
 
 
+# Largest kernel for whose weight gradient oneDNN is fast.
+SMALL = 3
+
+
 @contextlib.contextmanager
 def autocast(device: torch.device, precision: str) -> Iterator[None]:
-    """Compute a ``with`` block in `precision`; on CPUs the gradients of bf16 depthwise convolutions are in fp32."""
+    """Compute a ``with`` block in `precision`, on CPUs with gradients of bf16 depthwise convolutions that are fast."""
     bf16 = precision == "bf16"
     depthwise = _DepthwiseGradients() if bf16 and device.type == "cpu" else contextlib.nullcontext()
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16), depthwise:
@@ -81,23 +85,76 @@ def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)
 
 
 class _Depthwise(torch.autograd.Function):
-    """Computes forward in bf16 and backward in fp32: much faster for large strides or kernels, and more exact."""
+    """A depthwise convolution in bf16, with gradients that oneDNN computes fast."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, stride, padding, dilation, groups):
-        half = x.bfloat16()
-        ctx.save_for_backward(half, weight)
-        ctx.type, ctx.biased, ctx.options, ctx.groups = x.dtype, bias is not None, (stride, padding, dilation), groups
+        half, half_weight = x.bfloat16(), weight.bfloat16()
+        ctx.save_for_backward(half, half_weight)
+        ctx.type, ctx.biased, ctx.options = x.dtype, bias is not None, (stride, padding, dilation)
         bias = None if bias is None else bias.bfloat16()
-        return torch.conv2d(half, weight.bfloat16(), bias, stride, padding, dilation, groups)
+        return torch.conv2d(half, half_weight, bias, stride, padding, dilation, groups)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
-        bias_sizes = [len(weight)] if ctx.biased else None
-        needed = [*ctx.needs_input_grad[:2], ctx.biased and ctx.needs_input_grad[2]]
-        by_x, by_weight, by_bias = torch.ops.aten.convolution_backward(
-            gradient.float(), x.float(), weight, bias_sizes, *ctx.options, False, [0, 0], ctx.groups, needed
-        )
-        return None if by_x is None else by_x.to(ctx.type), by_weight, by_bias, None, None, None, None
+        by_x = by_weight = by_bias = None
+        if ctx.needs_input_grad[0]:
+            by_x = _by_input(gradient, x, weight, *ctx.options).to(ctx.type)
+        if ctx.needs_input_grad[1]:
+            by_weight = _by_weight(gradient, x, weight, *ctx.options)
+        if ctx.biased and ctx.needs_input_grad[2]:
+            by_bias = gradient.float().sum((0, 2, 3))
+        return by_x, by_weight, by_bias, None, None, None, None
+
+
+def _gradients(gradient, x, weight, stride, padding, dilation, needed):
+    """Return the gradients of a depthwise convolution by its input and its weight; None for what is not needed."""
+    return torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, stride, padding, dilation, False, [0, 0], x.shape[1], [*needed, False]
+    )
+
+
+def _by_input(gradient, x, weight, stride, padding, dilation):
+    """Return the gradient by the input; for strides as a convolution of the gradient, spread with zeros between."""
+    before = [size - 1 - pad for size, pad in zip(weight.shape[2:], padding, strict=True)]
+    if max(stride) == 1 or max(dilation) > 1 or min(before) < 0 or len(weight) != x.shape[1]:
+        return _gradients(gradient, x, weight, stride, padding, dilation, (True, False))[0]
+    spread = _zeros(x, [size + kernel - 1 for size, kernel in zip(x.shape[2:], weight.shape[2:], strict=True)])
+    rows, columns = (
+        slice(start, start + step * (size - 1) + 1, step)
+        for start, step, size in zip(before, stride, gradient.shape[2:], strict=True)
+    )
+    spread[:, :, rows, columns] = gradient
+    return torch.conv2d(spread, weight.flip(2, 3).contiguous(), groups=len(weight))
+
+
+def _zeros(x, size):
+    """Return zeros of another height and width, in channels-last order."""
+    return x.new_zeros(len(x), *size, x.shape[1]).permute(0, 3, 1, 2)
+
+
+def _by_weight(gradient, x, weight, stride, padding, dilation):
+    """Return the gradient by the weight [fp32], computed for 3x3 windows of larger kernels, which is much faster."""
+    height, width = weight.shape[2:]
+    if max(height, width) <= SMALL or max(dilation) > 1:
+        return _gradients(gradient, x, weight, stride, padding, dilation, (False, True))[1].float()
+    top, left = padding
+    padded = _zeros(x, (x.shape[2] + 2 * top, x.shape[3] + 2 * left))
+    padded[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
+    rows, columns = (step * (size - 1) for step, size in zip(stride, gradient.shape[2:], strict=True))
+    result = torch.empty(weight.shape)
+    for i in _starts(height):
+        for j in _starts(width):
+            window = weight[:, :, i : i + SMALL, j : j + SMALL]
+            part = padded[:, :, i : i + rows + window.shape[2], j : j + columns + window.shape[3]]
+            result[:, :, i : i + SMALL, j : j + SMALL] = _gradients(
+                gradient, part, window.contiguous(), stride, [0, 0], dilation, (False, True)
+            )[1]
+    return result
+
+
+def _starts(size: int) -> list[int]:
+    """Return where windows of `SMALL` begin that together cover `size`."""
+    return [*range(0, size - SMALL, SMALL), max(0, size - SMALL)]

@@ -56,8 +56,8 @@ class Training(Fields):
     mixup: Annotated[float, Rule("0, or 0.01 to 100", lambda value: value == 0 or 0.01 <= value <= 100)] = 0.0
     """mixup: parameter of its beta distribution, often 0.2. 0: no mixup."""
     threads: Annotated[int | None, between(1, 4096)] = None
-    """Threads that a run is computed with on a processor, recorded in it, as sums of another number of threads round
-    differently. Default: all cores. Required with --workers above 1 and with --engine ray, where 1 is usual."""
+    """Threads that a run is computed with on a processor, as sums of another number of threads round differently.
+    Default: one where several runs are asked for, all cores for a single run; the number is recorded in the run."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,10 +7,8 @@ opens the file, because HDF5 may never return from a damaged one.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +18,13 @@ import numpy as np
 
 from transferlens.store.config import RunConfig
 from transferlens.util.errors import CheckpointError, ParameterError
-from transferlens.util.files import UNREADABLE, array, check_space, complete_or_absent
+from transferlens.util.files import UNREADABLE, array, check_space, complete_or_absent, once_per_state
 from transferlens.util.lazy import h5py, torch
 
 SCHEMA = 1
 # What stands between the HDF5 content and its sha256; HDF5 ignores what follows its content.
 SEAL = b"transferlens sha256\n"
 SEALED = -len(SEAL) - hashlib.sha256().digest_size  # where the HDF5 content ends
-# Age of a file [s] from which any later change gives it another modification time: clocks of file systems are coarse.
-SETTLED = 2.0
 TENSORS = ("weights", "fresh", "optimizer")
 _ARRAYS = ("clip_ids", "labels", "label_names", "normalisation", "logits_last", "logits_best")
 
@@ -157,21 +153,12 @@ def seal(path: str | os.PathLike[str]) -> None:
         beside.write_bytes(_sealed(content))
 
 
-def _verify(path: Path, *state: int) -> None:
+@once_per_state
+def _check_seal(path: Path) -> None:
+    """Raise ValueError if the checksum of a file does not match."""
     content = memoryview(path.read_bytes())
     if content[SEALED:] != SEAL + hashlib.sha256(content[:SEALED]).digest():
         raise ValueError("its checksum does not match its content")
-
-
-_verify_once = functools.lru_cache(maxsize=4096)(_verify)  # by file and state; a file that fails is not remembered
-
-
-def _check_seal(path: Path) -> None:
-    """Raise ValueError if the checksum of a file does not match, unless it was verified since the last change."""
-    status = path.stat()
-    state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    verify = _verify_once if time.time() - status.st_mtime > SETTLED else _verify
-    verify(path.resolve(), *state)
 
 
 @contextlib.contextmanager

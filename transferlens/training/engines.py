@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import itertools
+import functools
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -21,11 +21,15 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import types
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from transferlens.util import processes
 from transferlens.util.errors import ParameterError, SweepError
+from transferlens.util.lazy import psutil
+
+log = logging.getLogger(__name__)
 
 # Number of processes that may die on one item without progress between them.
 DEATHS = 5
@@ -36,6 +40,9 @@ GRACE = 20.0
 # Seconds in which a cluster must answer.
 ANSWER = 10.0
 
+# What is imported once, and shared by all worker processes.
+PRELOADED = ["torch", "timm", "h5py", "transferlens.training.sweep", "transferlens.models.precision"]
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -45,27 +52,37 @@ class Died(Exception):
 
 
 class _Worker:
-    """A process that works on one item after another, on its own share of the cores."""
+    """A process that works on one item after another.
 
-    def __init__(self, task: Callable, cores: Sequence[int]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.cores = cores
+    Attributes
+    ----------
+    memory : int
+        The most memory that it has taken so far [bytes]; 0 while its item has not reported yet.
+    """
+
+    def __init__(self, task: Callable) -> None:
+        context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+        context.set_forkserver_preload(PRELOADED)
         self.connection, other_end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(other_end, task, cores), daemon=True)
-        self.process.start()
+        self.process = context.Process(target=_serve, args=(other_end, task), daemon=True)
+        with _without_main():
+            self.process.start()
         other_end.close()  # only the process keeps it open, so that receiving fails when it dies
+        self.memory = 0
 
     def give(self, item: object) -> None:
+        self.memory = 0
         with contextlib.suppress(OSError):  # the process has died, as receiving will show
             self.connection.send(item)
 
-    def receive(self) -> tuple[Any, Exception | None]:
-        """Return (None, None) when the process is ready, then a result or an error per item."""
+    def receive(self) -> tuple[str, Any]:
+        """Return a message and its value: "ready", then "report" any number of times and "result" or "error"."""
         try:
-            return self.connection.recv()
+            message, value, self.memory = self.connection.recv()
         except (EOFError, OSError):
             self.close()
-            return None, Died(f"the last with code {self.process.exitcode}")
+            return "died", Died(f"the last with code {self.process.exitcode}")
+        return message, value
 
     def close(self) -> None:
         """Wait for the end of the process; kill it if that takes too long."""
@@ -75,23 +92,35 @@ class _Worker:
         self.connection.close()
 
 
-def _serve(connection: Any, task: Callable, cores: Sequence[int]) -> None:
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the user's script from a process that starts, which would run it again."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _serve(connection: Any, task: Callable) -> None:
     """Call the task for every item received, until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if cores:
-        os.sched_setaffinity(0, cores)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    answer: tuple[Any, Exception | None] = None, None
+
+    def send(message: str, value: object) -> None:
+        connection.send((message, value, processes.most_memory()))
+
     with processes.reraise_lost_signals(), contextlib.suppress(EOFError):
+        send("ready", None)
         while True:
-            connection.send(answer)
             item = connection.recv()
             try:
-                answer = task(item), None
+                answer = "result", task(item, functools.partial(send, "report"))
             except Exception as error:
-                answer = None, error
+                answer = "error", error
+            send(*answer)
 
 
 def _end_with_parent() -> None:
@@ -101,62 +130,84 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _shares(workers: int, cores_each: int) -> list[list[int]]:
-    """Assign `cores_each` cores to every worker, by number; several workers get the same core if there are too few.
-
-    The lists are empty on systems that cannot assign cores to a process.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return [[] for _ in range(workers)]
-    cores = itertools.cycle(sorted(os.sched_getaffinity(0)))
-    return [sorted(set(itertools.islice(cores, cores_each))) for _ in range(workers)]
+def _has_room(running: Collection[_Worker], needed: int) -> bool:
+    """Return whether memory suffices for one more item; `needed` is what one takes [bytes], 0 if that is not known."""
+    starting = sum(worker.memory == 0 for worker in running)
+    return not running or (needed > 0 and (starting + 1) * needed <= psutil.virtual_memory().available)
 
 
 def in_processes(
-    task: Callable[[Item], Result],
+    task: Callable[[Item, Callable[[Any], None]], Result],
     items: Sequence[Item],
     *,
     workers: int,
-    cores_each: int = 1,
+    spare_memory: bool = False,
     reached: Callable[[Item], object] = lambda item: None,
+    report: Callable[[Item, Any], object] = lambda item, value: None,
 ) -> Iterator[tuple[Item, Result | Died]]:
     """Call the task for every item in processes of this machine; yield each item with the result, or with `Died`.
 
-    Task and items must be picklable. An exception of the task ends all processes and is raised here. `reached` returns
-    the progress of an item: only deaths since its last change are counted. SweepError is raised if processes die again
-    and again before they are ready for an item.
+    Parameters
+    ----------
+    task : callable
+        Called with an item and a function that passes a value on to `report`. Like the items it must be picklable. An
+        exception of it ends all processes and is raised here.
+    items : sequence
+    workers : int > 0
+        Processes.
+    spare_memory : bool
+        Whether an item waits until memory suffices for it: until another has reported, and there is as much free
+        memory as the largest process has taken.
+    reached : callable
+        Returns the progress of an item: deaths of its processes count only since it last changed.
+    report : callable
+        Called with an item and what its task reports, in this process.
+
+    Raises
+    ------
+    SweepError
+        If processes die again and again before they are ready for an item.
     """
     waiting, running = collections.deque(items), dict[_Worker, Item]()
     deaths = collections.Counter[object]()  # per item and its progress; of None: before they began
-    crew: list[_Worker] = []
+    crew, idle, needed, is_short = list[_Worker](), list[_Worker](), 0, False
     try:
-        for cores in _shares(min(workers, len(items)), cores_each):
-            crew.append(_Worker(task, cores))
+        crew += [_Worker(task) for _ in range(min(workers, len(items)))]
         while waiting or running:
+            while idle and waiting and (not spare_memory or _has_room(running, needed)):
+                worker = idle.pop()
+                running[worker] = waiting.popleft()
+                worker.give(running[worker])
+            if needed and idle and waiting and not is_short:
+                is_short = True
+                log.warning("memory suffices for %d runs at once, %.1f GB each", len(running), needed / 1e9)
             ready = multiprocessing.connection.wait([worker.connection for worker in crew])
             for worker in [worker for worker in crew if worker.connection in ready]:
-                (result, error), item = worker.receive(), running.pop(worker, None)
-                if isinstance(error, Died):
+                message, value = worker.receive()
+                if message == "report":
+                    report(running[worker], value)
+                    needed = max(needed, worker.memory)
+                    continue
+                item = running.pop(worker, None)
+                if message == "died":
                     crew.remove(worker)
                     progress = None if item is None else (item, reached(item))
                     deaths[progress] += 1
                     if item is not None and deaths[progress] < DEATHS:
                         waiting.appendleft(item)
                     elif item is not None:
-                        yield item, Died(f"{DEATHS} processes died on it without an epoch, {error}")
+                        yield item, Died(f"{DEATHS} processes died on it without an epoch, {value}")
                     elif deaths[None] == FALSE_STARTS:
-                        raise SweepError(f"{FALSE_STARTS} workers died before they began, {error}: is memory short?")
+                        raise SweepError(f"{FALSE_STARTS} workers died before they began, {value}: is memory short?")
                     if waiting:
-                        crew.append(_Worker(task, worker.cores))
-                elif error is not None:
-                    raise error
+                        crew.append(_Worker(task))
+                elif message == "error":
+                    raise value
                 else:
                     del deaths[None]
+                    idle.append(worker)
                     if item is not None:
-                        yield item, result
-                    if waiting:
-                        running[worker] = waiting.popleft()
-                        worker.give(running[worker])
+                        yield item, value
     finally:
         for worker in crew:
             worker.process.terminate()
@@ -165,13 +216,18 @@ def in_processes(
 
 
 def on_ray(
-    task: Callable[[Item], Result], items: Sequence[Item], *, address: str | None, cpus: float, gpus: float
+    task: Callable[[Item, Callable[[Any], None]], Result],
+    items: Sequence[Item],
+    *,
+    address: str | None,
+    cpus: float,
+    gpus: float,
 ) -> Iterator[tuple[Item, Result | Died]]:
     """Call the task for every item, as `in_processes` does, on a Ray cluster whose machines all see the same folders.
 
-    Each item needs `cpus` and `gpus`, which may be fractions. The address is that of the cluster's head, or
-    "auto"; None starts a cluster on this machine. ParameterError is raised if Ray is not installed, the cluster cannot
-    be reached, or none of its machines is large enough for an item.
+    Reports are dropped. Each item needs `cpus` and `gpus`, which may be fractions. The address is that of the cluster's
+    head, or "auto"; None starts a cluster on this machine. ParameterError is raised if Ray is not installed, the
+    cluster cannot be reached, or none of its machines is large enough for an item.
     """
     try:
         import ray
@@ -185,7 +241,7 @@ def on_ray(
     try:
         _check_room(ray.nodes(), {"CPU": cpus, "GPU": gpus})
         decorate = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=DEATHS, retry_exceptions=False)
-        remote: Any = decorate(lambda item: task(item))  # Ray takes functions only
+        remote: Any = decorate(lambda item: task(item, lambda value: None))  # Ray takes functions only
         running = {remote.remote(item): item for item in items}
         while running:
             (done,), _ = ray.wait(list(running), num_returns=1)

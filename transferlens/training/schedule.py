@@ -6,12 +6,13 @@ file next to it.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import logging
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
@@ -20,7 +21,7 @@ from transferlens.store.config import RunConfig
 from transferlens.store.locks import holder, lock
 from transferlens.store.run import Run, load_run
 from transferlens.training import engines, trainer
-from transferlens.util import lazy
+from transferlens.util import lazy, processes
 from transferlens.util.errors import CheckpointError, DataError, ParameterError, SweepError, TransferLensError
 from transferlens.util.fields import Fields, Rule, between
 from transferlens.util.files import clear_left, expanded, write_text
@@ -61,8 +62,9 @@ class ExecutionOptions(DeviceOptions):
     Default: half of what is free."""
     engine: Literal["local", "ray"] = "local"
     """local: this machine. ray: a Ray cluster, all of whose machines see the clips, --runs and --cache."""
-    workers: Annotated[int, between(1, 1024)] = 1
-    """local: runs that are trained at once, each in a process with its share of the cores."""
+    workers: Annotated[int | None, between(1, 1024)] = None
+    """local: runs that are trained at once, each in a process of its own. Default on a processor: one per core, or
+    fewer if memory suffices for fewer; on a GPU one."""
     address: str | None = None
     """ray: address of the cluster's head, or auto. Default: start one on this machine."""
     gpus_per_run: Annotated[float | None, GPU_SHARE] = None
@@ -71,17 +73,11 @@ class ExecutionOptions(DeviceOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         on_ray = self.engine == "ray"
-        if on_ray and self.workers > 1:
+        if on_ray and self.workers:
             raise ParameterError(f"workers={self.workers} goes with engine='local': Ray starts as many as fit")
         for name in ("address", "gpus_per_run"):
             if not on_ray and getattr(self, name) is not None:
                 raise ParameterError(f"{name}={getattr(self, name)!r} goes with engine='ray'")
-
-    def check_threads(self, threads: int | None) -> None:
-        """Raise if several processes share the cores and the number of threads per run is not given."""
-        if threads is None and (self.engine == "ray" or self.workers > 1):
-            what = "engine='ray'" if self.engine == "ray" else f"workers={self.workers}"
-            raise ParameterError(f"{what} needs threads, most often 1: the bits of a run depend on it")
 
 
 class Study(Protocol):
@@ -99,20 +95,20 @@ class Study(Protocol):
     def of(cls, options: Any) -> Study: ...
 
 
-def for_workers(options: Any) -> Any:
-    """Return a study's options for a worker process: absolute paths, and its share of the memory."""
+def for_workers(options: Any, workers: int = 1) -> Any:
+    """Return a study's options for one of several worker processes: absolute paths, and its share of the memory."""
     data, sweep, store, execution = options.data, options.sweep, options.store, options.execution
     absolute: dict[str, Any] = {name: value.absolute() for name, value in vars(data).items() if isinstance(value, Path)}
     weights = sweep.weights if sweep.weights == "auto" else str(expanded(sweep.weights).absolute())
     memory = execution.memory
-    if execution.engine == "local" and execution.workers > 1 and memory is None:
-        memory = psutil.virtual_memory().available / 2e9 / execution.workers
+    if workers > 1 and memory is None:
+        memory = psutil.virtual_memory().available / 2e9 / workers
     return dataclasses.replace(
         options,
         data=dataclasses.replace(data, **absolute, splits=tuple(path.absolute() for path in data.splits)),
         sweep=dataclasses.replace(sweep, weights=weights),
         store=dataclasses.replace(store, runs=store.runs.absolute(), cache=store.cache.absolute()),
-        execution=ExecutionOptions(device=execution.device, memory=memory),
+        execution=ExecutionOptions(device=execution.device, memory=memory, workers=1),
     )
 
 
@@ -129,56 +125,91 @@ def read(store: Path, points: Sequence[RunConfig]) -> dict[RunConfig, Run]:
             else:  # files that remain if a run was killed between its last two steps
                 path.with_suffix(".partial").unlink(missing_ok=True)
                 path.with_suffix(".failed").unlink(missing_ok=True)
+                holder(path)  # removes the lock of a killed process
     if problems:
         raise CheckpointError("; ".join(problems))
     return runs
 
 
-def train(study: Study, points: Sequence[RunConfig]) -> None:
-    """Train runs, or wait for those that other processes train; then raise SweepError if some failed."""
+class _Progress:
+    """A progress bar over the epochs of many runs; each run tells how many it has done."""
+
+    def __init__(self, points: Sequence[RunConfig]) -> None:
+        epochs = sum(point.training.epochs for point in points)
+        self.bar, self.done = tqdm.tqdm(total=epochs, unit="epoch", delay=1), collections.Counter[RunConfig]()
+
+    def __call__(self, point: RunConfig, epochs: int, text: str = "") -> None:
+        self.bar.set_postfix_str(text or point.id, refresh=False)
+        self.bar.update(epochs - self.done[point])
+        self.done[point] = epochs
+
+
+def train(study: Study, points: Sequence[RunConfig], *, threads: int | None = None) -> None:
+    """Train runs, or wait for those that other processes train; then raise SweepError if some failed.
+
+    Runs whose settings name no number of threads get `threads`; None is one per core.
+    """
     for point in points:
         precision.choose(point.training.precision, study.device, **point.computed)  # raises before any is trained
     missing, held, failures = list(points), [], []
-    with tqdm.tqdm(total=sum(point.training.epochs for point in points), unit="epoch", delay=1) as bar:
+    progress = _Progress(points)
+    with progress.bar:
         while missing:
-            for point, failure in _outcomes(study, missing, bar):
+            for point, failure in _outcomes(study, missing, threads, progress):
                 if failure == HELD:
                     held.append(point)
                 elif failure:
                     failures.append(f"{point.id} ({failure})")
-            missing, held = _wait(study.options.store.runs, held, bar)
+            missing, held = _wait(study.options.store.runs, held, progress)
     if failures:
         number, reasons = f"{len(failures)} of {len(points)} runs", "; ".join(failures)
         raise SweepError(f"{number} failed: {reasons}. The same command tries just these again")
 
 
-def _outcomes(study: Study, points: Sequence[RunConfig], bar: tqdm.tqdm) -> Iterator[tuple[RunConfig, str]]:
+def _workers(study: Study, n_points: int, threads: int) -> int:
+    """Return how many processes train so many runs at once."""
+    execution = study.options.execution
+    by_default = processes.cores() // threads if study.device.type == "cpu" else 1
+    return min(n_points, execution.workers or max(1, by_default))
+
+
+def _outcomes(
+    study: Study, points: Sequence[RunConfig], threads: int | None, progress: _Progress
+) -> Iterator[tuple[RunConfig, str]]:
     """Yield each run as soon as it is done, with what `attempt` returns for it."""
     execution, store = study.options.execution, study.options.store.runs
-    if execution.engine == "local" and execution.workers == 1:
+    cores = points[0].training.threads or threads or 1
+    workers = _workers(study, len(points), cores)
+    if execution.engine == "local" and workers == 1:
         for point in points:
-            yield point, attempt(study, point, bar)
+            yield point, attempt(study, point, threads=threads, progress=functools.partial(progress, point))
         return
     study.cache.fill()  # once, not in every worker
-    task = functools.partial(_attempt_in_worker, type(study), for_workers(study.options))
-    cores = points[0].training.threads or 1
+    task = functools.partial(_attempt_in_worker, type(study), for_workers(study.options, workers), threads or 1)
     if execution.engine == "ray":
         gpus = execution.gpus_per_run or 0
         outcomes = engines.on_ray(task, points, address=execution.address, cpus=cores, gpus=gpus)
     else:
-        reached = functools.partial(_last_saved, store)
-        outcomes = engines.in_processes(task, points, workers=execution.workers, cores_each=cores, reached=reached)
+        outcomes = engines.in_processes(
+            task,
+            points,
+            workers=workers,
+            spare_memory=execution.workers is None,
+            reached=functools.partial(_last_saved, store),
+            report=lambda point, told: progress(point, *told),
+        )
     for point, failure in outcomes:
         if isinstance(failure, engines.Died):
             failure = _record(point.path(store), str(failure))
         if failure != HELD:
-            bar.set_postfix_str(point.id, refresh=False)
-            bar.update(point.training.epochs)
+            progress(point, point.training.epochs)
         yield point, failure
 
 
-def _attempt_in_worker(kind: type[Study], options: Any, point: RunConfig) -> str:
-    return attempt(_opened(kind, options), point)
+def _attempt_in_worker(
+    kind: type[Study], options: Any, threads: int, point: RunConfig, report: Callable[[tuple[int, str]], None]
+) -> str:
+    return attempt(_opened(kind, options), point, threads=threads, progress=lambda *told: report(told))
 
 
 @functools.lru_cache(maxsize=1)
@@ -195,12 +226,13 @@ def _last_saved(store: Path, point: RunConfig) -> int | None:
         return None
 
 
-def _wait(store: Path, points: Sequence[RunConfig], bar: tqdm.tqdm) -> tuple[list[RunConfig], list[RunConfig]]:
+def _wait(store: Path, points: Sequence[RunConfig], progress: _Progress) -> tuple[list[RunConfig], list[RunConfig]]:
     """Wait for runs that other processes train; return those that are no longer trained, and those that still are."""
     held, has_logged = list(points), False
     while held:
         done = [point for point in held if point.path(store).is_file()]
-        bar.update(sum(point.training.epochs for point in done))
+        for point in done:
+            progress(point, point.training.epochs)
         holders = {point: holder(point.path(store)) for point in held if point not in done}
         held = [point for point, owner in holders.items() if owner]
         if len(held) < len(holders):
@@ -213,8 +245,14 @@ def _wait(store: Path, points: Sequence[RunConfig], bar: tqdm.tqdm) -> tuple[lis
     return [], []
 
 
-def attempt(study: Study, point: RunConfig, bar: tqdm.tqdm | None = None) -> str:
-    """Train one run if no other process does, and advance the bar by one per epoch; return why the run failed.
+def attempt(
+    study: Study,
+    point: RunConfig,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, str], object] = lambda epochs, text: None,
+) -> str:
+    """Train one run as `trainer.train` does, if no other process trains it; return why the run failed.
 
     Return "" if the run is finished, `HELD` if another process trains it, or else the reason of the failure, which is
     also written to the run's .failed file. Errors that would stop other runs too are raised: clips, weights or the
@@ -228,7 +266,8 @@ def attempt(study: Study, point: RunConfig, bar: tqdm.tqdm | None = None) -> str
         if not is_ours:
             return HELD
         try:
-            trainer.train(point, study.data, folder=store, weights=study.options.sweep.weights, progress=bar)
+            weights = study.options.sweep.weights
+            trainer.train(point, study.data, folder=store, weights=weights, threads=threads, progress=progress)
         except (TransferLensError, OSError):
             raise
         except Exception as error:

@@ -126,7 +126,6 @@ class Study:
 
     def __init__(self, clips: Path | str | None = None, **options: Any) -> None:
         self.options = build(StudyOptions, options if clips is None else {"clips": clips, **options})
-        self.options.execution.check_threads(self.options.training.threads)
         for name in ("runs", "cache"):
             check_writable(name, getattr(self.options.store, name))
         self.backbones = tuple(dict.fromkeys(self.options.sweep.backbone))
@@ -251,7 +250,8 @@ class Study:
         points, store = list(dict.fromkeys(points)), self.options.store.runs
         runs = schedule.read(store, points)
         if missing := [point for point in points if point not in runs]:
-            schedule.train(self, missing)
+            # By the number of runs that are asked for, so that the bits do not depend on which of them are missing.
+            schedule.train(self, missing, threads=1 if len(points) > 1 else None)
             runs |= schedule.read(store, missing)
         return {point: runs[point] for point in points}
 

@@ -16,9 +16,9 @@ import importlib.metadata
 import logging
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -35,10 +35,6 @@ from transferlens.util.errors import CheckpointError
 from transferlens.util.files import expanded
 from transferlens.util.lazy import torch
 from transferlens.util.processes import keep_freed_memory
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
 
 precision = lazy.load("transferlens.models.precision")
 
@@ -107,6 +103,7 @@ class Trainer:
         self.learned = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
         self.optimizer = kind(self.learned.values(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
+        self.began: Callable[[], object] = lambda: None  # called after the first step of an epoch
         self.history: dict[str, list[float]] = {name: [] for name in history_names(config)}
         self.logits_last = self.logits_best = np.empty((0, 0), np.float32)
 
@@ -215,6 +212,8 @@ class Trainer:
                 loss.backward()
                 self.optimizer.step()
                 losses.append(loss.detach() * len(rows))
+                if i == 0:
+                    self.began()
         total = torch.stack(losses).cpu().double().sum()
         if not torch.isfinite(total):
             raise FloatingPointError(f"the training loss is {total.item()} in epoch {epoch + 1}: {DIVERGED}")
@@ -289,7 +288,15 @@ class Trainer:
             self.optimizer.state[p][moment] = like.copy_(value)
 
 
-def train(config: RunConfig, data: Data, *, folder: Path, weights: str = "auto", progress: tqdm | None = None) -> Run:
+def train(
+    config: RunConfig,
+    data: Data,
+    *,
+    folder: Path,
+    weights: str = "auto",
+    threads: int | None = None,
+    progress: Callable[[int, str], object] = lambda epochs, text: None,
+) -> Run:
     """Train one run to its end, or read it if the store has it.
 
     Parameters
@@ -300,8 +307,11 @@ def train(config: RunConfig, data: Data, *, folder: Path, weights: str = "auto",
         The run store.
     weights : str
         Source of the ImageNet weights, as for `build.build`.
-    progress : tqdm, optional
-        Advanced by one per epoch.
+    threads : int, optional
+        Number of threads where the configuration names none. Default: torch's, one per core. An interrupted run goes
+        on with as many as it began with, since the rounding of sums depends on them.
+    progress : callable, optional
+        Called with the number of epochs done and a text: at the start, after the first step, after each epoch.
 
     Raises
     ------
@@ -316,13 +326,21 @@ def train(config: RunConfig, data: Data, *, folder: Path, weights: str = "auto",
         return load_run(path, expected=config)
     if folders := [file for file in (path, partial) if file.is_dir()]:
         raise CheckpointError(f"{folders[0]} is a folder, but the run is written to a file of this name: move it away")
-    with _threads(config.training.threads):
-        trainer = _resumed(config, data, weights, partial) if partial.is_file() else Trainer(config, data, weights)
-        _advance(progress, trainer, trainer.epochs_done)
+    state = _checkpoint(config, partial)
+    with _threads(config.training.threads or (state.provenance.get("threads") if state else threads)):
+        trainer = _resumed(config, data, weights, state)
+
+        def advance() -> None:
+            accuracy = trainer.history["heldout_accuracy"][-1:]
+            text = " ".join([config.id, *(f"{100 * value:.1f} %" for value in accuracy)])
+            progress(trainer.epochs_done, text)
+
+        advance()
+        trainer.began = advance
         while trainer.epochs_done < config.training.epochs:
             trainer.epoch()
             write_state(partial if trainer.epochs_done < config.training.epochs else path, trainer.state())
-            _advance(progress, trainer, 1)
+            advance()
     partial.unlink(missing_ok=True)
     return load_run(path)
 
@@ -338,19 +356,23 @@ def _threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _advance(progress: tqdm | None, trainer: Trainer, epochs: int) -> None:
-    if progress is not None and epochs:
-        accuracy = 100 * trainer.history["heldout_accuracy"][-1]
-        progress.set_postfix_str(f"{trainer.config.id} {accuracy:.1f} %", refresh=False)
-        progress.update(epochs)
+def _checkpoint(config: RunConfig, partial: Path) -> RunState | None:
+    """Return the last epoch of an interrupted run; None if there is none, or it cannot be read."""
+    try:
+        return read_state(partial) if partial.is_file() else None
+    except Exception as error:  # a damaged checkpoint costs its epochs, but must not block the run for ever
+        log.warning("%s starts over, its checkpoint cannot be used: %s", config.id, error)
+        return None
 
 
-def _resumed(config: RunConfig, data: Data, weights: str, partial: Path) -> Trainer:
+def _resumed(config: RunConfig, data: Data, weights: str, state: RunState | None) -> Trainer:
     """Return a trainer at the last epoch of an interrupted run, or at the start if its checkpoint cannot be used."""
     trainer = Trainer(config, data, weights)
+    if state is None:
+        return trainer
     try:
-        trainer.resume(read_state(partial))
-    except Exception as error:  # a damaged checkpoint costs its epochs, but must not block the run for ever
+        trainer.resume(state)
+    except Exception as error:
         log.warning("%s starts over, its checkpoint cannot be used: %s", config.id, error)
         return Trainer(config, data, weights)
     log.info("resuming %s after epoch %d", config.id, trainer.epochs_done)

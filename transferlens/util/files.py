@@ -9,6 +9,7 @@ import contextlib
 import csv
 import dataclasses
 import errno
+import functools
 import glob
 import hashlib
 import json
@@ -16,7 +17,8 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from transferlens.util.errors import DataError, ParameterError
 
 # Age after which a temporary file is no longer being written [s].
 OLD = 60.0
+# Age of a file [s] from which any later change gives it another modification time: clocks of file systems are coarse.
+SETTLED = 2.0
 # What h5py raises for damaged files.
 UNREADABLE = (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 
@@ -109,6 +113,22 @@ def array(dataset: Any) -> Any:
     if dataset.nbytes > dataset.file.id.get_filesize():
         raise ValueError(f"{dataset.name} is declared to have {dataset.nbytes} bytes, more than its file")
     return dataset[()]
+
+
+def once_per_state(verify: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Decorate a check of a file's content: in one process it is repeated only after the file has changed."""
+    # A file that fails is not remembered.
+    remembered = functools.lru_cache(maxsize=4096)(lambda path, *state: verify(path))
+
+    @functools.wraps(verify)
+    def check(path: Path) -> None:
+        status = path.stat()
+        if time.time() - status.st_mtime <= SETTLED:
+            return verify(path)
+        state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        return remembered(path.resolve(), *state)
+
+    return check
 
 
 def check_space(path: Path, nbytes: int) -> None:
