@@ -325,6 +325,21 @@ def test_engines_and_what_goes_with_them(study, options, message):
         study(**options)
 
 
+@pytest.mark.parametrize(
+    ("at_once", "words"), [(1, "about 20 s one after the other"), (2, "about 10 s with up to 2 at")]
+)
+def test_runs_at_once_shorten_the_estimate(at_once, words):
+    rows = [forecast.Planned(name, 2, 0, 10.0, 10**6, is_measured=False, at_once=at_once) for name in "ab"]
+    assert words in forecast.text(rows)
+
+
+def test_a_sweep_is_estimated_as_it_is_trained(study):
+    several, one = study(workers=2), study(workers=2, folds=("1",))
+    for made, at_once in ((several, 2), (one, 1)):
+        rows = sweep.planned({"tuned": made.arm(TransferPlan())})
+        assert {row.at_once for row in rows} == {at_once}
+
+
 def test_no_threads(study):
     with pytest.raises(ParameterError, match="threads=0 must be 1 to 4096"):
         study(threads=0).points(TransferPlan())

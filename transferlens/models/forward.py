@@ -2,7 +2,7 @@
 
 - `forward` returns the outputs of a network for any number of inputs.
 - `hooked` calls a function with the output of every chosen module.
-- `seeded` fixes torch's random numbers for a while.
+- `seeded` fixes torch's random numbers for a while, `threads_of` the number of threads.
 """
 
 from __future__ import annotations
@@ -86,3 +86,14 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         # torch.manual_seed would reseed the caller's GPUs, too.
         (torch.random.default_generator.manual_seed if kind == "cpu" else torch.manual_seed)(seed)
         yield
+
+
+@contextlib.contextmanager
+def threads_of(number: int | None) -> Iterator[None]:
+    """Use this number of threads in a ``with`` block; None: keep the present number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -35,7 +35,7 @@ class Planned:
     """One run of a sweep: the time that it still takes [s], and the size that its file will have [bytes].
 
     Both are 0 if it is finished. `is_measured` tells whether they are estimated from finished runs that differ by fold
-    and seed alone, or else from a timed training step.
+    and seed alone, or else from a timed training step; `at_once` is the number of runs that are trained at once.
     """
 
     id: str
@@ -44,10 +44,13 @@ class Planned:
     seconds: float
     nbytes: int
     is_measured: bool
+    at_once: int = 1
 
 
-def rows(points: Iterable[RunConfig], *, store: Path, dataset: DataSet, device: torch.device) -> list[Planned]:
-    """Return the estimate for each point; the store need not exist."""
+def rows(
+    points: Iterable[RunConfig], *, store: Path, dataset: DataSet, device: torch.device, at_once: int = 1
+) -> list[Planned]:
+    """Return the estimate for each point, with the number of threads that torch has now; the store need not exist."""
     started = [summary for summary in (scan(store)[0] if store.is_dir() else []) if summary.epochs_done]
     # If its writer was killed, a checkpoint can lie beside the finished run, which counts.
     by_id = {summary.id: summary for summary in sorted(started, key=lambda summary: summary.epochs_done)}
@@ -68,7 +71,7 @@ def rows(points: Iterable[RunConfig], *, store: Path, dataset: DataSet, device: 
         epochs, done = point.training.epochs, by_id[point.id].epochs_done if point.id in by_id else 0
         seconds = (epochs - done) * epoch + (0 if done else before)
         nbytes = 0 if done == epochs else nbytes
-        estimates.append(Planned(point.id, epochs, done, seconds, nbytes, bool(runs_of_arm)))
+        estimates.append(Planned(point.id, epochs, done, seconds, nbytes, bool(runs_of_arm), at_once))
     return estimates
 
 
@@ -124,10 +127,12 @@ def text(planned: Sequence[Planned]) -> str:
     missing = [row for row in planned if row.epochs_done < row.epochs]
     total = f"{counted(len(planned), 'run')}: {len(planned) - len(missing)} done, {len(missing)} to train"
     if missing:
-        seconds, megabytes = sum(row.seconds for row in missing), sum(row.nbytes for row in missing) / 1e6
+        seconds = sum(row.seconds / row.at_once for row in missing)
+        megabytes, most = sum(row.nbytes for row in missing) / 1e6, max(row.at_once for row in missing)
         measured = sum(row.is_measured for row in missing)
         how = f"{measured} estimated from finished runs like them, {len(missing) - measured} from a timed step"
-        total += f", about {_duration(seconds)} one after the other ({how}), {megabytes:.0f} MB of disk"
+        order = f"with up to {most} at once" if most > 1 else "one after the other"
+        total += f", about {_duration(seconds)} {order} ({how}), {megabytes:.0f} MB of disk"
     return "\n".join([table([("run", "epochs", "time left", "disk [MB]"), *lines]), total])
 
 

@@ -166,7 +166,7 @@ def train(study: Study, points: Sequence[RunConfig], *, threads: int | None = No
         raise SweepError(f"{number} failed: {reasons}. The same command tries just these again")
 
 
-def _workers(study: Study, n_points: int, threads: int) -> int:
+def workers(study: Study, n_points: int, threads: int) -> int:
     """Return how many processes train so many runs at once."""
     execution = study.options.execution
     by_default = processes.cores() // threads if study.device.type == "cpu" else 1
@@ -179,13 +179,13 @@ def _outcomes(
     """Yield each run as soon as it is done, with what `attempt` returns for it."""
     execution, store = study.options.execution, study.options.store.runs
     cores = points[0].training.threads or threads or 1
-    workers = _workers(study, len(points), cores)
-    if execution.engine == "local" and workers == 1:
+    n_workers = workers(study, len(points), cores)
+    if execution.engine == "local" and n_workers == 1:
         for point in points:
             yield point, attempt(study, point, threads=threads, progress=functools.partial(progress, point))
         return
     study.cache.fill()  # once, not in every worker
-    task = functools.partial(_attempt_in_worker, type(study), for_workers(study.options, workers), threads or 1)
+    task = functools.partial(_attempt_in_worker, type(study), for_workers(study.options, n_workers), threads or 1)
     if execution.engine == "ray":
         gpus = execution.gpus_per_run or 0
         outcomes = engines.on_ray(task, points, address=execution.address, cpus=cores, gpus=gpus)
@@ -193,7 +193,7 @@ def _outcomes(
         outcomes = engines.in_processes(
             task,
             points,
-            workers=workers,
+            workers=n_workers,
             spare_memory=execution.workers is None,
             reached=functools.partial(_last_saved, store),
             report=lambda point, told: progress(point, *told),

@@ -18,6 +18,7 @@ from transferlens.features.cache import FeatureCache
 from transferlens.features.logmel import FeatureOptions
 from transferlens.models.build import check, imagenet_state
 from transferlens.models.device import pick_device
+from transferlens.models.forward import threads_of
 from transferlens.models.plan import TransferPlan
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.run import Run
@@ -250,8 +251,7 @@ class Study:
         points, store = list(dict.fromkeys(points)), self.options.store.runs
         runs = schedule.read(store, points)
         if missing := [point for point in points if point not in runs]:
-            # By the number of runs that are asked for, so that the bits do not depend on which of them are missing.
-            schedule.train(self, missing, threads=1 if len(points) > 1 else None)
+            schedule.train(self, missing, threads=_threads(points))
             runs |= schedule.read(store, missing)
         return {point: runs[point] for point in points}
 
@@ -264,11 +264,21 @@ def gather(arms: Mapping[Name, Arm]) -> dict[Name, list[Run]]:
 
 def planned(arms: Mapping[Any, Arm]) -> list[forecast.Planned]:
     """Return the estimate for each run of the arms; none is trained."""
-    return [
-        row
-        for study, points in _by_study(arms).items()
-        for row in forecast.rows(points, store=study.options.store.runs, dataset=study.dataset, device=study.device)
-    ]
+    rows: list[forecast.Planned] = []
+    for study, points in _by_study(arms).items():
+        store, threads = study.options.store.runs, study.options.training.threads or _threads(points)
+        at_once = schedule.workers(study, len(points), threads or 1)
+        with threads_of(threads):
+            rows += forecast.rows(points, store=store, dataset=study.dataset, device=study.device, at_once=at_once)
+    return rows
+
+
+def _threads(points: Sequence[RunConfig]) -> int | None:
+    """Return the number of threads per run where settings name none; None is one per core.
+
+    It depends on the runs that are asked for, not on those that are missing, so that neither do their bits.
+    """
+    return 1 if len(points) > 1 else None
 
 
 def _by_study(arms: Mapping[Any, Arm]) -> dict[Study, list[RunConfig]]:

@@ -25,7 +25,7 @@ import numpy as np
 from transferlens import __version__
 from transferlens.features import augment
 from transferlens.models import build
-from transferlens.models.forward import PASS_SIZE, forward, seeded
+from transferlens.models.forward import PASS_SIZE, forward, seeded, threads_of
 from transferlens.store.config import RunConfig
 from transferlens.store.run import Run, load_run, normalised
 from transferlens.store.runfile import RunState, history_names, read_state, to_torch, write_state
@@ -327,7 +327,7 @@ def train(
     if folders := [file for file in (path, partial) if file.is_dir()]:
         raise CheckpointError(f"{folders[0]} is a folder, but the run is written to a file of this name: move it away")
     state = _checkpoint(config, partial)
-    with _threads(config.training.threads or (state.provenance.get("threads") if state else threads)):
+    with threads_of(config.training.threads or (state.provenance.get("threads") if state else threads)):
         trainer = _resumed(config, data, weights, state)
 
         def advance() -> None:
@@ -343,17 +343,6 @@ def train(
             advance()
     partial.unlink(missing_ok=True)
     return load_run(path)
-
-
-@contextlib.contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    """Use this number of threads in a ``with`` block; None: keep the present number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _checkpoint(config: RunConfig, partial: Path) -> RunState | None:
