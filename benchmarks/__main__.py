@@ -23,7 +23,7 @@ from transferlens.util.errors import ParameterError, SweepError
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-from claims import COLLECT, HEAD, Claim  # noqa: E402
+from claims import COLLECT, HEAD, Claim, markdown  # noqa: E402
 
 TEXT = """# Benchmarks
 
@@ -101,8 +101,7 @@ def work(options: Options) -> int:
         raise ParameterError(f"only={unknown[0]!r} must be among {', '.join(SCRIPTS)}")
     started = time.perf_counter()
     found = [claim for name in options.only or SCRIPTS for claim in run(name, SCRIPTS[name], options.clips)]
-    rows = [HEAD, ("---",) * len(HEAD), *(claim.row for claim in found)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = markdown([HEAD, *(claim.row for claim in found)])
     print(table)
     if not options.only:
         import torch

@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,12 @@ class Claim:
 
 
 HEAD = ("work", "other side", "ours", "theirs", "gain", "goal", "beside")
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a table in Markdown; the first is its head."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
 
 
 def report(*claims: Claim) -> None:

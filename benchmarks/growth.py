@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from claims import apart, peak_memory
+from claims import apart, markdown, peak_memory
 
 from transferlens import cli
 from transferlens.data.catalogue import DataOptions
@@ -120,7 +120,7 @@ def work(options: Options) -> int:
     """Measure all, print and write the table."""
     dataset = options.open()
     head = ["stage", "cores", *(f"{k}x: time [s], memory [GB]" for k in TIMES)]
-    rows = [head, ["---"] * len(head)]
+    rows = [head]
     for stage, (_, base) in STAGES.items():
         for cores in options.cores:
             row = [f"{stage}, {base} clips", str(cores)]
@@ -129,8 +129,7 @@ def work(options: Options) -> int:
                 row.append(f"{seconds:.1f}, {processes:.2f}")
             rows.append(row)
             print(" | ".join(row), flush=True)
-    text = "## Cost as work grows\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
-    (Path(__file__).parent / "growth.md").write_text(text)
+    (Path(__file__).parent / "growth.md").write_text(f"## Cost as work grows\n\n{markdown(rows)}\n")
     return cli.DONE
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from claims import apart
+from claims import apart, markdown
 
 from transferlens import cli
 from transferlens.models.build import skeleton
@@ -131,7 +131,7 @@ def profile(backbone: str, precision: str, threads: int, options: Options) -> tu
 def work(options: Options) -> int:
     """Profile all, print and write the table."""
     head = ["network", "precision", "threads", "step [s]", "share of peak", *COLUMNS]
-    rows = [head, ["---"] * len(head)]
+    rows = [head]
     for backbone in options.backbone:
         for precision in options.precision:
             for threads in options.threads:
@@ -139,8 +139,9 @@ def work(options: Options) -> int:
                 measured = [f"{seconds:.2f}", f"{share:.0%}", *(f"{value:.0%}" for value in shares.values())]
                 rows.append([backbone, precision, str(threads), *measured])
                 print(" | ".join(rows[-1]), flush=True)
-    text = "## Training steps by kind of operation\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
-    (Path(__file__).parent / "operations.md").write_text(text)
+    (Path(__file__).parent / "operations.md").write_text(
+        f"## Training steps by kind of operation\n\n{markdown(rows)}\n"
+    )
     return cli.DONE
 
 

@@ -107,9 +107,9 @@ def test_usage(capsys):
     assert __main__.main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__
     assert __main__.main(["trian"]) == 2
-    assert "there is no command 'trian': did you mean 'train'?" in capsys.readouterr().err
+    assert "unknown command 'trian': did you mean 'train'?" in capsys.readouterr().err
     assert __main__.main(["x"]) == 2
-    assert "there is no command 'x': the commands are demo, pretraining, freeze" in capsys.readouterr().err
+    assert "unknown command 'x': the commands are demo, pretraining, freeze" in capsys.readouterr().err
 
 
 def test_train_prints_accuracies_and_reads_them_again(options, capsys):

@@ -50,7 +50,7 @@ def test_options_are_as_on_the_command_line(tmp_path):
     [
         ("= 1", "is not TOML"),
         ("x = " + 50_000 * "[", "is not TOML"),
-        ("[[run]]\ncommand = ['train']", r"no command \['train'\] for \[\[run\]\] 1: did you mean 'train'"),
+        ("[[run]]\ncommand = ['train']", r"unknown command \['train'\] in \[\[run\]\] 1: did you mean 'train'"),
         ("[[run]]\ncommand = 'train'\nbatch-size = 8\nbatch_size = 9", r"train of \[\[run\]\] 1 has an option in two"),
         ("[[run]]\ncommand = 'train'\nseeds = 'x'", r"train of \[\[run\]\] 1: seeds='x' must be a whole number"),
         ("[[run]]\ncommand = 'train'\nepochs = true", "epochs=True must be a whole number"),
@@ -70,7 +70,7 @@ def test_options_are_as_on_the_command_line(tmp_path):
         ("[[run]]\ncommand = 'train'\nruns = ''", "runs='' must be a path"),
         ('[[run]]\ncommand = "train"\n[other]\na = 1', r"has 'other' besides .*options belong in one"),
         ('[al]\nlr = 1\n[[run]]\ncommand = "train"', "has 'al' besides .*: did you mean 'all'"),
-        ('[[run]]\ncommand = "rm"', r"no command 'rm' for \[\[run\]\] 1: name one of demo, pretraining"),
+        ('[[run]]\ncommand = "rm"', r"unknown command 'rm' in \[\[run\]\] 1: name one of demo, pretraining"),
         ('[[run]]\ncommand = "svca"', "did you mean 'svcca'"),
         ("[[run]]\nseeds = [1]", r"\[\[run\]\] 1 has no command: name one of demo"),
         ('[[run]]\ncommand = "truncate"\nblocks = [1]', r"has no option 'blocks': did you mean 'block'"),

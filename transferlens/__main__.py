@@ -36,7 +36,7 @@ def _dispatched(arguments: list[str]) -> int:
         return cli.DONE
     if arguments[0] not in cli.COMMANDS:
         hint = suggestion(arguments[0], cli.COMMANDS, f"the commands are {', '.join(cli.COMMANDS)}")
-        raise ParameterError(f"there is no command {arguments[0]!r}: {hint}")
+        raise ParameterError(f"unknown command {arguments[0]!r}: {hint}")
     return cli.load(arguments[0])(arguments[1:])
 
 

@@ -71,7 +71,7 @@ RULES = constructors.ConstructorRegistry()
 
 @RULES.struct_rule
 def _explained(info: constructors.StructTypeInfo) -> constructors.StructConstructorSpec | None:
-    """Explain each field by the text below it, and by its default, unless there is no value to show."""
+    """Explain each field by the text below it, and by its default, where it has one."""
     if not is_dataclass(info.type):
         return None
     specs = []

@@ -140,7 +140,7 @@ def _step(table: Mapping[str, Any], shared: Mapping[str, Any], number: str) -> S
     allowed = [command for command in cli.COMMANDS if command != "study"]
     if name not in allowed:
         words = ", ".join(allowed)
-        problem = f"{number} has no command" if name is None else f"there is no command {name!r} for {number}"
+        problem = f"{number} has no command" if name is None else f"unknown command {name!r} in {number}"
         raise ParameterError(f"{problem}: {suggestion(name, allowed, f'name one of {words}')}")
     command, where = cli.load(name), f"{name} of {number}"
     known = names(command.options)

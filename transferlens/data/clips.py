@@ -101,7 +101,7 @@ class DataSet:
         Raises
         ------
         ParameterError
-            If there is no such fold.
+            If the data set does not have this fold.
         DataError
             If fewer than two classes are left to train on.
         """

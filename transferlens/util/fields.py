@@ -243,7 +243,7 @@ def optional(kind: type, only: Sequence[str] = (), *, words: str = "") -> type:
 def build(kind: type[Kind], keywords: Mapping[str, Any], *, base: Kind | None = None) -> Kind:
     """Make composed options from keywords without groups, in singular or plural; other values are those of `base`.
 
-    Raise ParameterError if there is no such option, one without a default is missing, or a value is outside its rule.
+    Raise ParameterError if an option is unknown, one without a default is missing, or a value is outside its rule.
     """
     groups = {name: group for name, group, _ in _leaves(kind)}
     given: dict[str, dict[str, Any]] = {}
