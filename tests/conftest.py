@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+# Before torch is loaded, here and in what the tests start: as many processes as cores run tests, each with one thread.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 BACKBONE = "test_resnet"
 ESC10 = Path(__file__).parents[2] / "shared" / "esc10" / "clips.csv"
