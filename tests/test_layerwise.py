@@ -51,17 +51,23 @@ def test_no_hook_stays_even_after_an_error():
 
 def test_samples_of_a_map():
     out = torch.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5).float()
-    every = layerwise.samples(out, "all", [0, 1])
+    every = layerwise.samples(out, "all")
     assert every.shape == (40, 3)
     np.testing.assert_array_equal(every[7], out[0, :, 1, 2])
     np.testing.assert_array_equal(every[20 + 7], out[1, :, 1, 2])
-    np.testing.assert_allclose(layerwise.samples(out, "mean", [0, 1]), out.mean((2, 3)))
-    some = layerwise.samples(out, "6", [0, 1])
+    np.testing.assert_allclose(layerwise.samples(out, "mean"), out.mean((2, 3)))
+    some = layerwise.samples(out, "6", draw=1)
     assert some.shape == (12, 3)
     assert {tuple(row) for row in some.tolist()} <= {tuple(row) for row in every.tolist()}
-    np.testing.assert_array_equal(some[6:], layerwise.samples(out[1:], "6", [1]))  # whatever clips it is with
-    assert not np.array_equal(some[6:], layerwise.samples(out[1:], "6", [0]))
-    np.testing.assert_array_equal(layerwise.samples(out, "20", [0, 1]), every)
+    np.testing.assert_array_equal(some[6:] - some[:6], (out[1, :, 0, 0] - out[0, :, 0, 0]).expand(6, 3))
+    assert not np.array_equal(some, layerwise.samples(out, "6", draw=2))
+    np.testing.assert_array_equal(layerwise.samples(out, "20"), every)
+
+
+def test_positions_are_spread_over_the_map():
+    out = torch.arange(640.0).reshape(1, 1, 16, 40)
+    for draw in range(20):
+        np.testing.assert_array_equal(layerwise.samples(out, "64", draw)[:, 0] // 10, np.arange(64))
 
 
 # -------------------------------------------------------------------------------------------- similarity
@@ -127,5 +133,5 @@ def test_matrix_is_cka_of_what_blocks_give():
     assert matrix.shape == (5, 5)
     with torch.inference_mode():
         a, b = one.features(x, through=1).mean((2, 3)), other.features(x, through=3).mean((2, 3))
-    assert matrix[1, 3] == pytest.approx(cka(a.numpy(), b.numpy()).similarity)
+    assert matrix[1, 3] == pytest.approx(cka(a.numpy(), b.numpy(), debiased=True).similarity)
     np.testing.assert_allclose(np.diag(layerwise.block_matrix(one, one, x)), 1)

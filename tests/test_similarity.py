@@ -1,15 +1,15 @@
-"""Laws of SVCCA, PWCCA and CKA, against the direct decomposition of the whole matrix, and against chance."""
+"""Laws of SVCCA, PWCCA, CKA and Procrustes, against the direct decomposition of the whole matrix, and against chance."""
 
 from __future__ import annotations
 
+import functools
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from transferlens.measures import similarity
-from transferlens.measures.cca import EPS, MEASURES
-from transferlens.measures.similarity import chance, cka, pwcca, svcca
+from transferlens.measures.cca import EPS, MEASURES, RESAMPLED
+from transferlens.measures.similarity import chance, cka, procrustes, pwcca, svcca
 from transferlens.measures.streaming import FEWEST_GROUPS, Moments
 from transferlens.util.errors import ParameterError
 
@@ -73,23 +73,28 @@ CASES = {
 
 
 # With all variance kept, faint directions are a law of their own.
+FUNCTIONS = {
+    "svcca": svcca,
+    "pwcca": functools.partial(pwcca, variance=0.99),
+    "cka": cka,
+    "debiased_cka": functools.partial(cka, debiased=True),
+    "procrustes": procrustes,
+}
 LAWS = [(name, v) for name in CASES for v in (1.0, 0.99, 0.9) if v < 1 or "ill-conditioned" not in name]
 
 
-def basis(X, variance, k=None):
+def basis(X, variance):
     """Leading left singular vectors of the centred matrix, and the singular values and directions with them."""
     X = np.asarray(X, float)
     U, s, V = np.linalg.svd(X - X.mean(0), full_matrices=False)
     rank = (s > max(X.shape) * np.finfo(float).eps * s[0]).sum()
-    k = k or (
-        rank if variance == 1 else np.searchsorted(np.cumsum(s[:rank] ** 2) / (s[:rank] ** 2).sum(), variance) + 1
-    )
+    k = rank if variance == 1 else np.searchsorted(np.cumsum(s[:rank] ** 2) / (s[:rank] ** 2).sum(), variance) + 1
     return U[:, :k], s[:k, None] * V[:k]
 
 
-def direct(X, Y, variance, dims=(None, None)):
-    """All measures from decompositions of the whole matrices."""
-    (U, A), (W, B) = basis(X, variance, dims[0]), basis(Y, variance, dims[1])
+def direct(X, Y, variance, measures=MEASURES):
+    """All measures, or some, from decompositions of the whole matrices."""
+    (U, A), (W, B) = basis(X, variance), basis(Y, variance)
     left, correlations, right = np.linalg.svd(U.T @ W, full_matrices=False)
     weights = [np.abs(left.T @ A).sum(1), np.abs(right @ B).sum(1)]
     by_side = [np.average(correlations, weights=w) for w in weights]
@@ -97,11 +102,35 @@ def direct(X, Y, variance, dims=(None, None)):
     centred = [np.asarray(each, float) - np.asarray(each, float).mean(0) for each in (X, Y)]
     squares = [np.linalg.norm(a.T @ b) for a, b in (centred, centred[:1] * 2, centred[1:] * 2)]
     alignment = squares[0] ** 2 / (squares[1] * squares[2])
-    return {
-        "svcca": correlations.mean(),
-        "pwcca": {-1: by_side[0], 0: np.mean(by_side), 1: by_side[1]}[fewer],
-        "cka": alignment,
+    found = {
+        "svcca": lambda: correlations.mean(),
+        "pwcca": lambda: {-1: by_side[0], 0: np.mean(by_side), 1: by_side[1]}[fewer],
+        "cka": lambda: alignment,
+        "debiased_cka": lambda: debiased(*centred),
+        "procrustes": lambda: 1 - 2 / np.pi * np.arccos(min(1, turned(*centred))),
     }
+    return {name: found[name]() for name in measures}
+
+
+def turned(X, Y):
+    """The cosine of the angle of Procrustes."""
+    lengths = np.linalg.norm(X) * np.linalg.norm(Y)
+    return np.linalg.norm(X.T @ Y, "nuc") / lengths if lengths else 0.0
+
+
+def debiased(X, Y):
+    """Debiased CKA by U-centred kernels (Szekely and Rizzo 2014), another way than the formula of the package."""
+    n = len(X)
+
+    def centred(K):
+        K = K - np.diag(np.diag(K))
+        rows, total = K.sum(1) / (n - 2), K.sum() / ((n - 1) * (n - 2))
+        K = K - rows[:, None] - rows + total
+        return K - np.diag(np.diag(K))
+
+    K, L = centred(X @ X.T), centred(Y @ Y.T)
+    products = (K * L).sum(), (K * K).sum(), (L * L).sum()
+    return products[0] / np.sqrt(products[1] * products[2]) if min(products[1:]) > 0 else 0.0
 
 
 def determined(name):
@@ -163,17 +192,18 @@ def test_rounding_of_single_precision_is_no_direction(n):
 def test_symmetric_and_within_0_and_1(name):
     X, Y = CASES[name]
     for measure in determined(name):
-        there, back = (getattr(similarity, measure)(*pair) for pair in ((X, Y), (Y, X)))
+        there, back = (FUNCTIONS[measure](*pair) for pair in ((X, Y), (Y, X)))
         assert there.similarity == pytest.approx(back.similarity, abs=1e-10)
         assert there.dims == back.dims[::-1]
-        assert 0 <= there.similarity <= 1
+        assert (-1 if measure == "debiased_cka" else 0) <= there.similarity <= 1
 
 
-@pytest.mark.parametrize("measure", [svcca, pwcca, cka])
+@pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("name", CASES)
 def test_a_representation_is_like_itself(name, measure):
     X, _ = CASES[name]
-    assert measure(X, X).similarity == pytest.approx(1, abs=1e-9)
+    # The arc cosine of 1 has half of the digits.
+    assert FUNCTIONS[measure](X, X).similarity == pytest.approx(1, abs=1e-7 if measure == "procrustes" else 1e-9)
 
 
 def test_invertible_linear_maps_do_not_matter_when_all_variance_is_kept():
@@ -186,7 +216,7 @@ def test_invertible_linear_maps_do_not_matter_when_all_variance_is_kept():
     np.testing.assert_allclose(found.correlations, expected.correlations, atol=1e-9)
 
 
-@pytest.mark.parametrize("measure", [svcca, cka])
+@pytest.mark.parametrize("measure", [FUNCTIONS[name] for name in MEASURES if name != "pwcca"])
 def test_rotations_and_scale_do_not_matter(measure):
     X, Y = CASES["related"]
     turned = 7.5 * X @ orthonormal(20, 20, seed=4)
@@ -240,7 +270,7 @@ def test_a_constant_side_has_nothing_to_compare():
     found.update(np.full((50, 3), 2.0), rng().normal(size=(50, 4)))
     for name, each in found.measure().items():
         assert each.similarity == 0.0, name
-        assert each.dims[0] == (3 if name == "cka" else 0)
+        assert each.dims[0] == (0 if "cca" in name else 3)
     assert svcca(np.zeros((9, 2)), np.zeros((9, 3))).similarity == 0.0
 
 
@@ -280,27 +310,26 @@ def test_without_a_group_is_as_if_it_had_never_been_seen(name, batch, variance):
     moments = Moments(variance=variance, groups=10)
     for start in range(0, 1000, batch):
         moments.update(X[start : start + batch], Y[start : start + batch], group=start * 10 // 1000)
-    found, dims = moments.jackknife(), moments.svcca().dims
+    found = moments.jackknife()
     # At 0.99 directions that hold the last 0.001 of the variance are left out; at 1 faint ones have fewer digits.
     tolerance = 2e-3 if variance < 1 else 10 * EPS * 1e12 if name == "ill-conditioned" else 1e-7
     for g in range(10):
         rest = np.delete(np.arange(1000), slice(100 * g, 100 * (g + 1)))
-        expected = direct(X[rest], Y[rest], variance, dims=dims)
-        for value, measure in zip(found[g], MEASURES, strict=True):
+        expected = direct(X[rest], Y[rest], variance)
+        for value, measure in zip(found[g], RESAMPLED, strict=True):
             assert value == pytest.approx(expected[measure], abs=tolerance), (g, measure)
 
 
 def test_bootstrap_is_as_wide_as_resampling_the_groups_themselves():
     X, Y = rng(1).normal(size=(4000, 8)), noisy(rng(1).normal(size=(4000, 8)), 6, 1.0)
     found = streamed(X, Y, 200, variance=1, groups=20).bootstrap(resamples=4000)
-    draw, values = np.random.default_rng(3), {name: [] for name in MEASURES}
+    draw, values = np.random.default_rng(3), []
     for _ in range(400):
         rows = grouped_rows(draw.multinomial(20, np.full(20, 1 / 20)), size=200)
-        for name, value in direct(X[rows], Y[rows], 1.0).items():
-            values[name].append(value)
+        values.append(direct(X[rows], Y[rows], 1.0, RESAMPLED))
     whole = direct(X, Y, 1.0)
     for name, (low, high) in found.items():
-        assert high - low == pytest.approx(np.ptp(np.percentile(values[name], (2.5, 97.5))), rel=0.2), name
+        assert high - low == pytest.approx(np.ptp(np.percentile([value[name] for value in values], (2.5, 97.5))), rel=0.2), name
         assert low < whole[name] < high
 
 
@@ -329,10 +358,50 @@ def test_bootstrap_covers_what_other_clips_as_many_give(variance, power, groups)
         streamed(*clips_like(mixing, 100, seed, fall=fall), 2000 // groups, variance=variance, groups=groups)
         for seed in range(100)
     ]
-    for name in MEASURES:
+    for name in RESAMPLED:
         mean = np.mean([moments.measure()[name].similarity for moments in found])
         bounds = [moments.bootstrap(resamples=400)[name] for moments in found]
         assert sum(low <= mean <= high for low, high in bounds) >= 88, name
+
+
+def test_null_is_that_of_the_other_order_whatever_the_batches():
+    X, Y = CASES["related"]
+    order, moments = rng().permutation(len(X)), Moments(groups=5)
+    for start in range(0, len(X), 70):
+        rows = slice(start, start + 70)
+        moments.update(X[rows], Y[rows], shuffled=Y[order][rows], group=np.arange(len(X))[rows] % 5)
+    for name, expected in direct(X, Y[order], 0.99).items():
+        assert moments.null()[name].similarity == pytest.approx(expected, abs=1e-9), name
+        assert moments.measure()[name].similarity == pytest.approx(direct(X, Y, 0.99, [name])[name], abs=1e-9)
+    with pytest.raises(ParameterError, match="shuffled must have been given"):
+        streamed(X, Y, 100).null()
+
+
+def test_debiased_cka_of_independent_sides_is_about_0_however_few_samples():
+    draw = rng(7)
+    pairs = [(draw.normal(size=(10, 30)), draw.normal(size=(10, 30))) for _ in range(200)]
+    values = [cka(*pair, debiased=True).similarity for pair in pairs]
+    assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(len(values))
+    assert min(cka(*pair).similarity for pair in pairs) > 0.5
+    assert np.isnan(cka(np.eye(3), np.eye(3), debiased=True).similarity)
+
+
+def test_procrustes_of_a_turned_and_stretched_cloud():
+    X, angle = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]]), np.pi / 3
+    assert procrustes(X, X * [1, 0]).similarity == pytest.approx(1 - 2 / np.pi * np.arccos(1 / np.sqrt(2)))
+    turned_X = X @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    assert procrustes(X, 3 * turned_X).similarity == pytest.approx(1, abs=1e-7)
+
+
+def test_pwcca_keeps_its_own_share():
+    X, Y = CASES["ill-conditioned"]
+    moments = Moments(variance=0.99, pwcca_variance=0.9, groups=10)
+    for start in range(0, 3000, 100):
+        moments.update(X[start : start + 100], Y[start : start + 100], group=start // 300)
+    expected = direct(X, Y, 0.9, ["pwcca"])["pwcca"]
+    assert moments.measure()["pwcca"].similarity == moments.pwcca().similarity == pytest.approx(expected)
+    assert moments.measure()["svcca"].similarity == pytest.approx(direct(X, Y, 0.99)["svcca"])
+    assert moments.jackknife().shape == (10, 3)
 
 
 def test_level_and_seed_of_the_bootstrap():
@@ -340,7 +409,7 @@ def test_level_and_seed_of_the_bootstrap():
     narrow, usual, other = (
         moments.bootstrap(level=level, seed=seed) for level, seed in ((0.5, 0), (0.95, 0), (0.95, 1))
     )
-    for name in MEASURES:
+    for name in RESAMPLED:
         assert usual[name][0] < narrow[name][0] < narrow[name][1] < usual[name][1]
         assert usual[name] != other[name]
         np.testing.assert_allclose(usual[name], other[name], atol=0.2 * np.ptp(usual[name]))
@@ -382,7 +451,7 @@ def test_groups_do_not_change_the_result():
 @pytest.mark.parametrize("scale", [1e-58, 1e-25, 1e25, 1e58])
 def test_scale_does_not_matter_however_large(scale):
     X, Y = CASES["related"]
-    for measure in (svcca, pwcca, cka):
+    for measure in FUNCTIONS.values():
         assert measure(X * scale, Y).similarity == pytest.approx(measure(X, Y).similarity, abs=1e-10)
     found = streamed(X * scale, Y, 20, groups=10).bootstrap()
     for name, bounds in streamed(X, Y, 20, groups=10).bootstrap().items():
@@ -456,7 +525,7 @@ def test_a_share_just_below_1():
 
 def test_options_are_keyword_only():
     with pytest.raises(TypeError):
-        similarity.svcca(*CASES["related"], 0.99)
+        svcca(*CASES["related"], 0.99)
 
 
 @pytest.mark.parametrize(("dims", "n"), [((0, 3), 10), ((3, 3), 1)])

@@ -55,7 +55,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "data.clips": ["DataSet"],
         "features.logmel": ["log_mel"],
         "measures.attribution": ["attribute"],
-        "measures.similarity": ["cka", "pwcca"],
+        "measures.similarity": ["cka", "procrustes", "pwcca"],
         "models.plan": ["TransferPlan"],
         "store.listing": ["list_runs"],
         "store.run": ["Run", "load_run", "load_runs"],

@@ -9,6 +9,7 @@ from .fuse import fuse as fuse
 from .input_form import input_form as input_form
 from .measures.attribution import attribute as attribute
 from .measures.similarity import cka as cka
+from .measures.similarity import procrustes as procrustes
 from .measures.similarity import pwcca as pwcca
 from .models.plan import TransferPlan as TransferPlan
 from .plan_grid import plan_grid as plan_grid

@@ -19,7 +19,9 @@ from functools import cached_property
 
 import numpy as np
 
-MEASURES = ("svcca", "pwcca", "cka")
+MEASURES = ("svcca", "pwcca", "cka", "debiased_cka", "procrustes")
+# Those that have intervals.
+RESAMPLED = MEASURES[:3]
 EPS = np.finfo(np.float64).eps
 # Directions whose deviation is below this share of the largest are left out: their squares are rounding errors.
 FAINT = 1e-7
@@ -31,12 +33,13 @@ class Similarity:
 
     Attributes
     ----------
-    similarity : float in [0, 1]
-        0 where one of them is constant: it has no direction to compare. (Deviations below 1e-60 count as constant.)
+    similarity : float
+        At most 1, and at least 0 except for debiased CKA. 0 where one of them is constant: it has no direction to
+        compare. (Deviations below 1e-60 count as constant.)
     correlations : ndarray [shape=(min(dims),)]
-        Canonical correlations, the largest first; empty for CKA, which has none.
+        Canonical correlations, the largest first; empty for CKA and Procrustes, which have none.
     dims : tuple of 2 int
-        Number of directions kept of each side; for CKA, which keeps all, the number of neurons.
+        Number of directions kept of each side; for CKA and Procrustes, which keep all, the number of neurons.
     n_samples : int
     """
 
@@ -92,6 +95,27 @@ class Sums:
         return Sums(self.n - other.n, self.first - other.first, self.second - other.second)
 
 
+def unbiased_hsic(sums: Sums, a: tuple[slice, int], b: tuple[slice, int]) -> float:
+    """Return an estimate of the Hilbert-Schmidt independence criterion (HSIC) that is 0 on average for independent sides.
+
+    Kernels are linear. Of each side `a` and `b` say where in the sums its coordinates are, and where their squared
+    length is. At least 4 samples are needed.
+
+    References
+    ----------
+    L. Song, A. Smola, A. Gretton, J. Bedo, K. Borgwardt: Feature selection via dependence maximization. Journal of
+    Machine Learning Research 13 (2012), equation 5.
+    """
+    n, first, second = sums.n, sums.first, sums.second
+    (a, a_length), (b, b_length) = a, b
+    diagonal = second[a_length, b_length]
+    trace = np.sum(second[a, b] ** 2) - diagonal
+    totals = [first[side] @ first[side] - first[length] for side, length in ((a, a_length), (b, b_length))]
+    rows = first[a] @ second[a, b] @ first[b] + diagonal
+    rows -= first[a] @ second[a, b_length] + first[b] @ second[b, a_length]
+    return float((trace + totals[0] * totals[1] / ((n - 1) * (n - 2)) - 2 * rows / (n - 2)) / (n * (n - 3)))
+
+
 @dataclass(frozen=True)
 class Directions:
     """Principal directions of one side, the strongest first: those that are kept, and some more.
@@ -105,17 +129,15 @@ class Directions:
     kept: int
 
     @classmethod
-    def of(cls, products: np.ndarray, variance: float, kept: int | None = None) -> Directions:
-        """Return the directions from products of centred coordinates, keeping a share of the variance, or `kept`.
+    def of(cls, products: np.ndarray, variance: float) -> Directions:
+        """Return the directions from products of centred coordinates, keeping a share of the variance.
 
         Besides those kept, the directions that hold nine tenths of the rest of the variance are returned.
         """
         squares, vectors = np.linalg.eigh(products)
         squares, vectors = squares[::-1], vectors[:, ::-1]
         squares = squares[squares > max(FAINT**2, len(squares) * EPS) * squares.max(initial=0.0)]
-        enough, more = _counts(squares, variance)
-        kept = min(enough if kept is None else kept, len(squares))
-        more = max(kept, more)
+        kept, more = _counts(squares, variance)
         return cls(vectors[:, :more], np.sqrt(squares[:more]), kept)
 
     @property
@@ -141,18 +163,13 @@ def _counts(squares: np.ndarray, variance: float) -> tuple[int, int]:
 class Analysis:
     """The leading directions of two representations, and how they correlate.
 
-    Of each side the directions are kept that hold the share `variance`, or as many as `dims` says.
+    Of each side the directions are kept that hold its share of the variance.
     """
 
     def __init__(
-        self,
-        sums: Sums,
-        coordinates: tuple[Coordinates, Coordinates],
-        *,
-        variance: float,
-        dims: tuple[int | None, int | None] = (None, None),
+        self, sums: Sums, coordinates: tuple[Coordinates, Coordinates], *, variances: tuple[float, float]
     ) -> None:
-        self.n, self.coordinates, self.variance, self._asked = sums.n, coordinates, variance, dims
+        self.n, self.coordinates, self.variances = sums.n, coordinates, variances
         self.mean = sums.first / sums.n
         products, p = sums.second - np.outer(sums.first, self.mean), len(coordinates[0])
         self._own, self._cross = (products[:p, :p], products[p:, p:]), products[:p, p:]
@@ -160,9 +177,7 @@ class Analysis:
     @cached_property
     def directions(self) -> tuple[Directions, Directions]:
         """Principal directions of both sides."""
-        x, y = (
-            Directions.of(products, self.variance, kept) for products, kept in zip(self._own, self._asked, strict=True)
-        )
+        x, y = map(Directions.of, self._own, self.variances)
         return x, y
 
     @property
@@ -187,15 +202,32 @@ class Analysis:
         ]
         return np.mean([each / each.sum() for each in weights], axis=0)
 
-    def cka(self) -> Similarity:
-        """Return linear CKA. Coordinates do not matter: their directions are orthonormal."""
-        cross, *own = (np.linalg.norm(products) for products in (self._cross, *self._own))
-        value = min(1.0, float(cross / own[0] * (cross / own[1]))) if all(own) else 0.0
+    def paired_otherwise(self, sums: Sums) -> Analysis:
+        """Return the analysis of the same samples of each side, of which others are paired, from their sums."""
+        other = Analysis(sums, self.coordinates, variances=self.variances)
+        other.directions = self.directions
+        return other
+
+    def of_all_neurons(self, value: float) -> Similarity:
+        """Return a similarity that has no canonical correlations."""
         x, y = (len(side.shift) for side in self.coordinates)
         return Similarity(value, np.empty(0), (x, y), self.n)
 
+    def cka(self) -> Similarity:
+        """Return linear CKA. Coordinates do not matter: their directions are orthonormal."""
+        cross, *own = (np.linalg.norm(products) for products in (self._cross, *self._own))
+        return self.of_all_neurons(min(1.0, float(cross / own[0] * (cross / own[1]))) if all(own) else 0.0)
+
+    def procrustes(self) -> Similarity:
+        """Return the angular Procrustes similarity; see `similarity.procrustes`."""
+        lengths = [np.sqrt(np.trace(products)) for products in self._own]
+        if not all(lengths):
+            return self.of_all_neurons(0.0)
+        cosine = np.linalg.svd(self._cross / lengths[0] / lengths[1], compute_uv=False).sum()
+        return self.of_all_neurons(float(1 - np.arccos(np.clip(cosine, 0, 1)) * 2 / np.pi))
+
     def measure(self) -> dict[str, Similarity]:
-        """Return all measures by name."""
+        """Return the measures that have intervals, by name."""
         correlations = self._canonical[0]
         mean, weighted = (correlations.mean(), self._weights() @ correlations) if min(self.dims) else (0.0, 0.0)
         cca = {
@@ -205,7 +237,7 @@ class Analysis:
         return cca | {"cka": self.cka()}
 
     def without(self, parts: Iterable[Sums]) -> np.ndarray:
-        """Return all measures without each part in turn, with as many directions kept [shape=(n_parts, n_measures)].
+        """Return the measures that have intervals without each part in turn [shape=(n_parts, n_measures)].
 
         The parts are sums in the coordinates of `directions`, minus the mean of all samples.
         """
@@ -215,7 +247,11 @@ class Analysis:
         whole = Sums(self.n, np.zeros(len(second)), second)
         a, b = self.coordinates
         coordinates = a.rotated(x.vectors), b.rotated(y.vectors)
-        measured = (
-            Analysis(whole - part, coordinates, variance=self.variance, dims=self.dims).measure() for part in parts
-        )
-        return np.array([[similarities[name].similarity for name in MEASURES] for similarities in measured])
+        # These directions lack a little of the variance.
+        shares = [
+            float(np.sum(side.deviations**2) / np.trace(products)) if len(side.deviations) else 1.0
+            for side, products in zip(self.directions, self._own, strict=True)
+        ]
+        variances = (min(1.0, self.variances[0] / shares[0]), min(1.0, self.variances[1] / shares[1]))
+        measured = (Analysis(whole - part, coordinates, variances=variances).measure() for part in parts)
+        return np.array([[similarities[name].similarity for name in RESAMPLED] for similarities in measured])

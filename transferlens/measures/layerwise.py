@@ -94,34 +94,38 @@ def check_positions(positions: str) -> None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _drawn(clip: int, n: int, size: int) -> np.ndarray:
-    """Draw `n` of the `size` positions of a map: the same ones for one clip in every map of this size."""
-    return np.random.default_rng([clip, size]).choice(size, n, replace=False)
+def _drawn(draw: int, n: int, size: int) -> torch.Tensor:
+    """Draw `n` of the `size` positions of a map: one of every `size / n` neighbours, so that they are spread over it."""
+    places = np.arange(n) + np.random.default_rng([draw, size]).random(n)
+    return torch.from_numpy((places * size / n).astype(np.int64))
 
 
-def samples(out: torch.Tensor, positions: str, clips: Iterable[int]) -> np.ndarray:
-    """Return activations [shape=(n_samples, channels)] of an output [shape=(n, channels, height, width)].
+def samples(out: torch.Tensor, positions: str, draw: int = 0) -> np.ndarray:
+    """Return activations [shape=(n_samples, channels)] of an output [shape=(n, channels, height, width)], clip by clip.
 
-    Every position of a clip is a sample ("all"), or their mean is ("mean"), or a number of them, which the number of
-    the clip draws.
+    Every position of a clip is a sample ("all"), or their mean is ("mean"), or a number of them, spread over the map
+    and drawn by the seed `draw`, the same ones in every clip.
     """
     flat = out.float().flatten(2)
     if positions == "mean":
         return flat.mean(2).numpy(force=True)
     if positions != "all" and flat.shape[2] > int(positions):
-        chosen = torch.from_numpy(np.stack([_drawn(clip, int(positions), flat.shape[2]) for clip in clips]))
-        flat = flat.gather(2, chosen.to(flat.device)[:, None].expand(-1, flat.shape[1], -1))
+        flat = flat[:, :, _drawn(draw, int(positions), flat.shape[2]).to(flat.device)]
     # A copy: the network may change its maps in place.
     return flat.transpose(1, 2).reshape(-1, flat.shape[1]).numpy(force=True).copy()
 
 
 @dataclass(frozen=True)
 class LayerSimilarity:
-    """How similar one layer of two networks is: all measures by name, and their 95 % intervals (low, high)."""
+    """How similar one layer of two networks is: all measures by name, and the 95 % intervals of some (low, high).
+
+    `null` are the measures for clips that are compared with other clips; it is empty if there is only one clip.
+    """
 
     layer: Layer
     n_neurons: int
     measures: Mapping[str, Similarity]
+    null: Mapping[str, Similarity]
     intervals: Mapping[str, tuple[float, float]]
 
 
@@ -132,7 +136,8 @@ def compare(
     *,
     positions: str = "64",
     variance: float = 0.99,
-    groups: int = 20,
+    pwcca_variance: float | None = None,
+    groups: int = 10,
     resamples: int = 1000,
     progress: bool = False,
 ) -> list[LayerSimilarity]:
@@ -144,9 +149,11 @@ def compare(
         In evaluation mode.
     x : torch.Tensor [shape=(n_clips, channels, height, width)]
     positions : str
-        "all", "mean", or how many positions of each clip are samples.
+        "all", "mean", or how many positions of each clip are samples, spread over the map.
     variance : float in (0, 1]
-        Share of the variance of each side that SVCCA and PWCCA keep.
+        Share of the variance of each side that SVCCA keeps.
+    pwcca_variance : float in (0, 1], optional
+        Share that PWCCA keeps. Default: `variance`.
     groups : int > 0
         Groups of clips that the bootstrap draws from.
     resamples : int >= 0
@@ -163,23 +170,25 @@ def compare(
     common = layers(before, x[:1])
     if common != layers(after, x[:1]):
         raise ParameterError("before and after must be networks of one backbone, cut after the same block")
-    groups = min(groups, len(x))
-    moments = {layer.module: Moments(variance=variance, groups=groups) for layer in common}
-    # Neighbours, which are often cut from one recording, are in one group.
-    parts = np.array_split(np.arange(len(x)), groups)
-    batches = [(clips[i : i + BATCH], group) for group, clips in enumerate(parts) for i in range(0, len(clips), BATCH)]
+    n, groups = len(x), min(groups, len(x))
+    moments = {layer.module: Moments(variance=variance, pwcca_variance=pwcca_variance, groups=groups) for layer in common}
+    # Neighbours, which are often cut from one recording, are in one group, and never in one batch, in which clips are
+    # compared with other clips.
+    group = np.arange(n) * groups // n
+    n_batches = -(-n // BATCH)
     bar = functools.partial(tqdm.tqdm, disable=None if progress else True, delay=2, leave=False)
-    for clips, group in bar(batches, unit="batch"):
-        sample = functools.partial(samples, positions=positions, clips=clips)
-        _add_activations(moments, (before, after), x[clips], sample, group)
+    for batch in bar(range(n_batches), unit="batch"):
+        clips = np.arange(batch, n, n_batches)
+        sample = functools.partial(samples, positions=positions, draw=batch)
+        _add_activations(moments, (before, after), x[clips], sample, group[clips])
     # By module: one can be both a convolution and the end of a block.
     names = list(moments)
 
-    def measure(name: str) -> tuple[int, Mapping[str, Similarity], Mapping[str, tuple[float, float]]]:
+    def measure(name: str) -> tuple[int, Mapping[str, Similarity], Mapping[str, Similarity], Mapping]:
         sums = moments.pop(name)  # frees its memory
         assert sums.n_neurons is not None  # every layer has run
         intervals = sums.bootstrap(resamples=resamples) if resamples else {}
-        return sums.n_neurons[0], sums.measure(), intervals
+        return sums.n_neurons[0], sums.measure(), sums.null() if n > 1 else {}, intervals
 
     # One thread per layer: decompositions gain little from several.
     with threadpoolctl.threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
@@ -193,7 +202,7 @@ def _add_activations(
     networks: tuple[Network, Network],
     x: torch.Tensor,
     sample: Callable[[torch.Tensor], np.ndarray],
-    group: int,
+    groups: np.ndarray,
 ) -> None:
     """Add the activations of both networks for a batch of clips to the moments of every module."""
     activations: dict[str, np.ndarray] = {}
@@ -202,7 +211,10 @@ def _add_activations(
         activations[name] = sample(output)
 
     def add(name: str, output: torch.Tensor) -> None:
-        moments[name].update(activations.pop(name), sample(output), group=group)
+        X, Y = activations.pop(name), sample(output)
+        each = len(Y) // len(groups)
+        other_clips = np.roll(Y, each, axis=0) if len(groups) > 1 else None
+        moments[name].update(X, Y, group=np.repeat(groups, each), shuffled=other_clips)
 
     for network, hook in zip(networks, (keep, add), strict=True):
         with _observed(network, moments, hook), torch.no_grad():
@@ -210,19 +222,19 @@ def _add_activations(
 
 
 def block_matrix(before: Network, after: Network, x: torch.Tensor) -> np.ndarray:
-    """Compute linear CKA of every block's pooled output in one network with every block's in the other.
+    """Compute debiased linear CKA of every block's pooled output in one network with every block's in the other.
 
-    At least 2 clips are needed, and networks in evaluation mode [shape=(n_blocks_before, n_blocks_after)].
+    At least 4 clips are needed, and networks in evaluation mode [shape=(n_blocks_before, n_blocks_after)].
     """
     rows, columns = (_pooled(network, x) for network in (before, after))
-    return np.array([[cka(a, b).similarity for b in columns] for a in rows])
+    return np.array([[cka(a, b, debiased=True).similarity for b in columns] for a in rows])
 
 
 def _pooled(network: Network, x: torch.Tensor) -> list[np.ndarray]:
     """Return every block's output averaged over positions [shape=(n_clips, channels)]."""
     ends = _block_ends(network)
     pooled: dict[str, list[np.ndarray]] = {name: [] for name in ends}
-    with _observed(network, ends, lambda name, output: pooled[name].append(samples(output, "mean", ()))):
+    with _observed(network, ends, lambda name, output: pooled[name].append(samples(output, "mean"))):
         forward(network, x)
     return [np.concatenate(batches) for batches in pooled.values()]
 

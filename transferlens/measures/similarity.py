@@ -1,14 +1,16 @@
-"""How similar are two representations? SVCCA, PWCCA and linear CKA.
+"""How similar are two representations? SVCCA, PWCCA, linear CKA and Procrustes.
 
 A representation is a matrix of activations (n_samples, n_neurons). In a convolution every position is a sample, and
 every channel a neuron.
 
 - `svcca` and `pwcca` are means of canonical correlations: invertible linear maps hardly change them.
-- `cka` compares covariances: only rotations and scale leave it unchanged.
+- `cka` compares covariances, and `procrustes` the shapes of the clouds of samples: only rotations and scale leave them
+  unchanged.
 - `chance` is the similarity that independent noise has.
-- `Moments` computes all three for activations that come batch by batch, with bootstrap intervals.
+- `Moments` computes all of them for activations that come batch by batch, with intervals, and for shuffled clips.
 
-All lie between 0 and 1, which equal representations have; a constant representation has 0.
+Equal representations have 1, and a constant one has 0. Debiased CKA of independent ones is 0 on average, so that it can
+be below; the others lie between 0 and 1, and few samples make them high.
 """
 
 from __future__ import annotations
@@ -65,10 +67,10 @@ def svcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 0.99) -> Similarity
     return _moments(X, Y, variance).svcca()
 
 
-def pwcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 0.99) -> Similarity:
+def pwcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 1.0) -> Similarity:
     """Compute projection weighted canonical correlation analysis.
 
-    As `svcca`, but each correlation is weighted by how much of the activations its canonical variate accounts for, on
+    As `svcca`, but all directions are kept, unless `variance` is below 1, and each correlation is weighted by how much of the activations its canonical variate accounts for, on
     the side that keeps fewer directions (as in the authors' code), or the mean over both sides if they keep as many.
     The weights are not unique where several correlations are equal, because their variates can be rotated into each
     other. Several are 1, for example, if samples are fewer than neurons, or if both sides are linear maps of one input.
@@ -83,17 +85,38 @@ def pwcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 0.99) -> Similarity
     return _moments(X, Y, variance).pwcca()
 
 
-def cka(X: np.ndarray, Y: np.ndarray) -> Similarity:
+def cka(X: np.ndarray, Y: np.ndarray, *, debiased: bool = False) -> Similarity:
     """Compute linear centred kernel alignment: invariant to rotation and scale, but not to every linear map.
+
+    Few samples make it high, as they do all similarities, unless it is debiased: then it is about 0 for independent
+    representations, and can be below. That needs at least 4 samples (NaN with fewer), which are independent of each
+    other, as positions of one clip are not.
 
     Parameters, errors and result are those of `svcca`.
 
     References
     ----------
     S. Kornblith, M. Norouzi, H. Lee, G. Hinton: Similarity of neural network representations revisited. ICML 2019,
-    section 3, equation 3.
+    section 3, equation 3. Debiased: T. Nguyen, M. Raghu, S. Kornblith: Do wide and deep networks learn the same things?
+    ICLR 2021, section 2, with the estimate of Song et al. 2012, equation 5.
     """
-    return _moments(X, Y).cka()
+    return _moments(X, Y).cka(debiased=debiased)
+
+
+def procrustes(X: np.ndarray, Y: np.ndarray) -> Similarity:
+    """Compute the angular Procrustes similarity: how well a rotation and a scale take one representation to the other.
+
+    It is 1 - 2 a / pi; the cosine of the angle a is the sum of the singular values of X'Y, of centred activations, over
+    the Frobenius norms of X and of Y. The angle is a metric.
+
+    Parameters, errors and result are those of `svcca`.
+
+    References
+    ----------
+    A. Williams, E. Kunz, S. Kornblith, S. Linderman: Generalized shape metrics on neural representations. NeurIPS 2021,
+    section 2.1, equation 4.
+    """
+    return _moments(X, Y).procrustes()
 
 
 def chance(dims: Sequence[int], n_samples: int) -> float:

@@ -1,4 +1,4 @@
-"""SVCCA, PWCCA and linear CKA of representations that are seen batch by batch.
+"""SVCCA, PWCCA, linear CKA and Procrustes of representations that are seen batch by batch.
 
 `Moments` sums the products of the activations of two representations; memory does not grow with the number of samples.
 The similarities, and intervals for them, follow from the sums at any time.
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from transferlens.measures.cca import MEASURES, Analysis, Coordinates, Similarity, Sums
+from transferlens.measures.cca import RESAMPLED, Analysis, Coordinates, Similarity, Sums, unbiased_hsic
 from transferlens.measures.stats import check_level
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Rule, at_least, checked
@@ -33,8 +33,8 @@ LARGEST = 1e60
 FEWEST_GROUPS = 10
 VARIANCE = Rule("greater than 0 and at most 1: the share that is kept", lambda variance: 0 < variance <= 1)
 
-# Activations of both sides, and the group of the samples.
-Batch = tuple[np.ndarray, np.ndarray, int]
+# Activations of both sides, those of Y for other clips, and the group of each sample.
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class Moments:
@@ -43,7 +43,9 @@ class Moments:
     Parameters
     ----------
     variance : float in (0, 1]
-        Share of the variance of each side that SVCCA and PWCCA keep.
+        Share of the variance of each side that SVCCA keeps.
+    pwcca_variance : float in (0, 1]
+        Share that PWCCA keeps. Default: `variance`. Its definition keeps all.
     groups : int > 0
         Number of groups of samples for `jackknife` and `bootstrap`. The positions of one clip are not independent and
         belong in one group.
@@ -60,18 +62,33 @@ class Moments:
     """
 
     @checked
-    def __init__(self, *, variance: Annotated[float, VARIANCE] = 0.99, groups: Annotated[int, at_least(1)] = 1) -> None:
-        self.variance, self.groups = variance, groups
-        self.n_samples = 0
+    def __init__(
+        self,
+        *,
+        variance: Annotated[float, VARIANCE] = 0.99,
+        pwcca_variance: Annotated[float | None, VARIANCE] = None,
+        groups: Annotated[int, at_least(1)] = 1,
+    ) -> None:
+        self.variance, self.pwcca_variance, self.groups = variance, pwcca_variance or variance, groups
+        self.n_samples, self.is_shuffled = 0, False
         self.n_neurons: tuple[int, int] | None = None
         self._held: list[Batch] = []
         self._stream: _Stream | None = None
-        self._analysed: tuple[Analysis, list[_Group]] | None = None
+        self._analysed: tuple[Analysis, Analysis, _Stream] | None = None
 
-    def update(self, X: np.ndarray, Y: np.ndarray, *, group: int = 0) -> None:
-        """Add activations for the same samples [shape=(n_samples, n_neurons)], which belong to one group.
+    def update(
+        self, X: np.ndarray, Y: np.ndarray, *, group: int | np.ndarray = 0, shuffled: np.ndarray | None = None
+    ) -> None:
+        """Add activations for the same samples.
 
-        The numbers of neurons of X and Y may differ, but not from batch to batch.
+        Parameters
+        ----------
+        X, Y : ndarray [shape=(n_samples, n_neurons)]
+            The numbers of neurons of X and Y may differ, but not from batch to batch.
+        group : int, or ndarray [shape=(n_samples,)]
+            The group of all these samples, or of each.
+        shuffled : ndarray [shape=(n_samples, n_neurons)]
+            The rows of Y in another order, such that no row belongs to the clip of that row of X: for `null`.
 
         Raises
         ------
@@ -81,17 +98,26 @@ class Moments:
         X, Y = _checked("X", X), _checked("Y", Y)
         if len(X) != len(Y):
             raise ParameterError(f"X has {len(X)} samples and Y has {len(Y)}: they must be of the same samples")
-        if isinstance(group, bool) or not hasattr(group, "__index__") or not 0 <= group < self.groups:
+        if shuffled is not None and _checked("shuffled", shuffled).shape != Y.shape:
+            raise ParameterError(f"shuffled of shape {shuffled.shape} must have the shape of Y, {Y.shape}")
+        numbers = np.asarray(group)
+        if numbers.dtype.kind not in "iu" or not ((numbers >= 0) & (numbers < self.groups)).all():
             raise ParameterError(f"group={group!r} must be from 0 to {self.groups - 1}")
+        if numbers.shape not in ((), (len(X),)):
+            raise ParameterError(f"group of shape {numbers.shape} must be one number, or one for each of {len(X)} samples")
         self.n_neurons = self.n_neurons or (X.shape[1], Y.shape[1])
         for name, neurons, activations in zip("XY", self.n_neurons, (X, Y), strict=True):
             if activations.shape[1] != neurons:
                 raise ParameterError(f"{name} has {activations.shape[1]} neurons, and had {neurons} before")
+        if self.n_samples and self.is_shuffled != (shuffled is not None):
+            raise ParameterError("shuffled must be given with every batch, or with none")
+        self.is_shuffled = shuffled is not None
         self.n_samples += len(X)
         self._analysed = None
-        self._held.append((X, Y, group))
-        if sum(len(batch[0]) for batch in self._held) < FIRST * max(self.n_neurons):
-            self._held[-1] = (X.copy(), Y.copy(), group)
+        batch = (X, Y, Y[:0] if shuffled is None else shuffled, np.broadcast_to(numbers, len(X)))
+        self._held.append(batch)
+        if sum(len(held[0]) for held in self._held) < FIRST * max(self.n_neurons):
+            self._held[-1] = tuple(array.copy() for array in batch)
         else:
             self._flush()
 
@@ -105,22 +131,46 @@ class Moments:
 
     def svcca(self) -> Similarity:
         """Return the mean canonical correlation of the leading directions; see `similarity.svcca`."""
-        return self.measure()["svcca"]
+        return self._analyse()[0].measure()["svcca"]
 
     def pwcca(self) -> Similarity:
         """Return the mean of the canonical correlations weighted by what they explain; see `similarity.pwcca`."""
-        return self.measure()["pwcca"]
+        return self._analyse()[1].measure()["pwcca"]
 
-    def cka(self) -> Similarity:
+    def cka(self, *, debiased: bool = False) -> Similarity:
         """Return linear centred kernel alignment; see `similarity.cka`."""
-        return self._analyse()[0].cka()
+        analysis, _, stream = self._analyse()
+        return _debiased(analysis, stream.sums()) if debiased else analysis.cka()
+
+    def procrustes(self) -> Similarity:
+        """Return the angular Procrustes similarity; see `similarity.procrustes`."""
+        return self._analyse()[0].procrustes()
 
     def measure(self) -> dict[str, Similarity]:
-        """Return all three measures by name, from one decomposition."""
-        return self._analyse()[0].measure()
+        """Return all measures by name."""
+        return self._measured(shuffled=False)
 
-    def _analyse(self) -> tuple[Analysis, list[_Group]]:
-        """Return the analysis of all samples so far, and the groups that have samples."""
+    def null(self) -> dict[str, Similarity]:
+        """Return all measures of X with the shuffled Y, by name: what samples give whose clips do not belong together.
+
+        Raise ParameterError if no shuffled rows were given.
+        """
+        if not self.is_shuffled:
+            raise ParameterError("shuffled must have been given with each update: null needs it")
+        return self._measured(shuffled=True)
+
+    def _measured(self, *, shuffled: bool) -> dict[str, Similarity]:
+        """Return all measures of X with Y, or with the shuffled Y."""
+        analysis, wider, stream = self._analyse()
+        sums = stream.sums(shuffled=shuffled)
+        paired = analysis.paired_otherwise(_plain(sums))
+        measures = paired.measure()
+        if wider is not analysis:
+            measures["pwcca"] = wider.paired_otherwise(_plain(sums)).measure()["pwcca"]
+        return measures | {"debiased_cka": _debiased(paired, sums), "procrustes": paired.procrustes()}
+
+    def _analyse(self) -> tuple[Analysis, Analysis, _Stream]:
+        """Return the analysis of all samples so far, that for PWCCA, and the sums."""
         if self._analysed is None:
             if self.n_samples < 2:
                 raise ParameterError(f"n_samples={self.n_samples} must be at least 2")
@@ -128,20 +178,24 @@ class Moments:
                 self._flush()
             # Few samples are summed for now only: more may change the coordinates.
             stream = self._stream or _Stream(self._held, self.groups)
-            sums = Sums(stream.n, stream.first, stream.second)
-            analysis = Analysis(sums, stream.coordinates, variance=self.variance)
-            self._analysed = analysis, [group for group in stream.groups if group.n]
+            analyses = {
+                share: Analysis(_plain(stream.sums()), stream.coordinates, variances=(share, share))
+                for share in (self.variance, self.pwcca_variance)
+            }
+            self._analysed = analyses[self.variance], analyses[self.pwcca_variance], stream
         return self._analysed
 
     def jackknife(self) -> np.ndarray:
-        """Return all measures without each group that has samples in turn [shape=(n_groups, n_measures)].
+        """Return SVCCA, PWCCA and CKA without each group that has samples in turn [shape=(n_groups, 3)].
 
-        As many directions are kept as for all. Of those that are not kept, the weakest, which hold a tenth of their
-        variance, are dropped first.
+        Directions are chosen anew, among those that hold nearly all of the variance: the weakest are dropped, which
+        hold a tenth of the rest.
         """
-        analysis, groups = self._analyse()
-        bases = [side.vectors for side in analysis.directions]
-        return analysis.without(group.sums(analysis.mean, bases) for group in groups)
+        analysis, wider, stream = self._analyse()
+        found = stream.without(analysis)
+        if wider is not analysis:
+            found[:, RESAMPLED.index("pwcca")] = stream.without(wider)[:, RESAMPLED.index("pwcca")]
+        return found
 
     @checked
     def bootstrap(
@@ -151,7 +205,7 @@ class Moments:
         level: float = 0.95,
         seed: Annotated[int, at_least(0)] = 0,
     ) -> dict[str, tuple[float, float]]:
-        """Return percentile intervals of all measures, by bootstrap over the groups.
+        """Return percentile intervals of SVCCA, PWCCA and CKA, by bootstrap over the groups.
 
         Parameters
         ----------
@@ -176,8 +230,9 @@ class Moments:
         Percentiles are those of Student's t, as groups are few. Where directions are nearly equal in strength, leaving
         out a group turns them, and the interval is wide rather than narrow.
 
-        The interval tells how far the similarity would move with as many other clips. It does not tell that few samples
-        make the similarity high whatever the clips are: see `similarity.chance`.
+        The interval is for the similarity that as many other clips have on average. It is none for the similarity that
+        many more clips would have, which is lower: few samples make it high whatever the clips are; see `null`.
+        benchmarks/similarity.py measures how often it covers, on features of a network.
 
         References
         ----------
@@ -186,13 +241,14 @@ class Moments:
            section 5.
         """
         check_level(level)
-        similarities = self.measure()
-        if len(self._analyse()[1]) < FEWEST_GROUPS:
-            return dict.fromkeys(MEASURES, (float("nan"), float("nan")))
+        if sum(group.n > 0 for group in self._analyse()[2].groups) < FEWEST_GROUPS:
+            return dict.fromkeys(RESAMPLED, (float("nan"), float("nan")))
+        analysis, wider, _ = self._analyse()
+        similarities = analysis.measure() | {"pwcca": wider.measure()["pwcca"]}
         spread = _percentiles(self.jackknife(), resamples=resamples, level=level, seed=seed)
         return {
             name: tuple(np.clip(similarities[name].similarity + bounds, 0, 1).tolist())
-            for name, bounds in zip(MEASURES, spread.T, strict=True)
+            for name, bounds in zip(RESAMPLED, spread.T, strict=True)
         }
 
 
@@ -206,29 +262,72 @@ def _percentiles(without: np.ndarray, *, resamples: int, level: float, seed: int
     return np.percentile(spread, 100 * quantiles, axis=0)
 
 
+def _plain(sums: Sums) -> Sums:
+    """Return the sums of the coordinates alone, without the squared lengths."""
+    return Sums(sums.n, sums.first[:-2], sums.second[:-2, :-2])
+
+
+def _debiased(analysis: Analysis, sums: Sums) -> Similarity:
+    """Return debiased CKA from sums of coordinates and squared lengths."""
+    if sums.n < 4:
+        return analysis.of_all_neurons(float("nan"))
+    p = len(analysis.coordinates[0])
+    x, y = (slice(0, p), -2), (slice(p, -2), -1)
+    both, of_x, of_y = (unbiased_hsic(sums, a, b) for a, b in ((x, y), (x, x), (y, y)))
+    if min(of_x, of_y) <= 0:
+        return analysis.of_all_neurons(0.0)
+    return analysis.of_all_neurons(min(1.0, both / np.sqrt(of_x) / np.sqrt(of_y)))
+
+
 class _Stream:
-    """Sums of samples, in coordinates that are computed from the first samples."""
+    """Sums of samples, in coordinates that are computed from the first samples, and of their squared lengths.
+
+    A row is the coordinates of X, those of Y, and the squared length of each. The products with the shuffled Y, of the
+    coordinates and the squared length of each side, are summed apart.
+    """
 
     def __init__(self, batches: Sequence[Batch], groups: int) -> None:
-        X, Y, _ = _joined(batches)
+        X, Y, _, _ = _joined(batches)
         n = FIRST * max(X.shape[1], Y.shape[1])
         x, y = (Coordinates.of(side[:n].astype(float)) for side in (X, Y))
         self.coordinates, width = (x, y), len(x) + len(y)
-        self.n, self.first, self.second = 0, np.zeros(width), np.zeros((width, width))
+        self.n, self.first, self.second = 0, np.zeros(width + 2), np.zeros((width + 2, width + 2))
+        self.shuffled = np.zeros((len(x) + 1, len(y) + 1))
         self.groups = [_Group(width) for _ in range(groups if groups > 1 else 0)]
         self.add(batches)
 
     def add(self, batches: Sequence[Batch]) -> None:
         """Add batches, together: many small products would cost more than one."""
-        X, Y, group = _joined(batches)
+        X, Y, shuffled, group = _joined(batches)
         for start in range(0, len(X), BLOCK):
             rows = slice(start, start + BLOCK)
-            Z = np.hstack([side(values[rows]) for side, values in zip(self.coordinates, (X, Y), strict=True)])
+            x, y, other = (
+                side(values[rows])
+                for side, values in zip((*self.coordinates, self.coordinates[1]), (X, Y, shuffled), strict=True)
+            )
+            lengths = [np.einsum("ij,ij->i", side, side)[:, None] for side in (x, y, other)]
+            Z = np.hstack([x, y, *lengths[:2]])
             self.n += len(Z)
             self.first += Z.sum(0)
             self.second += Z.T @ Z
+            if len(other):
+                self.shuffled += np.hstack([x, lengths[0]]).T @ np.hstack([other, lengths[2]])
             for number in np.unique(group[rows]) if self.groups else ():
-                self.groups[number].add(Z[group[rows] == number])
+                self.groups[number].add(Z[group[rows] == number, :-2])
+
+    def without(self, analysis: Analysis) -> np.ndarray:
+        """Return the measures that have intervals without each group that has samples [shape=(n_groups, n_measures)]."""
+        bases = [side.vectors for side in analysis.directions]
+        return analysis.without(group.sums(analysis.mean, bases) for group in self.groups if group.n)
+
+    def sums(self, *, shuffled: bool = False) -> Sums:
+        """Return the sums so far, or those of X with the shuffled Y."""
+        if not shuffled:
+            return Sums(self.n, self.first, self.second)
+        p, second = len(self.coordinates[0]), self.second.copy()
+        x, y = [*range(p), -2], [*range(p, len(second) - 2), -1]
+        second[np.ix_(x, y)], second[np.ix_(y, x)] = self.shuffled, self.shuffled.T
+        return Sums(self.n, self.first, second)
 
 
 class _Group:
@@ -264,10 +363,10 @@ class _Group:
         return Sums(self.n, first, second)
 
 
-def _joined(batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return all samples of both sides, and their groups."""
-    X, Y, groups = zip(*batches, strict=True)
-    return np.concatenate(X), np.concatenate(Y), np.repeat(groups, [len(x) for x in X])
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """Return several batches as one."""
+    X, Y, shuffled, groups = map(np.concatenate, zip(*batches, strict=True))
+    return X, Y, shuffled, groups
 
 
 def _checked(name: str, values: Any) -> np.ndarray:
