@@ -1,4 +1,4 @@
-"""Laws of SVCCA, PWCCA, CKA and Procrustes, against the direct decomposition of the whole matrix, and against chance."""
+"""Laws of SVCCA, PWCCA, CKA and Procrustes, against the decomposition of the whole matrix, and against chance."""
 
 from __future__ import annotations
 
@@ -329,7 +329,9 @@ def test_bootstrap_is_as_wide_as_resampling_the_groups_themselves():
         values.append(direct(X[rows], Y[rows], 1.0, RESAMPLED))
     whole = direct(X, Y, 1.0)
     for name, (low, high) in found.items():
-        assert high - low == pytest.approx(np.ptp(np.percentile([value[name] for value in values], (2.5, 97.5))), rel=0.2), name
+        assert high - low == pytest.approx(
+            np.ptp(np.percentile([value[name] for value in values], (2.5, 97.5))), rel=0.2
+        ), name
         assert low < whole[name] < high
 
 

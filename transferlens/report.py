@@ -65,11 +65,11 @@ FIGURES = {
     "svcca": (
         "Question 2: change of representations",
         "SVCCA of every layer before and after training against depth: 1 is unchanged up to a linear map. The hatched "
-        "band is the noise floor of two seeds, dots below it the level of independent noise.",
+        "band is the noise floor of two seeds. Below: the excess over clips that are paired with other clips.",
     ),
     "svcca_matrix": (
         "Question 2: blocks against blocks",
-        "Linear CKA of each block's pooled output with every other's, before and after training.",
+        "Debiased linear CKA of each block's pooled output with every other's, before and after training.",
     ),
     "input_form": (
         "Question 3: the form of the input",

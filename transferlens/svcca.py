@@ -2,9 +2,10 @@
 
 Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2), by representation. Each run is compared with its own
 initial weights, over its held-out clips, at every convolution and at the end of every block. Two levels help to judge
-the similarity: the noise floor, that of trained networks which differ only by the seed; and chance, that of independent
-noise of the same shape. If the samples are fewer than five times the neurons, the similarity is high in any case; these
-layers are flagged.
+the similarity: the noise floor, that of trained networks which differ only by the seed; and the null, that of the same
+activations when each clip is paired with another one. Few samples raise both the similarity and the null: their
+difference, the excess, tells what the networks share about a clip. Where the samples are fewer than five times the
+neurons nothing should be concluded; these layers are flagged.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from transferlens import cli
 from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
 from transferlens.measures import similarity as measures
-from transferlens.measures.cca import MEASURES
+from transferlens.measures.cca import RESAMPLED
 from transferlens.measures.layerwise import LayerSimilarity, block_matrix, check_positions, compare, weight_change
 from transferlens.measures.similarity import chance
 from transferlens.measures.streaming import FEWEST_GROUPS, VARIANCE
@@ -35,7 +36,7 @@ from transferlens.store.run import Run, arm_names, check_alike, load_runs
 from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError
-from transferlens.util.fields import Fields, at_least
+from transferlens.util.fields import Fields, Rule, at_least
 from transferlens.util.grouping import group_by
 from transferlens.util.processes import keep_freed_memory
 from transferlens.util.text import counted
@@ -56,7 +57,7 @@ NAN = float("nan")
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Fields):
-    """Compare each layer of trained networks before and after training: SVCCA, PWCCA and CKA by depth.
+    """Compare each layer of trained networks before and after training: SVCCA, PWCCA, CKA, Procrustes by depth.
 
     Runs that differ only by the seed are also compared with each other (the noise floor), and so are two other runs.
     """
@@ -64,10 +65,15 @@ class Options(Fields):
     ckpt: tuple[Path, ...]
     """Run files, one or more, of the same backbone, cut after the same block, with the same held-out clips."""
     positions: str = "64"
-    """Samples of a convolution: all positions of each clip (all), their mean (mean), or this many of them."""
+    """Samples of a convolution: all positions of each clip (all), their mean (mean), or this many, spread out."""
+    on: Annotated[tuple[Literal["held-out", "training"], ...], Rule("one or both", bool)] = ("held-out",)
+    """Clips that the networks see: those held out, those they were trained on, or both, apart. Training clips are more,
+    and more samples make small differences visible in the last blocks."""
     variance: Annotated[float, VARIANCE] = 0.99
     """Share of the variance of each network's activations that SVCCA keeps."""
-    groups: Annotated[int, at_least(FEWEST_GROUPS, ": intervals from fewer are too narrow")] = 20
+    pwcca_variance: Annotated[float | None, VARIANCE] = None
+    """Share that PWCCA keeps. Its definition keeps all, 1, which takes longer. Default: as variance."""
+    groups: Annotated[int, at_least(FEWEST_GROUPS, ": intervals from fewer are too narrow")] = 10
     """Number of groups of clips for the bootstrap, at least 10."""
     resamples: int = 1000
     """Resamples of the bootstrap. 0, or fewer than 10 held-out clips: no intervals."""
@@ -129,12 +135,15 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
 class Row:
     """One layer of one comparison in the CSV.
 
-    `low` and `high` are the 95 % interval of SVCCA (bootstrap over clips), `svcca_chance` is SVCCA of independent noise
-    of the same shape. `too_few`: samples are fewer than five times the neurons, so SVCCA and PWCCA are high by chance.
+    `low` and `high` are the 95 % interval of SVCCA (bootstrap over clips), for as many other clips, not for many more.
+    A column that ends in `_null` is for clips paired with other clips, `svcca_excess` is SVCCA minus its null, and
+    `svcca_chance` is SVCCA of independent noise of the same shape. `too_few`: samples are fewer than five times the
+    neurons, so that all measures but debiased CKA are high whatever the networks are.
     """
 
     comparison: str
     kind: str
+    clips: str
     arm: str
     first: str
     second: str
@@ -148,13 +157,21 @@ class Row:
     svcca: float
     low: float
     high: float
+    svcca_null: float
+    svcca_excess: float
     svcca_chance: float
     pwcca: float
     pwcca_low: float
     pwcca_high: float
+    pwcca_null: float
     cka: float
     cka_low: float
     cka_high: float
+    cka_null: float
+    debiased_cka: float
+    debiased_cka_null: float
+    procrustes: float
+    procrustes_null: float
     too_few: bool
     weight_relative_change: float
     weight_cosine: float
@@ -178,7 +195,7 @@ class WeightRow:
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """Linear CKA of the pooled outputs of two blocks in svcca_matrix.csv."""
+    """Debiased linear CKA of the pooled outputs of two blocks in svcca_matrix.csv."""
 
     comparison: str
     block_first: int
@@ -186,12 +203,21 @@ class MatrixRow:
     cka: float
 
 
-def _row(comparison: Comparison, similarity: LayerSimilarity, change: tuple[float, float]) -> Row:
+def _row(
+    comparison: Comparison, label: str, clips: str, similarity: LayerSimilarity, change: tuple[float, float]
+) -> Row:
     layer, svcca = similarity.layer, similarity.measures["svcca"]
-    bounds = dict.fromkeys(MEASURES, (NAN, NAN)) | dict(similarity.intervals)
+    values: dict[str, float] = {}
+    for name, measured in similarity.measures.items():
+        values[name] = measured.similarity
+        values[f"{name}_null"] = similarity.null[name].similarity if similarity.null else NAN
+    for name in RESAMPLED:
+        prefix = "" if name == "svcca" else f"{name}_"
+        values[f"{prefix}low"], values[f"{prefix}high"] = similarity.intervals.get(name, (NAN, NAN))
     return Row(
-        comparison=comparison.label,
+        comparison=label,
         kind=comparison.kind,
+        clips=clips,
         arm=comparison.arm,
         first=comparison.first.config.id,
         second=comparison.second.config.id,
@@ -202,16 +228,9 @@ def _row(comparison: Comparison, similarity: LayerSimilarity, change: tuple[floa
         n_samples=svcca.n_samples,
         dims_before=svcca.dims[0],
         dims_after=svcca.dims[1],
-        svcca=svcca.similarity,
-        low=bounds["svcca"][0],
-        high=bounds["svcca"][1],
+        **values,
+        svcca_excess=values["svcca"] - values["svcca_null"],
         svcca_chance=chance(svcca.dims, svcca.n_samples) if min(svcca.dims) else NAN,
-        pwcca=similarity.measures["pwcca"].similarity,
-        pwcca_low=bounds["pwcca"][0],
-        pwcca_high=bounds["pwcca"][1],
-        cka=similarity.measures["cka"].similarity,
-        cka_low=bounds["cka"][0],
-        cka_high=bounds["cka"][1],
         too_few=svcca.n_samples < ENOUGH * similarity.n_neurons,
         weight_relative_change=change[0],
         weight_cosine=change[1],
@@ -225,33 +244,44 @@ WORDS = {"training": "before and after training", "seeds": "noise floor, two see
 
 
 def draw(result: Result) -> Figure:
-    """Draw SVCCA and the change of weights against depth.
+    """Draw SVCCA, its excess over the null, and the change of weights against depth.
 
     Each arm has its colour: lines are runs before and after training, the hatched band is the noise floor (from the
-    lowest to the highest bound of all pairs of seeds). The dotted line is chance, the highest of all comparisons.
+    lowest to the highest bound of all pairs of seeds). The dotted line is the null, the highest of all comparisons.
     """
     rows = result.rows
-    fig, axes = style.new_figure(2, 1, width=9.5, height=7.6, sharex=True, height_ratios=[2.2, 1])
-    top, bottom = axes[:, 0]
-    palette = style.colours(list(dict.fromkeys(row.arm for row in rows)))
-    first, *others = group_by(rows, key=lambda row: row.comparison).values()
-    lines = group_by((first, *others), key=lambda layers: (layers[0].arm, layers[0].kind))
-    for (arm, kind), group in lines.items():
-        label = f"{arm}: {WORDS[kind]}"
-        if kind == "seeds":
-            _draw_floor(group, palette[arm], label, top)
-            continue
-        for layers in group:
-            _draw_comparison(layers, palette[arm], label, top)
-            if kind == "training":
-                _draw_weights(layers, palette[arm], bottom)
+    fig, axes = style.new_figure(3, 1, width=9.5, height=9.6, sharex=True, height_ratios=[2.2, 1.6, 1])
+    top, middle, bottom = axes[:, 0]
+    lines = group_by(group_by(rows, key=lambda row: row.comparison).values(), key=_line)
+    named = {key: f"{key[0]}, {key[2]} clips" for key in lines}
+    palette = style.colours(list(dict.fromkeys(named.values())))
+    first = next(iter(lines.values()))[0]
+    for (arm, kind, clips), group in lines.items():
+        colour, label = palette[named[arm, kind, clips]], f"{arm}: {WORDS[kind]}"
+        if len({row.clips for row in rows}) > 1:
+            label += f", {clips} clips"
+        for ax, column in ((top, "svcca"), (middle, "svcca_excess")):
+            if kind == "seeds":
+                _draw_floor(group, column, colour, label, ax)
+                continue
+            for layers in group:
+                _draw_comparison(layers, column, colour, label, ax)
+        if kind == "training":
+            for layers in group:
+                _draw_weights(layers, colour, bottom)
     by_depth = group_by(rows, key=lambda row: row.depth)
-    chances = [np.fmax.reduce([row.svcca_chance for row in layers]) for layers in by_depth.values()]
-    top.plot([*by_depth], chances, ":", color="0.4", lw=1.2, label="chance: independent noise, at least")
-    for ax in (top, bottom):
+    for column, dashes, label in (
+        ("svcca_null", "--", "null: clips paired with others, at most"),
+        ("svcca_chance", ":", "chance: independent noise, at most"),
+    ):
+        highest = [np.fmax.reduce([getattr(row, column) for row in layers]) for layers in by_depth.values()]
+        top.plot([*by_depth], highest, dashes, color="0.4", lw=1.2, label=label)
+    middle.axhline(0, color="0.4", lw=0.8)
+    for ax in (top, middle, bottom):
         _draw_blocks(first, ax, names=ax is top)
     top.set_ylim(0, 1.02)
     top.set_ylabel("SVCCA")
+    middle.set_ylabel("excess over the null")
     bottom.set_ylim(bottom=0)
     bottom.locator_params(axis="x", integer=True)
     bottom.set_ylabel("relative change\nof weights")
@@ -268,23 +298,28 @@ def draw(result: Result) -> Figure:
     return fig
 
 
-def _bounds(rows: Sequence[Row]) -> np.ndarray:
-    """Return the intervals of SVCCA, or twice the value if it has none [shape=(n_layers, 2)]."""
-    bounds = np.array([(row.low, row.high) for row in rows])
-    return np.where(np.isfinite(bounds), bounds, np.array([row.svcca for row in rows])[:, None])
+def _line(layers: Sequence[Row]) -> tuple[str, str, str]:
+    """Return what the rows of one comparison are drawn by."""
+    return layers[0].arm, layers[0].kind, layers[0].clips
 
 
-def _draw_floor(pairs: Sequence[Sequence[Row]], colour: tuple, label: str, ax: Axes) -> None:
+def _bounds(rows: Sequence[Row], column: str) -> np.ndarray:
+    """Return the intervals of SVCCA or of its excess, or twice the value if it has none [shape=(n_layers, 2)]."""
+    bounds = np.array([(row.low, row.high) for row in rows]) - np.array([row.svcca for row in rows])[:, None]
+    return np.array([getattr(row, column) for row in rows])[:, None] + np.nan_to_num(bounds)
+
+
+def _draw_floor(pairs: Sequence[Sequence[Row]], column: str, colour: tuple, label: str, ax: Axes) -> None:
     depth = [row.depth for row in pairs[0]]
-    bounds = np.array([_bounds(rows) for rows in pairs])
+    bounds = np.array([_bounds(rows, column) for rows in pairs])
     ax.fill_between(depth, bounds[..., 0].min(0), bounds[..., 1].max(0), fc="none", ec=colour, hatch="/////", lw=0)
-    mean = np.mean([[row.svcca for row in rows] for rows in pairs], axis=0)
+    mean = np.mean([[getattr(row, column) for row in rows] for rows in pairs], axis=0)
     ax.plot(depth, mean, "--", color=colour, lw=1.2, label=label)
 
 
-def _draw_comparison(rows: Sequence[Row], colour: tuple, label: str, ax: Axes) -> None:
-    depth, value = (np.array([getattr(row, name) for row in rows]) for name in ("depth", "svcca"))
-    ax.fill_between(depth, *_bounds(rows).T, color=colour, alpha=0.25, lw=0)
+def _draw_comparison(rows: Sequence[Row], column: str, colour: tuple, label: str, ax: Axes) -> None:
+    depth, value = (np.array([getattr(row, name) for row in rows]) for name in ("depth", column))
+    ax.fill_between(depth, *_bounds(rows, column).T, color=colour, alpha=0.25, lw=0)
     ax.plot(depth, value, color=colour, lw=1, label=label)
     for marker, block in (("o", False), ("s", True)):
         for few in (False, True):
@@ -299,7 +334,7 @@ def _draw_weights(rows: Sequence[Row], colour: tuple, ax: Axes) -> None:
     ax.plot(depth[finite], change[finite], "o-", color=colour, lw=1, ms=3)
 
 
-def draw_matrices(matrices: Mapping[Comparison, np.ndarray], title: str = "") -> Figure:
+def draw_matrices(matrices: Mapping[str, np.ndarray], title: str = "") -> Figure:
     """Draw one heat map of blocks x blocks per comparison."""
     n_columns = min(3, len(matrices))
     n_rows = -(-len(matrices) // n_columns)
@@ -307,10 +342,10 @@ def draw_matrices(matrices: Mapping[Comparison, np.ndarray], title: str = "") ->
     for ax in axes.flat[len(matrices) :]:
         ax.set_visible(False)
     for ax, (comparison, matrix) in zip(axes.flat, matrices.items(), strict=False):
-        first, second = ("before", "after") if comparison.kind == "training" else ("first run", "second run")
+        first, second = ("before", "after") if ", training, " in comparison else ("first run", "second run")
         similarity_map(matrix, xlabel=f"block, {second}", ylabel=f"block, {first}", ax=ax)
-        ax.set_title(comparison.label, fontsize="small", loc="left")
-    fig.suptitle(f"{title}: CKA of the blocks' pooled outputs", x=0.01, ha="left")
+        ax.set_title(comparison, fontsize="small", loc="left")
+    fig.suptitle(f"{title}: debiased CKA of the blocks' pooled outputs", x=0.01, ha="left")
     return fig
 
 
@@ -337,13 +372,13 @@ class Result(question.Result):
     stem = "svcca"
     rows: tuple[Row, ...]
     weights: tuple[WeightRow, ...]
-    matrices: Mapping[Comparison, np.ndarray]
+    matrices: Mapping[str, np.ndarray]
     title: str = ""
 
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return the layers, the tensors and, if they were asked for, the cells of the matrices."""
         cells = [
-            MatrixRow(comparison.label, first, second, similarity)
+            MatrixRow(comparison, first, second, similarity)
             for comparison, matrix in self.matrices.items()
             for (first, second), similarity in np.ndenumerate(matrix)
         ]
@@ -356,15 +391,15 @@ class Result(question.Result):
 
 
 def summary(result: Result) -> str:
-    """Return SVCCA at the end of each block, one line per comparison."""
+    """Return SVCCA, and its excess over the null, at the end of each block, one line per comparison."""
     lines = []
     for comparison, layers in group_by(result.rows, lambda row: row.comparison).items():
         values = [
-            f"block {row.block} {row.svcca:.2f}{' (few samples)' if row.too_few else ''}"
+            f"block {row.block} {row.svcca:.2f} ({'few samples' if row.too_few else f'{row.svcca_excess:+.2f}'})"
             for row in layers
             if row.is_block
         ]
-        lines.append(f"{comparison}: SVCCA {', '.join(values)}")
+        lines.append(f"{comparison}: SVCCA (excess over the null) {', '.join(values)}")
     return "\n".join(lines)
 
 
@@ -373,25 +408,30 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     device = pick_device(options.execution.device)
     keep_freed_memory()
     trained = load_runs(options.ckpt, "backbone", "truncate_after", "held-out clips (fold)", "features")
-    S = heldout_features(trained[0], options.data, options.store.cache)
-    how = {name: getattr(options, name) for name in ("positions", "variance", "groups", "resamples")}
-    rows, weights, matrices = [], [], {}
-    for comparison in comparisons(trained):
-        x, (first, second) = comparison.first.inputs(S).to(device), comparison.states()
-        before, after = _network(comparison.first, first, device), _network(comparison.second, second, device)
-        changes = {
-            name: weight_change(tensor, second[name])
-            for name, tensor in first.items()
-            if tensor.is_floating_point() and tensor.shape == second[name].shape
-        }
-        weights += [WeightRow(comparison.label, name, str(before.block_of(name)), *changes[name]) for name in changes]
-        for similarity in compare(before, after, x, **how, progress=True):
-            tensor = "" if similarity.layer.is_block else f"{similarity.layer.module}.weight"
-            rows.append(_row(comparison, similarity, changes.get(tensor, (NAN, NAN))))
-        if options.matrix:
-            matrices[comparison] = block_matrix(before, after, x)
+    names = ("positions", "variance", "pwcca_variance", "groups", "resamples")
+    how = {name: getattr(options, name) for name in names}
+    rows, weights, matrices, numbers = [], [], {}, []
+    for on in dict.fromkeys(options.on):
+        S = heldout_features(trained[0], options.data, options.store.cache, training=on == "training")
+        numbers.append(f"{len(S)} {on} clips")
+        for comparison in comparisons(trained):
+            x, (first, second) = comparison.first.inputs(S).to(device), comparison.states()
+            before, after = _network(comparison.first, first, device), _network(comparison.second, second, device)
+            changes = {
+                name: weight_change(tensor, second[name])
+                for name, tensor in first.items()
+                if tensor.is_floating_point() and tensor.shape == second[name].shape
+            }
+            label = comparison.label + (f", {on} clips" if on != "held-out" else "")
+            for similarity in compare(before, after, x, **how, progress=True):
+                tensor = "" if similarity.layer.is_block else f"{similarity.layer.module}.weight"
+                rows.append(_row(comparison, label, on, similarity, changes.get(tensor, (NAN, NAN))))
+            if on == options.on[0]:
+                weights += [WeightRow(label, name, str(before.block_of(name)), *changes[name]) for name in changes]
+            if options.matrix:
+                matrices[label] = block_matrix(before, after, x)
     config = trained[0].config
-    title = f"{config.backbone}, {config.dataset}, fold {config.fold} ({counted(len(S), 'clip')})"
+    title = f"{config.backbone}, {config.dataset}, fold {config.fold} ({', '.join(numbers)})"
     return Result(tuple(rows), tuple(weights), matrices, title)
 
 

@@ -57,6 +57,12 @@ def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
         return S
 
 
+def cached_clips(path: Path) -> list[str]:
+    """Return the ids of all clips of a cache file; raise DataError if it is damaged."""
+    with opened(path) as file:
+        return list(file["clip_ids"].asstr()[:])
+
+
 def _mapped(features: Any) -> np.ndarray:
     """Return an HDF5 data set as an array that stands for the file: processes share its memory; changes stay inside.
 

@@ -96,9 +96,9 @@ class Sums:
 
 
 def unbiased_hsic(sums: Sums, a: tuple[slice, int], b: tuple[slice, int]) -> float:
-    """Return an estimate of the Hilbert-Schmidt independence criterion (HSIC) that is 0 on average for independent sides.
+    """Return an unbiased estimate of the Hilbert-Schmidt independence criterion (HSIC) with linear kernels.
 
-    Kernels are linear. Of each side `a` and `b` say where in the sums its coordinates are, and where their squared
+    It is 0 on average for independent sides. Of each side `a` and `b` say where in the sums its coordinates are, and where their squared
     length is. At least 4 samples are needed.
 
     References
@@ -107,12 +107,12 @@ def unbiased_hsic(sums: Sums, a: tuple[slice, int], b: tuple[slice, int]) -> flo
     Machine Learning Research 13 (2012), equation 5.
     """
     n, first, second = sums.n, sums.first, sums.second
-    (a, a_length), (b, b_length) = a, b
-    diagonal = second[a_length, b_length]
-    trace = np.sum(second[a, b] ** 2) - diagonal
-    totals = [first[side] @ first[side] - first[length] for side, length in ((a, a_length), (b, b_length))]
-    rows = first[a] @ second[a, b] @ first[b] + diagonal
-    rows -= first[a] @ second[a, b_length] + first[b] @ second[b, a_length]
+    (x, x_length), (y, y_length) = a, b
+    diagonal = second[x_length, y_length]
+    trace = np.sum(second[x, y] ** 2) - diagonal
+    totals = [first[side] @ first[side] - first[length] for side, length in (a, b)]
+    rows = first[x] @ second[x, y] @ first[y] + diagonal
+    rows -= first[x] @ second[x, y_length] + first[y] @ second[y, x_length]
     return float((trace + totals[0] * totals[1] / ((n - 1) * (n - 2)) - 2 * rows / (n - 2)) / (n * (n - 3)))
 
 

@@ -95,7 +95,7 @@ def check_positions(positions: str) -> None:
 
 @functools.lru_cache(maxsize=4096)
 def _drawn(draw: int, n: int, size: int) -> torch.Tensor:
-    """Draw `n` of the `size` positions of a map: one of every `size / n` neighbours, so that they are spread over it."""
+    """Draw `n` of the `size` positions of a map: one of every `size / n` neighbours, to spread them."""
     places = np.arange(n) + np.random.default_rng([draw, size]).random(n)
     return torch.from_numpy((places * size / n).astype(np.int64))
 
@@ -171,7 +171,8 @@ def compare(
     if common != layers(after, x[:1]):
         raise ParameterError("before and after must be networks of one backbone, cut after the same block")
     n, groups = len(x), min(groups, len(x))
-    moments = {layer.module: Moments(variance=variance, pwcca_variance=pwcca_variance, groups=groups) for layer in common}
+    kept = {"variance": variance, "pwcca_variance": pwcca_variance}
+    moments = {layer.module: Moments(**kept, groups=groups) for layer in common}
     # Neighbours, which are often cut from one recording, are in one group, and never in one batch, in which clips are
     # compared with other clips.
     group = np.arange(n) * groups // n

@@ -70,10 +70,11 @@ def svcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 0.99) -> Similarity
 def pwcca(X: np.ndarray, Y: np.ndarray, *, variance: float = 1.0) -> Similarity:
     """Compute projection weighted canonical correlation analysis.
 
-    As `svcca`, but all directions are kept, unless `variance` is below 1, and each correlation is weighted by how much of the activations its canonical variate accounts for, on
-    the side that keeps fewer directions (as in the authors' code), or the mean over both sides if they keep as many.
-    The weights are not unique where several correlations are equal, because their variates can be rotated into each
-    other. Several are 1, for example, if samples are fewer than neurons, or if both sides are linear maps of one input.
+    As `svcca`, but all directions are kept, unless `variance` is below 1, and each correlation is weighted by how much
+    of the activations its canonical variate accounts for, on the side that keeps fewer directions (as in the authors'
+    code), or the mean over both sides if they keep as many. The weights are not unique where several correlations are
+    equal, because their variates can be rotated into each other. Several are 1, for example, if samples are fewer than
+    neurons, or if both sides are linear maps of one input.
 
     Parameters, errors and result are those of `svcca`.
 

@@ -104,7 +104,9 @@ class Moments:
         if numbers.dtype.kind not in "iu" or not ((numbers >= 0) & (numbers < self.groups)).all():
             raise ParameterError(f"group={group!r} must be from 0 to {self.groups - 1}")
         if numbers.shape not in ((), (len(X),)):
-            raise ParameterError(f"group of shape {numbers.shape} must be one number, or one for each of {len(X)} samples")
+            raise ParameterError(
+                f"group of shape {numbers.shape} must be one number, or one for each of {len(X)} samples"
+            )
         self.n_neurons = self.n_neurons or (X.shape[1], Y.shape[1])
         for name, neurons, activations in zip("XY", self.n_neurons, (X, Y), strict=True):
             if activations.shape[1] != neurons:
@@ -316,7 +318,7 @@ class _Stream:
                 self.groups[number].add(Z[group[rows] == number, :-2])
 
     def without(self, analysis: Analysis) -> np.ndarray:
-        """Return the measures that have intervals without each group that has samples [shape=(n_groups, n_measures)]."""
+        """Return SVCCA, PWCCA and CKA without each group that has samples in turn [shape=(n_groups, 3)]."""
         bases = [side.vectors for side in analysis.directions]
         return analysis.without(group.sums(analysis.mean, bases) for group in self.groups if group.n)
 

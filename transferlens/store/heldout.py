@@ -1,4 +1,4 @@
-"""The held-out clips of a run: their audio, features and predictions."""
+"""The held-out clips of a run: their audio, features and predictions; the features of its training clips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferlens.features.cache import FeatureCache, read_cached
+from transferlens.features.cache import FeatureCache, cached_clips, read_cached
 from transferlens.models.forward import forward
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.files import check_writable
@@ -54,10 +54,11 @@ def heldout_audio(run: Run, options: DataOptions, ids: Sequence[str] | None = No
     return [dataset.load(by_id[id]) for id in (run.clip_ids if ids is None else ids)]
 
 
-def heldout_features(run: Run, options: DataOptions, cache: Path) -> np.ndarray:
+def heldout_features(run: Run, options: DataOptions, cache: Path, *, training: bool = False) -> np.ndarray:
     """Load the features [shape=(n_clips, channels, n_mels, width)] of a run's held-out clips from a folder of caches.
 
-    If they are not there, or clips are named, these are opened, and their features computed or compared.
+    If they are not there, or clips are named, these are opened, and their features computed or compared. With
+    `training` they are those of the clips that the run was trained on, in the order of the data set.
 
     Raise CheckpointError if the run was trained on other clips than those that are named, or the built-in ones if no
     features are cached; DataError if clips or the cache cannot be read.
@@ -77,4 +78,12 @@ def heldout_features(run: Run, options: DataOptions, cache: Path) -> np.ndarray:
             check_writable("cache", cache)
         features.fill()
         path = features.path
-    return read_cached(path, key, run.clip_ids)
+    return read_cached(path, key, _trained_on(run, path) if training else run.clip_ids)
+
+
+def _trained_on(run: Run, cache: Path) -> list[str]:
+    """Return the ids of a run's training clips: all of its feature cache that are not held out."""
+    if run.config.inner_fold:
+        raise ParameterError(f"{run.path} keeps an inner fold apart: its training clips are not known")
+    held_out = set(run.clip_ids)
+    return [clip for clip in cached_clips(cache) if clip not in held_out]
