@@ -70,7 +70,7 @@ SCRIPTS = {
     "growth": ["--clips", "{clips}"],
 }
 # Not run with the others: an hour of training.
-APART = ("accuracy",)
+APART = ("accuracy", "similarity_coverage", "similarity_size")
 
 
 def processor() -> str:

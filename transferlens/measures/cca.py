@@ -98,8 +98,8 @@ class Sums:
 def unbiased_hsic(sums: Sums, a: tuple[slice, int], b: tuple[slice, int]) -> float:
     """Return an unbiased estimate of the Hilbert-Schmidt independence criterion (HSIC) with linear kernels.
 
-    It is 0 on average for independent sides. Of each side `a` and `b` say where in the sums its coordinates are, and where their squared
-    length is. At least 4 samples are needed.
+    It is 0 on average for independent sides. Of each side `a` and `b` say where in the sums its coordinates are, and
+    where their squared length is. At least 4 samples are needed.
 
     References
     ----------

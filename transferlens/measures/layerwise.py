@@ -171,8 +171,8 @@ def compare(
     if common != layers(after, x[:1]):
         raise ParameterError("before and after must be networks of one backbone, cut after the same block")
     n, groups = len(x), min(groups, len(x))
-    kept = {"variance": variance, "pwcca_variance": pwcca_variance}
-    moments = {layer.module: Moments(**kept, groups=groups) for layer in common}
+    new = functools.partial(Moments, variance=variance, pwcca_variance=pwcca_variance, groups=groups)
+    moments = {layer.module: new() for layer in common}
     # Neighbours, which are often cut from one recording, are in one group, and never in one batch, in which clips are
     # compared with other clips.
     group = np.arange(n) * groups // n
