@@ -278,7 +278,7 @@ _COMPARED: dict[str, Callable[[Run], Any]] = {
     "held-out clips (fold)": lambda run: (run.clip_ids, run.labels.tolist()),
     "feature settings": lambda run: run.config.features,
     "features": lambda run: run.provenance["features_key"],
-    "normalisation": lambda run: (run.config.training.normalise, run.config.inner_fold),
+    "normalisation": lambda run: (run.config.training.normalise, run.config.changes_input, run.config.inner_fold),
 }
 SHARED = Rule(f"one of {', '.join(_COMPARED)}", _COMPARED.__contains__)
 
