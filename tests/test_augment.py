@@ -303,7 +303,7 @@ def test_ids_of_runs_without_augmentation_are_those_of_before(tones, tmp_path, w
 
     (point,) = study(tones, tmp_path, weights_file).points(TransferPlan())
     flat = point.flat()
-    for name in ("augment", "variants", "masks", "mixup"):
+    for name in ("augment", "variants", "draws", "masks", "mixup", "network"):
         del flat[name]  # as a run file of before has it
     assert RunConfig.from_flat(flat) == point
     assert Training(augment="spectrum").variants == 8
