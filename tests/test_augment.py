@@ -13,7 +13,9 @@ from transferlens.features import augment
 from transferlens.features.augment import Augmentation, VariantCache
 from transferlens.features.cache import FeatureCache
 from transferlens.features.logmel import FeatureSettings
+from transferlens.models.plan import TransferPlan
 from transferlens.store.config import Training
+from transferlens.training.presets import TrainingOptions
 from transferlens.util.errors import ParameterError
 
 SR = 16_000
@@ -53,10 +55,12 @@ def test_draws_are_in_the_ranges_of_the_paper_and_of_each_clip_its_own():
     assert Augmentation("spectrum", 200).draws(3) == draws[3]
 
 
-def test_released_code_shifts_by_two_semitones_always():
+def test_released_code_shifts_by_two_semitones_always_half_of_the_clips_of_an_epoch():
     draws = Augmentation("released", 50).draws(0)
     assert {semitones for semitones, _ in draws} == {2}
     assert len({rate for _, rate in draws}) == 50
+    assert TrainingOptions(augment="released").training(TransferPlan()).draws == 2
+    assert TrainingOptions(augment="released", draws=1).training(TransferPlan()).draws == 1
 
 
 def test_a_small_parameter_mixes_almost_nothing():
@@ -238,7 +242,6 @@ def test_rendering_goes_on_where_it_was_killed(tones, tmp_path, weights_file):
 
 @pytest.mark.parametrize("options", [{"augment": "spectrum"}, {"masks": 2}, {"mixup": 0.2}])
 def test_training_on_them_repeats_and_is_another_run(options, tones, tmp_path, weights_file):
-    from transferlens.models.plan import TransferPlan
 
     without = study(tones, tmp_path, weights_file)
     plain = without.points(TransferPlan())[0]
@@ -255,7 +258,6 @@ def test_training_on_them_repeats_and_is_another_run(options, tones, tmp_path, w
 
 
 def test_loss_of_a_mixture_is_that_of_both_labels_by_their_shares(tones, tmp_path, weights_file, monkeypatch):
-    from transferlens.models.plan import TransferPlan
     from transferlens.training.trainer import Trainer
 
     made = study(tones, tmp_path, weights_file, mixup=0.2)
@@ -273,7 +275,6 @@ def test_loss_of_a_mixture_is_that_of_both_labels_by_their_shares(tones, tmp_pat
 
 @pytest.mark.parametrize("memory", [None, 0.0])
 def test_variants_are_drawn_anew_in_every_epoch_from_memory_or_a_file(memory, tones, tmp_path, weights_file):
-    from transferlens.models.plan import TransferPlan
     from transferlens.training.trainer import Trainer
 
     made = study(tones, tmp_path, weights_file, augment="spectrum", variants=5, memory=memory)
@@ -289,7 +290,6 @@ def test_variants_are_drawn_anew_in_every_epoch_from_memory_or_a_file(memory, to
 
 
 def test_frozen_blocks_run_in_every_epoch_where_inputs_change(tones, tmp_path, weights_file):
-    from transferlens.models.plan import TransferPlan
     from transferlens.training.trainer import Trainer
 
     for options, start in (({}, 3), ({"masks": 1}, 0)):
@@ -299,20 +299,27 @@ def test_frozen_blocks_run_in_every_epoch_where_inputs_change(tones, tmp_path, w
 
 
 def test_ids_of_runs_without_augmentation_are_those_of_before(tones, tmp_path, weights_file):
-    from transferlens.models.plan import TransferPlan
     from transferlens.store.config import RunConfig
 
     (point,) = study(tones, tmp_path, weights_file).points(TransferPlan())
     flat = point.flat()
-    for name in ("augment", "variants", "masks", "mixup"):
+    for name in ("augment", "variants", "draws", "masks", "mixup", "network"):
         del flat[name]  # as a run file of before has it
     assert RunConfig.from_flat(flat) == point
     assert Training(augment="spectrum").variants == 8
     assert Training(variants=8) == Training()
 
 
-def test_variants_without_augmentation_are_refused(tones, tmp_path, weights_file):
-    from transferlens.models.plan import TransferPlan
-
-    with pytest.raises(ParameterError, match="variants=5 goes with augment='spectrum', 'waveform' or 'released'"):
-        study(tones, tmp_path, weights_file, variants=5).points(TransferPlan())
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"variants": 5}, "variants=5 goes with augment='spectrum', 'waveform' or 'released'"),
+        ({"draws": 2}, "draws=2 goes with augment='spectrum', 'waveform' or 'released'"),
+        ({"draws": 3}, "draws=3 must be 1 to 2"),
+        ({"draws": 2, "augment": "spectrum", "variants": 1}, "variants=1 must be 2 or more with draws=2"),
+    ],
+)
+def test_settings_without_effect_are_refused(given, message):
+    with pytest.raises(ParameterError, match=message):
+        TrainingOptions(**given).training(TransferPlan())
+    assert TrainingOptions(preset="paper", augment="none").training(TransferPlan()).draws == 1

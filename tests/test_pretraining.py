@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from types import SimpleNamespace
 
 from transferlens import pretraining
@@ -46,6 +47,13 @@ def test_command_writes_one_stem_and_trains_nothing_twice(options, tmp_path, cap
         "scratch": "1",
         "scratch_long": "6",
     }
+    assert {row["init"]: row["weights"] for row in table} == {
+        "pretrained": "imagenet.safetensors",
+        "scratch": "",
+        "scratch_long": "",
+    }
+    assert "imagenet.safetensors-pretrained (1 epoch)" in printed
+    assert "ImageNet" not in printed
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.h5")}
     assert len(files) == 10
     assert pretraining.main(options) == 0
@@ -109,6 +117,13 @@ def test_summary_pairs_by_fold():
     assert "best epoch 95.0%" in text
     assert "pretrained - scratch, paired by fold: 25.0 points" in text
     assert "n = 2" in text
+
+
+def test_arms_are_named_by_the_file_that_the_weights_are_from():
+    named = tuple(replace(row, weights="w.safetensors" if row.init == "pretrained" else "") for row in RESULT.rows)
+    assert "w.safetensors-pretrained (3 epochs): 85.0 %" in pretraining.summary(replace(RESULT, rows=named))
+    auto = tuple(replace(row, weights=row.weights and "ImageNet") for row in named)
+    assert pretraining.summary(replace(RESULT, rows=auto)) == pretraining.summary(RESULT)
 
 
 def test_figure_holds_means_and_curves():

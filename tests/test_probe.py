@@ -27,8 +27,8 @@ def test_only_the_head_is_trained(plan):
 def test_command_puts_random_features_beside(options, tmp_path, capsys):
     assert probe.main([*options, "--folds", "1", "--block", "1", "4"]) == 0
     printed = capsys.readouterr().out
-    assert {"probe of ImageNet features, block 4", "probe of random features, block 1"} <= set(
-        re.findall(r"probe of \w+ features, block \d", printed)
+    assert {"probe of imagenet.safetensors features, block 4", "probe of random features, block 1"} <= set(
+        re.findall(r"probe of [\w.]+ features, block \d", printed)
     )
     assert (tmp_path / "figures" / "probe.png").stat().st_size > 0
 

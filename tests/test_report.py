@@ -58,7 +58,14 @@ def test_nothing_is_fetched_from_elsewhere(written):
 
 def test_runs_tables_and_figures_are_there(written):
     text = written.read_text()
-    for words in ("test_resnet", "from scratch", "91.16 ± 0.36", "Question 4: ensembles", "No Question 1"):
+    for words in (
+        "test_resnet",
+        "from scratch",
+        "91.16 ± 0.36",
+        "Question 4: ensembles",
+        "No Question 1",
+        "pretrained, imagenet.safetensors",
+    ):
         assert words in text
     assert "my&lt;own&gt;" in text
     assert "my<own>" not in text

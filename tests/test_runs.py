@@ -84,7 +84,7 @@ def test_settings_are_in_the_id(change):
 def test_every_setting_is_in_the_id():
     """Another value of each field, by its type, makes another run."""
     others = {"optimizer": "adamw", "schedule": "step", "normalise": "none", "precision": "fp32", "augment": "spectrum"}
-    others |= {"milestones": (3,), "threads": 2}
+    others |= {"milestones": (3,), "threads": 2, "network": "torchvision"}
     for field in dataclasses.fields(CONFIG.training):
         base = dataclasses.replace(CONFIG.training, augment="waveform")
         value = others.get(field.name, getattr(base, field.name) + 1 if field.name not in others else None)

@@ -161,3 +161,5 @@ def test_the_paper_is_a_study():
         step.command.name for step in steps
     }
     assert study.tomllib.loads(PAPER.read_text())["all"]["preset"] == "paper"
+    folds = {step.options.data.dataset: step.options.sweep.folds for step in steps if step.command.name != "tables"}
+    assert folds == {"esc50": (), "urbansound8k": (), "gtzan": ("5",)}

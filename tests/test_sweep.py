@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import re
 import shutil
@@ -75,6 +76,7 @@ def test_presets():
     assert paper.training(scratch).milestones == (300, 350)
     assert (paper.training(tuned).lr, paper.training(tuned).weight_decay) == (1e-4, 1e-3)
     assert (paper.training(tuned).batch_size, paper.training(tuned).normalise) == (32, "none")
+    assert (paper.training(tuned).precision, paper.training(tuned).draws) == ("fp32", 2)
     assert quick.training(tuned) == quick.training(scratch) == PRESETS["quick"][0]
 
 
@@ -83,6 +85,7 @@ def test_every_value_of_a_preset_can_be_replaced():
         "epochs": 3, "batch_size": 8, "lr": 0.5, "weight_decay": 0.0, "optimizer": "adamw", "schedule": "step",
         "milestones": (1, 2), "normalise": "none", "precision": "fp32",
         "augment": "spectrum", "variants": 3, "masks": 1, "mixup": 0.2, "threads": 2,
+        "draws": 2, "network": "torchvision",
     }  # fmt: skip
     assert dataclasses.asdict(TrainingOptions(**given).training(TransferPlan())) == given
 
@@ -418,6 +421,16 @@ def test_dry_run_trains_nothing_and_says_what_is_missing(study):
     )  # and its start
     assert "6 runs: 1 done, 5 to train, about" in forecast.text(planned_rows)
     assert len(list(made.options.store.runs.rglob("*.h5"))) == 1
+
+
+def test_estimate_counts_clips_that_an_epoch_draws_twice(study, monkeypatch):
+    """With a clock that advances by a second per look, a step takes a second, on the batch of 4 clips."""
+    ticks = itertools.count()
+    monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(ticks))
+    for draws, expected in ((1, 2 * (16 + 8 / 3) / 4), (2, 2 * (2 * 16 + 8 / 3) / 4)):
+        made = study(folds=("1",), augment="spectrum", draws=draws)
+        (row,) = sweep.planned({"": made.arm(TransferPlan())})
+        assert row.seconds == pytest.approx(expected)
 
 
 def test_what_goes_on_in_a_store(study):

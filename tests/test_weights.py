@@ -91,6 +91,13 @@ def test_pinned_tags_are_tags_of_timm():
         assert f"{name}.tv_in1k" in timm.list_pretrained(f"{name}.*")
 
 
+def test_labels_say_imagenet_or_the_file():
+    sources = {"none": "", "package x": "ImageNet", "hub timm/resnet18": "ImageNet", "file a b.pth": "a b.pth"}
+    assert {source: weights.title(source) for source in sources} == sources
+    assert weights.named("of ImageNet", ["", "b.pth", "a.pth"]) == "of a.pth and b.pth"
+    assert weights.named("of ImageNet", [""]) == "of ImageNet"
+
+
 @pytest.mark.parametrize("name", ["densenet201", "tf_efficientnet_lite0"])
 def test_without_weights_the_error_lists_all_sources(name, monkeypatch, no_weights_cached):
     def unreachable(url, timeout):

@@ -6,9 +6,9 @@ Singhania and Yao 2020, section 4.2).
 A BatchNorm layer has weights, which the optimiser trains, and running statistics, which every forward pass in training
 mode updates, even if the weights are frozen. ``--bn fixed``, the default, freezes both: a frozen block computes what
 the ImageNet network computed, during training and after it. ``--bn updating`` freezes only the weights, as
-``requires_grad = False`` and the released code of the paper do: frozen blocks normalise by each mini-batch in training,
-and by updated statistics afterwards. "Frozen" experiments often disagree for this reason; ``--bn fixed updating`` draws
-both next to each other.
+``requires_grad = False`` in the released training loop of the paper does: frozen blocks normalise by each mini-batch in
+training, and by updated statistics afterwards. "Frozen" experiments often disagree for this reason; ``--bn fixed
+updating`` draws both next to each other.
 """
 
 from __future__ import annotations

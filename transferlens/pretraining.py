@@ -18,6 +18,7 @@ from transferlens import cli
 from transferlens.compare import question
 from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan
+from transferlens.models.weights import named
 from transferlens.options import QuestionOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import learning_curves, points_and_means
@@ -45,7 +46,10 @@ class Options(QuestionOptions):
 
 @dataclass(frozen=True)
 class Row:
-    """One run in the CSV; accuracies are fractions, and `init` is one of `ARMS`."""
+    """One run in the CSV; accuracies are fractions, and `init` is one of `ARMS`.
+
+    `weights` is "ImageNet", or the name of a file given as weights; empty where nothing is pretrained.
+    """
 
     dataset: str
     backbone: str
@@ -57,6 +61,7 @@ class Row:
     epoch_best: int
     accuracy_best: float
     run: str
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options | None = None) -
 def _names(result: Result) -> dict[str, str]:
     """Return the names of the arms, with their numbers of epochs."""
     epochs = {row.init: row.epoch_last for row in result.rows}
-    return {arm: f"{words} ({counted(epochs[arm], 'epoch')})" for arm, words in ARMS.items() if arm in epochs}
+    arms = {arm: named(words, (row.weights for row in result.rows)) for arm, words in ARMS.items() if arm in epochs}
+    return {arm: f"{words} ({counted(epochs[arm], 'epoch')})" for arm, words in arms.items()}
 
 
 def _by_fold(result: Result, field: str, backbone: str) -> dict[str, list[float]]:

@@ -28,6 +28,7 @@ from transferlens.explain.explorer import Entry, entries
 from transferlens.features.cache import FeatureCache
 from transferlens.measures.attribution import STEPS
 from transferlens.models.device import pick_device
+from transferlens.models.weights import IMAGENET
 from transferlens.options import OutputOptions
 from transferlens.store.listing import RunSummary, usable
 from transferlens.store.run import Run, load_runs
@@ -51,11 +52,11 @@ FIGURES = {
     ),
     "freeze": (
         "Question 2: frozen blocks",
-        "Accuracy if the blocks up to K keep their ImageNet weights, and only the others are trained.",
+        "Accuracy if the blocks up to K keep their pretrained weights, and only the others are trained.",
     ),
     "fuse": (
         "Question 2: partial pretrained weights",
-        "Accuracy if only the blocks up to K start from ImageNet weights, and the others from random ones.",
+        "Accuracy if only the blocks up to K start from pretrained weights, and the others from random ones.",
     ),
     "truncate": (
         "Question 2: truncation",
@@ -142,11 +143,12 @@ def groups(summaries: Sequence[RunSummary]) -> list[Group]:
 
 def _group(runs: Sequence[RunSummary]) -> Group:
     config, values = runs[0].config, [100 * run.accuracy_last for run in runs]
+    others = sorted({run.weights for run in runs} - {"", IMAGENET})
     spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
     return Group(
         dataset=config.dataset,
         backbone=config.backbone,
-        arm=config.plan.title + (", nested selection" if config.inner_fold else ""),
+        arm=", ".join([config.plan.title, *others, *(["nested selection"] if config.inner_fold else [])]),
         setting=config.setting,
         folds=" ".join(sorted({run.config.fold for run in runs})),
         seeds=" ".join(map(str, sorted({run.config.seed for run in runs}))),

@@ -11,7 +11,7 @@ paired by fold, with an interval that considers that folds share training clips 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from transferlens.compare import question
 from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan, block_text
+from transferlens.models.weights import named
 from transferlens.plots import accuracy, style
 from transferlens.plots.accuracy import accuracy_against, band, points_and_means
 from transferlens.store.rows import RunRow, row_of
@@ -307,7 +308,10 @@ def by_block(name: str, options: type, analysis: Callable[[Any], Analysis]) -> q
         return {arm: study.arm(plan, training) for arm, plan in (references | chosen).items()}
 
     def analyse(runs: Mapping[Any, Sequence[Run]], options: Any) -> Result:
-        arms = {arm: runs[arm] for arm in plans(options)}
-        return compare(analysis(options), arms, {arm: runs[arm] for arm in REFERENCES if arm in runs})
+        weights = {run.weights for runs_of_arm in runs.values() for run in runs_of_arm}
+        arms = {(named(variant, weights), block): runs[variant, block] for variant, block in plans(options)}
+        asked = analysis(options)
+        asked = replace(asked, plans={named(variant, weights): plans for variant, plans in asked.plans.items()})
+        return compare(asked, arms, {arm: runs[arm] for arm in REFERENCES if arm in runs})
 
     return question.Question(name, options, analyse, points)

@@ -60,6 +60,11 @@ class Augmentation(Fields):
     kind: Kind
     variants: Annotated[int, between(1, 1000)] = 8
 
+    @property
+    def augmented(self) -> range:
+        """Indices of the variants that differ from the clip."""
+        return range(self.kind != "released", self.variants)
+
     def draws(self, clip: int) -> list[tuple[int, float]]:
         """Draw semitones and rate (above 1: faster) of each variant of a clip; the clip's index is the seed."""
         rng = np.random.default_rng([RECIPE, clip])

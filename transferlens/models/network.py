@@ -230,7 +230,8 @@ def measure(
 class Network(nn.Module):
     """A backbone cut after one of its blocks, global average pooling, and a linear head.
 
-    Nothing else is between the last block and the head, in any architecture. The last convolution of MobileNetV3 and
+    Nothing else is between the last block and the head, in any architecture, except for `dropout`, which is 0 unless
+    `torchvision.adapt` sets it. The last convolution of MobileNetV3 and
     the last normalisation of ConvNeXt work on pooled features: they are part of timm's head and are left out.
     `transferlens.models.build.build` constructs it.
 
@@ -238,6 +239,8 @@ class Network(nn.Module):
     ----------
     backbone : nn.Module
         The kept modules, under timm's names; its own ``forward`` does not work.
+    dropout : nn.Dropout
+        Before the head, in training.
     head : nn.Linear
         The classifier.
     blocks : tuple of nn.Sequential
@@ -253,6 +256,7 @@ class Network(nn.Module):
         _prune(backbone, keep={name for names in kept for name in names})
         self.backbone = backbone
         self.width = parts.channels[plan.truncate_after]
+        self.dropout = nn.Dropout(0.0)
         self.head = nn.Linear(self.width, n_classes)
         self.plan = plan
         self.blocks = chain(backbone, kept)
@@ -300,7 +304,7 @@ class Network(nn.Module):
 
     def forward(self, x: torch.Tensor, *, start: int = 0) -> torch.Tensor:
         """Return the logits [shape=(batch, n_classes)] of inputs, or of the outputs of block ``start - 1``."""
-        return self.head(self.features(x, start=start).mean(dim=(2, 3)))
+        return self.head(self.dropout(self.features(x, start=start).mean(dim=(2, 3))))
 
     def block_of(self, name: str) -> int | Literal["head"]:
         """Return the block of a parameter or buffer, or "head", by its name in ``state_dict()``."""

@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ TORCHVISION = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
 )
 
+IMAGENET = "ImageNet"
+_FILE = "file "  # before the name in the source of weights from a file
 _COUNTER = "num_batches_tracked"  # of BatchNorm; not used at its default momentum, and missing in old files
 
 
@@ -83,6 +85,16 @@ def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | Non
     return loaded
 
 
+def title(source: str) -> str:
+    """Return a `Weights.source` in words for figures and tables: ImageNet, or the name of the file that was given."""
+    return {"none": ""}.get(source, source.removeprefix(_FILE) if source.startswith(_FILE) else IMAGENET)
+
+
+def named(words: str, titles: Iterable[str]) -> str:
+    """Return words that say ImageNet with the titles of the weights of some runs in its place."""
+    return words.replace(IMAGENET, " and ".join(sorted({*titles} - {""})) or IMAGENET)
+
+
 def _existing(path: Path) -> Path:
     """Return the path of a weights file, or raise if it is not one."""
     if path.is_dir():
@@ -104,7 +116,7 @@ def _imagenet_state(name: str, path: Path | None, version: tuple[int, ...]) -> W
     shapes = anatomy(name).shapes
     package, kind = _PACKAGES.get(name.partition(".")[0], ("", ""))
     if path is not None:
-        state, source = _read(path), f"file {path.name}"
+        state, source = _read(path), f"{_FILE}{path.name}"
     elif package and importlib.util.find_spec(package):
         state, source = _from_package(name, package, kind), f"package {package}"
     else:

@@ -13,6 +13,7 @@ import numpy as np
 
 from transferlens.features.augment import Augmentation, Kind
 from transferlens.features.logmel import HOPS, WINDOWS, FeatureSettings
+from transferlens.models import torchvision
 from transferlens.models.plan import TransferPlan
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule, above, at_least, between
@@ -47,14 +48,20 @@ class Training(Fields):
     augment: Literal["none", Kind] = "none"
     """Pitch shifts by -2 to 2 semitones and time stretches by 0.9 to 1.2 of training clips, rendered once. spectrum:
     from one Fourier transform per clip. waveform: by librosa, slower (the paper). released: the same, but always 2
-    semitones up, as in the paper's code when it was released. With --fit stretch, time stretches leave almost no trace,
-    none in spectrum, which then has at most five different renderings."""
+    semitones up, as in the paper's code when it was released, and with --draws 2. With --fit stretch, time stretches
+    leave almost no trace, none in spectrum, which then has at most five different renderings."""
     variants: Annotated[int, between(0, 1000)] = 0
     """Renderings per clip, of which training draws one per epoch. 0 stands for 8 with augmentation."""
+    draws: Annotated[int, between(1, 2)] = 1
+    """Draws of each clip in an epoch, with augmentation. 1: one of its renderings, the clip as it is among them. 2: the
+    clip as it is, and one that is augmented; an epoch then has twice the steps (the paper's code)."""
     masks: Annotated[int, between(0, 100)] = 0
     """SpecAugment: this many masks along time and along frequency."""
     mixup: Annotated[float, Rule("0, or 0.01 to 100", lambda value: value == 0 or 0.01 <= value <= 100)] = 0.0
     """mixup: parameter of its beta distribution, often 0.2. 0: no mixup."""
+    network: Literal["plain", "torchvision"] = "plain"
+    """plain: the blocks and a linear head. torchvision: what torchvision's networks do besides (the paper's code):
+    inception_v3 has dropout before its head and, pretrained, scales its input; resnets from scratch start otherwise."""
     threads: Annotated[int | None, between(1, 4096)] = None
     """Threads that a run is computed with on a processor, as sums of another number of threads round differently.
     Default: one where several runs are asked for, all cores for a single run; the number is recorded in the run."""
@@ -62,6 +69,9 @@ class Training(Fields):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "variants", 0 if self.augment == "none" else self.variants or Augmentation.variants)
+        object.__setattr__(self, "draws", 1 if self.augment == "none" else self.draws)
+        if self.draws == 2 and self.augmentation is not None and not self.augmentation.augmented:
+            raise ParameterError("variants=1 must be 2 or more with draws=2: one of them is the clip as it is")
 
     @property
     def augmentation(self) -> Augmentation | None:
@@ -78,7 +88,7 @@ class Training(Fields):
 
 
 # Settings that older runs do not have: these values are left out, so that run ids stay the same.
-_LATER = {"augment": "none", "variants": 0, "masks": 0, "mixup": 0.0, "threads": None}
+_LATER = {"augment": "none", "variants": 0, "masks": 0, "mixup": 0.0, "threads": None, "draws": 1, "network": "plain"}
 _PARTS = {"features": FeatureSettings, "plan": TransferPlan, "training": Training}
 
 
@@ -166,6 +176,14 @@ class RunConfig:
         plan, training = self.plan, self.training
         changes = plan.bn != "fixed" or training.augment != "none" or training.masks > 0 or training.mixup > 0
         return 0 if plan.frozen_through is None or changes else plan.frozen_through + 1
+
+    @property
+    def changes_input(self) -> bool:
+        """Whether the features are scaled as torchvision's pretrained Inception-v3 scales its input."""
+        pretrained = self.plan.pretrained_through is not None
+        return self.training.network == "torchvision" and torchvision.changes_input(
+            self.backbone, pretrained=pretrained
+        )
 
     @property
     def input_size(self) -> tuple[int, int]:

@@ -12,10 +12,11 @@ from pathlib import Path
 from transferlens import __version__
 from transferlens.features.logmel import FeatureSettings
 from transferlens.models.plan import TransferPlan
+from transferlens.models.weights import title
 from transferlens.store import index, locks
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.run import load_run
-from transferlens.store.runfile import SCHEMA, open_runfile, read_config
+from transferlens.store.runfile import SCHEMA, open_runfile, read_attributes, read_config
 from transferlens.util import text
 from transferlens.util.errors import CheckpointError
 from transferlens.util.fields import checked
@@ -38,6 +39,8 @@ class RunSummary:
         Time of training.
     nbytes : int [bytes]
         Size of the file.
+    weights : str
+        What the pretrained blocks start from, as `Run.weights`.
     settings : str
         The configuration, as JSON.
     """
@@ -50,6 +53,7 @@ class RunSummary:
     accuracy_best: float
     seconds: float
     nbytes: int
+    weights: str
     settings: str
 
     def __fspath__(self) -> str:
@@ -90,6 +94,7 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
             accuracy_best=float(accuracy.max()),
             seconds=float(seconds.sum()),
             nbytes=path.stat().st_size,
+            weights=title(read_attributes(file["provenance"])["weights_source"]),
             settings=json.dumps(config.flat()),
         )
 

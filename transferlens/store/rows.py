@@ -31,6 +31,7 @@ COLUMNS: dict[str, Callable[[Run], Any]] = {
     "pretrained_through": lambda run: block_text(run.config.plan.pretrained_through),
     "frozen_through": lambda run: block_text(run.config.plan.frozen_through),
     "truncate_after": lambda run: run.config.plan.truncate_after,
+    "weights": lambda run: run.weights,
     "bn": lambda run: run.config.plan.bn,
     "epochs": lambda run: run.config.training.epochs,
     "epoch_last": lambda run: run.config.training.epochs,

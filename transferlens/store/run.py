@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from transferlens.models import build
+from transferlens.models.weights import title
 from transferlens.store import runfile
 from transferlens.store.config import RunConfig
 from transferlens.util.errors import CheckpointError, ParameterError
@@ -95,6 +96,11 @@ class Run:
         if not self.config.inner_fold:
             return None
         return float(self.history["heldout_accuracy"][self.history["inner_accuracy"].argmax()])
+
+    @property
+    def weights(self) -> str:
+        """What the pretrained blocks start from: "ImageNet", or the name of a file given as weights; "" without any."""
+        return title(self.provenance["weights_source"])
 
     def initial_state(self) -> dict[str, torch.Tensor]:
         """Return the state dict of the network before training.
@@ -278,7 +284,7 @@ _COMPARED: dict[str, Callable[[Run], Any]] = {
     "held-out clips (fold)": lambda run: (run.clip_ids, run.labels.tolist()),
     "feature settings": lambda run: run.config.features,
     "features": lambda run: run.provenance["features_key"],
-    "normalisation": lambda run: (run.config.training.normalise, run.config.inner_fold),
+    "normalisation": lambda run: (run.config.training.normalise, run.config.changes_input, run.config.inner_fold),
 }
 SHARED = Rule(f"one of {', '.join(_COMPARED)}", _COMPARED.__contains__)
 

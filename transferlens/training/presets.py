@@ -1,7 +1,8 @@
 """Training settings by name: the values of a preset for a plan, and those that options replace.
 
-``quick`` is this package's default. ``paper`` is that of Palanisamy, Singhania and Yao (2020): Adam at 1e-4 in steps,
-70 epochs for pretrained networks and 450 from scratch.
+``quick`` is this package's default. ``paper`` is that of Palanisamy, Singhania and Yao (2020) and their released code:
+Adam at 1e-4 in steps, 70 epochs for pretrained networks and 450 from scratch, each clip in each epoch once as it is and
+once augmented; ``docs/reference/paper_code.md`` lists what differs.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ _PAPER = Training(
     schedule="step",
     milestones=(30, 60),
     normalise="none",
-    precision="auto",
+    precision="fp32",
     augment="waveform",
+    draws=2,
+    network="torchvision",
 )
 # Settings by preset: those of plans with pretrained blocks, and those of training from scratch.
 PRESETS = {
@@ -43,7 +46,7 @@ class TrainingOptions(Settings):
 
     preset: Literal["quick", "paper"] = "quick"
     """quick: 12 epochs, lr 1e-3, cosine, normalised. paper: 70 epochs (450 from scratch), lr 1e-4 in steps,
-    not normalised."""
+    not normalised, augmented, fp32."""
 
     @property
     def given(self) -> dict[str, Any]:
@@ -53,12 +56,17 @@ class TrainingOptions(Settings):
 
     def training(self, plan: TransferPlan) -> Training:
         """Return the settings for one plan; raise ParameterError if one that is given would have no effect."""
-        training = dataclasses.replace(PRESETS[self.preset][plan.pretrained_through is None], **self.given)
+        # An epoch of the released code holds every clip as it is, too.
+        implied = {"draws": 2} if self.given.get("augment") == "released" else {}
+        preset = PRESETS[self.preset][plan.pretrained_through is None]
+        training = dataclasses.replace(preset, **(implied | self.given))
         variants = self.given.get("variants")
         if variants == 0:
             raise ParameterError("variants=0 must be 1 to 1000")
         if variants and not training.variants:
             raise ParameterError(f"variants={variants} goes with augment='spectrum', 'waveform' or 'released'")
+        if self.given.get("draws") == 2 and training.draws == 1:
+            raise ParameterError("draws=2 goes with augment='spectrum', 'waveform' or 'released'")
         drops = self.given.get("milestones", ())
         if drops and training.schedule != "step":
             raise ParameterError(f"milestones={drops} goes with schedule='step', not {training.schedule!r}")

@@ -24,8 +24,9 @@ import numpy as np
 
 from transferlens import __version__
 from transferlens.features import augment
-from transferlens.models import build
+from transferlens.models import build, torchvision
 from transferlens.models.forward import PASS_SIZE, forward, seeded, threads_of
+from transferlens.models.torchvision import IMAGENET
 from transferlens.store.config import RunConfig
 from transferlens.store.run import Run, load_run, normalised
 from transferlens.store.runfile import RunState, history_names, read_state, to_torch, write_state
@@ -40,8 +41,6 @@ precision = lazy.load("transferlens.models.precision")
 
 log = logging.getLogger(__name__)
 
-# Mean and standard deviation of ImageNet's red, green and blue.
-IMAGENET = np.array([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)])
 DIVERGED = "training diverged, lower the learning rate"
 
 
@@ -60,6 +59,14 @@ def _normalisation(data: Data, rows: np.ndarray, how: str) -> np.ndarray:
         return np.array([[lowest], [0]]) + (highest - lowest or 1) * colours
     mean, square = moments
     return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 1e-12))])
+
+
+def _scaled(normalisation: np.ndarray, config: RunConfig) -> np.ndarray:
+    """Return a normalisation, followed by the change of the input that the network itself makes, if it does."""
+    if not config.changes_input:
+        return normalisation
+    (mean, deviation), (then_mean, then_deviation) = normalisation, torchvision.input_change()
+    return np.stack([mean + deviation * then_mean, deviation * then_deviation])
 
 
 def _environment(device: torch.device) -> dict[str, Any]:
@@ -94,9 +101,11 @@ class Trainer:
         self.variants = None if training.augmentation is None else data.variants(training.augmentation)
         self.rows, self.held_out = data.dataset.split(config.fold, config.inner_fold)
         self.inner = data.dataset.split(config.inner_fold)[1] if config.inner_fold else np.empty(0, int)
-        self.normalisation = _normalisation(data, self.rows, training.normalise)
+        self.normalisation = _scaled(_normalisation(data, self.rows, training.normalise), config)
         n_classes = len(data.label_names)
         self.network = build.skeleton(config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed)
+        if training.network == "torchvision":
+            torchvision.adapt(self.network, config.backbone)
         self.provenance = self._provenance(weights)
         self.fresh = self._load_pretrained(weights)
         self.network.to(data.device).to(memory_format=torch.channels_last)
@@ -197,17 +206,25 @@ class Trainer:
 
     def _train(self, epoch: int) -> float:
         """Train one epoch and return the mean loss. Order and noise depend on the seed and the epoch alone."""
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(self.rows)
-        parts = chunks(order, self.config.training.batch_size)
+        n_clips, training = len(self.data.labels), self.config.training
+        draws = np.concatenate([self.rows + i * n_clips for i in range(training.draws)])
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(draws)
+        parts = chunks(order, training.batch_size)
         losses = []
-        batches = self._batches(parts) if self.variants is None else self._drawn(self.variants, parts, epoch)
+        if self.variants is None:
+            batches = self._batches(parts)
+        elif training.draws == 1:
+            batches = self._drawn(self.variants, parts, epoch)
+        else:
+            parts = [np.sort(rows) for rows in parts]
+            batches = self._both(self.variants, parts, epoch)
         self.network.train()
         noise = int(np.random.SeedSequence([self.config.seed, epoch]).generate_state(1)[0])
         with seeded(noise, self.data.device):
             for i, (rows, x) in enumerate(zip(parts, batches, strict=True)):
                 for group in self.optimizer.param_groups:
-                    group["lr"] = self.config.training.lr_at(epoch + i / len(parts))
-                loss = self._loss(x, torch.from_numpy(self.data.labels[rows]).to(x.device))
+                    group["lr"] = training.lr_at(epoch + i / len(parts))
+                loss = self._loss(x, torch.from_numpy(self.data.labels[rows % n_clips]).to(x.device))
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 self.optimizer.step()
@@ -224,6 +241,19 @@ class Trainer:
         rng, n = np.random.default_rng([self.config.seed, epoch, 1]), variants.per_clip
         rows = [rows * n + rng.integers(n, size=len(rows)) for rows in parts]
         return map(self._inputs, self.data.batches(rows, variants))
+
+    def _both(self, variants: augment.VariantCache, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
+        """Yield batches of clips as they are and, from the number of clips on, augmented; numbers are in order.
+
+        Each clip goes through its augmented variants in turn: with as many as epochs, none is used twice.
+        """
+        n_clips, augmented = len(self.data.labels), variants.augmentation.augmented
+        first = np.random.default_rng([self.config.seed, 0, 1]).integers(len(augmented), size=n_clips)
+        chosen = augmented[0] + (first + epoch) % len(augmented)
+        plain = self.data.batches([rows[rows < n_clips] for rows in parts])
+        others = [rows[rows >= n_clips] - n_clips for rows in parts]
+        rendered = self.data.batches([rows * variants.per_clip + chosen[rows] for rows in others], variants)
+        return (self._inputs(torch.cat(pair)) for pair in zip(plain, rendered, strict=True))
 
     def _loss(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the cross-entropy of a batch, masked and mixed as the settings say."""
