@@ -9,6 +9,7 @@ benchmarks/similarity_coverage.md.
 
 from __future__ import annotations
 
+import functools
 import sys
 import tempfile
 from dataclasses import dataclass, field, replace
@@ -68,16 +69,20 @@ def activations(run: Run, x: Any, blocks: tuple[int, ...]) -> dict[int, list[np.
         batches: dict[int, list[np.ndarray]] = {block: [] for block in blocks}
         wanted = {name: network.get_submodule(name) for name, block in ends.items() if block in blocks}
         for start in range(0, len(x), 16):
-
-            def keep(name: str, output: Any, draw: int = start) -> None:
-                rows = samples(output, "64", draw)
-                batches[ends[name]].append(rows.reshape(len(output), -1, rows.shape[1]))
-
+            outputs: list[tuple[str, np.ndarray]] = []
+            keep = functools.partial(_keep, outputs, start)
             with hooked(wanted, keep), torch.no_grad():
                 network.features(x[start : start + 16])
+            for name, rows in outputs:
+                batches[ends[name]].append(rows)
         for block in blocks:
             found[block].append(np.concatenate(batches[block]))
     return found
+
+
+def _keep(outputs: list[tuple[str, np.ndarray]], draw: int, name: str, output: Any) -> None:
+    rows = samples(output, "64", draw)
+    outputs.append((name, rows.reshape(len(output), -1, rows.shape[1])))
 
 
 def work(options: Options) -> int:
