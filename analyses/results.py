@@ -162,8 +162,9 @@ def count(intervals: Iterable[Interval]) -> str:
 
 
 def blocks_where(lower: Sequence[Any], higher: Sequence[Any]) -> str:
-    """Return the blocks in which the first interval is below the second, in words."""
-    blocks = [row.block for row, other in zip(lower, higher, strict=True) if row.high < other.low]
+    """Return the blocks in which the first interval is below the second, in words; not those of few samples."""
+    pairs = [(row, other) for row, other in zip(lower, higher, strict=True) if row.too_few != "True"]
+    blocks = [row.block for row, other in pairs if row.high < other.low]
     return f"Block{'s' * (len(blocks) != 1)} {', '.join(blocks)}" if blocks else "no block"
 
 

@@ -69,8 +69,8 @@ SCRIPTS = {
     "start": [],
     "growth": ["--clips", "{clips}"],
 }
-# Not run with the others: an hour of training.
-APART = ("accuracy", "similarity_coverage", "similarity_size")
+# Not run with the others: they take an hour of training, or need a run.
+APART = ("accuracy", "similarity_coverage", "similarity_size", "variance")
 
 
 def processor() -> str:
