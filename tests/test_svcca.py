@@ -71,11 +71,35 @@ def test_command_compares_each_run_with_its_start_and_seeds_with_each_other(stor
     for row in table:
         for name in ("svcca", "pwcca", "cka"):
             assert 0 <= float(row[name]) <= 1
+        assert float(row["svcca_excess"]) == float(row["svcca"]) - float(row["svcca_null"])
         assert row["too_few"] == str(int(row["n_samples"]) < 5 * int(row["n_neurons"]))
         assert (row["weight_cosine"] == "nan") == row["layer"].startswith("block ")
     tensors = {row["tensor"] for row in read(tmp_path / "svcca_weights.csv")}
     assert any(name.endswith("running_var") for name in tensors)
     assert "head.weight" in tensors
+
+
+def test_training_clips_are_the_others_and_apart(store, tmp_path):
+    run = store[0]["tuned"][0]
+    both = svcca.svcca(run, on=("held-out", "training"), cache=store[1] / "cache", resamples=0)
+    assert [*dict.fromkeys(row.comparison for row in both.rows)] == [
+        "pretrained, training, seed 0",
+        "pretrained, training, seed 0, training clips",
+    ]
+    held_out, training = (
+        {row.n_samples for row in both.rows if row.clips == clips} for clips in ("held-out", "training")
+    )
+    assert {2 * n for n in held_out} == training
+    assert "8 held-out clips, 16 training clips" in both.title
+    weights = [row.tensor for row in both.weights]
+    assert len(weights) == len(set(weights))
+    assert len(both.plot().axes[0].get_legend_handles_labels()[0] or both.plot().legends[0].texts) == 4
+
+
+def test_training_clips_that_are_not_known(store, tmp_path, study):
+    run = next(iter(study(folds=("1",), select="nested", epochs=1).runs(TransferPlan())))
+    with pytest.raises(ParameterError, match="keeps an inner fold apart: its training clips are not known"):
+        svcca.svcca(run, on="training", cache=tmp_path / "cache")
 
 
 def test_the_caption_speaks_of_bands_that_are_drawn(store):
