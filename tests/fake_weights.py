@@ -7,16 +7,19 @@ from safetensors.torch import save_file
 
 
 def randomised(name, *, seed):
-    """All tensors of timm's model, moved by noise: no layer is an identity, no statistic a default."""
+    """Random values of all tensors of timm's model: no layer is an identity, no statistic a default."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.device("meta"):  # names and shapes: drawing the initial values would take most of the time
         state = timm.create_model(name).state_dict()
     for key, tensor in state.items():
-        if key.endswith("running_var"):
+        if not tensor.is_floating_point():
+            state[key] = torch.zeros(tensor.shape, dtype=tensor.dtype)
+        elif key.endswith("running_var"):
             state[key] = torch.rand(tensor.shape, generator=generator) + 0.5
-        elif tensor.is_floating_point():
-            state[key] = tensor + 0.05 * torch.randn(tensor.shape, generator=generator)
+        elif tensor.ndim > 1:
+            state[key] = torch.randn(tensor.shape, generator=generator).mul_((2 / tensor[0].numel()) ** 0.5)
+        else:
+            state[key] = key.endswith("weight") + 0.05 * torch.randn(tensor.shape, generator=generator)
     return state
 
 

@@ -59,9 +59,10 @@ class _Level(NamedTuple):
 
 def create(name: str) -> nn.Module:
     """Return timm's model `name` without a classifier, randomly initialised by torch's global generator."""
-    base, _, tag = name.partition(".")
-    known = timm.list_pretrained(f"{base}.*") if tag else timm.list_models()
-    if name not in known:
+    base, dot, _ = name.partition(".")
+    tagged = timm.list_pretrained(f"{base}.*") if dot else []
+    if not (name in tagged if dot else timm.is_model(name)):
+        known = tagged or timm.list_models()
         near = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
         raise ParameterError(f"backbone={name!r} is not a model of timm; {hint}")
