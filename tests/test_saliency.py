@@ -19,7 +19,10 @@ from transferlens.models.plan import TransferPlan
 from transferlens.store.run import load_run
 
 
-def trained(folder, weights_file, **data):
+PLANS = {"tuned": TransferPlan(), "scratch": TransferPlan.scratch()}
+
+
+def trained(folder, weights_file, plans=PLANS, **data):
     from transferlens.training.sweep import Study
 
     made = Study(
@@ -33,8 +36,7 @@ def trained(folder, weights_file, **data):
         cache=folder / "cache",
         **data,
     )
-    plans = {"tuned": TransferPlan(), "scratch": TransferPlan.scratch()}
-    return {name: runs[0] for name, runs in {n: made.runs(p) for n, p in plans.items()}.items()}
+    return {name: made.runs(plan)[0] for name, plan in plans.items()}
 
 
 @pytest.fixture(scope="module")
@@ -230,12 +232,10 @@ def test_no_run_at_all(capsys):
 
 @pytest.mark.slow
 def test_the_built_in_set_has_a_known_answer(tmp_path, weights_file):
-    run = trained(tmp_path, weights_file, dataset="synth")["tuned"]
-    argv = ["--ckpt", str(run.path), "--cache", str(tmp_path / "cache"), "--figures", str(tmp_path), "--device", "cpu"]
-    assert saliency.main([*argv, "--max-steps", "8", "--score", "drawn", "--rows", "16"]) == 0
-    rows = read(tmp_path / "saliency_summary.csv")
-    assert {row["subset"] for row in rows} == {"all", "with distractor", "without distractor"}
-    by = {(row["network"], row["subset"], row["score"]): float(row["mean"]) for row in rows}
+    run = trained(tmp_path, weights_file, {"tuned": TransferPlan()}, dataset="synth", width=64)["tuned"]
+    result = saliency.saliency(run, clips=16, cache=tmp_path / "cache", device="cpu", max_steps=8, score="drawn")
+    assert {row.subset for row in result.means} == {"all", "with distractor", "without distractor"}
+    by = {(row.network, row.subset, row.score): row.mean for row in result.means}
     for subset in ("with distractor", "without distractor"):
         for name in ("event_share", "points_into_event", "event_share_energy"):
             assert 0 <= by["pretrained", subset, name] <= 1

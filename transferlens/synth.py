@@ -75,15 +75,16 @@ def _write(out: Path, chosen: Sequence[Spec]) -> None:
     """Write clips, table and masks to a new folder."""
     sr = manifest()["synth"].sr
     out.mkdir(parents=True)
+    masks = []
     for each in chosen:
         soundfile.write(out / f"{each.id}.wav", render(each.id).mixture, sr, subtype="PCM_16")
+        masks.append(event_mask(each.id))  # while its rendering is in memory
     with (out / "clips.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["path", "label", "fold", "group", "snr_db", "distractor"])
         table.writerows([f"{s.id}.wav", s.label, s.fold, s.group, s.snr_db, s.distractor] for s in chosen)
     with h5py.File(out / "masks.h5", "w") as file:
-        masks = np.stack([event_mask(each.id) for each in chosen])
-        file.create_dataset("masks", data=masks, compression="gzip")
+        file.create_dataset("masks", data=np.stack(masks), compression="gzip")
         file.create_dataset("clips", data=[f"{each.id}.wav" for each in chosen], dtype=h5py.string_dtype())
 
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -20,6 +21,7 @@ import numpy as np
 from transferlens.data.catalogue import DataOptions
 from transferlens.data.clips import BUILT_IN
 from transferlens.features.event_mask import event_mask
+from transferlens.features.logmel import FeatureSettings
 from transferlens.measures.attribution import STEPS, TOLERANCE, Attribution, attribute
 from transferlens.measures.faithfulness import cascade
 from transferlens.measures.predictions import softmax
@@ -67,8 +69,9 @@ class Clips:
     ----------
     silent, mean : ndarray [shape=(channels, n_mels, width), float32]
         Features of a silent clip, and mean features of all held-out clips.
-    masks : ndarray of bool [shape=(n, channels, n_mels, width)], or None
-        Ground-truth masks of the event, which only the built-in data set has.
+    features : FeatureSettings
+    is_built_in : bool
+        Whether they are clips of the built-in data set.
     """
 
     ids: tuple[str, ...]
@@ -76,7 +79,17 @@ class Clips:
     S: np.ndarray
     silent: np.ndarray
     mean: np.ndarray
-    masks: np.ndarray | None
+    features: FeatureSettings
+    is_built_in: bool
+
+    @functools.cached_property
+    def masks(self) -> np.ndarray | None:
+        """Ground-truth masks of the event [shape of `S`, bool], which only the built-in data set has."""
+        if not self.is_built_in:
+            return None
+        names = ("sr", "n_fft", "windows", "hops", "n_mels", "width")
+        settings = {name: getattr(self.features, name) for name in names}
+        return np.stack([event_mask(clip, **settings) for clip in self.ids])
 
     @property
     def energy(self) -> np.ndarray:
@@ -85,17 +98,13 @@ class Clips:
 
     def pick(self, indices: Sequence[int]) -> Clips:
         """Return some of the clips; `mean` remains that of all."""
-        masks = None if self.masks is None else self.masks[indices]
         ids, labels = (tuple(names[i] for i in indices) for names in (self.ids, self.labels))
-        return replace(self, ids=ids, labels=labels, S=self.S[indices], masks=masks)
+        return replace(self, ids=ids, labels=labels, S=self.S[indices])
 
 
 def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
     """Return the clips that a run held out; errors are those of `heldout.heldout_features`."""
-    settings, masks = run.config.features, None
-    if run.config.dataset == BUILT_IN:
-        of_mask = {name: getattr(settings, name) for name in ("sr", "n_fft", "windows", "hops", "n_mels", "width")}
-        masks = np.stack([event_mask(clip, **of_mask) for clip in run.clip_ids])
+    settings = run.config.features
     S = heldout_features(run, options, cache)
     return Clips(
         ids=run.clip_ids,
@@ -103,7 +112,8 @@ def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
         S=S,
         mean=S.mean(0),
         silent=settings.compute(np.zeros(1, np.float32)),
-        masks=masks,
+        features=settings,
+        is_built_in=run.config.dataset == BUILT_IN,
     )
 
 
