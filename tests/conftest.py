@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 from pathlib import Path
 
@@ -80,12 +81,12 @@ def weights_file(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def study(clips, weights_file, tmp_path):
-    """Make a study of the small clips and network; options can be replaced by name."""
+@pytest.fixture(scope="session")
+def make_study(clips, weights_file):
+    """Make a study of the small clips and network, in a folder; options can be replaced by name."""
     from transferlens.training.sweep import Study
 
-    def make(**options):
+    def make(folder, **options):
         given = {
             "clips": clips,
             "backbone": (BACKBONE,),
@@ -95,12 +96,18 @@ def study(clips, weights_file, tmp_path):
             "batch_size": 4,
             "device": "cpu",
             "workers": 1,
-            "runs": tmp_path / "runs",
-            "cache": tmp_path / "cache",
+            "runs": folder / "runs",
+            "cache": folder / "cache",
         }
         return Study(**(given | options))
 
     return make
+
+
+@pytest.fixture
+def study(make_study, tmp_path):
+    """`make_study` in the folder of the test."""
+    return functools.partial(make_study, tmp_path)
 
 
 @pytest.fixture
@@ -122,7 +129,7 @@ def seeds_store(tmp_path_factory, weights_file):
 
     folder = tmp_path_factory.mktemp("seeds")
     given = {
-        "clips": write_clips(folder / "tones"), "width": 32, "epochs": 1, "batch_size": 8, "device": "cpu",
+        "clips": write_clips(folder / "tones"), "width": 32, "epochs": 1, "batch_size": 8, "device": "cpu", "workers": 1,
         "folds": (1, 2), "runs": folder / "runs", "cache": folder / "cache",
     }  # fmt: skip
     made = Study(**given, backbone="test_resnet", weights=weights_file, seeds=range(3))

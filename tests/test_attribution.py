@@ -60,7 +60,7 @@ def test_agrees_with_many_steps_of_captum():
 
     model = network().eval()
     expected = IntegratedGradients(model).attribute(
-        clips(1), silence()[None], target=1, n_steps=1000, internal_batch_size=20
+        clips(1), silence()[None], target=1, n_steps=300, internal_batch_size=20
     )
     found = attribute(model, clips(1), targets=[1], baseline=silence(), tolerance=0.001, max_steps=5000)
     assert np.corrcoef(found.values.ravel(), expected.numpy().ravel())[0, 1] > 0.999

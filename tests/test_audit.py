@@ -26,6 +26,7 @@ def test_audit_of_a_sound_data_set_finds_nothing(clips):
     assert audit(open_dataset(clips=clips)) == Audit(clips.parent.name, 4, ())
 
 
+@pytest.mark.slow
 def test_audit_of_the_built_in_data_set_finds_nothing():
     assert audit(open_dataset()).findings == ()
 
@@ -102,6 +103,7 @@ def test_class_missing_from_a_fold_is_found(clips):
     assert not found.serious
 
 
+@pytest.mark.slow
 @pytest.mark.esc10
 @pytest.mark.skipif(not ESC10.is_file(), reason="the ESC-10 clips are not at ../shared/esc10")
 def test_esc10_is_clean():

@@ -278,6 +278,7 @@ def test_cells_of_the_grid_are_experiments_of_their_own():
     assert (2, 3) not in frozen
 
 
+@pytest.mark.slow
 def test_grid_command(options, tmp_path):
     assert plan_grid.main([*options, "--folds", "1", "2"]) == 0
     table = read(tmp_path / "figures" / "plan_grid.csv")

@@ -25,6 +25,8 @@ SMALL = [
     "8",
     "--device",
     "cpu",
+    "--workers",
+    "1",
     "--backbone",
     "test_resnet",
 ]

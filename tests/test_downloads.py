@@ -43,7 +43,7 @@ def server():
         asked = []
 
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mine)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
+    threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     Mine.address = f"http://127.0.0.1:{running.server_port}"
     yield Mine
     running.shutdown()

@@ -58,17 +58,21 @@ def test_every_item_once_and_reports(tmp_path):
     assert str(os.getpid()) not in seen
 
 
-SCRIPT = """
+# Tasks that need no torch: their workers do without it.
+BEGIN = """
 import sys
 from pathlib import Path
-from test_engines import Task, run
+from test_engines import Task, engines, run
+engines.PRELOADED = []
+"""
+SCRIPT = """
 print("script runs")
 run(Task(Path(sys.argv[1])), ["a", "b"])
 """
 
 
 def test_the_script_that_asks_is_not_run_again_by_its_workers(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "script.py").write_text(BEGIN + SCRIPT)
     argv = [sys.executable, tmp_path / "script.py", tmp_path]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path + [str(Path(__file__).parent)])}
     done = subprocess.run(argv, capture_output=True, text=True, check=True, env=env)
@@ -126,15 +130,12 @@ def test_errors_end_all_and_leave_no_process(tmp_path):
 
 
 PARENT = """
-import sys
-from pathlib import Path
-from test_engines import Task, run
 run(Task(Path(sys.argv[1])), ["long", "a"])
 """
 
 
 def test_workers_end_with_a_killed_parent(tmp_path):
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], cwd=Path(__file__).parent)
+    parent = subprocess.Popen([sys.executable, "-c", BEGIN + PARENT, str(tmp_path)], cwd=Path(__file__).parent)
     while not ((tmp_path / "long").exists() and (tmp_path / "a").exists()):
         time.sleep(0.05)
     workers = psutil.Process(parent.pid).children(recursive=True)

@@ -37,11 +37,18 @@ CONFIG = RunConfig(
 )
 
 
-@pytest.fixture
-def run(study):
+@pytest.fixture(scope="module")
+def finished(make_study, tmp_path_factory):
     """A finished run of two epochs."""
-    made = study(folds=("1",))
-    return next(iter(made.gather(made.points(TransferPlan())).values()))
+    return make_study(tmp_path_factory.mktemp("finished"), folds=("1",)).runs(TransferPlan())[0]
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy that a test can damage, in a store of its own."""
+    store = tmp_path / "runs" / finished.path.parent.name
+    store.mkdir(parents=True)
+    return load_run(shutil.copy(finished.path, store))
 
 
 def test_id_reads_like_the_point():
@@ -347,9 +354,7 @@ def test_another_run_than_the_name_says(study):
 
 
 @pytest.mark.parametrize("damage", ["missing", "shape", "nan"])
-def test_damaged_history(study, damage):
-    made = study(folds=("1",))
-    (run,) = made.gather(made.points(TransferPlan())).values()
+def test_damaged_history(run, damage):
     with h5py.File(run.path, "r+") as file:
         values = file["history/seconds"][:]
         del file["history/seconds"]

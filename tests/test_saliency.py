@@ -51,7 +51,7 @@ def store(tmp_path_factory, weights_file):
 
 def command(store, *names, audio=True, **options):
     runs, clips, folder = store
-    given = {"cache": folder / "cache", "device": "cpu", "max-steps": 16, "rows": 3} | options
+    given = {"cache": folder / "cache", "device": "cpu", "max-steps": 16, "rows": 2} | options
     data = ["--clips", str(clips)] if audio else []
     return ["--ckpt", *(str(runs[name].path) for name in names), *data, *(f"--{k}={v}" for k, v in given.items())]
 
@@ -200,7 +200,7 @@ def test_features_are_computed_again_at_the_rate_of_the_run(store, weights_file,
 
 
 def test_without_audio_there_is_still_a_picture(store, tmp_path):
-    argv = command(store, "tuned", audio=False, figures=tmp_path, score="drawn")
+    argv = command(store, "tuned", audio=False, figures=tmp_path, score="drawn", rows=1)
     assert saliency.main(argv) == 0
     assert (tmp_path / "saliency.png").exists()
 

@@ -28,7 +28,7 @@ def store(tmp_path_factory, weights_file):
     folder = tmp_path_factory.mktemp("svcca")
     given = {
         "clips": write_clips(folder / "tones"), "backbone": "test_resnet", "weights": weights_file, "width": 32,
-        "epochs": 1, "batch_size": 8, "device": "cpu", "runs": folder / "runs", "cache": folder / "cache",
+        "epochs": 1, "batch_size": 8, "device": "cpu", "workers": 1, "runs": folder / "runs", "cache": folder / "cache",
     }  # fmt: skip
     made = Study(**given, folds=1, seeds=(0, 1))
     plans = {"tuned": TransferPlan(), "scratch": TransferPlan.scratch(), "cut": TransferPlan.truncate(2)}
@@ -170,10 +170,10 @@ def test_two_runs_that_differ_otherwise_are_compared_too(store):
 
 
 def test_features_that_are_gone_are_computed_again(store, tmp_path):
-    argv = command(store, "tuned", figures=tmp_path / "cached")
+    argv = command(store, "fold 2", figures=tmp_path / "cached")
     assert svcca.main(argv) == 0
     again = command(
-        store, "tuned", figures=tmp_path / "again", cache=tmp_path / "empty", clips=store[1] / "tones" / "clips.csv"
+        store, "fold 2", figures=tmp_path / "again", cache=tmp_path / "empty", clips=store[1] / "tones" / "clips.csv"
     )
     assert svcca.main(again) == 0
     assert read(tmp_path / "again" / "svcca.csv") == read(tmp_path / "cached" / "svcca.csv")
@@ -234,7 +234,7 @@ def test_densenet201_within_4_gib(tmp_path):
     clips = write_clips(tmp_path / "tones")
     common = ["--clips", str(clips), "--cache", str(tmp_path / "cache"), "--device", "cpu"]
     arguments = ["--backbone", "densenet201", "--pretrained-through", "none", "--folds", "1"]
-    arguments += ["--width", "64", "--epochs", "1", "--batch-size", "8", "--runs", str(tmp_path / "runs")]
+    arguments += ["--width", "32", "--epochs", "1", "--batch-size", "8", "--runs", str(tmp_path / "runs")]
     assert train.main([*common, *arguments]) == 0
     (path,) = (tmp_path / "runs").rglob("*.h5")
     argv = ["--ckpt", str(path), *common, "--figures", str(tmp_path / "figures")]
