@@ -17,7 +17,14 @@ BACKBONE = "test_resnet"
 ESC10 = Path(__file__).parents[2] / "shared" / "esc10" / "clips.csv"
 
 
+def seconds(item):
+    """About how long a slow test takes on a quiet core."""
+    marker = item.get_closest_marker("slow")
+    return marker.args[0] if marker and marker.args else 3 * bool(marker)
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=seconds, reverse=True)  # no long test is left for one process at the end
     for item in items:
         if item.get_closest_marker("esc10") and not ESC10.is_file():
             item.add_marker(pytest.mark.skip(reason="the ESC-10 clips are not at ../shared/esc10"))
@@ -129,8 +136,8 @@ def seeds_store(tmp_path_factory, weights_file):
 
     folder = tmp_path_factory.mktemp("seeds")
     given = {
-        "clips": write_clips(folder / "tones"), "width": 32, "epochs": 1, "batch_size": 8, "device": "cpu", "workers": 1,
-        "folds": (1, 2), "runs": folder / "runs", "cache": folder / "cache",
+        "clips": write_clips(folder / "tones"), "width": 32, "epochs": 1, "batch_size": 8, "device": "cpu",
+        "workers": 1, "folds": (1, 2), "runs": folder / "runs", "cache": folder / "cache",
     }  # fmt: skip
     made = Study(**given, backbone="test_resnet", weights=weights_file, seeds=range(3))
     arms = {"tuned": made.runs(TransferPlan()), "scratch": made.runs(TransferPlan.scratch())}

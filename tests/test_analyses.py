@@ -198,7 +198,7 @@ def test_other_sounds_are_not_called_esc10(tmp_path):
     assert not re.search(r"esc-?10|human|400 clips of", text, re.IGNORECASE)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_all_of_it_from_an_empty_store(clips, weights_file, tmp_path, capsys, monkeypatch):
     """Two of the questions; with ``TRANSFERLENS_ALL`` set all of them, and the text."""
     whole = "TRANSFERLENS_ALL" in os.environ

@@ -56,7 +56,7 @@ def test_every_script_explains_itself(name):
     assert "usage" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_one_script_from_the_runner(tmp_path):
     argv = [sys.executable, "-m", "benchmarks", "--clips", "clips.csv", "--only", "depthwise"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=True, cwd=BENCHMARKS.parent)

@@ -55,7 +55,7 @@ def test_the_api_pages_are_of_all_modules():
     assert sorted(listed) == sorted(".".join(path.parts) for path in paths)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(100)
 def test_site_builds_without_a_warning_and_the_notebook_runs(tmp_path):
     pytest.importorskip("sphinx", reason='the site needs pip install -e ".[docs]"')
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "docs", str(tmp_path / "site")]

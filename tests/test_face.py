@@ -181,7 +181,7 @@ def test_examples_are_short():
     assert all(sum(bool(line.strip()) for line in path.read_text().splitlines()) <= 25 for path in EXAMPLES)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 def test_examples_run(tmp_path, monkeypatch, capsys):
     """On a quarter of the built-in clips, in this process: others would see all of them."""
     few = tuple(spec for spec in synthetic.specs() if spec.group.endswith("g0"))

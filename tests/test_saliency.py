@@ -18,7 +18,6 @@ from transferlens.models import build
 from transferlens.models.plan import TransferPlan
 from transferlens.store.run import load_run
 
-
 PLANS = {"tuned": TransferPlan(), "scratch": TransferPlan.scratch()}
 
 
@@ -230,7 +229,7 @@ def test_no_run_at_all(capsys):
     assert "Error parsing --ckpt: it needs one value or more" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_the_built_in_set_has_a_known_answer(tmp_path, weights_file):
     run = trained(tmp_path, weights_file, {"tuned": TransferPlan()}, dataset="synth", width=64)["tuned"]
     result = saliency.saliency(run, clips=16, cache=tmp_path / "cache", device="cpu", max_steps=8, score="drawn")

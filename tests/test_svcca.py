@@ -226,7 +226,7 @@ def test_no_run_at_all(capsys):
     assert "Error parsing --ckpt: it needs one value or more" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_densenet201_within_4_gib(tmp_path):
     """All 200 convolutions of a few clips, of a run from a random start, in a process of its own."""
     from conftest import write_clips

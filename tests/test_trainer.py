@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
+import multiprocessing
 import random
-import signal
-import subprocess
-import sys
 import time
 
 import h5py
@@ -21,7 +20,8 @@ from transferlens.models.plan import TransferPlan
 from transferlens.store.listing import list_runs
 from transferlens.store.run import load_run
 from transferlens.store.runfile import read_state, seal, write_state
-from transferlens.training import batches, trainer
+from transferlens.training import batches, engines, trainer
+from transferlens.training.sweep import Study
 from transferlens.util import files
 from transferlens.util.errors import CheckpointError, DataError, ParameterError
 
@@ -38,14 +38,24 @@ def same_bits(a, b):
 
 
 def test_it_learns(study):
-    run = one(study(folds=("1",), epochs=12))
+    run = one(study(folds=("1",), epochs=8))
     assert run.accuracy_last == 1.0
     assert run.history["train_loss"][-1] < run.history["train_loss"][0] / 2
 
 
-def test_same_config_same_bits(study, tmp_path):
-    a = one(study(folds=("1",)))
-    b = one(study(folds=("1",), runs=tmp_path / "again"))
+@pytest.fixture(scope="module")
+def whole(make_study, tmp_path_factory):
+    """Train a plan on fold 1 without interruption, once."""
+
+    @functools.cache
+    def make(plan=PLAN, **options):
+        return one(make_study(tmp_path_factory.mktemp("whole"), folds=("1",), **options), plan)
+
+    return make
+
+
+def test_same_config_same_bits(study, whole):
+    a, b = whole(), one(study(folds=("1",)))
     assert a.path != b.path
     assert same_bits(a, b)
     np.testing.assert_array_equal(a.logits, b.logits)
@@ -58,25 +68,25 @@ def test_another_seed_gives_other_weights(study):
     assert not same_bits(a, b)
 
 
-def test_a_classifier_named_head_among_the_weights_is_not_taken(study, weights_file, tmp_path):
+def test_a_classifier_named_head_among_the_weights_is_not_taken(study, whole, weights_file, tmp_path):
     save_file(load_file(weights_file) | {"head.weight": torch.ones(1000, 3)}, tmp_path / "head.safetensors")
-    made = study(folds=("1",), epochs=1, weights=str(tmp_path / "head.safetensors"), runs=tmp_path / "again")
-    assert same_bits(one(study(folds=("1",), epochs=1)), one(made))
+    made = study(folds=("1",), epochs=1, weights=str(tmp_path / "head.safetensors"))
+    assert same_bits(whole(epochs=1), one(made))
 
 
 def test_finished_run_is_read_not_trained(study, monkeypatch):
-    made = study()
+    made = study(epochs=1)
     first = made.gather(made.points(PLAN))
     monkeypatch.setattr(trainer, "train", lambda *args, **kwargs: pytest.fail("trained again"))
-    again = study()
+    again = study(epochs=1)
     assert [run.path for run in again.gather(again.points(PLAN)).values()] == [run.path for run in first.values()]
 
 
 def test_finished_runs_need_no_features(study):
-    made = study()
+    made = study(folds=("1",), epochs=1)
     made.gather(made.points(PLAN))
     made.cache.path.unlink()
-    again = study()
+    again = study(folds=("1",), epochs=1)
     again.gather(again.points(PLAN))
     assert not made.cache.path.exists()
 
@@ -84,8 +94,8 @@ def test_finished_runs_need_no_features(study):
 @pytest.mark.parametrize(
     ("plan", "epochs_before"), [(PLAN, 1), (PLAN, 2), (PLAN, 3), (TransferPlan.freeze(2), 1), (TransferPlan(1, 4), 2)]
 )
-def test_interrupted_run_resumes_to_the_same_bits(study, tmp_path, monkeypatch, plan, epochs_before):
-    whole = one(study(folds=("1",), epochs=4, runs=tmp_path / "whole"), plan)
+def test_interrupted_run_resumes_to_the_same_bits(study, whole, tmp_path, monkeypatch, plan, epochs_before):
+    expected = whole(plan, epochs=4)
     epoch = trainer.Trainer.epoch
 
     def interrupted(self):
@@ -100,9 +110,9 @@ def test_interrupted_run_resumes_to_the_same_bits(study, tmp_path, monkeypatch, 
     (partial,) = list_runs(tmp_path / "runs")
     assert partial.epochs_done == epochs_before
     resumed = one(study(folds=("1",), epochs=4), plan)
-    assert same_bits(whole, resumed)
-    np.testing.assert_array_equal(whole.logits_best, resumed.logits_best)
-    np.testing.assert_array_equal(whole.history["train_loss"], resumed.history["train_loss"])
+    assert same_bits(expected, resumed)
+    np.testing.assert_array_equal(expected.logits_best, resumed.logits_best)
+    np.testing.assert_array_equal(expected.history["train_loss"], resumed.history["train_loss"])
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -117,6 +127,15 @@ def rewrite_fold(file):
     file["config"].attrs["fold"] = "2"
 
 
+@pytest.fixture(scope="module")
+def begun(make_study, tmp_path_factory):
+    """The content of a checkpoint after one of two epochs."""
+    made = trained(make_study(tmp_path_factory.mktemp("begun"), folds=("1",)), PLAN)
+    path = tmp_path_factory.mktemp("begun") / "run.partial"
+    write_state(path, made.state())
+    return path.read_bytes()
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -126,40 +145,44 @@ def rewrite_fold(file):
         *map(delete, ("optimizer/head.weight", "config")),
     ],
 )
-def test_damaged_partial_starts_over(study, tmp_path, damage):
+def test_damaged_partial_starts_over(study, whole, begun, damage, caplog):
     made = study(folds=("1",))
-    whole = one(study(folds=("1",), runs=tmp_path / "whole"))
     (point,) = made.points(PLAN)
     partial = point.path(made.options.store.runs).with_suffix(".partial")
-    trained = trainer.Trainer(point, made.data, made.options.sweep.weights)
-    trained.epoch()
-    write_state(partial, trained.state())
-    if damage is None:
-        partial.write_bytes(partial.read_bytes()[:1000])
-    else:
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(begun if damage else begun[:1000])
+    if damage:
         with h5py.File(partial, "r+") as file:
             damage(file)
         seal(partial)
-    assert same_bits(one(made), whole)
+    assert same_bits(one(made), whole())
+    assert "starts over" in caplog.text
 
 
-@pytest.mark.slow
-def test_killed_at_random_moments(study, clips, weights_file, tmp_path):
+def train_all(options):
+    made = Study(**options)
+    made.gather(made.points(PLAN))
+
+
+@pytest.mark.slow(8)
+def test_killed_at_random_moments(whole, clips, weights_file, tmp_path):
     epochs, rng = 8, random.Random(0)
-    whole = one(study(folds=("1",), epochs=epochs, runs=tmp_path / "whole"))
     options = {"clips": clips, "backbone": "test_resnet", "weights": weights_file, "width": 32, "epochs": epochs}
-    options |= {"batch-size": 4, "device": "cpu", "runs": tmp_path / "runs", "cache": tmp_path / "cache", "folds": 1}
-    command = [sys.executable, "-m", "transferlens.train", *(f"--{key}={value}" for key, value in options.items())]
+    options |= {"batch_size": 4, "device": "cpu", "runs": tmp_path / "runs", "cache": tmp_path / "cache", "folds": 1}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(engines.PRELOADED)  # processes that start with torch in memory
     for reached in range(1, 5):
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            while process.poll() is None and epochs_done(tmp_path / "runs") < reached:
-                time.sleep(0.01)
-            time.sleep(rng.uniform(0, 0.2))
-            assert process.poll() is None, "finished before it was killed"
-            process.send_signal(signal.SIGKILL)
-    subprocess.run(command, check=True, capture_output=True)
+        process = context.Process(target=train_all, args=(options,), daemon=True)
+        process.start()
+        while process.is_alive() and epochs_done(tmp_path / "runs") < reached:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
+        assert process.is_alive(), "finished before it was killed"
+        process.kill()
+        process.join()
+    train_all(options)
     (summary,) = list_runs(tmp_path / "runs")
-    assert same_bits(whole, load_run(summary.path))
+    assert same_bits(whole(epochs=epochs), load_run(summary.path))
     assert [path.name for path in summary.path.parent.iterdir()] == [summary.path.name]
 
 
@@ -168,8 +191,8 @@ def epochs_done(store):
 
 
 @pytest.mark.parametrize("plan", [TransferPlan(4, 2), TransferPlan(4, 1, 3), TransferPlan(2, 0), TransferPlan(4, 4)])
-def test_frozen_blocks_are_bit_identical_after_training(study, plan):
-    run = one(study(folds=("1",)), plan)
+def test_frozen_blocks_are_bit_identical_after_training(whole, plan):
+    run = whole(plan)
     initial, final, network = run.initial_state(), run.final_state(), run.model()
     for name in initial:
         block = network.block_of(name)
@@ -184,9 +207,8 @@ def test_updating_statistics_of_frozen_blocks(study):
     assert all("running_" in name or "num_batches" in name for name in moved)
 
 
-def test_features_streamed_from_the_file_give_the_same_bits(study, tmp_path):
-    held = one(study(folds=("1",)))
-    streamed_study = study(folds=("1",), memory=0.0, runs=tmp_path / "streamed")
+def test_features_streamed_from_the_file_give_the_same_bits(study, whole):
+    held, streamed_study = whole(), study(folds=("1",), memory=0.0)
     streamed = one(streamed_study)
     assert streamed_study.data.held is None
     assert same_bits(held, streamed)
@@ -307,8 +329,8 @@ def test_provenance(study):
     assert one(study(folds=("1",)), TransferPlan.scratch()).provenance["weights_source"] == "none"
 
 
-def test_state_of_a_finished_run_holds_no_optimiser(study):
-    assert read_state(one(study(folds=("1",))).path).optimizer == {}
+def test_state_of_a_finished_run_holds_no_optimiser(whole):
+    assert read_state(whole().path).optimizer == {}
 
 
 # ------------------------------------------------------------------------------- frozen blocks run once
@@ -347,7 +369,7 @@ def count_passes(made, monkeypatch):
 
 
 def test_seeds_share_what_frozen_blocks_gave(study, monkeypatch):
-    made = study(folds=("1",), seeds=(0, 1))
+    made = study(folds=("1",), seeds=(0, 1), epochs=1)
     passed = count_passes(made, monkeypatch)
     made.gather(made.points(TransferPlan.freeze(2)))
     assert passed() == 24
@@ -368,10 +390,9 @@ def test_updating_statistics_are_computed_in_every_epoch(study):
 
 
 @pytest.mark.parametrize("plan", FROZEN)
-def test_outputs_of_frozen_blocks_in_a_file_give_the_same_bits(study, tmp_path, plan):
-    held = one(study(folds=("1",)), plan)
-    mapped = study(folds=("1",), memory=0.0, runs=tmp_path / "mapped")
-    assert same_bits(held, one(mapped, plan))
+def test_outputs_of_frozen_blocks_in_a_file_give_the_same_bits(study, whole, plan):
+    mapped = study(folds=("1",), memory=0.0)
+    assert same_bits(whole(plan), one(mapped, plan))
     assert [path.suffix for path in mapped.cache.path.parent.iterdir()] == [".h5"]
 
 

@@ -40,7 +40,7 @@ def test_wheel_holds_the_package_alone(wheel):
     assert not [name for name in names if name.split("/")[0] in ("tests", "analyses", "benchmarks", "figures")]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_demo_runs_from_the_wheel_in_an_empty_folder(wheel, tmp_path):
     environment, empty = tmp_path / "venv", tmp_path / "empty"
     empty.mkdir()
