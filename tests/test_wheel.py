@@ -56,8 +56,9 @@ def test_demo_runs_from_the_wheel_in_an_empty_folder(wheel, tmp_path):
     assert Path(found.strip()).is_relative_to(environment)
     listed = subprocess.run([python, "-m", "transferlens.datasets"], **run).stdout
     assert "esc50" in listed
-    planned = subprocess.run([python, "-m", "transferlens", "demo", "--dry-run"], **run).stdout
-    assert "4 runs: 0 done, 4 to train" in planned
+    (empty / "study.toml").write_text('[[run]]\ncommand = "demo"\n')
+    argv = [python, "-m", "transferlens", "study", "--config", "study.toml", "--dry-run"]
+    assert "4 runs: 0 done, 4 to train" in subprocess.run(argv, **run).stdout
     # What the demo asks, of one fold and at a small size.
     smaller = ["--folds", "1", "--epochs", "1", "--width", "32", "--long", "none", "--figures", "figures/demo"]
     subprocess.run([python, "-m", "transferlens", "pretraining", *smaller], **run)
