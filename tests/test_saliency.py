@@ -60,6 +60,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow(6)
 def test_command_draws_scores_and_writes_sounds(store, tmp_path, capsys):
     argv = [*command(store, "tuned", "scratch", figures=tmp_path), "--listen"]
     assert saliency.main(argv) == 0

@@ -53,6 +53,7 @@ def read(path):
 # ------------------------------------------------------------------------------------------------ command
 
 
+@pytest.mark.slow(4)
 def test_command_compares_each_run_with_its_start_and_seeds_with_each_other(store, tmp_path, capsys):
     assert svcca.main([*command(store, "tuned", "scratch", figures=tmp_path), "--matrix"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
