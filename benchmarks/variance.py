@@ -1,4 +1,4 @@
-"""How much of the accuracy is the seed's, and how much is rounding: one fold, several seeds, several numerical variants.
+"""How much of the accuracy is the seed's, and how much is rounding: one fold, several seeds and numerical variants.
 
     python benchmarks/variance.py --clips path/to/esc10/clips.csv --cache CACHE --runs RUNS
 
