@@ -24,8 +24,7 @@ from transferlens.measures.attribution import STEPS, TOLERANCE, Attribution, att
 from transferlens.measures.faithfulness import cascade
 from transferlens.measures.predictions import softmax
 from transferlens.models.build import skeleton
-from transferlens.models.forward import forward
-from transferlens.store.heldout import heldout_features
+from transferlens.store.heldout import classify, heldout_features
 from transferlens.store.run import Run, arm_names
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields
@@ -186,8 +185,8 @@ def explain(name: str, run: Run, network: Network, clips: Clips, options: Explan
     """Compute the attributions of one network for clips."""
     network.to(device).eval()
     x, baseline = run.inputs(clips.S).to(device), baseline_of(run, clips, options.baseline).to(device)
-    logits = forward(network, x).double()
-    targets = predicted = logits.argmax(1).numpy()
+    probabilities = softmax(classify(run, network, clips.S))
+    targets = predicted = probabilities.argmax(1)
     if options.target != "predicted":
         labels = clips.labels if options.target == "true" else [options.target] * len(x)
         targets = np.array([run.label_names.index(label) for label in labels])
@@ -200,7 +199,7 @@ def explain(name: str, run: Run, network: Network, clips: Clips, options: Explan
         baseline=baseline,
         targets=targets,
         predicted=predicted,
-        probabilities=logits.softmax(1).numpy()[range(len(x)), targets],
+        probabilities=probabilities[range(len(x)), targets],
         attribution=_attributed(network, x, targets, baseline, options),
     )
 

@@ -130,7 +130,7 @@ class Run:
         """Return the trained network, or that before training, in evaluation mode; `inputs` prepares features for it.
 
         It computes in float32; the stored logits were computed in the precision that the provenance names, and differ
-        by its rounding.
+        by its rounding: `store.heldout.classify` computes in that precision.
 
         Raises
         ------
