@@ -9,7 +9,6 @@ from transferlens.data.catalogue import DataOptions
 from transferlens.models.plan import TransferPlan
 from transferlens.store.heldout import classify, heldout_features
 
-
 # The rounding of a few sums in each precision.
 ROUNDING = {"bf16": 2**-6, "fp32": 1e-5}
 
