@@ -114,9 +114,9 @@ def _number(key: str, text: str) -> Any:
         return text
 
 
-def mean(rows: Sequence[Any], field: str = "accuracy_last", kept: int = 0) -> Interval:
-    """Compute the mean over folds of the mean over seeds; `kept` as for `stats.fold_interval`."""
-    return stats.fold_interval(stats.by_fold(rows, field), kept=kept)
+def mean(rows: Sequence[Any], field: str = "accuracy_last") -> Interval:
+    """Compute the mean over folds of the mean over seeds."""
+    return stats.fold_interval(stats.by_fold(rows, field))
 
 
 def gain(rows: Sequence[Any], others: Sequence[Any], field: str = "accuracy_last") -> Interval:
@@ -124,7 +124,7 @@ def gain(rows: Sequence[Any], others: Sequence[Any], field: str = "accuracy_last
     of = {(row.backbone, row.fold, row.seed): getattr(row, field) for row in others}
     pairs = [row for row in rows if (row.backbone, row.fold, row.seed) in of]
     gains = [getattr(row, field) - of[row.backbone, row.fold, row.seed] for row in pairs]
-    return stats.fold_interval(stats.fold_means(gains, [row.fold for row in pairs]), bounds=(-1, 1))
+    return stats.fold_interval(stats.fold_means(gains, pairs), bounds=(-1, 1))
 
 
 def per_clip(rows: Sequence[Any], score: str, others: Sequence[Any], other: str) -> Interval:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from transferlens import runs
+from transferlens.data.catalogue import open_dataset
 from transferlens.features.logmel import FeatureSettings
 from transferlens.models.build import build
 from transferlens.models.plan import TransferPlan
@@ -160,6 +161,16 @@ def test_held_out_clips_and_labels_by_name(run, clips):
     assert run.label_names == ("high", "low")
     assert [run.label_names[i] for i in run.labels] == [clip.split("-")[0] for clip in run.clip_ids]
     assert run.logits.shape == run.logits_best.shape == (8, 2)
+
+
+def test_number_of_training_clips(run, clips):
+    """Stored; in files without it from the data set, or from the number of folds of a data set known by name."""
+    assert run.n_train == 16
+    older = dataclasses.replace(run, provenance={k: v for k, v in run.provenance.items() if k != "n_train"})
+    assert np.isnan(older.n_train)
+    assert older.within(open_dataset(clips)).n_train == 16
+    known = dataclasses.replace(older, config=dataclasses.replace(CONFIG, inner_fold="2"))
+    assert known.n_train == 3 * len(run.labels)
 
 
 def test_history_agrees_with_logits(run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,7 +96,21 @@ def test_by_fold_selects_and_averages_seeds():
 
 
 def test_seeds_of_one_fold_count_once():
-    assert fold_means([0.8, 1.0, 0.5], ["1", "1", "2"]) == pytest.approx([0.9, 0.5])
+    rows = [SimpleNamespace(fold=fold) for fold in ("1", "1", "2")]
+    assert fold_means([0.8, 1.0, 0.5], rows) == pytest.approx([0.9, 0.5])
+
+
+def test_the_ratio_is_that_of_the_split_if_only_some_folds_are_there():
+    """Two of five folds: trained on four times as many clips as were held out, as in the run of all five."""
+    rows = [SimpleNamespace(fold=fold, n_train=320, n_clips=80, accuracy=0.9 + int(fold) / 100) for fold in "12"]
+    folds = by_fold(rows, "accuracy")
+    assert folds.test_to_train == 1 / 4
+    assert stats.fold_interval(folds) == mean_interval([0.91, 0.92], test_to_train=1 / 4)
+    paired = stats.paired_difference(folds, [0.9, 0.9])
+    assert paired == stats.paired_difference([*folds], [0.9, 0.9], test_to_train=1 / 4)
+    assert by_fold([SimpleNamespace(fold=fold, accuracy=0.9) for fold in "123"], "accuracy").test_to_train == 1 / 2
+    rows = [SimpleNamespace(fold=fold, inner_fold="9", accuracy=0.9) for fold in "123"]
+    assert by_fold(rows, "accuracy").test_to_train == 1
 
 
 @pytest.mark.parametrize(
@@ -163,10 +178,8 @@ def test_pairs_without_spread_or_with_one_fold():
 def test_folds_of_one_cross_validation():
     values = [0.9, 0.95, 0.92, 0.97, 0.91]
     assert stats.fold_interval(values) == mean_interval(values, test_to_train=1 / 4)
-    assert stats.fold_interval(values, kept=1) == mean_interval(values, test_to_train=1 / 3)
     assert stats.paired_difference(values, [0.9] * 5) == stats.paired_difference(values, [0.9] * 5, test_to_train=1 / 4)
     assert stats.fold_interval([0.9]).n == 1
-    assert stats.fold_interval([0.9, 0.8], kept=1).low == mean_interval([0.9, 0.8], test_to_train=1).low
 
 
 def covered(intervals, truth):

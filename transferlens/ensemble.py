@@ -18,7 +18,7 @@ import numpy as np
 from transferlens import cli
 from transferlens.compare import question
 from transferlens.compare.ensembles import FEWEST, Members, Row, gather, row_of
-from transferlens.measures import predictions
+from transferlens.measures import predictions, stats
 from transferlens.models.device import pick_device
 from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import style
@@ -102,7 +102,7 @@ def draw(result: Result) -> Figure:
     fig, axes = style.new_figure(2, 2, width=max(11.5, 3 * len(whole)), height=8.6)
     palette = style.colours([row.ensemble for row in whole])
     points = {
-        name: {"single (mean)": [row.single for row in rows], "ensemble": [row.accuracy for row in rows]}
+        name: {"single (mean)": stats.by_fold(rows, "single"), "ensemble": stats.by_fold(rows, "accuracy")}
         for name, rows in group_by(folds, key=lambda row: row.ensemble).items()
     }
     greys = {"single (mean)": (0.6, 0.6, 0.6), "ensemble": (0.15, 0.15, 0.15)}

@@ -25,6 +25,7 @@ from transferlens.options import QuestionOptions
 from transferlens.plots import accuracy as charts
 from transferlens.plots import style
 from transferlens.store.heldout import classify, heldout_audio
+from transferlens.store.rows import row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import DataError
@@ -68,6 +69,8 @@ class Row:
     arm: str
     backbone: str
     fold: str
+    n_train: float
+    n_clips: int
     seed: int
     accuracy_last: float
     accuracy_best: float
@@ -248,7 +251,7 @@ class Result(question.Result):
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Compare the arms, and play held-out clips faster and slower."""
-    rows = [_row(name, run) for name, runs_of_arm in runs.items() for run in runs_of_arm]
+    rows = [row_of(Row, run, arm=name) for name, runs_of_arm in runs.items() for run in runs_of_arm]
     stretches = [row for fit, name in FITS.items() for run in runs[name] for row in _stretched(fit, run, options)]
     return Result(tuple(rows), tuple(stretches), runs[BASE][0].config.dataset)
 
@@ -269,11 +272,6 @@ def _check_classes(study: Study, n: int) -> None:
 def _places(n_clips: int, n: int) -> np.ndarray:
     """Return the indices of the clips to stretch: `n`, evenly spaced over the fold, or all if there are fewer."""
     return np.linspace(0, n_clips - 1, min(n_clips, n)).round().astype(int)
-
-
-def _row(arm: str, run: Run) -> Row:
-    config = run.config
-    return Row(arm, config.backbone, config.fold, config.seed, run.accuracy_last, run.accuracy_best, config.id)
 
 
 def _stretched(fit: str, run: Run, options: Options) -> list[StretchRow]:

@@ -169,7 +169,7 @@ def _changes(
     changes = {}
     for backbone, group in group_by(rows, key=attrgetter("backbone")).items():
         gains = [row.accuracy_last - earlier[_pair(row)] for row in group]
-        interval = stats.fold_interval(stats.fold_means(gains, [row.fold for row in group]), bounds=(-1, 1))
+        interval = stats.fold_interval(stats.fold_means(gains, group), bounds=(-1, 1))
         changes[backbone] = Change(backbone, variant, before, after, interval)
     return changes
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
 
@@ -42,8 +42,9 @@ def average(logits: np.ndarray) -> np.ndarray:
 class Members:
     """Networks of one arm whose outputs are averaged, over the held-out clips of all folds.
 
-    Logits are (n_members, n_clips, n_classes), labels and folds (n_clips,). `names` are backbone and seed of each
-    member; members without a run in every fold are left out, and named in `missing`.
+    Logits are (n_members, n_clips, n_classes), labels and folds (n_clips,); `n_train` is the number of training clips
+    by fold, `names` are backbone and seed of each member. Members without a run in every fold are left out, and named
+    in `missing`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Members:
     folds: np.ndarray
     missing: tuple[str, ...] = ()
     arm: str = ""
+    n_train: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -88,6 +90,7 @@ def _members(arm: str, name: str, runs: Sequence[Run]) -> Members:
         logits=np.stack([np.concatenate([by_key[fold, member].logits for fold in folds]) for member in names]),
         labels=np.concatenate([run.labels for run in first]),
         folds=np.concatenate([np.full(len(run.labels), run.config.fold) for run in first]),
+        n_train={run.config.fold: run.n_train for run in first},
         missing=tuple(member for member in everyone if member not in names),
         arm=arm,
     )
@@ -133,6 +136,7 @@ class Row:
 
     ensemble: str
     fold: str
+    n_train: float
     n_clips: int
     n_members: int
     single: float
@@ -161,6 +165,7 @@ def row_of(members: Members, fold: str = "") -> Row:
     return Row(
         ensemble=members.name,
         fold=fold,
+        n_train=members.n_train.get(fold, np.nan),
         n_clips=len(labels),
         n_members=len(each),
         single=float(right.mean()),

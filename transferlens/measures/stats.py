@@ -13,7 +13,6 @@ from __future__ import annotations
 import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -60,16 +59,45 @@ class Interval:
         return f"{text}, n = {self.n}"
 
 
-def fold_means(values: Sequence[float], folds: Sequence[str]) -> list[float]:
-    """Return the mean over seeds of each fold, in order of first appearance: seeds are not independent folds."""
-    groups = group_by(zip(values, folds, strict=True), key=itemgetter(1))
-    return [float(np.mean([value for value, _ in group])) for group in groups.values()]
+class Folds(list[float]):
+    """One value per held-out fold, the mean over its seeds, and how the data were split.
+
+    Attributes
+    ----------
+    test_to_train : float > 0
+        Number of held-out clips over number of training clips. Default: all folds are there, one is held out, and the
+        others are trained on.
+    """
+
+    def __init__(self, values: Iterable[float], *, test_to_train: float = float("nan")) -> None:
+        super().__init__(values)
+        self.test_to_train = test_to_train if np.isfinite(test_to_train) else 1 / max(1, len(self) - 1)
 
 
-def by_fold(rows: Iterable[Any], field: str, **values: Any) -> list[float]:
+def fold_means(values: Sequence[float], rows: Sequence[Any]) -> Folds:
+    """Return the mean over seeds of each fold, in order of first appearance: seeds are not independent folds.
+
+    `values` has one number per row of `rows`, which name the `fold`. Rows with `n_train` and `n_clips`, the numbers of
+    clips that the run was trained on and that it held out, say how the data were split; else the folds that are there
+    are taken as all, less an `inner_fold`.
+    """
+    folds = group_by(zip(values, rows, strict=True), key=lambda pair: pair[1].fold).values()
+    firsts: list[Any] = [pairs[0][1] for pairs in folds]
+    kept = bool(firsts and getattr(firsts[0], "inner_fold", ""))
+    sizes = [(getattr(row, "n_clips", np.nan), getattr(row, "n_train", np.nan)) for row in firsts]
+    n_test, n_train = np.sum(sizes, axis=0) if sizes else (np.nan, np.nan)
+    ratio = n_test / n_train if n_train > 0 else 1 / max(1, len(folds) - 1 - kept)
+    return Folds((float(np.mean([value for value, _ in pairs])) for pairs in folds), test_to_train=float(ratio))
+
+
+def by_fold(rows: Iterable[Any], field: str, **values: Any) -> Folds:
     """Return the mean over seeds of a field in each fold, of the rows whose fields have the given values."""
     chosen = [row for row in rows if all(getattr(row, name) == value for name, value in values.items())]
-    return fold_means([getattr(row, field) for row in chosen], [row.fold for row in chosen])
+    return fold_means([getattr(row, field) for row in chosen], chosen)
+
+
+def _folds(values: Sequence[float]) -> Folds:
+    return values if isinstance(values, Folds) else Folds(values)
 
 
 def standard_error(values: Sequence[float]) -> float:
@@ -130,28 +158,29 @@ def _corrected_error(values: np.ndarray, test_to_train: float) -> float:
 
 
 def fold_interval(
-    values: Sequence[float], *, bounds: tuple[float, float] = (0.0, 1.0), kept: int = 0, level: float = 0.95
+    values: Sequence[float], *, bounds: tuple[float, float] = (0.0, 1.0), level: float = 0.95
 ) -> Interval:
     """Compute the mean over the folds of one cross-validation, corrected for the training clips that they share.
 
-    It is `mean_interval` with one fold held out and the others trained on; wider than necessary if some folds were
-    never held out.
+    It is `mean_interval` with the ratio of held-out to training clips of the split: also if only some of the folds were
+    held out.
 
     Parameters
     ----------
-    values : sequence of float
-        One per fold.
+    values : Folds, or sequence of float
+        One per fold. `Folds`, as `by_fold` returns them, know how the data were split; of other values all folds are
+        taken to be there, so that one is held out and the others are trained on.
     bounds, level
         As for `mean_interval`.
-    kept : int >= 0
-        Number of folds that were not trained on, besides the one held out.
 
     Examples
     --------
     >>> print(fold_interval([0.90, 0.92, 0.94]))
     92.0 % (95 % interval 84.1 to 99.9), n = 3
+    >>> print(fold_interval(Folds([0.90, 0.92, 0.94], test_to_train=1 / 4)))
+    92.0 % (95 % interval 85.4 to 98.6), n = 3
     """
-    return mean_interval(values, level=level, bounds=bounds, test_to_train=1 / max(1, len(values) - 1 - kept))
+    return mean_interval(values, level=level, bounds=bounds, test_to_train=_folds(values).test_to_train)
 
 
 @dataclass(frozen=True)
@@ -176,10 +205,10 @@ def paired_difference(
 
     Parameters
     ----------
-    a, b : sequence of float
+    a, b : Folds, or sequence of float
         Accuracies of two arms on the same folds, in the same order.
     test_to_train : float >= 0, optional
-        Number of held-out clips over number of training clips. Default: one fold over all others, 1/4 with five folds.
+        Number of held-out clips over number of training clips. Default: that of `a`, as for `fold_interval`.
     level : float in (0, 1)
 
     Returns
@@ -202,7 +231,7 @@ def paired_difference(
         raise ParameterError(f"a has {len(a)} folds and b has {len(b)}: they must be of the same folds")
     differences = np.subtract(a, b)
     if test_to_train is None:
-        test_to_train = 1 / max(1, len(differences) - 1)
+        test_to_train = _folds(a).test_to_train
     interval = mean_interval(differences, level=level, bounds=(-1.0, 1.0), test_to_train=test_to_train)
     error = _corrected_error(differences, test_to_train)
     if error == 0:

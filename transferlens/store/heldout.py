@@ -30,9 +30,9 @@ def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
     """Compute the logits [shape=(n_clips, n_classes)] of features S [shape=(n_clips, channels, n_mels, width)].
 
     They are computed as in training, in the precision of the run: for its held-out clips they are the stored logits,
-    bit by bit on the same machine with as many threads. (Outputs of frozen blocks were computed in batches of other sizes,
-    and may differ by rounding.) The run normalises the features; the network, as `Run.model` returns it, may be on any
-    device.
+    bit by bit on the same machine with as many threads. (The outputs of frozen blocks, which training computes in
+    batches of other sizes, may differ by rounding.) The run normalises the features; the network, as `Run.model`
+    returns it, may be on any device.
     """
     device = next(network.parameters()).device
     used = _precision(run, device)

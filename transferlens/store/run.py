@@ -7,12 +7,13 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from transferlens.data.manifest import manifest
 from transferlens.models import build
 from transferlens.models.weights import title
 from transferlens.store import runfile
@@ -24,6 +25,7 @@ from transferlens.util.lazy import torch
 from transferlens.util.text import counted
 
 if TYPE_CHECKING:
+    from transferlens.data.clips import DataSet
     from transferlens.models.network import Network
 
 
@@ -81,6 +83,18 @@ class Run:
         return self.logits.argmax(1) == self.labels
 
     @property
+    def n_train(self) -> float:
+        """Number of clips that the network was trained on.
+
+        Older files do not have it: then it follows from the number of folds of a data set known by name, all as large
+        as the held-out one; NaN for others.
+        """
+        if "n_train" in self.provenance:
+            return self.provenance["n_train"]
+        known = manifest().get(self.config.dataset)
+        return len(self.labels) * (known.folds - 1 - bool(self.config.inner_fold)) if known else float("nan")
+
+    @property
     def accuracy_last(self) -> float:
         """Held-out accuracy after the last epoch, a fraction."""
         return float(self.history["heldout_accuracy"][-1])
@@ -101,6 +115,13 @@ class Run:
     def weights(self) -> str:
         """What the pretrained blocks start from: "ImageNet", or the name of a file given as weights; "" without any."""
         return title(self.provenance["weights_source"])
+
+    def within(self, dataset: DataSet) -> Run:
+        """Return the run with what files of older versions lack, from the data set that it was trained on."""
+        if "n_train" in self.provenance:
+            return self
+        n_train = len(dataset.split(self.config.fold, self.config.inner_fold)[0])
+        return replace(self, provenance=self.provenance | {"n_train": n_train})
 
     def initial_state(self) -> dict[str, torch.Tensor]:
         """Return the state dict of the network before training.

@@ -128,6 +128,7 @@ class Trainer:
             "weights_option": weights if weights == "auto" else str(expanded(weights).resolve()),
             "weights_source": "none",
             "features_key": self.data.cache.key,
+            "n_train": len(self.rows),
             "skipped_clips": " ".join(self.data.dataset.skipped) or "none",
             "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }
