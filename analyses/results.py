@@ -141,7 +141,7 @@ def change(row: Any) -> Interval:
 def hundred(interval: Interval) -> str:
     """Return a mean with its interval as text, times 100: accuracies in %, differences in points."""
     text = f"{100 * interval.mean:.1f}"
-    return text if interval.n == 1 else f"{text} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+    return f"{text} ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval.is_bounded else text
 
 
 def plain(value: float, low: float, high: float) -> str:

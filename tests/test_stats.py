@@ -168,11 +168,23 @@ def test_corrected_t_statistic_by_its_formula():
 
 
 def test_pairs_without_spread_or_with_one_fold():
-    assert stats.paired_difference([0.5, 0.6], [0.5, 0.6], test_to_train=1).p_value == 1
-    assert stats.paired_difference([0.75, 0.5], [0.5, 0.25], test_to_train=1).p_value == 0
+    for a, b in (([0.5, 0.6], [0.5, 0.6]), ([0.3, 0.6], [0.2, 0.5])):
+        found = stats.paired_difference(a, b)
+        assert np.isnan([found.p_value, found.interval.low, found.interval.high]).all()
+        assert str(found).endswith("points (no interval: all values are equal), n = 2")
     assert np.isnan(stats.paired_difference([0.5], [0.4], test_to_train=1).p_value)
     with pytest.raises(ParameterError, match="a has 2 folds and b has 1"):
         stats.paired_difference([0.5, 0.6], [0.5], test_to_train=0)
+
+
+def test_folds_without_spread():
+    """All clips of all folds are right: Wilson's interval over the clips, or none if their number is not known."""
+    found = stats.fold_interval(stats.Folds([1.0, 1.0, 1.0], n_clips=120))
+    assert (found.low, found.high) == (stats.wilson_interval(120, 120).low, 1)
+    assert str(found) == "100.0 % (95 % interval 96.9 to 100.0, Wilson's over 120 clips, as all folds are equal), n = 3"
+    assert str(stats.fold_interval([1.0, 1.0])) == "100.0 % (no interval: all values are equal), n = 2"
+    assert not stats.fold_interval(stats.Folds([0.1, 0.1], n_clips=120), bounds=(-1, 1)).is_bounded
+    assert not stats.bootstrap_interval([1.0, 1.0, 1.0]).excludes_zero
 
 
 def test_folds_of_one_cross_validation():

@@ -220,10 +220,7 @@ def summary(result: Result) -> str:
     """Return the accuracies, the differences and the changes by stretching in words."""
     rows, arms = result.rows, dict.fromkeys(row.arm for row in result.rows)
     lines = [f"{arm}: {stats.fold_interval(stats.by_fold(rows, 'accuracy_last', arm=arm))}" for arm in arms]
-    lines += [
-        f"{arm}, less {BASE}: {difference.interval.text('points')}, p = {difference.p_value:.2f}"
-        for arm, difference in differences(rows).items()
-    ]
+    lines += [f"{arm}, less {BASE}: {difference}" for arm, difference in differences(rows).items()]
     for (fit, rate), group in group_by(result.stretches, lambda row: (row.fit, row.rate)).items():
         names = ("difference", "changed", "accuracy", "accuracy_stretched")
         change, changed, before, after = (100 * np.mean([getattr(row, name) for row in group]) for name in names)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ from transferlens.util.grouping import group_by
 from transferlens.util.lazy import scipy
 from transferlens.util.text import span
 
+# By how much values may differ that are taken as equal.
+ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -30,11 +33,13 @@ class Interval:
     Attributes
     ----------
     mean, low, high : float
-        Fractions; `low` and `high` are NaN if n is 1.
+        Fractions; `low` and `high` are NaN if there is no interval: n is 1, or all values are equal.
     n : int
         Number of values averaged.
     level : float in (0, 1)
         Confidence level.
+    note : str
+        Why there is no interval, or why it is not the usual one.
     """
 
     mean: float
@@ -42,10 +47,16 @@ class Interval:
     high: float
     n: int
     level: float = 0.95
+    note: str = ""
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is an interval."""
+        return bool(np.isfinite([self.low, self.high]).all())
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether 0 lies outside the interval; False if n is 1."""
+        """Whether 0 lies outside the interval; False if there is none."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
@@ -53,10 +64,9 @@ class Interval:
 
     def text(self, unit: str) -> str:
         """Return the interval in words; `unit` is "%" for fractions and "points" for differences of them."""
-        text = f"{100 * self.mean:.1f} {unit}"
-        if self.n > 1:
-            text += f" ({100 * self.level:.0f} % interval {span(100 * self.low, 100 * self.high)})"
-        return f"{text}, n = {self.n}"
+        bounds = f"{100 * self.level:.0f} % interval {span(100 * self.low, 100 * self.high)}" if self.is_bounded else ""
+        words = ", ".join(filter(None, (bounds, self.note)))
+        return f"{100 * self.mean:.1f} {unit}{f' ({words})' if words else ''}, n = {self.n}"
 
 
 class Folds(list[float]):
@@ -67,10 +77,13 @@ class Folds(list[float]):
     test_to_train : float > 0
         Number of held-out clips over number of training clips. Default: all folds are there, one is held out, and the
         others are trained on.
+    n_clips : int
+        Number of held-out clips in all folds; 0 if it is not known.
     """
 
-    def __init__(self, values: Iterable[float], *, test_to_train: float = float("nan")) -> None:
+    def __init__(self, values: Iterable[float], *, test_to_train: float = float("nan"), n_clips: int = 0) -> None:
         super().__init__(values)
+        self.n_clips = n_clips
         self.test_to_train = test_to_train if np.isfinite(test_to_train) else 1 / max(1, len(self) - 1)
 
 
@@ -83,11 +96,12 @@ def fold_means(values: Sequence[float], rows: Sequence[Any]) -> Folds:
     """
     folds = group_by(zip(values, rows, strict=True), key=lambda pair: pair[1].fold).values()
     firsts: list[Any] = [pairs[0][1] for pairs in folds]
-    kept = bool(firsts and getattr(firsts[0], "inner_fold", ""))
+    kept = any(getattr(row, "inner_fold", "") for row in firsts)
     sizes = [(getattr(row, "n_clips", np.nan), getattr(row, "n_train", np.nan)) for row in firsts]
     n_test, n_train = np.sum(sizes, axis=0) if sizes else (np.nan, np.nan)
     ratio = n_test / n_train if n_train > 0 else 1 / max(1, len(folds) - 1 - kept)
-    return Folds((float(np.mean([value for value, _ in pairs])) for pairs in folds), test_to_train=float(ratio))
+    means = [float(np.mean([value for value, _ in pairs])) for pairs in folds]
+    return Folds(means, test_to_train=float(ratio), n_clips=int(n_test) if n_test > 0 else 0)
 
 
 def by_fold(rows: Iterable[Any], field: str, **values: Any) -> Folds:
@@ -147,14 +161,26 @@ def mean_interval(
     if not 0 <= test_to_train < float("inf"):
         raise ParameterError(f"test_to_train={test_to_train!r} must be 0 or more, and finite")
     mean, n = float(x.mean()), x.size
+    if not _varies(x):
+        return _unbounded(mean, n, level)
     half = scipy.stats.t.ppf((1 + level) / 2, n - 1) * _corrected_error(x, test_to_train)
     low, high = np.clip([mean - half, mean + half], *bounds).tolist()
     return Interval(mean, low, high, n, level)
 
 
+def _varies(values: np.ndarray) -> bool:
+    """Return whether values differ by more than the rounding of means over seeds."""
+    return bool(np.ptp(values) > ROUNDING)
+
+
+def _unbounded(mean: float, n: int, level: float) -> Interval:
+    """Return a mean without an interval: values without spread do not tell how far another one would be."""
+    return Interval(mean, np.nan, np.nan, n, level, "" if n == 1 else "no interval: all values are equal")
+
+
 def _corrected_error(values: np.ndarray, test_to_train: float) -> float:
-    """Return the standard error of the mean by Nadeau and Bengio; NaN for one value."""
-    return values.std(ddof=1) * np.sqrt(1 / len(values) + test_to_train) if len(values) > 1 else np.nan
+    """Return the standard error of the mean by Nadeau and Bengio."""
+    return values.std(ddof=1) * np.sqrt(1 / len(values) + test_to_train)
 
 
 def fold_interval(
@@ -163,7 +189,8 @@ def fold_interval(
     """Compute the mean over the folds of one cross-validation, corrected for the training clips that they share.
 
     It is `mean_interval` with the ratio of held-out to training clips of the split: also if only some of the folds were
-    held out.
+    held out. Accuracies that are equal in all folds, such as 1, have Wilson's interval over the held-out clips instead,
+    if their number is known.
 
     Parameters
     ----------
@@ -180,7 +207,13 @@ def fold_interval(
     >>> print(fold_interval(Folds([0.90, 0.92, 0.94], test_to_train=1 / 4)))
     92.0 % (95 % interval 85.4 to 98.6), n = 3
     """
-    return mean_interval(values, level=level, bounds=bounds, test_to_train=_folds(values).test_to_train)
+    folds = _folds(values)
+    interval = mean_interval(folds, level=level, bounds=bounds, test_to_train=folds.test_to_train)
+    if interval.is_bounded or len(folds) == 1 or not folds.n_clips or bounds != (0.0, 1.0):
+        return interval
+    low, high = _wilson(interval.mean, folds.n_clips, level)
+    note = f"Wilson's over {folds.n_clips} clips, as all folds are equal"
+    return replace(interval, low=low, high=high, note=note)
 
 
 @dataclass(frozen=True)
@@ -191,11 +224,15 @@ class Difference:
     ----------
     interval : Interval
     p_value : float
-        Two-sided, of the corrected resampled t-test; NaN for one fold.
+        Two-sided, of the corrected resampled t-test; NaN for one fold, and if all folds have the same difference.
     """
 
     interval: Interval
     p_value: float
+
+    def __str__(self) -> str:
+        p = "" if np.isnan(self.p_value) else f", p = {self.p_value:.3f}"
+        return f"{self.interval.text('points')}{p}"
 
 
 def paired_difference(
@@ -223,9 +260,10 @@ def paired_difference(
 
     Examples
     --------
-    >>> difference = paired_difference([0.92, 0.95, 0.93], [0.90, 0.90, 0.90])
-    >>> print(difference.interval.text("points"), f"p = {difference.p_value:.3f}")
-    3.3 points (95 % interval -2.7 to 9.3), n = 3 p = 0.139
+    >>> print(paired_difference([0.92, 0.95, 0.93], [0.90, 0.90, 0.90]))
+    3.3 points (95 % interval -2.7 to 9.3), n = 3, p = 0.139
+    >>> print(paired_difference([0.92, 0.95, 0.93], [0.91, 0.94, 0.92]))
+    1.0 points (no interval: all values are equal), n = 3
     """
     if len(a) != len(b):
         raise ParameterError(f"a has {len(a)} folds and b has {len(b)}: they must be of the same folds")
@@ -233,9 +271,9 @@ def paired_difference(
     if test_to_train is None:
         test_to_train = _folds(a).test_to_train
     interval = mean_interval(differences, level=level, bounds=(-1.0, 1.0), test_to_train=test_to_train)
+    if not interval.is_bounded:
+        return Difference(interval, float("nan"))
     error = _corrected_error(differences, test_to_train)
-    if error == 0:
-        return Difference(interval, 0.0 if interval.mean else 1.0)
     return Difference(interval, float(2 * scipy.stats.t.sf(abs(interval.mean) / error, interval.n - 1)))
 
 
@@ -262,8 +300,15 @@ def wilson_interval(right: int, n: int, *, level: float = 0.95) -> Interval:
     if not (n >= 1 and 0 <= right <= n):
         raise ParameterError(f"right={right!r} must be from 0 to n={n!r}, and n at least 1")
     check_level(level)
-    bounds = scipy.stats.binomtest(int(right), int(n)).proportion_ci(level, method="wilson")
-    return Interval(right / n, float(bounds.low), float(bounds.high), int(n), level)
+    return Interval(right / n, *_wilson(right / n, n, level), int(n), level)
+
+
+def _wilson(share: float, n: float, level: float) -> tuple[float, float]:
+    """Return the bounds of Wilson's score interval; neither `n` nor the number of hits needs to be whole."""
+    z2 = scipy.stats.norm.ppf((1 + level) / 2) ** 2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
+    return float(np.clip(middle - half, 0, 1)), float(np.clip(middle + half, 0, 1))
 
 
 def bootstrap_interval(
@@ -296,8 +341,8 @@ def bootstrap_interval(
     if resamples < 1:
         raise ParameterError(f"resamples={resamples!r} must be at least 1")
     mean, n = float(x.mean()), x.size
-    if n == 1:
-        return Interval(mean, float("nan"), float("nan"), 1, level)
+    if not _varies(x):
+        return _unbounded(mean, n, level)
     options = {"confidence_level": level, "n_resamples": resamples, "method": "percentile", "batch": 1000}
     interval = scipy.stats.bootstrap((x,), np.mean, rng=np.random.default_rng(seed), **options).confidence_interval
     low, high = np.clip([interval.low, interval.high], *bounds).tolist()
