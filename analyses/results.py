@@ -28,7 +28,16 @@ from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.files import check_writable, write_text
 
 # Columns whose values are names, though some look like numbers.
-NAMES = {"fold", "inner_fold", "block", "change_from", "pretrained_through", "frozen_through", "truncate_after"}
+NAMES = {
+    "recording",
+    "fold",
+    "inner_fold",
+    "block",
+    "change_from",
+    "pretrained_through",
+    "frozen_through",
+    "truncate_after",
+}
 # The tables that the text uses.
 TABLES = (
     *("pretrained_vs_scratch", "freeze", "fuse", "truncate", "probe", "plan_grid", "svcca", "input_form"),
@@ -130,7 +139,8 @@ def gain(rows: Sequence[Any], others: Sequence[Any], field: str = "accuracy_last
 def per_clip(rows: Sequence[Any], score: str, others: Sequence[Any], other: str) -> Interval:
     """Compute the mean of a score of `rows` less another score of `others`, clip by clip."""
     of = {row.clip: getattr(row, other) for row in others}
-    return stats.mean_interval([getattr(row, score) - of[row.clip] for row in rows], bounds=(-2, 2))
+    groups = [group for row in rows if (group := getattr(row, "recording", ""))]
+    return stats.mean_interval([getattr(row, score) - of[row.clip] for row in rows], bounds=(-2, 2), groups=groups)
 
 
 def change(row: Any) -> Interval:

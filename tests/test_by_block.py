@@ -122,7 +122,7 @@ class FakeRun:
 
     def __init__(self, config, accuracy):
         self.config, self.accuracy_last, self.accuracy_best = config, accuracy, accuracy + 0.01
-        self.n_train, self.labels = 16, np.zeros(8)
+        self.n_train, self.labels, self.n_recordings = 16, np.zeros(8), 0
         self.history, self.label_names = {"seconds": np.array([1.0, 2.0])}, ("a", "b")
 
 

@@ -172,7 +172,7 @@ def test_bad_input_is_one_line(seeds_store, tmp_path, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
     runs = [str(run.path) for run in seeds_store[0]["tuned"]]
-    for given, names in ((["--dry-run"], "dry_run"), (["--clips", "x.csv", "--runs", "x"], "clips and runs")):
+    for given, names in ((["--dry-run"], "dry_run"), (["--runs", "x", "--epochs", "2"], "epochs and runs")):
         assert ensemble.main(["--ckpt", *runs, *given, "--figures", str(tmp_path / "new")]) == 2
         assert f"{names} cannot be given with ckpt: leave out one of them" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

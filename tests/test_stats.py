@@ -219,6 +219,56 @@ def test_corrected_interval_covers_what_shared_training_clips_do_to_the_mean():
     assert covered([stats.mean_interval(each) for each in folds], 0.8) < 0.9
 
 
+INTERVALS = [
+    lambda x, **groups: mean_interval(x, **groups),
+    lambda x, **groups: stats.bootstrap_interval(x, resamples=500, **groups),
+    lambda x, **groups: stats.share_interval(x, **groups),
+]
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_recordings_of_one_clip_each_are_clips(interval):
+    x = np.random.default_rng(0).integers(2, size=60)
+    assert interval(x, groups=[f"{i:02}" for i in range(60)]) == interval(x)
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_copies_of_a_clip_tell_nothing_new(interval):
+    x = np.random.default_rng(0).integers(2, size=60)
+    once, copied = interval(x), interval(np.repeat(x, 5), groups=np.repeat([f"{i:02}" for i in range(60)], 5).tolist())
+    assert copied.mean == once.mean
+    assert copied.n == 300
+    # But for the correction of shares for few recordings.
+    assert (copied.low, copied.high) == (pytest.approx(once.low, abs=3e-3), pytest.approx(once.high, abs=3e-3))
+    assert interval(np.repeat(x, 5)).low > copied.low + 0.04
+
+
+def test_shares_without_spread_count_recordings():
+    found = stats.share_interval(np.ones(400), groups=[str(i // 4) for i in range(400)])
+    assert found.low == pytest.approx(stats.wilson_interval(100, 100).low, abs=1e-3)
+
+
+def test_shares_of_networks_vary_less_than_hits():
+    hits, shares = np.repeat([1.0, 0.0], [80, 20]), np.full(100, 0.8)
+    assert stats.share_interval(hits) == stats.wilson_interval(80, 100)
+    shares[:10], shares[10:20] = 1.0, 0.6
+    assert stats.share_interval(shares).low > stats.share_interval(hits).low + 0.04
+
+
+def test_clips_of_one_recording_have_no_interval():
+    for interval in INTERVALS:
+        assert str(interval([0, 1, 1, 0], groups=["a"] * 4)).endswith(
+            "(no interval: all clips are of one recording), n = 4"
+        )
+
+
+def test_bad_groups():
+    with pytest.raises(ParameterError, match="groups has 1 names and there are 2 values: give one per value"):
+        stats.share_interval([0, 1], groups=["a"])
+    with pytest.raises(ParameterError, match="values from 0 to 2 must be from 0 to 1"):
+        stats.share_interval([0, 2])
+
+
 @pytest.mark.parametrize(("right", "n"), [(-1, 5), (6, 5), (0, 0)])
 def test_bad_counts(right, n):
     with pytest.raises(ParameterError, match=f"right={right} must be from 0 to n={n}"):

@@ -71,6 +71,7 @@ class Row:
     fold: str
     n_train: float
     n_clips: int
+    n_recordings: int
     seed: int
     accuracy_last: float
     accuracy_best: float
@@ -164,13 +165,14 @@ def differences(rows: Sequence[Row]) -> dict[str, stats.Difference]:
     return {arm: stats.paired_difference(values, base) for arm, values in by_arm.items() if arm != BASE}
 
 
-def _stretch_intervals(rows: Sequence[StretchRow]) -> tuple[stats.Interval, stats.Interval]:
-    """Return intervals over runs: of the change of features, and of the share of clips whose prediction changes."""
-    n_changed = round(sum(row.changed * row.n_clips for row in rows))
-    return (
-        stats.mean_interval([row.difference for row in rows], bounds=(0, np.inf)),
-        stats.wilson_interval(n_changed, sum(row.n_clips for row in rows)),
-    )
+def _stretch_intervals(rows: Sequence[StretchRow], test_to_train: float) -> list[stats.Interval]:
+    """Return intervals over folds: of the change of features, and of the share of clips whose prediction changes."""
+    intervals = []
+    for field, top in (("difference", np.inf), ("changed", 1.0)):
+        folds = stats.by_fold(rows, field)
+        folds.test_to_train = test_to_train  # the stretched clips are only some of the held-out ones
+        intervals.append(stats.fold_interval(folds, bounds=(0.0, top)))
+    return intervals
 
 
 def draw(result: Result) -> Figure:
@@ -178,7 +180,8 @@ def draw(result: Result) -> Figure:
     fig, ((accuracies, features), (changes, moved)) = style.new_figure(2, 2, width=12.5, height=7.6)
     _draw_arms(result.rows, accuracies, changes)
     palette = style.colours(row.fit for row in result.stretches)
-    _draw_stretches(result.stretches, palette, features, moved)
+    ratio = stats.by_fold(result.rows, "accuracy_last", arm=BASE).test_to_train
+    _draw_stretches(result.stretches, ratio, palette, features, moved)
     fig.legend(style.handles(palette), palette, loc="outside lower right", frameon=False)
     fig.suptitle(f"{result.title}: how the input is made", x=0.01, ha="left")
     return fig
@@ -198,17 +201,18 @@ def _draw_arms(rows: Sequence[Row], accuracies: Axes, changes: Axes) -> None:
     changes.set_title("less the first, paired by fold (Nadeau and Bengio)", fontsize="small", loc="left")
 
 
-def _draw_stretches(rows: Sequence[StretchRow], palette: Mapping[str, tuple], features: Axes, moved: Axes) -> None:
+def _draw_stretches(
+    rows: Sequence[StretchRow], ratio: float, palette: Mapping[str, tuple], features: Axes, moved: Axes
+) -> None:
     groups = group_by(rows, lambda row: (row.fit, row.rate))
     for side, (fit, colour) in zip((-0.003, 0.003), palette.items(), strict=True):
-        by_rate = [_stretch_intervals(groups[fit, rate]) for rate in RATES]
+        by_rate = [_stretch_intervals(groups[fit, rate], ratio) for rate in RATES]
         for ax, intervals in zip((features, moved), zip(*by_rate, strict=True), strict=True):
             mean, low, high = 100 * np.array([(i.mean, i.low, i.high) for i in intervals]).T
             ax.errorbar(np.add(RATES, side), mean, (mean - low, high - mean), fmt="o-", color=colour, capsize=3)
     n_clips, n_folds = sum(row.n_clips for row in rows) // len(RATES) // len(FITS), len({row.fold for row in rows})
-    about = (
-        f"{counted(n_clips, 'held-out clip')} played at another rate, {counted(n_folds, 'fold')}; bars: 95 % intervals"
-    )
+    clips, folds = counted(n_clips, "held-out clip"), counted(n_folds, "fold")
+    about = f"{clips} played at another rate; bars: 95 % intervals over {folds}"
     features.set_title(about, fontsize="small", loc="left")
     features.set_ylabel("change of features, share of that\nbetween clips of one class [%]")
     moved.set_ylabel("predictions that change [%]")

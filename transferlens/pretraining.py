@@ -57,6 +57,7 @@ class Row:
     fold: str
     n_train: float
     n_clips: int
+    n_recordings: int
     seed: int
     epoch_last: int
     accuracy_last: float

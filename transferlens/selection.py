@@ -66,6 +66,7 @@ class Row:
     inner_fold: str
     n_train: float
     n_clips: int
+    n_recordings: int
     seed: int
     epoch_last: int
     epoch_best: int

@@ -64,6 +64,8 @@ class Clips:
 
     Attributes
     ----------
+    groups : tuple of str
+        The recording of each clip; empty if they are not known.
     silent, mean : ndarray [shape=(channels, n_mels, width), float32]
         Features of a silent clip, and mean features of all held-out clips.
     masks : ndarray of bool [shape=(n, channels, n_mels, width)], or None
@@ -72,6 +74,7 @@ class Clips:
 
     ids: tuple[str, ...]
     labels: tuple[str, ...]
+    groups: tuple[str, ...]
     S: np.ndarray
     silent: np.ndarray
     mean: np.ndarray
@@ -82,11 +85,16 @@ class Clips:
         """Mean log-mel power over channels [shape=(n, n_mels, width)]."""
         return self.S.mean(1)
 
+    def group(self, i: int) -> str:
+        """Return the recording of one clip; "" if it is not known."""
+        return self.groups[i] if self.groups else ""
+
     def pick(self, indices: Sequence[int]) -> Clips:
         """Return some of the clips; `mean` remains that of all."""
         masks = None if self.masks is None else self.masks[indices]
         ids, labels = (tuple(names[i] for i in indices) for names in (self.ids, self.labels))
-        return replace(self, ids=ids, labels=labels, S=self.S[indices], masks=masks)
+        groups = tuple(self.groups[i] for i in indices) if self.groups else ()
+        return replace(self, ids=ids, labels=labels, groups=groups, S=self.S[indices], masks=masks)
 
 
 def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
@@ -96,8 +104,11 @@ def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
         of_mask = {name: getattr(settings, name) for name in ("sr", "n_fft", "windows", "hops", "n_mels", "width")}
         masks = np.stack([event_mask(clip, **of_mask) for clip in run.clip_ids])
     S = heldout_features(run, options, cache)
+    if not run.groups and (options != DataOptions() or run.config.dataset == BUILT_IN):
+        run = run.within(options.open())
     return Clips(
         ids=run.clip_ids,
+        groups=run.groups,
         labels=tuple(run.label_names[label] for label in run.labels),
         S=S,
         mean=S.mean(0),

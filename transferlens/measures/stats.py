@@ -4,7 +4,8 @@ Values are fractions: accuracies, or differences of them.
 
 - Over the folds of one cross-validation: `fold_interval` and `paired_difference`, by the corrected resampled t-test of
   Nadeau and Bengio; `mean_interval` without or with that correction.
-- Over clips, for networks as they are: `wilson_interval` of an accuracy, `bootstrap_interval` of any mean.
+- Over clips, for networks as they are: `share_interval` of an accuracy, `bootstrap_interval` of any mean. Clips of one
+  recording are not independent: where their recordings are known (`groups`), these are what varies.
 - `fold_means` and `by_fold` average the seeds of each fold first; `standard_error` is that of a mean.
 """
 
@@ -20,7 +21,7 @@ import numpy as np
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import scipy
-from transferlens.util.text import span
+from transferlens.util.text import counted, span
 
 # By how much values may differ that are taken as equal.
 ROUNDING = 1e-12
@@ -77,13 +78,20 @@ class Folds(list[float]):
     test_to_train : float > 0
         Number of held-out clips over number of training clips. Default: all folds are there, one is held out, and the
         others are trained on.
-    n_clips : int
-        Number of held-out clips in all folds; 0 if it is not known.
+    n_clips, n_recordings : int
+        Number of held-out clips in all folds, and of the recordings that they were cut from; 0 if it is not known.
     """
 
-    def __init__(self, values: Iterable[float], *, test_to_train: float = float("nan"), n_clips: int = 0) -> None:
+    def __init__(
+        self,
+        values: Iterable[float],
+        *,
+        test_to_train: float = float("nan"),
+        n_clips: int = 0,
+        n_recordings: int = 0,
+    ) -> None:
         super().__init__(values)
-        self.n_clips = n_clips
+        self.n_clips, self.n_recordings = n_clips, n_recordings
         self.test_to_train = test_to_train if np.isfinite(test_to_train) else 1 / max(1, len(self) - 1)
 
 
@@ -97,11 +105,14 @@ def fold_means(values: Sequence[float], rows: Sequence[Any]) -> Folds:
     folds = group_by(zip(values, rows, strict=True), key=lambda pair: pair[1].fold).values()
     firsts: list[Any] = [pairs[0][1] for pairs in folds]
     kept = any(getattr(row, "inner_fold", "") for row in firsts)
-    sizes = [(getattr(row, "n_clips", np.nan), getattr(row, "n_train", np.nan)) for row in firsts]
-    n_test, n_train = np.sum(sizes, axis=0) if sizes else (np.nan, np.nan)
-    ratio = n_test / n_train if n_train > 0 else 1 / max(1, len(folds) - 1 - kept)
-    means = [float(np.mean([value for value, _ in pairs])) for pairs in folds]
-    return Folds(means, test_to_train=float(ratio), n_clips=int(n_test) if n_test > 0 else 0)
+    n_clips, n_train = (sum(getattr(row, name, np.nan) for row in firsts) for name in ("n_clips", "n_train"))
+    recordings = [getattr(row, "n_recordings", 0) for row in firsts]
+    return Folds(
+        [float(np.mean([value for value, _ in pairs])) for pairs in folds],
+        test_to_train=n_clips / n_train if n_train > 0 else 1 / max(1, len(folds) - 1 - kept),
+        n_clips=int(n_clips) if n_clips > 0 else 0,
+        n_recordings=int(sum(recordings)) if all(recordings) else 0,
+    )
 
 
 def by_fold(rows: Iterable[Any], field: str, **values: Any) -> Folds:
@@ -125,11 +136,12 @@ def mean_interval(
     level: float = 0.95,
     bounds: tuple[float, float] = (0.0, 1.0),
     test_to_train: float = 0.0,
+    groups: Sequence[str] = (),
 ) -> Interval:
-    """Compute the mean with Student's t interval, wider if the values share training clips.
+    """Compute the mean with Student's t interval, wider if the values share training clips or come in groups.
 
     Values from the folds of one cross-validation do: taken as independent, their interval is too narrow for the
-    accuracy on new data. Nadeau and Bengio take (1/n + n_test/n_train) times their variance as that of the mean.
+    accuracy on new data. Nadeau and Bengio [1]_ take (1/n + n_test/n_train) times their variance as that of the mean.
 
     Parameters
     ----------
@@ -139,6 +151,10 @@ def mean_interval(
         The range in which the mean can lie; the interval is cut to it.
     test_to_train : float >= 0
         Number of held-out clips over number of training clips, 1/4 with five folds. 0 takes the values as independent.
+    groups : sequence of str, optional
+        The recording of each value, if the values are of clips. Recordings are then taken as independent, not clips:
+        the variance of the mean is that of the sums over recordings [2]_, with one less degrees of freedom than there
+        are recordings. Default: every value is independent.
 
     Raises
     ------
@@ -147,7 +163,8 @@ def mean_interval(
 
     References
     ----------
-    C. Nadeau, Y. Bengio: Inference for the generalization error. Machine Learning 52 (2003), section 4.
+    .. [1] C. Nadeau, Y. Bengio: Inference for the generalization error. Machine Learning 52 (2003), section 4.
+    .. [2] W. G. Cochran: Sampling Techniques. 1977, section 9A.1 (clusters of unequal size, ratio to size).
 
     Examples
     --------
@@ -161,9 +178,11 @@ def mean_interval(
     if not 0 <= test_to_train < float("inf"):
         raise ParameterError(f"test_to_train={test_to_train!r} must be 0 or more, and finite")
     mean, n = float(x.mean()), x.size
-    if not _varies(x):
-        return _unbounded(mean, n, level)
-    half = scipy.stats.t.ppf((1 + level) / 2, n - 1) * _corrected_error(x, test_to_train)
+    sums, sizes = _sums(x, groups)
+    if not _varies(x) or len(sums) == 1:
+        return _unbounded(x, level)
+    variance = _variance_of_mean(sums, sizes) + test_to_train * x.var(ddof=1)
+    half = scipy.stats.t.ppf((1 + level) / 2, len(sums) - 1) * np.sqrt(variance)
     low, high = np.clip([mean - half, mean + half], *bounds).tolist()
     return Interval(mean, low, high, n, level)
 
@@ -173,9 +192,27 @@ def _varies(values: np.ndarray) -> bool:
     return bool(np.ptp(values) > ROUNDING)
 
 
-def _unbounded(mean: float, n: int, level: float) -> Interval:
-    """Return a mean without an interval: values without spread do not tell how far another one would be."""
-    return Interval(mean, np.nan, np.nan, n, level, "" if n == 1 else "no interval: all values are equal")
+def _unbounded(values: np.ndarray, level: float) -> Interval:
+    """Return a mean without an interval: one recording, or values without spread, do not tell how others would be."""
+    why = "clips are of one recording" if _varies(values) else "values are equal"
+    note = f"no interval: all {why}" if len(values) > 1 else ""
+    return Interval(float(values.mean()), np.nan, np.nan, len(values), level, note)
+
+
+def _sums(values: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sum and the number of the values of each group; without groups every value is one."""
+    if not len(groups):
+        return values, np.ones(len(values))
+    if len(groups) != len(values):
+        raise ParameterError(f"groups has {len(groups)} names and there are {len(values)} values: give one per value")
+    places = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
+    return np.bincount(places, values), np.bincount(places).astype(float)
+
+
+def _variance_of_mean(sums: np.ndarray, sizes: np.ndarray) -> float:
+    """Return the variance of the mean of values whose groups are independent, by the sums over groups."""
+    n, residuals = len(sums), sums - sizes * sums.sum() / sizes.sum()
+    return float(n / (n - 1) * np.square(residuals).sum() / sizes.sum() ** 2)
 
 
 def _corrected_error(values: np.ndarray, test_to_train: float) -> float:
@@ -211,8 +248,8 @@ def fold_interval(
     interval = mean_interval(folds, level=level, bounds=bounds, test_to_train=folds.test_to_train)
     if interval.is_bounded or len(folds) == 1 or not folds.n_clips or bounds != (0.0, 1.0):
         return interval
-    low, high = _wilson(interval.mean, folds.n_clips, level)
-    note = f"Wilson's over {folds.n_clips} clips, as all folds are equal"
+    low, high = _wilson(interval.mean, folds.n_recordings or folds.n_clips, level)
+    note = f"Wilson's over {clips_text(folds.n_clips, folds.n_recordings)}, as all folds are equal"
     return replace(interval, low=low, high=high, note=note)
 
 
@@ -311,22 +348,82 @@ def _wilson(share: float, n: float, level: float) -> tuple[float, float]:
     return float(np.clip(middle - half, 0, 1)), float(np.clip(middle + half, 0, 1))
 
 
+def share_interval(
+    values: Sequence[float] | np.ndarray, *, groups: Sequence[str] = (), level: float = 0.95
+) -> Interval:
+    """Compute an accuracy with Wilson's score interval, over recordings if clips have groups.
+
+    As clips of one recording are alike, n clips tell as much as n / (1 + (m - 1) r) independent ones, where m is the
+    mean number of clips in the recording of a clip, and r the correlation of clips of one recording (by analysis of
+    variance, 0 to 1; 1 if all values are equal) [1]_. Wilson's interval is computed for this number, with the
+    correction of [2]_ for few recordings.
+
+    Parameters
+    ----------
+    values : sequence of float in [0, 1]
+        One per clip: whether it was classified correctly, or the share of networks that did.
+    groups : sequence of str, optional
+        The recording of each clip. Default: every clip is independent.
+    level : float in (0, 1)
+
+    References
+    ----------
+    .. [1] J. N. K. Rao, A. J. Scott: A simple method for the analysis of clustered binary data. Biometrics 48 (1992).
+    .. [2] E. L. Korn, B. I. Graubard: Confidence intervals for proportions with small expected number of positive
+       counts estimated from survey data. Survey Methodology 24 (1998), section 2.
+
+    Examples
+    --------
+    >>> print(share_interval([1] * 72 + [0] * 8))
+    90.0 % (95 % interval 81.5 to 94.8), n = 80
+    >>> print(share_interval([1] * 72 + [0] * 8, groups=[str(i // 4) for i in range(80)]))
+    90.0 % (95 % interval 68.2 to 97.4), n = 80
+    """
+    x = _checked(values)
+    check_level(level)
+    if x.min() < 0 or x.max() > 1:
+        raise ParameterError(f"values from {x.min():g} to {x.max():g} must be from 0 to 1")
+    mean, n, (sums, sizes) = float(x.mean()), x.size, _sums(x, groups)
+    if len(sums) == 1:
+        return _unbounded(x, level)
+    effective = n / (1 + (np.square(sizes).sum() / n - 1) * _correlation(x, sums, sizes))
+    if len(sums) < n:
+        effective *= (scipy.stats.norm.ppf((1 + level) / 2) / scipy.stats.t.ppf((1 + level) / 2, len(sums) - 1)) ** 2
+    if _varies(x):  # shares of networks vary less than ones and zeros do
+        effective *= mean * (1 - mean) / x.var()
+    return Interval(mean, *_wilson(mean, effective, level), n, level)
+
+
+def _correlation(values: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> float:
+    """Return the correlation of values of one group, by analysis of variance; 1 if there is no variance."""
+    n, k = sizes.sum(), len(sums)
+    if k == n or not _varies(values):
+        return 1.0
+    between = np.square(sums - sizes * values.mean()) @ (1 / sizes) / (k - 1)
+    within = (np.square(values).sum() - np.square(sums) @ (1 / sizes)) / (n - k)
+    size = (n - np.square(sizes).sum() / n) / (k - 1)
+    return float(np.clip((between - within) / (between + (size - 1) * within), 0, 1))
+
+
 def bootstrap_interval(
     values: Sequence[float],
     *,
+    groups: Sequence[str] = (),
     level: float = 0.95,
     bounds: tuple[float, float] = (0.0, 1.0),
     resamples: int = 9999,
     seed: int = 0,
 ) -> Interval:
-    """Compute the mean over clips with its percentile bootstrap interval.
+    """Compute the mean over clips with its percentile bootstrap interval, over recordings if clips have groups.
 
-    It tells how far the mean would move with other clips, not how far another training would move it.
+    It tells how far the mean would move with other recordings, not how far another training would move it.
 
     Parameters
     ----------
     values : sequence of float
         One per clip: whether it was classified correctly, or the difference of two networks there.
+    groups : sequence of str, optional
+        The recording of each clip. Default: every clip is independent.
     level, bounds
         As for `mean_interval`.
     resamples : int > 0
@@ -340,13 +437,26 @@ def bootstrap_interval(
     check_level(level)
     if resamples < 1:
         raise ParameterError(f"resamples={resamples!r} must be at least 1")
-    mean, n = float(x.mean()), x.size
-    if not _varies(x):
-        return _unbounded(mean, n, level)
-    options = {"confidence_level": level, "n_resamples": resamples, "method": "percentile", "batch": 1000}
-    interval = scipy.stats.bootstrap((x,), np.mean, rng=np.random.default_rng(seed), **options).confidence_interval
-    low, high = np.clip([interval.low, interval.high], *bounds).tolist()
-    return Interval(mean, low, high, n, level)
+    sums, sizes = _sums(x, groups)
+    if not _varies(x) or len(sums) == 1:
+        return _unbounded(x, level)
+    ends = np.quantile(_resampled(sums, sizes, resamples, seed), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.clip(ends, *bounds).tolist()
+    return Interval(float(x.mean()), low, high, x.size, level)
+
+
+def _resampled(sums: np.ndarray, sizes: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Return the mean of groups that are drawn with replacement, as often as asked for [shape=(resamples,)]."""
+    rng, means = np.random.default_rng(seed), []
+    for n in np.diff([*range(0, resamples, 1000), resamples]):  # part by part, to limit memory
+        drawn = rng.integers(len(sums), size=(n, len(sums)))
+        means.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
+    return np.concatenate(means)
+
+
+def clips_text(n_clips: int, n_recordings: int) -> str:
+    """Return what an interval is over, in words: "400 clips of 304 recordings", or "400 clips" (0 recordings)."""
+    return counted(n_clips, "clip") + (f" of {counted(n_recordings, 'recording')}" if n_recordings else "")
 
 
 def _checked(values: Sequence[float] | np.ndarray) -> np.ndarray:

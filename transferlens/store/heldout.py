@@ -19,6 +19,7 @@ from transferlens.util.lazy import torch
 
 if TYPE_CHECKING:
     from transferlens.data.catalogue import DataOptions
+    from transferlens.data.clips import DataSet
     from transferlens.store.run import Run
 
 precision = lazy.load("transferlens.models.precision")
@@ -70,14 +71,23 @@ def _feature_cache(run: Run, options: DataOptions, folder: Path) -> FeatureCache
     return cache
 
 
-def heldout_audio(run: Run, options: DataOptions, ids: Sequence[str] | None = None) -> list[np.ndarray]:
-    """Load the waveforms [shape=(n_samples,)] of a run's held-out clips, or of some, at the rate of its features.
+def heldout_dataset(run: Run, options: DataOptions) -> DataSet:
+    """Open the data set that the options name, at the rate of a run's features.
 
-    Raise CheckpointError if the run was trained on other clips than those that the options name.
+    Raise CheckpointError if the run was trained on other clips.
     """
-    dataset = _feature_cache(run, options, Path()).dataset
+    return _feature_cache(run, options, Path()).dataset
+
+
+def load(dataset: DataSet, ids: Sequence[str]) -> list[np.ndarray]:
+    """Load the waveforms [shape=(n_samples,)] of clips of a data set."""
     by_id = {clip.id: clip for clip in dataset.clips}
-    return [dataset.load(by_id[id]) for id in (run.clip_ids if ids is None else ids)]
+    return [dataset.load(by_id[id]) for id in ids]
+
+
+def heldout_audio(run: Run, options: DataOptions, ids: Sequence[str] | None = None) -> list[np.ndarray]:
+    """Load the waveforms of a run's held-out clips, or of some; errors as in `heldout_dataset`."""
+    return load(heldout_dataset(run, options), run.clip_ids if ids is None else ids)
 
 
 def heldout_features(run: Run, options: DataOptions, cache: Path, *, training: bool = False) -> np.ndarray:

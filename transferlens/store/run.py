@@ -54,6 +54,8 @@ class Run:
         Held-out logits after the last epoch, and after the epoch best on these same clips (optimistic).
     normalisation : ndarray [shape=(2, channels)]
         Mean and standard deviation that the features were normalised with.
+    groups : tuple of str
+        The recording of each held-out clip; empty if the data set names none, or the file is of an older version.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class Run:
     logits: np.ndarray
     logits_best: np.ndarray
     normalisation: np.ndarray
+    groups: tuple[str, ...] = ()
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -81,6 +84,11 @@ class Run:
     def right(self) -> np.ndarray:
         """Whether each held-out clip was classified correctly after the last epoch [shape=(n_clips,), bool]."""
         return self.logits.argmax(1) == self.labels
+
+    @property
+    def n_recordings(self) -> int:
+        """Number of recordings that the held-out clips were cut from; 0 if it is not known."""
+        return len(set(self.groups))
 
     @property
     def n_train(self) -> float:
@@ -117,11 +125,17 @@ class Run:
         return title(self.provenance["weights_source"])
 
     def within(self, dataset: DataSet) -> Run:
-        """Return the run with what files of older versions lack, from the data set that it was trained on."""
-        if "n_train" in self.provenance:
-            return self
+        """Return the run with what files of older versions lack, from the data set that it was trained on.
+
+        Raise CheckpointError if it was trained on other clips.
+        """
+        places = {clip.id: i for i, clip in enumerate(dataset.clips)}
+        if not places.keys() >= set(self.clip_ids) or self.config.fold not in dataset.folds:
+            raise CheckpointError(f"{self.path} was trained on other clips than {dataset.name}: name its clips")
         n_train = len(dataset.split(self.config.fold, self.config.inner_fold)[0])
-        return replace(self, provenance=self.provenance | {"n_train": n_train})
+        recordings = dataset.recordings
+        groups = [recordings[places[id]] for id in self.clip_ids] if recordings else []
+        return replace(self, groups=self.groups or tuple(groups), provenance={"n_train": n_train} | self.provenance)
 
     def initial_state(self) -> dict[str, torch.Tensor]:
         """Return the state dict of the network before training.
@@ -230,6 +244,7 @@ def load_run(path: Path | str | os.PathLike[str], *, expected: RunConfig | None 
             logits=array(file["logits_last"]),
             logits_best=array(file["logits_best"]),
             normalisation=array(file["normalisation"]),
+            groups=tuple(runfile.read_groups(file)),
         )
         _check_values(run)
     return run
@@ -241,7 +256,7 @@ def _check_values(run: Run) -> None:
     rules = {
         "history": all(v.shape == (len(accuracies),) and np.isfinite(v).all() for v in run.history.values()),
         "accuracies": ((accuracies >= 0) & (accuracies <= 1)).all(),
-        "clips": 0 < len(set(run.clip_ids)) == n_clips,
+        "clips": 0 < len(set(run.clip_ids)) == n_clips and len(run.groups) in (0, n_clips),
         "labels": run.labels.shape == (n_clips,)
         and run.labels.dtype.kind in "iu"
         and ((run.labels >= 0) & (run.labels < n_classes)).all(),

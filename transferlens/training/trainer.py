@@ -280,6 +280,7 @@ class Trainer:
             for key, value in self.optimizer.state[p].items()
             if not complete
         }
+        recordings = self.data.dataset.recordings
         return RunState(
             config=self.config,
             provenance=self.provenance,
@@ -293,6 +294,7 @@ class Trainer:
             weights={name: tensor.numpy(force=True) for name, tensor in self.network.state_dict().items()},
             fresh=self.fresh,
             optimizer=moments,
+            groups=[recordings[i] for i in self.held_out] if recordings else [],
         )
 
     def resume(self, state: RunState) -> None:
