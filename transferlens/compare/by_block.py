@@ -40,6 +40,8 @@ WORDS = {"pretrained": "fully pretrained", "scratch": "from scratch"}
 GREYS = {"pretrained": (0.25, 0.25, 0.25), "scratch": (0.6, 0.6, 0.6)}
 # The size of networks, by the field of a row.
 SIZES = {"parameters": "parameters [millions]", "multiply_adds": "multiply-adds per clip [millions]"}
+# The fields of a change's interval that rows contain.
+INTERVAL = ("mean", "low", "high", "plain_low", "plain_high", "n")
 # Variant and block.
 Place = tuple[str, int | None]
 
@@ -81,7 +83,8 @@ class Row(RunRow):
 
     `arm` is "block", or "pretrained" or "scratch" for a reference; `block` is empty for a reference that has no place
     on the axis, "none" for the place before the first block. `change` is the accuracy of this run minus that of its
-    neighbour `change_from` on the same fold and seed; its mean over `change_n` folds and the 95 % interval follow.
+    neighbour `change_from` on the same fold and seed; its mean over `change_n` folds and the 95 % interval follow, which
+    is conservative, and the plain one (`stats.fold_interval`).
     """
 
     analysis: str
@@ -93,6 +96,8 @@ class Row(RunRow):
     change_mean: float = np.nan
     change_low: float = np.nan
     change_high: float = np.nan
+    change_plain_low: float = np.nan
+    change_plain_high: float = np.nan
     change_n: int = 0
 
 
@@ -176,7 +181,7 @@ def _changes(
 
 def _columns(change: Change, row: RunRow, earlier: Mapping[tuple, float]) -> dict[str, Any]:
     """Return the columns of a row that describe its change."""
-    interval = {f"change_{name}": getattr(change.interval, name) for name in ("mean", "low", "high", "n")}
+    interval = {f"change_{name}": getattr(change.interval, name) for name in INTERVAL}
     return {"change_from": change.before, "change": row.accuracy_last - earlier[_pair(row)], **interval}
 
 
@@ -221,7 +226,7 @@ def _trim(axes: np.ndarray, costs: Sequence[Axes]) -> None:
 def _caption(result: Result) -> str:
     """Return the text that explains the marks."""
     n = len({row.fold for row in result.rows})
-    interval = " and 95 % interval" if n > 1 else ""
+    interval = f" and {style.INTERVAL}" if n > 1 else ""
     words = f"last epoch: mean{interval}, n = {counted(n, 'fold')} (dots)"
     if not result.changes:
         return words
