@@ -58,6 +58,23 @@ def test_what_is_gained_more_than_on_clean_clips(seeds_store):
     assert after.more_than_clean == after.gain == pytest.approx(1 / 3)
 
 
+def test_the_variation_of_the_clean_gain_counts(seeds_store):
+    """If the gain is 0 on every corrupted clip, what is beyond the clean gain varies as the clean gain does."""
+    runs = [run for run in seeds_store[0]["tuned"] if run.config.fold == "1"]
+    labels, n_classes = runs[0].labels, len(runs[0].label_names)
+    right, wrong = (5 * np.eye(n_classes, dtype=np.float32)[(labels + i) % n_classes] for i in (0, 1))
+    one_wrong = [np.where((np.arange(len(labels)) % 4 == i)[:, None], wrong, right) for i in range(3)]
+    found = {
+        ("clean", 0.0): [replace(run, logits=each) for run, each in zip(runs, one_wrong, strict=True)],
+        ("noise", 10.0): [replace(run, logits=right) for run in runs],
+    }
+    clean, noise = robustness.rows_of(found)
+    assert (noise.more_than_clean, noise.gain) == (-clean.gain, 0)
+    assert (noise.more_than_clean_low, noise.more_than_clean_high) == pytest.approx((-clean.gain_high, -clean.gain_low))
+    assert noise.more_than_clean_p == noise.more_than_clean_p_adjusted < 0.05
+    assert np.isnan(clean.more_than_clean_p_adjusted)
+
+
 def test_command(seeds_store, tmp_path, capsys):
     arms, folder = seeds_store
     paths = [str(run.path) for arm in ("tuned", "scratch") for run in arms[arm]]

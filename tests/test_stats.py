@@ -250,6 +250,39 @@ def test_clips_of_one_recording_have_no_interval():
         )
 
 
+def test_adjusted_p_values():
+    """Known answer: Benjamini and Hochberg 1995, section 4.1; of 15 tests, four are significant at 0.05."""
+    p = [
+        0.0001,
+        0.0004,
+        0.0019,
+        0.0095,
+        0.0201,
+        0.0278,
+        0.0298,
+        0.0344,
+        0.0459,
+        0.3240,
+        0.4262,
+        0.5719,
+        0.6528,
+        0.7590,
+        1,
+    ]
+    assert sum(np.array(stats.adjusted(p)) <= 0.05) == 4
+    assert stats.adjusted([0.03, np.nan]) == pytest.approx([0.03, np.nan], nan_ok=True)
+    assert stats.adjusted([]) == []
+
+
+def test_p_values_of_the_bootstrap_agree_with_its_interval():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        found = stats.bootstrap_difference(rng.choice([-1, 0, 1], p=[0.1, 0.7, 0.2], size=100), resamples=999)
+        assert found.interval.excludes_zero <= (found.p_value <= 0.06)
+        assert (found.p_value < 0.04) <= found.interval.excludes_zero
+    assert np.isnan(stats.bootstrap_difference(np.zeros(9)).p_value)
+
+
 def test_bad_groups():
     with pytest.raises(ParameterError, match="groups has 1 names and there are 2 values: give one per value"):
         stats.share_interval([0, 1], groups=["a"])

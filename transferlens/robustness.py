@@ -62,6 +62,9 @@ class Row:
     `single` is the mean of the members, `gain` is the ensemble minus `single`, and `more_than_clean` is this gain minus
     that on clean clips, clip by clip: above 0, the ensemble is more robust. 95 % intervals over recordings, or over
     clips if `n_recordings` is 0, as they are not known: Wilson's for `single` and `accuracy`, bootstrap for the others.
+    Recordings are drawn for both gains at once, so that the interval of `more_than_clean` has the variation of both.
+    `more_than_clean_p` is the p-value for no difference, followed by that adjusted for the number of rows
+    (`stats.adjusted`).
     """
 
     ensemble: str
@@ -82,6 +85,8 @@ class Row:
     more_than_clean: float
     more_than_clean_low: float
     more_than_clean_high: float
+    more_than_clean_p: float
+    more_than_clean_p_adjusted: float = np.nan
 
 
 def corrupted(
@@ -128,18 +133,20 @@ def rows_of(by_condition: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row
         for members in gather(runs):
             right = predictions.accuracy(members.probabilities, members.labels).mean(0)
             right_mean = predictions.accuracy(members.average, members.labels)
-            n, gains = len(right), right_mean - right
+            gains, groups = right_mean - right, members.groups
             more = gains - clean.setdefault(members.name, gains)
-            groups = members.groups
+            beyond = stats.bootstrap_difference(more, groups=groups, bounds=(-2.0, 2.0))
             intervals = (
                 stats.share_interval(right, groups=groups),
                 stats.share_interval(right_mean, groups=groups),
                 stats.bootstrap_interval(gains, groups=groups, bounds=(-1.0, 1.0)),
-                stats.bootstrap_interval(more, groups=groups, bounds=(-2.0, 2.0)),
+                beyond.interval,
             )
-            bounds = [value for interval in intervals for value in (interval.mean, interval.low, interval.high)]
-            rows.append(Row(members.name, kind, strength, len(members.names), n, len(set(groups)), *bounds))
-    return rows
+            values = [value for interval in intervals for value in (interval.mean, interval.low, interval.high)]
+            values.append(beyond.p_value)
+            rows.append(Row(members.name, kind, strength, len(members.names), len(right), len(set(groups)), *values))
+    adjusted = stats.adjusted([row.more_than_clean_p for row in rows])
+    return [replace(row, more_than_clean_p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
 def draw(result: Result) -> Figure:
@@ -178,7 +185,16 @@ def _points(row: Row, field: str) -> str:
 
 def summary(result: Result) -> str:
     """Return the accuracies and gains under each corruption as a table."""
-    head = ("ensemble", "corruption", "strength", "single [%]", "ensemble [%]", "gain [points]", "more than clean")
+    head = (
+        "ensemble",
+        "corruption",
+        "strength",
+        "single [%]",
+        "ensemble [%]",
+        "gain [points]",
+        "more than clean",
+        "adjusted p",
+    )
     lines = [
         (
             row.ensemble,
@@ -188,6 +204,7 @@ def summary(result: Result) -> str:
             f"{100 * row.accuracy:.1f}",
             _points(row, "gain"),
             _points(row, "more_than_clean"),
+            "" if np.isnan(row.more_than_clean_p_adjusted) else f"{row.more_than_clean_p_adjusted:.3f}",
         )
         for row in result.rows
     ]

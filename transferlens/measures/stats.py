@@ -4,6 +4,7 @@ Values are fractions: accuracies, or differences of them.
 
 - Over the folds of one cross-validation: `fold_interval` and `paired_difference`, by the corrected resampled t-test of
   Nadeau and Bengio; `mean_interval` without or with that correction.
+- `adjusted` p-values for many differences.
 - Over clips, for networks as they are: `share_interval` of an accuracy, `bootstrap_interval` of any mean. Clips of one
   recording are not independent: where their recordings are known (`groups`), these are what varies.
 - `fold_means` and `by_fold` average the seeds of each fold first; `standard_error` is that of a mean.
@@ -266,13 +267,13 @@ def fold_interval(
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean difference of two arms over the same folds, with a test of whether there is any.
+    """Mean difference of two arms over the same folds or clips, with a test of whether there is any.
 
     Attributes
     ----------
     interval : Interval
     p_value : float
-        Two-sided, of the corrected resampled t-test; NaN for one fold, and if all folds have the same difference.
+        Two-sided; NaN if there is no interval.
     """
 
     interval: Interval
@@ -309,20 +310,45 @@ def paired_difference(
     Examples
     --------
     >>> print(paired_difference([0.92, 0.95, 0.93], [0.90, 0.90, 0.90]))
-    3.3 points (95 % interval -2.7 to 9.3), n = 3, p = 0.139
+    3.3 points (95 % interval -2.7 to 9.3, plain -0.5 to 7.1), n = 3, p = 0.139
     >>> print(paired_difference([0.92, 0.95, 0.93], [0.91, 0.94, 0.92]))
     1.0 points (no interval: all values are equal), n = 3
     """
     if len(a) != len(b):
         raise ParameterError(f"a has {len(a)} folds and b has {len(b)}: they must be of the same folds")
-    differences = np.subtract(a, b)
-    if test_to_train is None:
-        test_to_train = _folds(a).test_to_train
-    interval = mean_interval(differences, level=level, bounds=(-1.0, 1.0), test_to_train=test_to_train)
+    ratio = _folds(a).test_to_train if test_to_train is None else test_to_train
+    return fold_difference(Folds(np.subtract(a, b).tolist(), test_to_train=ratio), level=level)
+
+
+def fold_difference(differences: Sequence[float], *, level: float = 0.95) -> Difference:
+    """Compute the mean of differences, one per fold, with the corrected resampled t-test; see `fold_interval`."""
+    folds = _folds(differences)
+    interval = fold_interval(folds, bounds=(-1.0, 1.0), level=level)
     if not interval.is_bounded:
         return Difference(interval, float("nan"))
-    error = _corrected_error(differences, test_to_train)
-    return Difference(interval, float(2 * scipy.stats.t.sf(abs(interval.mean) / error, interval.n - 1)))
+    t = abs(interval.mean) / _corrected_error(np.asarray(folds), folds.test_to_train)
+    return Difference(interval, float(2 * scipy.stats.t.sf(t, interval.n - 1)))
+
+
+def adjusted(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number: those below 0.05 then hold a share of 5 % of false ones at most.
+
+    By Benjamini and Hochberg's procedure; NaN, where there was no test, remains and does not count.
+
+    References
+    ----------
+    Y. Benjamini, Y. Hochberg: Controlling the false discovery rate. Journal of the Royal Statistical Society B 57
+    (1995).
+
+    Examples
+    --------
+    >>> [round(p, 3) for p in adjusted([0.01, float("nan"), 0.04, 0.9])]
+    [0.03, nan, 0.06, 0.9]
+    """
+    p = np.array(p_values, dtype=float)
+    tested = np.isfinite(p)
+    p[tested] = scipy.stats.false_discovery_control(p[tested]) if tested.any() else p[tested]
+    return p.tolist()
 
 
 def wilson_interval(right: int, n: int, *, level: float = 0.95) -> Interval:
@@ -417,7 +443,7 @@ def _correlation(values: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> flo
 
 
 def bootstrap_interval(
-    values: Sequence[float],
+    values: Sequence[float] | np.ndarray,
     *,
     groups: Sequence[str] = (),
     level: float = 0.95,
@@ -454,6 +480,31 @@ def bootstrap_interval(
     ends = np.quantile(_resampled(sums, sizes, resamples, seed), [(1 - level) / 2, (1 + level) / 2])
     low, high = np.clip(ends, *bounds).tolist()
     return Interval(float(x.mean()), low, high, x.size, level)
+
+
+def bootstrap_difference(
+    values: Sequence[float] | np.ndarray,
+    *,
+    groups: Sequence[str] = (),
+    level: float = 0.95,
+    bounds: tuple[float, float] = (-1.0, 1.0),
+    resamples: int = 9999,
+    seed: int = 0,
+) -> Difference:
+    """Compute `bootstrap_interval` of differences, and the p-value for no difference by the same resamples.
+
+    It is twice the share of resampled means on the other side of 0; the parameters are those of `bootstrap_interval`.
+
+    References
+    ----------
+    A. C. Davison, D. V. Hinkley: Bootstrap Methods and their Application. 1997, section 4.4.
+    """
+    interval = bootstrap_interval(values, groups=groups, level=level, bounds=bounds, resamples=resamples, seed=seed)
+    if not interval.is_bounded:
+        return Difference(interval, float("nan"))
+    means = _resampled(*_sums(np.asarray(values, dtype=float), groups), resamples, seed)
+    beyond = min((means <= 0).sum(), (means >= 0).sum())
+    return Difference(interval, float(min(1.0, 2 * (1 + beyond) / (1 + resamples))))
 
 
 def _resampled(sums: np.ndarray, sizes: np.ndarray, resamples: int, seed: int) -> np.ndarray:
