@@ -28,7 +28,16 @@ from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.files import check_writable, write_text
 
 # Columns whose values are names, though some look like numbers.
-NAMES = {"fold", "inner_fold", "block", "change_from", "pretrained_through", "frozen_through", "truncate_after"}
+NAMES = {
+    "recording",
+    "fold",
+    "inner_fold",
+    "block",
+    "change_from",
+    "pretrained_through",
+    "frozen_through",
+    "truncate_after",
+}
 # The tables that the text uses.
 TABLES = (
     *("pretrained_vs_scratch", "freeze", "fuse", "truncate", "probe", "plan_grid", "svcca", "input_form"),
@@ -114,9 +123,9 @@ def _number(key: str, text: str) -> Any:
         return text
 
 
-def mean(rows: Sequence[Any], field: str = "accuracy_last", kept: int = 0) -> Interval:
-    """Compute the mean over folds of the mean over seeds; `kept` as for `stats.fold_interval`."""
-    return stats.fold_interval(stats.by_fold(rows, field), kept=kept)
+def mean(rows: Sequence[Any], field: str = "accuracy_last") -> Interval:
+    """Compute the mean over folds of the mean over seeds."""
+    return stats.fold_interval(stats.by_fold(rows, field))
 
 
 def gain(rows: Sequence[Any], others: Sequence[Any], field: str = "accuracy_last") -> Interval:
@@ -124,13 +133,14 @@ def gain(rows: Sequence[Any], others: Sequence[Any], field: str = "accuracy_last
     of = {(row.backbone, row.fold, row.seed): getattr(row, field) for row in others}
     pairs = [row for row in rows if (row.backbone, row.fold, row.seed) in of]
     gains = [getattr(row, field) - of[row.backbone, row.fold, row.seed] for row in pairs]
-    return stats.fold_interval(stats.fold_means(gains, [row.fold for row in pairs]), bounds=(-1, 1))
+    return stats.fold_interval(stats.fold_means(gains, pairs), bounds=(-1, 1))
 
 
 def per_clip(rows: Sequence[Any], score: str, others: Sequence[Any], other: str) -> Interval:
     """Compute the mean of a score of `rows` less another score of `others`, clip by clip."""
     of = {row.clip: getattr(row, other) for row in others}
-    return stats.mean_interval([getattr(row, score) - of[row.clip] for row in rows], bounds=(-2, 2))
+    groups = [group for row in rows if (group := getattr(row, "recording", ""))]
+    return stats.mean_interval([getattr(row, score) - of[row.clip] for row in rows], bounds=(-2, 2), groups=groups)
 
 
 def change(row: Any) -> Interval:
@@ -141,7 +151,7 @@ def change(row: Any) -> Interval:
 def hundred(interval: Interval) -> str:
     """Return a mean with its interval as text, times 100: accuracies in %, differences in points."""
     text = f"{100 * interval.mean:.1f}"
-    return text if interval.n == 1 else f"{text} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+    return f"{text} ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval.is_bounded else text
 
 
 def plain(value: float, low: float, high: float) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from analyses import BACKBONES
 from transferlens import cli
+from transferlens.data.catalogue import DataOptions
 from transferlens.duplicates import main as duplicates
 from transferlens.ensemble import main as ensemble
 from transferlens.models.plan import TransferPlan
@@ -26,6 +27,7 @@ from transferlens.selection import main as selection
 from transferlens.study import Step, handed_on, perform
 from transferlens.training import forecast
 from transferlens.training.sweep import Arm, Study, SweepOptions, gather, planned
+from transferlens.util.fields import names
 
 SEEDS, OTHER_SEEDS, SCRATCH_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2), (0, 1)
 
@@ -70,7 +72,10 @@ def work(options: Options) -> int:
         robustness: [*seeds, *scratch],
         duplicates: seeds,
     }
-    return perform([Step.of(each, {"ckpt": ckpt}).given(given) for each, ckpt in runs_of.items()])
+    # Beside run files, `ensemble` takes no option of the training.
+    data = {name: value for name, value in given.items() if name in ("figures", *names(DataOptions))}
+    steps = [Step.of(each, {"ckpt": ckpt}).given(data if each is ensemble else given) for each, ckpt in runs_of.items()]
+    return perform(steps)
 
 
 main = cli.Command("analyses.rq4_ensemble", Options, work, arms=points)

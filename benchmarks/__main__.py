@@ -67,6 +67,7 @@ SCRIPTS = {
     "depthwise": [],
     "listing": [],
     "start": [],
+    "intervals": [],
     "growth": ["--clips", "{clips}"],
 }
 # Not run with the others: they take an hour of training, or need a run.
@@ -108,7 +109,7 @@ def work(options: Options) -> int:
 
         minutes = (time.perf_counter() - started) / 60
         machine = f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}; {minutes:.0f} minutes in all."
-        tables = [HERE / "operations.md", HERE / "growth.md"]
+        tables = [HERE / f"{name}.md" for name in ("operations", "growth", "intervals")]
         growth = "\n".join(path.read_text() for path in tables if path.exists())
         (HERE / "README.md").write_text(TEXT.format(machine=machine, table=table, growth=growth).rstrip() + "\n")
     return cli.DONE

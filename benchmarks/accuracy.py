@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from transferlens import cli
 from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan
+from transferlens.store.rows import RunRow, row_of
 from transferlens.training.sweep import Study, StudyOptions
 from transferlens.util.fields import build
 
@@ -31,12 +32,11 @@ def work(options: Options) -> int:
     found = {}
     for name, changes in ({"as by default": {}} | ARMS).items():
         runs = Study.of(build(Options, changes, base=options)).runs(TransferPlan.finetune())
-        found[name] = [run.accuracy_last for run in runs]
+        found[name] = stats.by_fold([row_of(RunRow, run) for run in runs], "accuracy_last")
         print(f"{name}: {stats.fold_interval(found[name])}")
     base = found["as by default"]
     for name in ARMS:
-        difference = stats.paired_difference(found[name], base)
-        print(f"{name}, less as by default: {difference.interval.text('points')}, p = {difference.p_value:.2f}")
+        print(f"{name}, less as by default: {stats.paired_difference(found[name], base)}")
     return cli.DONE
 
 

@@ -56,6 +56,20 @@ def test_every_script_explains_itself(name):
     assert "usage" in done.stdout
 
 
+@pytest.mark.slow
+def test_intervals_cover_what_they_say(monkeypatch):
+    """On real cross-validations the corrected interval covers, conservatively; the plain one does not of every kind."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    intervals = importlib.import_module("intervals")
+    for row in intervals.over_folds(300, 100):
+        (corrected, _), (plain, _) = row["corrected"], row["plain"]
+        assert corrected >= 0.94
+        assert 0.85 <= plain < corrected
+    for row in intervals.over_clips(300)[:6]:  # as many clips per recording as in ESC-10
+        assert 0.92 <= row["Wilson over recordings"][0] <= 0.98
+        assert 0.91 <= row["bootstrap over recordings"][0] <= 0.97
+
+
 @pytest.mark.slow(20)
 def test_one_script_from_the_runner(tmp_path):
     argv = [sys.executable, "-m", "benchmarks", "--clips", "clips.csv", "--only", "depthwise"]

@@ -12,6 +12,7 @@ import pytest
 
 from transferlens import freeze, fuse, plan_grid, truncate
 from transferlens.compare import by_block
+from transferlens.measures import stats
 from transferlens.models import build
 from transferlens.models.plan import TransferPlan
 from transferlens.util.errors import ParameterError
@@ -122,6 +123,7 @@ class FakeRun:
 
     def __init__(self, config, accuracy):
         self.config, self.accuracy_last, self.accuracy_best = config, accuracy, accuracy + 0.01
+        self.n_train, self.labels, self.n_recordings = 16, np.zeros(8), 0
         self.history, self.label_names = {"seconds": np.array([1.0, 2.0])}, ("a", "b")
 
 
@@ -156,6 +158,10 @@ def test_changes_are_paired_by_fold_and_corrected(made):
     rows = [row for row in result.rows if row.block == "2"]
     assert [row.change for row in rows] == pytest.approx([0.1, 0.2, 0.3])
     assert {(row.change_from, row.change_mean, row.change_n) for row in rows} == {("1", first.interval.mean, 3)}
+    p_values = stats.adjusted([first.p_value, second.p_value])
+    assert (first.p_adjusted, second.p_adjusted) == tuple(p_values) > (first.p_value, 0)
+    assert {(row.change_p, row.change_p_adjusted) for row in rows} == {(first.p_value, first.p_adjusted)}
+    assert {row.change_plain_low for row in rows} == {first.interval.plain_low}
     assert all(math.isnan(row.change) for row in result.rows if row.block == "1")
 
 

@@ -25,7 +25,8 @@ def test_batches_do_not_matter(batch_size):
 def test_any_function_of_batches():
     sizes = []
     doubled = forward(lambda batch: sizes.append(len(batch)) or 2 * batch, torch.ones(130, 1))
-    assert sizes == [PASS_SIZE, PASS_SIZE, 2]
+    assert sizes == [44, 43, 43]
+    assert max(sizes) <= PASS_SIZE
     assert (doubled == 2).all()
 
 

@@ -14,7 +14,7 @@ from transferlens.util.fields import build, flat
 
 
 def rows(accuracies, init):
-    return [Row("d", "net", init, str(i), 0, 3, a, 2, a + 0.1, f"{init}{i}") for i, a in enumerate(accuracies)]
+    return [Row("d", "net", init, str(i), 8, 4, 0, 0, 3, a, 2, a + 0.1, f"{init}{i}") for i, a in enumerate(accuracies)]
 
 
 RESULT = Result(

@@ -23,7 +23,7 @@ def test_clean_clips_give_the_stored_logits(seeds_store):
     assert list(found) == [("clean", 0), ("gain", -6), ("gain", -12), ("gain", -24)]
     for run in arms["tuned"]:
         clean, softer = (next(r for r in found[c] if r.path == run.path) for c in (("clean", 0), ("gain", -6)))
-        np.testing.assert_allclose(clean.logits, run.logits, atol=0.05)  # stored in the precision of training
+        np.testing.assert_array_equal(clean.logits, run.logits)
         assert not np.allclose(softer.logits, clean.logits, atol=1e-3)
 
 
@@ -56,6 +56,23 @@ def test_what_is_gained_more_than_on_clean_clips(seeds_store):
     assert before.low == stats.wilson_interval(len(labels), len(labels)).low < 1
     assert after.accuracy == 1
     assert after.more_than_clean == after.gain == pytest.approx(1 / 3)
+
+
+def test_the_variation_of_the_clean_gain_counts(seeds_store):
+    """If the gain is 0 on every corrupted clip, what is beyond the clean gain varies as the clean gain does."""
+    runs = [run for run in seeds_store[0]["tuned"] if run.config.fold == "1"]
+    labels, n_classes = runs[0].labels, len(runs[0].label_names)
+    right, wrong = (5 * np.eye(n_classes, dtype=np.float32)[(labels + i) % n_classes] for i in (0, 1))
+    one_wrong = [np.where((np.arange(len(labels)) % 4 == i)[:, None], wrong, right) for i in range(3)]
+    found = {
+        ("clean", 0.0): [replace(run, logits=each) for run, each in zip(runs, one_wrong, strict=True)],
+        ("noise", 10.0): [replace(run, logits=right) for run in runs],
+    }
+    clean, noise = robustness.rows_of(found)
+    assert (noise.more_than_clean, noise.gain) == (-clean.gain, 0)
+    assert (noise.more_than_clean_low, noise.more_than_clean_high) == pytest.approx((-clean.gain_high, -clean.gain_low))
+    assert noise.more_than_clean_p == noise.more_than_clean_p_adjusted < 0.05
+    assert np.isnan(clean.more_than_clean_p_adjusted)
 
 
 def test_command(seeds_store, tmp_path, capsys):

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from transferlens import runs
+from transferlens.data.catalogue import open_dataset
 from transferlens.features.logmel import FeatureSettings
 from transferlens.models.build import build
 from transferlens.models.plan import TransferPlan
@@ -167,6 +168,35 @@ def test_held_out_clips_and_labels_by_name(run, clips):
     assert run.label_names == ("high", "low")
     assert [run.label_names[i] for i in run.labels] == [clip.split("-")[0] for clip in run.clip_ids]
     assert run.logits.shape == run.logits_best.shape == (8, 2)
+
+
+def test_recordings_are_stored_if_the_data_set_names_them(study, clips, tmp_path):
+    """Neither the id nor the weights depend on them; to a run without them the data set gives them."""
+    table = shutil.copytree(clips.parent, tmp_path / clips.parent.name) / "clips.csv"
+    head, *rows = clips.read_text().split()
+    table.write_text("\n".join([f"{head},fsID", *(f"{row},r{i // 2}" for i, row in enumerate(rows))]))
+    (plain,) = study(folds=("1",)).runs(TransferPlan())
+    (known,) = study(folds=("1",), clips=table).runs(TransferPlan())
+    assert load_run(known.path).groups == plain.groups == ()
+    plain.path.unlink()
+    (named,) = study(folds=("1",), clips=table).runs(TransferPlan())
+    assert named.config == known.config == plain.config
+    np.testing.assert_array_equal(named.logits, plain.logits)
+    assert named.n_recordings == 4
+    assert sorted(named.groups) == sorted(2 * named.groups[::2])
+    assert known.groups == named.groups == load_run(named.path).groups == tuple(read_state(named.path).groups)
+    with pytest.raises(CheckpointError, match="was trained on other clips than synth"):
+        plain.within(open_dataset())
+
+
+def test_number_of_training_clips(run, clips):
+    """Stored; in files without it from the data set, or from the number of folds of a data set known by name."""
+    assert run.n_train == 16
+    older = dataclasses.replace(run, provenance={k: v for k, v in run.provenance.items() if k != "n_train"})
+    assert np.isnan(older.n_train)
+    assert older.within(open_dataset(clips)).n_train == 16
+    known = dataclasses.replace(older, config=dataclasses.replace(CONFIG, inner_fold="2"))
+    assert known.n_train == 3 * len(run.labels)
 
 
 def test_history_agrees_with_logits(run):

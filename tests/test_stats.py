@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,21 +55,6 @@ def test_corrected_for_shared_training_clips():
     assert (interval.high - interval.mean) / (plain.high - plain.mean) == pytest.approx(1.5)
 
 
-def test_corrected_interval_covers_where_folds_share_clips():
-    """The difference of two classifiers that are equally good for new data, over five-fold cross-validation."""
-    rng = np.random.default_rng(0)
-    covered = {0.0: 0, 0.25: 0}
-    for _ in range(2000):
-        # What a fold finds: an effect of its training clips, three quarters of which it shares, and of its test clips.
-        shared = rng.normal(0, 0.02)
-        gains = np.sqrt(0.75) * shared + np.sqrt(0.25) * rng.normal(0, 0.02, 5) + rng.normal(0, 0.02, 5)
-        for ratio in covered:
-            interval = mean_interval(gains, bounds=(-1, 1), test_to_train=ratio)
-            covered[ratio] += interval.low <= 0 <= interval.high
-    assert covered[0.0] / 2000 < 0.85
-    assert covered[0.25] / 2000 > 0.85
-
-
 def test_an_interval_that_excludes_zero():
     assert Interval(0.1, 0.01, 0.2, 5).excludes_zero
     assert Interval(-0.1, -0.2, -0.01, 5).excludes_zero
@@ -95,7 +81,21 @@ def test_by_fold_selects_and_averages_seeds():
 
 
 def test_seeds_of_one_fold_count_once():
-    assert fold_means([0.8, 1.0, 0.5], ["1", "1", "2"]) == pytest.approx([0.9, 0.5])
+    rows = [SimpleNamespace(fold=fold) for fold in ("1", "1", "2")]
+    assert fold_means([0.8, 1.0, 0.5], rows) == pytest.approx([0.9, 0.5])
+
+
+def test_the_ratio_is_that_of_the_split_if_only_some_folds_are_there():
+    """Two of five folds: trained on four times as many clips as were held out, as in the run of all five."""
+    rows = [SimpleNamespace(fold=fold, n_train=320, n_clips=80, accuracy=0.9 + int(fold) / 100) for fold in "12"]
+    folds = by_fold(rows, "accuracy")
+    assert folds.test_to_train == 1 / 4
+    assert same(stats.fold_interval(folds), mean_interval([0.91, 0.92], test_to_train=1 / 4))
+    paired = stats.paired_difference(folds, [0.9, 0.9])
+    assert paired == stats.paired_difference([*folds], [0.9, 0.9], test_to_train=1 / 4)
+    assert by_fold([SimpleNamespace(fold=fold, accuracy=0.9) for fold in "123"], "accuracy").test_to_train == 1 / 2
+    rows = [SimpleNamespace(fold=fold, inner_fold="9", accuracy=0.9) for fold in "123"]
+    assert by_fold(rows, "accuracy").test_to_train == 1
 
 
 @pytest.mark.parametrize(
@@ -153,20 +153,42 @@ def test_corrected_t_statistic_by_its_formula():
 
 
 def test_pairs_without_spread_or_with_one_fold():
-    assert stats.paired_difference([0.5, 0.6], [0.5, 0.6], test_to_train=1).p_value == 1
-    assert stats.paired_difference([0.75, 0.5], [0.5, 0.25], test_to_train=1).p_value == 0
+    for a, b in (([0.5, 0.6], [0.5, 0.6]), ([0.3, 0.6], [0.2, 0.5])):
+        found = stats.paired_difference(a, b)
+        assert np.isnan([found.p_value, found.interval.low, found.interval.high]).all()
+        assert str(found).endswith("points (no interval: all values are equal), n = 2")
     assert np.isnan(stats.paired_difference([0.5], [0.4], test_to_train=1).p_value)
     with pytest.raises(ParameterError, match="a has 2 folds and b has 1"):
         stats.paired_difference([0.5, 0.6], [0.5], test_to_train=0)
 
 
+def test_folds_without_spread():
+    """All clips of all folds are right: Wilson's interval over the clips, or none if their number is not known."""
+    found = stats.fold_interval(stats.Folds([1.0, 1.0, 1.0], n_clips=120))
+    assert (found.low, found.high) == (stats.wilson_interval(120, 120).low, 1)
+    assert str(found) == "100.0 % (95 % interval 96.9 to 100.0, Wilson's over 120 clips, as all folds are equal), n = 3"
+    assert str(stats.fold_interval([1.0, 1.0])) == "100.0 % (no interval: all values are equal), n = 2"
+    assert not stats.fold_interval(stats.Folds([0.1, 0.1], n_clips=120), bounds=(-1, 1)).is_bounded
+    assert not stats.bootstrap_interval([1.0, 1.0, 1.0]).excludes_zero
+
+
+def test_the_plain_interval_stands_next_to_the_corrected_one():
+    values = [0.90, 0.92, 0.94]
+    found, plain = stats.fold_interval(values), mean_interval(values)
+    assert (found.plain_low, found.plain_high) == (plain.low, plain.high)
+    assert str(found) == "92.0 % (95 % interval 84.1 to 99.9, plain 87.0 to 97.0), n = 3"
+
+
+def same(folds, expected):
+    """Whether an interval over folds is another one, but for the plain one next to it."""
+    return dataclasses.replace(folds, plain_low=np.nan, plain_high=np.nan).text("%") == expected.text("%")
+
+
 def test_folds_of_one_cross_validation():
     values = [0.9, 0.95, 0.92, 0.97, 0.91]
-    assert stats.fold_interval(values) == mean_interval(values, test_to_train=1 / 4)
-    assert stats.fold_interval(values, kept=1) == mean_interval(values, test_to_train=1 / 3)
+    assert same(stats.fold_interval(values), mean_interval(values, test_to_train=1 / 4))
     assert stats.paired_difference(values, [0.9] * 5) == stats.paired_difference(values, [0.9] * 5, test_to_train=1 / 4)
     assert stats.fold_interval([0.9]).n == 1
-    assert stats.fold_interval([0.9, 0.8], kept=1).low == mean_interval([0.9, 0.8], test_to_train=1).low
 
 
 def covered(intervals, truth):
@@ -185,13 +207,87 @@ def test_nominal_95_percent_covers_93_to_97():
     assert 0.93 <= covered(gains, 0.1) <= 0.97
 
 
-def test_corrected_interval_covers_what_shared_training_clips_do_to_the_mean():
-    """Folds whose errors correlate as much as Nadeau and Bengio take it: n_test / (n_test + n_train)."""
-    rng, rho = np.random.default_rng(0), 1 / 5
-    shared = rng.normal(size=(4000, 1)) * np.sqrt(rho)
-    folds = 0.8 + 0.02 * (shared + np.sqrt(1 - rho) * rng.normal(size=(4000, 5)))
-    assert 0.93 <= covered([stats.mean_interval(each, test_to_train=1 / 4) for each in folds], 0.8) <= 0.97
-    assert covered([stats.mean_interval(each) for each in folds], 0.8) < 0.9
+INTERVALS = [
+    lambda x, **groups: mean_interval(x, **groups),
+    lambda x, **groups: stats.bootstrap_interval(x, resamples=500, **groups),
+    lambda x, **groups: stats.share_interval(x, **groups),
+]
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_recordings_of_one_clip_each_are_clips(interval):
+    x = np.random.default_rng(0).integers(2, size=60)
+    assert interval(x, groups=[f"{i:02}" for i in range(60)]) == interval(x)
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_copies_of_a_clip_tell_nothing_new(interval):
+    x = np.random.default_rng(0).integers(2, size=60)
+    once, copied = interval(x), interval(np.repeat(x, 5), groups=np.repeat([f"{i:02}" for i in range(60)], 5).tolist())
+    assert copied.mean == once.mean
+    assert copied.n == 300
+    # But for the correction of shares for few recordings.
+    assert (copied.low, copied.high) == (pytest.approx(once.low, abs=3e-3), pytest.approx(once.high, abs=3e-3))
+    assert interval(np.repeat(x, 5)).low > copied.low + 0.04
+
+
+def test_shares_without_spread_count_recordings():
+    found = stats.share_interval(np.ones(400), groups=[str(i // 4) for i in range(400)])
+    assert found.low == pytest.approx(stats.wilson_interval(100, 100).low, abs=1e-3)
+
+
+def test_shares_of_networks_vary_less_than_hits():
+    hits, shares = np.repeat([1.0, 0.0], [80, 20]), np.full(100, 0.8)
+    assert stats.share_interval(hits) == stats.wilson_interval(80, 100)
+    shares[:10], shares[10:20] = 1.0, 0.6
+    assert stats.share_interval(shares).low > stats.share_interval(hits).low + 0.04
+
+
+def test_clips_of_one_recording_have_no_interval():
+    for interval in INTERVALS:
+        assert str(interval([0, 1, 1, 0], groups=["a"] * 4)).endswith(
+            "(no interval: all clips are of one recording), n = 4"
+        )
+
+
+def test_adjusted_p_values():
+    """Known answer: Benjamini and Hochberg 1995, section 4.1; of 15 tests, four are significant at 0.05."""
+    p = [
+        0.0001,
+        0.0004,
+        0.0019,
+        0.0095,
+        0.0201,
+        0.0278,
+        0.0298,
+        0.0344,
+        0.0459,
+        0.3240,
+        0.4262,
+        0.5719,
+        0.6528,
+        0.7590,
+        1,
+    ]
+    assert sum(np.array(stats.adjusted(p)) <= 0.05) == 4
+    assert stats.adjusted([0.03, np.nan]) == pytest.approx([0.03, np.nan], nan_ok=True)
+    assert stats.adjusted([]) == []
+
+
+def test_p_values_of_the_bootstrap_agree_with_its_interval():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        found = stats.bootstrap_difference(rng.choice([-1, 0, 1], p=[0.1, 0.7, 0.2], size=100), resamples=999)
+        assert found.interval.excludes_zero <= (found.p_value <= 0.06)
+        assert (found.p_value < 0.04) <= found.interval.excludes_zero
+    assert np.isnan(stats.bootstrap_difference(np.zeros(9)).p_value)
+
+
+def test_bad_groups():
+    with pytest.raises(ParameterError, match="groups has 1 names and there are 2 values: give one per value"):
+        stats.share_interval([0, 1], groups=["a"])
+    with pytest.raises(ParameterError, match="values from 0 to 2 must be from 0 to 1"):
+        stats.share_interval([0, 2])
 
 
 @pytest.mark.parametrize(("right", "n"), [(-1, 5), (6, 5), (0, 0)])

@@ -18,7 +18,8 @@ import numpy as np
 from transferlens import cli
 from transferlens.compare import question
 from transferlens.compare.ensembles import FEWEST, Members, Row, gather, row_of
-from transferlens.measures import predictions
+from transferlens.data.catalogue import DataOptions
+from transferlens.measures import predictions, stats
 from transferlens.models.device import pick_device
 from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import style
@@ -43,7 +44,8 @@ class Options(QuestionOptions):
     """
 
     ckpt: tuple[Path, ...] = ()
-    """Run files of one data set, two or more per held-out fold. Default: the runs that the sweep options name."""
+    """Run files of one data set, two or more per held-out fold. Default: the runs that the sweep options name. The
+    clips may be named too: run files of older versions do not have the recordings that intervals are over."""
     plan: PlanOptions = PlanOptions()
     sweep: SweepOptions = SweepOptions(seeds=(0, 1, 2, 3, 4))
 
@@ -102,7 +104,7 @@ def draw(result: Result) -> Figure:
     fig, axes = style.new_figure(2, 2, width=max(11.5, 3 * len(whole)), height=8.6)
     palette = style.colours([row.ensemble for row in whole])
     points = {
-        name: {"single (mean)": [row.single for row in rows], "ensemble": [row.accuracy for row in rows]}
+        name: {"single (mean)": stats.by_fold(rows, "single"), "ensemble": stats.by_fold(rows, "accuracy")}
         for name, rows in group_by(folds, key=lambda row: row.ensemble).items()
     }
     greys = {"single (mean)": (0.6, 0.6, 0.6), "ensemble": (0.15, 0.15, 0.15)}
@@ -145,10 +147,11 @@ def summary(result: Result) -> str:
     """Return the accuracy, the gain and the calibration of each ensemble in words."""
     lines = []
     for row in (row for row in result.rows if not row.fold):
+        over = stats.clips_text(row.n_clips, row.n_recordings)
         lines.append(
             f"{row.ensemble}: single {100 * row.single:.1f} ± {100 * row.single_std:.1f} % (standard deviation over "
             f"{row.n_members} members), ensemble {100 * row.accuracy:.1f} %, gain {100 * row.gain:.1f} points (95 % "
-            f"interval over {counted(row.n_clips, 'clip')}: {span(100 * row.gain_low, 100 * row.gain_high)}); "
+            f"interval over {over}: {span(100 * row.gain_low, 100 * row.gain_high)}); "
             f"nll {row.nll_single:.3f} to {row.nll:.3f}, calibration error {row.ece_single:.3f} to {row.ece:.3f}"
         )
         if row.missing:
@@ -178,7 +181,7 @@ def points(options: Options) -> dict[str, Arm]:
         if len(study.backbones) * len(set(options.sweep.seeds)) < FEWEST:
             raise ParameterError(f"seeds={options.sweep.seeds} gives one network: an ensemble needs at least {FEWEST}")
         return {"members": study.arm(options.plan.plan(options.sweep.weights))}
-    check_alone(options, "ckpt", beside=["figures", "cache", *names(ExecutionOptions)])
+    check_alone(options, "ckpt", beside=["figures", "cache", *names(DataOptions), *names(ExecutionOptions)])
     pick_device(options.execution.device)
     return {}
 
@@ -186,6 +189,9 @@ def points(options: Options) -> dict[str, Arm]:
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Average the networks of each ensemble, and score them."""
     members = runs["members"] if runs else load_runs(options.ckpt)
+    if options.ckpt and options.data != DataOptions():
+        dataset = options.data.open()
+        members = [run.within(dataset) for run in members]
     ensembles = gather(members)
     return Result(
         rows=tuple(row_of(each, fold) for each in ensembles for fold in ["", *dict.fromkeys(each.folds.tolist())]),

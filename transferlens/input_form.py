@@ -25,6 +25,7 @@ from transferlens.options import QuestionOptions
 from transferlens.plots import accuracy as charts
 from transferlens.plots import style
 from transferlens.store.heldout import classify, heldout_audio
+from transferlens.store.rows import row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import DataError
@@ -68,6 +69,9 @@ class Row:
     arm: str
     backbone: str
     fold: str
+    n_train: float
+    n_clips: int
+    n_recordings: int
     seed: int
     accuracy_last: float
     accuracy_best: float
@@ -161,13 +165,14 @@ def differences(rows: Sequence[Row]) -> dict[str, stats.Difference]:
     return {arm: stats.paired_difference(values, base) for arm, values in by_arm.items() if arm != BASE}
 
 
-def _stretch_intervals(rows: Sequence[StretchRow]) -> tuple[stats.Interval, stats.Interval]:
-    """Return intervals over runs: of the change of features, and of the share of clips whose prediction changes."""
-    n_changed = round(sum(row.changed * row.n_clips for row in rows))
-    return (
-        stats.mean_interval([row.difference for row in rows], bounds=(0, np.inf)),
-        stats.wilson_interval(n_changed, sum(row.n_clips for row in rows)),
-    )
+def _stretch_intervals(rows: Sequence[StretchRow], test_to_train: float) -> list[stats.Interval]:
+    """Return intervals over folds: of the change of features, and of the share of clips whose prediction changes."""
+    intervals = []
+    for field, top in (("difference", np.inf), ("changed", 1.0)):
+        folds = stats.by_fold(rows, field)
+        folds.test_to_train = test_to_train  # the stretched clips are only some of the held-out ones
+        intervals.append(stats.fold_interval(folds, bounds=(0.0, top)))
+    return intervals
 
 
 def draw(result: Result) -> Figure:
@@ -175,7 +180,8 @@ def draw(result: Result) -> Figure:
     fig, ((accuracies, features), (changes, moved)) = style.new_figure(2, 2, width=12.5, height=7.6)
     _draw_arms(result.rows, accuracies, changes)
     palette = style.colours(row.fit for row in result.stretches)
-    _draw_stretches(result.stretches, palette, features, moved)
+    ratio = stats.by_fold(result.rows, "accuracy_last", arm=BASE).test_to_train
+    _draw_stretches(result.stretches, ratio, palette, features, moved)
     fig.legend(style.handles(palette), palette, loc="outside lower right", frameon=False)
     fig.suptitle(f"{result.title}: how the input is made", x=0.01, ha="left")
     return fig
@@ -195,17 +201,18 @@ def _draw_arms(rows: Sequence[Row], accuracies: Axes, changes: Axes) -> None:
     changes.set_title("less the first, paired by fold (Nadeau and Bengio)", fontsize="small", loc="left")
 
 
-def _draw_stretches(rows: Sequence[StretchRow], palette: Mapping[str, tuple], features: Axes, moved: Axes) -> None:
+def _draw_stretches(
+    rows: Sequence[StretchRow], ratio: float, palette: Mapping[str, tuple], features: Axes, moved: Axes
+) -> None:
     groups = group_by(rows, lambda row: (row.fit, row.rate))
     for side, (fit, colour) in zip((-0.003, 0.003), palette.items(), strict=True):
-        by_rate = [_stretch_intervals(groups[fit, rate]) for rate in RATES]
+        by_rate = [_stretch_intervals(groups[fit, rate], ratio) for rate in RATES]
         for ax, intervals in zip((features, moved), zip(*by_rate, strict=True), strict=True):
             mean, low, high = 100 * np.array([(i.mean, i.low, i.high) for i in intervals]).T
             ax.errorbar(np.add(RATES, side), mean, (mean - low, high - mean), fmt="o-", color=colour, capsize=3)
     n_clips, n_folds = sum(row.n_clips for row in rows) // len(RATES) // len(FITS), len({row.fold for row in rows})
-    about = (
-        f"{counted(n_clips, 'held-out clip')} played at another rate, {counted(n_folds, 'fold')}; bars: 95 % intervals"
-    )
+    clips, folds = counted(n_clips, "held-out clip"), counted(n_folds, "fold")
+    about = f"{clips} played at another rate; bars: 95 % intervals over {folds}"
     features.set_title(about, fontsize="small", loc="left")
     features.set_ylabel("change of features, share of that\nbetween clips of one class [%]")
     moved.set_ylabel("predictions that change [%]")
@@ -217,10 +224,7 @@ def summary(result: Result) -> str:
     """Return the accuracies, the differences and the changes by stretching in words."""
     rows, arms = result.rows, dict.fromkeys(row.arm for row in result.rows)
     lines = [f"{arm}: {stats.fold_interval(stats.by_fold(rows, 'accuracy_last', arm=arm))}" for arm in arms]
-    lines += [
-        f"{arm}, less {BASE}: {difference.interval.text('points')}, p = {difference.p_value:.2f}"
-        for arm, difference in differences(rows).items()
-    ]
+    lines += [f"{arm}, less {BASE}: {difference}" for arm, difference in differences(rows).items()]
     for (fit, rate), group in group_by(result.stretches, lambda row: (row.fit, row.rate)).items():
         names = ("difference", "changed", "accuracy", "accuracy_stretched")
         change, changed, before, after = (100 * np.mean([getattr(row, name) for row in group]) for name in names)
@@ -248,7 +252,7 @@ class Result(question.Result):
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Compare the arms, and play held-out clips faster and slower."""
-    rows = [_row(name, run) for name, runs_of_arm in runs.items() for run in runs_of_arm]
+    rows = [row_of(Row, run, arm=name) for name, runs_of_arm in runs.items() for run in runs_of_arm]
     stretches = [row for fit, name in FITS.items() for run in runs[name] for row in _stretched(fit, run, options)]
     return Result(tuple(rows), tuple(stretches), runs[BASE][0].config.dataset)
 
@@ -269,11 +273,6 @@ def _check_classes(study: Study, n: int) -> None:
 def _places(n_clips: int, n: int) -> np.ndarray:
     """Return the indices of the clips to stretch: `n`, evenly spaced over the fold, or all if there are fewer."""
     return np.linspace(0, n_clips - 1, min(n_clips, n)).round().astype(int)
-
-
-def _row(arm: str, run: Run) -> Row:
-    config = run.config
-    return Row(arm, config.backbone, config.fold, config.seed, run.accuracy_last, run.accuracy_best, config.id)
 
 
 def _stretched(fit: str, run: Run, options: Options) -> list[StretchRow]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
@@ -49,12 +49,24 @@ class Options(QuestionOptions):
 
 @dataclass(frozen=True)
 class Row(RunRow):
-    """One run in one map, in the CSV; with the mean of its cell over `cell_n` folds and the standard error."""
+    """One run in one map, in the CSV; with the mean of its cell over `cell_n` folds and the standard error.
+
+    `less_finetuned` is the cell less that of the fine-tuned network, paired by fold and seed, with its 95 % interval,
+    which is conservative, the plain one (`stats.fold_interval`), the p-value for no difference, and that adjusted for
+    the number of cells in the table (`stats.adjusted`).
+    """
 
     map: str
     cell_mean: float
     cell_standard_error: float
     cell_n: int
+    less_finetuned: float
+    less_finetuned_low: float
+    less_finetuned_high: float
+    less_finetuned_plain_low: float
+    less_finetuned_plain_high: float
+    less_finetuned_p: float
+    less_finetuned_p_adjusted: float
 
 
 def plans(name: Map) -> dict[Cell, TransferPlan]:
@@ -95,14 +107,44 @@ def points(options: Options) -> dict[tuple[str, Cell], Arm]:
 
 def analyse(runs: Mapping[tuple[str, Cell], Sequence[Run]], options: Options | None = None) -> Result:
     """Return the accuracies of the runs, and the mean of each cell."""
-    rows = []
+    cells: list[tuple[str, list[RunRow]]] = []
+    finetuned: dict[tuple[str, str, int], float] = {}
     for (name, _), runs_of_cell in runs.items():
-        networks = group_by((row_of(RunRow, run) for run in runs_of_cell), key=lambda row: row.backbone)
-        for cell in networks.values():
-            folds = stats.by_fold(cell, "accuracy_last")
-            mean, error, n = float(np.mean(folds)), stats.standard_error(folds), len(folds)
-            rows += [Row(**vars(row), map=name, cell_mean=mean, cell_standard_error=error, cell_n=n) for row in cell]
-    return Result(tuple(rows))
+        rows_of_cell = [row_of(RunRow, run) for run in runs_of_cell]
+        cells += [(name, cell) for cell in group_by(rows_of_cell, key=lambda row: row.backbone).values()]
+        if runs_of_cell[0].config.plan == TransferPlan.finetune():
+            finetuned |= {_pair(row): row.accuracy_last for row in rows_of_cell}
+    differences = [_less(cell, finetuned) for _, cell in cells]
+    adjusted = stats.adjusted([difference.p_value for difference in differences])
+    return Result(
+        tuple(
+            Row(**vars(row), map=name, **_columns(cell, difference), less_finetuned_p_adjusted=p)
+            for (name, cell), difference, p in zip(cells, differences, adjusted, strict=True)
+            for row in cell
+        )
+    )
+
+
+def _pair(row: RunRow) -> tuple[str, str, int]:
+    return row.backbone, row.fold, row.seed
+
+
+def _less(cell: Sequence[RunRow], others: Mapping[tuple[str, str, int], float]) -> stats.Difference:
+    """Return the difference of a cell to other runs, paired by fold and seed."""
+    differences = [row.accuracy_last - others[_pair(row)] for row in cell]
+    return stats.fold_difference(stats.fold_means(differences, cell))
+
+
+def _columns(cell: Sequence[RunRow], difference: stats.Difference) -> dict[str, Any]:
+    """Return what all rows of a cell have in common."""
+    folds, interval = stats.by_fold(cell, "accuracy_last"), difference.interval
+    bounds = {f"less_finetuned_{end}": getattr(interval, end) for end in ("low", "high", "plain_low", "plain_high")}
+    mean = {
+        "cell_mean": float(np.mean(folds)),
+        "cell_standard_error": stats.standard_error(folds),
+        "cell_n": len(folds),
+    }
+    return {**mean, "less_finetuned": interval.mean, **bounds, "less_finetuned_p": difference.p_value}
 
 
 def summary(result: Result) -> str:
@@ -111,7 +153,9 @@ def summary(result: Result) -> str:
     for row in result.rows:
         field, words = AXES[row.map]
         place = f"pretrained through {row.pretrained_through}, {words} {getattr(row, field)}"
-        lines.append(f"{row.backbone}  {place}: {100 * row.cell_mean:.1f} %, n = {row.cell_n}")
+        p = "" if np.isnan(row.less_finetuned_p_adjusted) else f" (adjusted p = {row.less_finetuned_p_adjusted:.3f})"
+        less = f"less fine-tuned {100 * row.less_finetuned:.1f} points{p}"
+        lines.append(f"{row.backbone}  {place}: {100 * row.cell_mean:.1f} %, {less}, n = {row.cell_n}")
     return "\n".join(dict.fromkeys(lines))  # folds and seeds of a cell share one
 
 

@@ -55,6 +55,9 @@ class Row:
     backbone: str
     init: str
     fold: str
+    n_train: float
+    n_clips: int
+    n_recordings: int
     seed: int
     epoch_last: int
     accuracy_last: float

@@ -25,7 +25,7 @@ from transferlens.measures import predictions, stats
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.plots import style
-from transferlens.store.heldout import classify, heldout_audio
+from transferlens.store.heldout import classify, heldout_dataset, load
 from transferlens.store.run import Run, check_alike, load_runs
 from transferlens.training.schedule import DeviceOptions
 from transferlens.util.fields import Fields, Rule
@@ -60,8 +60,11 @@ class Row:
     """One ensemble under one corruption in the CSV; accuracies are fractions of the clips of all folds.
 
     `single` is the mean of the members, `gain` is the ensemble minus `single`, and `more_than_clean` is this gain minus
-    that on clean clips: above 0, the ensemble is more robust. 95 % intervals over clips, Wilson's for `accuracy` and
-    bootstrap for the others.
+    that on clean clips, clip by clip: above 0, the ensemble is more robust. 95 % intervals over recordings, or over
+    clips if `n_recordings` is 0, as they are not known: Wilson's for `single` and `accuracy`, bootstrap for the others.
+    Recordings are drawn for both gains at once, so that the interval of `more_than_clean` has the variation of both.
+    `more_than_clean_p` is the p-value for no difference, followed by that adjusted for the number of rows
+    (`stats.adjusted`).
     """
 
     ensemble: str
@@ -69,6 +72,7 @@ class Row:
     strength: float
     n_members: int
     n_clips: int
+    n_recordings: int
     single: float
     single_low: float
     single_high: float
@@ -81,6 +85,8 @@ class Row:
     more_than_clean: float
     more_than_clean_low: float
     more_than_clean_high: float
+    more_than_clean_p: float
+    more_than_clean_p_adjusted: float = np.nan
 
 
 def corrupted(
@@ -97,8 +103,10 @@ def corrupted(
     by_condition: dict[tuple[str, float], list[Run]] = {condition: [] for condition in conditions}
     with tqdm.tqdm(total=len(conditions) * len(runs), unit="run", delay=2, leave=False, disable=None) as bar:
         for runs_of_fold in group_by(runs, key=lambda run: run.config.fold).values():
+            dataset = heldout_dataset(runs_of_fold[0], options)
+            runs_of_fold = [run.within(dataset) for run in runs_of_fold]
             networks = [run.model().to(device) for run in runs_of_fold]
-            clips = heldout_audio(runs_of_fold[0], options)
+            clips = load(dataset, runs_of_fold[0].clip_ids)
             for condition in conditions:
                 S = _features(runs_of_fold[0], clips, *condition)
                 for run, network in zip(runs_of_fold, networks, strict=True):
@@ -125,17 +133,20 @@ def rows_of(by_condition: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row
         for members in gather(runs):
             right = predictions.accuracy(members.probabilities, members.labels).mean(0)
             right_mean = predictions.accuracy(members.average, members.labels)
-            n, gains = len(right), right_mean - right
+            gains, groups = right_mean - right, members.groups
             more = gains - clean.setdefault(members.name, gains)
+            beyond = stats.bootstrap_difference(more, groups=groups, bounds=(-2.0, 2.0))
             intervals = (
-                stats.bootstrap_interval(right),
-                stats.wilson_interval(int(right_mean.sum()), n),
-                stats.bootstrap_interval(gains, bounds=(-1.0, 1.0)),
-                stats.bootstrap_interval(more, bounds=(-2.0, 2.0)),
+                stats.share_interval(right, groups=groups),
+                stats.share_interval(right_mean, groups=groups),
+                stats.bootstrap_interval(gains, groups=groups, bounds=(-1.0, 1.0)),
+                beyond.interval,
             )
-            bounds = [value for interval in intervals for value in (interval.mean, interval.low, interval.high)]
-            rows.append(Row(members.name, kind, strength, len(members.names), n, *bounds))
-    return rows
+            values = [value for interval in intervals for value in (interval.mean, interval.low, interval.high)]
+            values.append(beyond.p_value)
+            rows.append(Row(members.name, kind, strength, len(members.names), len(right), len(set(groups)), *values))
+    adjusted = stats.adjusted([row.more_than_clean_p for row in rows])
+    return [replace(row, more_than_clean_p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
 def draw(result: Result) -> Figure:
@@ -161,7 +172,8 @@ def draw(result: Result) -> Figure:
         for name, rows in by_ensemble.items()
     }
     fig.legend(style.handles(names), names, loc="outside lower center", ncols=min(3, len(names)), frameon=False)
-    words = "full: ensemble, dashed: single networks; bands: 95 % intervals over clips"
+    over = "recordings" if result.rows[0].n_recordings else "clips"
+    words = f"full: ensemble, dashed: single networks; bands: 95 % intervals over {over}"
     fig.suptitle(f"{result.title}: corrupted clips ({words})", x=0.01, ha="left")
     return fig
 
@@ -173,7 +185,16 @@ def _points(row: Row, field: str) -> str:
 
 def summary(result: Result) -> str:
     """Return the accuracies and gains under each corruption as a table."""
-    head = ("ensemble", "corruption", "strength", "single [%]", "ensemble [%]", "gain [points]", "more than clean")
+    head = (
+        "ensemble",
+        "corruption",
+        "strength",
+        "single [%]",
+        "ensemble [%]",
+        "gain [points]",
+        "more than clean",
+        "adjusted p",
+    )
     lines = [
         (
             row.ensemble,
@@ -183,10 +204,12 @@ def summary(result: Result) -> str:
             f"{100 * row.accuracy:.1f}",
             _points(row, "gain"),
             _points(row, "more_than_clean"),
+            "" if np.isnan(row.more_than_clean_p_adjusted) else f"{row.more_than_clean_p_adjusted:.3f}",
         )
         for row in result.rows
     ]
-    return table([head, *lines])
+    row = result.rows[0]
+    return f"{table([head, *lines])}\nintervals over {stats.clips_text(row.n_clips, row.n_recordings)}"
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,9 @@ class Row:
     arm: str
     fold: str
     inner_fold: str
+    n_train: float
+    n_clips: int
+    n_recordings: int
     seed: int
     epoch_last: int
     epoch_best: int
@@ -92,8 +95,7 @@ def optimism(rows: Sequence[Row], honest: str = "accuracy_last") -> stats.Interv
     honest : {"accuracy_last", "accuracy_nested"}
     """
     gains = [row.accuracy_best - getattr(row, honest) for row in rows]
-    means = stats.fold_means(gains, [row.fold for row in rows])
-    return stats.fold_interval(means, bounds=(-1.0, 1.0), kept=bool(rows[0].inner_fold))
+    return stats.fold_interval(stats.fold_means(gains, rows), bounds=(-1.0, 1.0))
 
 
 def draw(result: Result) -> Figure:
@@ -134,7 +136,7 @@ def summary(result: Result) -> str:
         name = group.replace("\n", ", ")
         lines.append(f"{name}: best epoch less last {optimism(rows).text('points')}, {counted(len(rows), 'run')}")
         if rows[0].inner_fold:
-            nested = stats.fold_interval(stats.by_fold(rows, "accuracy_nested"), kept=1)
+            nested = stats.fold_interval(stats.by_fold(rows, "accuracy_nested"))
             gain = optimism(rows, "accuracy_nested").text("points")
             lines.append(f"  nested: {nested}; best epoch less nested {gain}")
     return "\n".join(lines)

@@ -40,6 +40,8 @@ WORDS = {"pretrained": "fully pretrained", "scratch": "from scratch"}
 GREYS = {"pretrained": (0.25, 0.25, 0.25), "scratch": (0.6, 0.6, 0.6)}
 # The size of networks, by the field of a row.
 SIZES = {"parameters": "parameters [millions]", "multiply_adds": "multiply-adds per clip [millions]"}
+# The fields of a change's interval that rows contain.
+INTERVAL = ("mean", "low", "high", "plain_low", "plain_high", "n")
 # Variant and block.
 Place = tuple[str, int | None]
 
@@ -81,7 +83,9 @@ class Row(RunRow):
 
     `arm` is "block", or "pretrained" or "scratch" for a reference; `block` is empty for a reference that has no place
     on the axis, "none" for the place before the first block. `change` is the accuracy of this run minus that of its
-    neighbour `change_from` on the same fold and seed; its mean over `change_n` folds and the 95 % interval follow.
+    neighbour `change_from` on the same fold and seed; its mean over `change_n` folds and the 95 % interval follow,
+    which is conservative, and the plain one (`stats.fold_interval`). `change_p` is the p-value for no change, followed
+    by that adjusted for the number of changes in the table (`stats.adjusted`).
     """
 
     analysis: str
@@ -93,7 +97,11 @@ class Row(RunRow):
     change_mean: float = np.nan
     change_low: float = np.nan
     change_high: float = np.nan
+    change_plain_low: float = np.nan
+    change_plain_high: float = np.nan
     change_n: int = 0
+    change_p: float = np.nan
+    change_p_adjusted: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,8 @@ class Change:
     before: str
     after: str
     interval: stats.Interval
+    p_value: float
+    p_adjusted: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,7 @@ def compare(analysis: Analysis, arms: Mapping[Place, Sequence[Run]], references:
     """Compare the runs of each variant and block, in the order of the axis, with those of the place before."""
     table: dict[str, Row] = {}  # by run: a reference may have a place on several axes
     changes: list[Change] = []
+    change_of: dict[str, Change] = {}
     for variant, keys in group_by(arms, key=itemgetter(0)).items():
         before, earlier = "", dict[tuple[str, str, int], float]()
         for key in keys:
@@ -150,12 +161,18 @@ def compare(analysis: Analysis, arms: Mapping[Place, Sequence[Run]], references:
                 arm = next((arm for arm, plan in REFERENCES.items() if run.config.plan == plan), "block")
                 named: dict[str, Any] = {"arm": arm, "variant": variant if arm == "block" else "", "block": place}
                 change = _columns(by_backbone[row.backbone], row, earlier) if by_backbone else {}
+                if by_backbone and row.run not in table:
+                    change_of[row.run] = by_backbone[row.backbone]
                 table.setdefault(row.run, Row(**vars(row), analysis=analysis.name, **named, **change))
             before, earlier = place, {_pair(row): row.accuracy_last for row in rows}
     for arm, runs in references.items():
         for row in (row_of(RunRow, run) for run in runs):
             table.setdefault(row.run, Row(**vars(row), analysis=analysis.name, arm=arm))
-    return Result(analysis, tuple(table.values()), tuple(changes))
+    p_adjusted = dict(zip(changes, stats.adjusted([change.p_value for change in changes]), strict=True))
+    table |= {run: replace(table[run], change_p_adjusted=p_adjusted[change]) for run, change in change_of.items()}
+    return Result(
+        analysis, tuple(table.values()), tuple(replace(change, p_adjusted=p) for change, p in p_adjusted.items())
+    )
 
 
 def _pair(row: RunRow) -> tuple[str, str, int]:
@@ -169,15 +186,16 @@ def _changes(
     changes = {}
     for backbone, group in group_by(rows, key=attrgetter("backbone")).items():
         gains = [row.accuracy_last - earlier[_pair(row)] for row in group]
-        interval = stats.fold_interval(stats.fold_means(gains, [row.fold for row in group]), bounds=(-1, 1))
-        changes[backbone] = Change(backbone, variant, before, after, interval)
+        difference = stats.fold_difference(stats.fold_means(gains, group))
+        changes[backbone] = Change(backbone, variant, before, after, difference.interval, difference.p_value)
     return changes
 
 
 def _columns(change: Change, row: RunRow, earlier: Mapping[tuple, float]) -> dict[str, Any]:
     """Return the columns of a row that describe its change."""
-    interval = {f"change_{name}": getattr(change.interval, name) for name in ("mean", "low", "high", "n")}
-    return {"change_from": change.before, "change": row.accuracy_last - earlier[_pair(row)], **interval}
+    interval = {f"change_{name}": getattr(change.interval, name) for name in INTERVAL}
+    own = {"change": row.accuracy_last - earlier[_pair(row)], "change_p": change.p_value}
+    return {"change_from": change.before, **own, **interval}
 
 
 def draw(result: Result) -> Figure:
@@ -221,7 +239,7 @@ def _trim(axes: np.ndarray, costs: Sequence[Axes]) -> None:
 def _caption(result: Result) -> str:
     """Return the text that explains the marks."""
     n = len({row.fold for row in result.rows})
-    interval = " and 95 % interval" if n > 1 else ""
+    interval = f" and {style.INTERVAL}" if n > 1 else ""
     words = f"last epoch: mean{interval}, n = {counted(n, 'fold')} (dots)"
     if not result.changes:
         return words
@@ -288,7 +306,8 @@ def summary(result: Result) -> str:
         for change in result.changes:
             if change.backbone == backbone:
                 name = f"{change.variant}, {change.before} -> {change.after}"
-                lines.append(f"{backbone}  {name}, paired by fold: {change.interval.text('points')}")
+                p = "" if np.isnan(change.p_adjusted) else f", adjusted p = {change.p_adjusted:.3f}"
+                lines.append(f"{backbone}  {name}, paired by fold: {change.interval.text('points')}{p}")
     return "\n".join(lines)
 
 

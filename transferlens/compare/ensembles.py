@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
 
@@ -42,8 +42,9 @@ def average(logits: np.ndarray) -> np.ndarray:
 class Members:
     """Networks of one arm whose outputs are averaged, over the held-out clips of all folds.
 
-    Logits are (n_members, n_clips, n_classes), labels and folds (n_clips,). `names` are backbone and seed of each
-    member; members without a run in every fold are left out, and named in `missing`.
+    Logits are (n_members, n_clips, n_classes), labels and folds (n_clips,); `groups` are the recordings of the clips,
+    empty if they are not known; `n_train` is the number of training clips by fold. `names` are backbone and seed of
+    each member. Members without a run in every fold are left out, and named in `missing`.
     """
 
     name: str
@@ -53,6 +54,8 @@ class Members:
     folds: np.ndarray
     missing: tuple[str, ...] = ()
     arm: str = ""
+    n_train: Mapping[str, float] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -88,6 +91,8 @@ def _members(arm: str, name: str, runs: Sequence[Run]) -> Members:
         logits=np.stack([np.concatenate([by_key[fold, member].logits for fold in folds]) for member in names]),
         labels=np.concatenate([run.labels for run in first]),
         folds=np.concatenate([np.full(len(run.labels), run.config.fold) for run in first]),
+        n_train={run.config.fold: run.n_train for run in first},
+        groups=tuple(group for run in first for group in run.groups) if all(run.groups for run in first) else (),
         missing=tuple(member for member in everyone if member not in names),
         arm=arm,
     )
@@ -127,13 +132,16 @@ class Row:
     """One ensemble in the CSV: over the clips of one fold, or of all if `fold` is empty. Accuracies are fractions.
 
     `single` is the members' mean, `single_std` the standard deviation over members, as the paper reports it; `gain` is
-    `accuracy` minus `single`, with a 95 % bootstrap interval over clips. Squared errors (Brier): `brier_single` is
-    `brier` + `ambiguity`. `nll` is the negative log-likelihood [nat], `ece` the expected calibration error.
+    `accuracy` minus `single`, with a 95 % bootstrap interval over recordings, or over clips if `n_recordings` is 0, as
+    they are not known. Squared errors (Brier): `brier_single` is `brier` + `ambiguity`. `nll` is the negative
+    log-likelihood [nat], `ece` the expected calibration error.
     """
 
     ensemble: str
     fold: str
+    n_train: float
     n_clips: int
+    n_recordings: int
     n_members: int
     single: float
     single_std: float
@@ -154,14 +162,17 @@ class Row:
 
 def row_of(members: Members, fold: str = "") -> Row:
     """Return the scores of one ensemble, over all clips or those of one fold."""
-    clips = members.folds == fold if fold else slice(None)
+    clips = members.folds == fold if fold else np.full(len(members.labels), True)
+    groups = list(itertools.compress(members.groups, clips))
     each, mean, labels = members.probabilities[:, clips], members.average[clips], members.labels[clips]
     right, right_mean = predictions.accuracy(each, labels), predictions.accuracy(mean, labels)
-    gain = stats.bootstrap_interval(right_mean - right.mean(0), bounds=(-1.0, 1.0))
+    gain = stats.bootstrap_interval(right_mean - right.mean(0), groups=groups, bounds=(-1.0, 1.0))
     return Row(
         ensemble=members.name,
         fold=fold,
+        n_train=members.n_train.get(fold, np.nan),
         n_clips=len(labels),
+        n_recordings=len(set(groups)),
         n_members=len(each),
         single=float(right.mean()),
         single_std=float(right.mean(1).std(ddof=1)),

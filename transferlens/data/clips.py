@@ -69,6 +69,11 @@ class DataSet:
         return tuple(sorted({clip.label for clip in self.clips}))
 
     @property
+    def recordings(self) -> tuple[str, ...]:
+        """The recording of each clip, that without a group its own; empty if no clip has a group."""
+        return tuple(clip.group or clip.id for clip in self.clips) if any(clip.group for clip in self.clips) else ()
+
+    @property
     def folds(self) -> tuple[str, ...]:
         """Names of the folds, in natural order: "2" before "10"."""
         return tuple(sorted({clip.fold for clip in self.clips}, key=natural))

@@ -19,6 +19,8 @@ from transferlens.util.text import some
 
 log = logging.getLogger(__name__)
 
+# Columns that name the recording of a clip: ours, and those of the official tables and of Freesound.
+RECORDINGS = ("group", "src_file", "fsID", "freesound_id")
 SPLITS = ("train", "validation", "test")
 
 
@@ -87,7 +89,7 @@ def read_user_table(path: Path) -> tuple[Clip, ...]:
             label=row["label"],
             fold=row["fold"],
             path=path.parent / row["path"],
-            group=row.get("group") or None,
+            group=next(filter(None, map(row.get, RECORDINGS)), None),
             extra={name: cell for name, cell in row.items() if name not in (*needed, "group")},
         )
         for row in read_table(path, needed)

@@ -26,8 +26,7 @@ from transferlens.measures.attribution import STEPS, TOLERANCE, Attribution, att
 from transferlens.measures.faithfulness import cascade
 from transferlens.measures.predictions import softmax
 from transferlens.models.build import skeleton
-from transferlens.models.forward import forward
-from transferlens.store.heldout import heldout_features
+from transferlens.store.heldout import classify, heldout_features
 from transferlens.store.run import Run, arm_names
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields
@@ -67,6 +66,8 @@ class Clips:
 
     Attributes
     ----------
+    groups : tuple of str
+        The recording of each clip; empty if they are not known.
     silent, mean : ndarray [shape=(channels, n_mels, width), float32]
         Features of a silent clip, and mean features of all held-out clips.
     features : FeatureSettings
@@ -76,6 +77,7 @@ class Clips:
 
     ids: tuple[str, ...]
     labels: tuple[str, ...]
+    groups: tuple[str, ...]
     S: np.ndarray
     silent: np.ndarray
     mean: np.ndarray
@@ -96,18 +98,26 @@ class Clips:
         """Mean log-mel power over channels [shape=(n, n_mels, width)]."""
         return self.S.mean(1)
 
+    def group(self, i: int) -> str:
+        """Return the recording of one clip; "" if it is not known."""
+        return self.groups[i] if self.groups else ""
+
     def pick(self, indices: Sequence[int]) -> Clips:
         """Return some of the clips; `mean` remains that of all."""
         ids, labels = (tuple(names[i] for i in indices) for names in (self.ids, self.labels))
-        return replace(self, ids=ids, labels=labels, S=self.S[indices])
+        groups = tuple(self.groups[i] for i in indices) if self.groups else ()
+        return replace(self, ids=ids, labels=labels, groups=groups, S=self.S[indices])
 
 
 def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
     """Return the clips that a run held out; errors are those of `heldout.heldout_features`."""
     settings = run.config.features
     S = heldout_features(run, options, cache)
+    if not run.groups and (options != DataOptions() or run.config.dataset == BUILT_IN):
+        run = run.within(options.open())
     return Clips(
         ids=run.clip_ids,
+        groups=run.groups,
         labels=tuple(run.label_names[label] for label in run.labels),
         S=S,
         mean=S.mean(0),
@@ -196,8 +206,8 @@ def explain(name: str, run: Run, network: Network, clips: Clips, options: Explan
     """Compute the attributions of one network for clips."""
     network.to(device).eval()
     x, baseline = run.inputs(clips.S).to(device), baseline_of(run, clips, options.baseline).to(device)
-    logits = forward(network, x).double()
-    targets = predicted = logits.argmax(1).numpy()
+    probabilities = softmax(classify(run, network, clips.S))
+    targets = predicted = probabilities.argmax(1)
     if options.target != "predicted":
         labels = clips.labels if options.target == "true" else [options.target] * len(x)
         targets = np.array([run.label_names.index(label) for label in labels])
@@ -210,7 +220,7 @@ def explain(name: str, run: Run, network: Network, clips: Clips, options: Explan
         baseline=baseline,
         targets=targets,
         predicted=predicted,
-        probabilities=logits.softmax(1).numpy()[range(len(x)), targets],
+        probabilities=probabilities[range(len(x)), targets],
         attribution=_attributed(network, x, targets, baseline, options),
     )
 

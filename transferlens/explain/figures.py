@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transferlens.explain.scores import recordings
 from transferlens.measures import stats
 from transferlens.plots import accuracy, style
 from transferlens.plots.accuracy import intervals
@@ -91,8 +92,8 @@ def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, tit
             about = f"known answer: {subset} clips (n = {by[network, subset, 'event_share'].n})"
             panel(ax, ANSWERS, subset, {"_chance": "|", "_energy": "^"}, title=about)
     fig.legend(handles=style.handles(palette), loc="outside lower center", ncols=len(palette), frameon=False)
-    n, marks = by[network, "all", "insertion"].n, "| shifted in time, x random order, ^ by energy"
-    about = f"means over {counted(n, 'clip')}{', 95 % intervals' if n > 1 else ''}"
+    row, marks = by[network, "all", "insertion"], "| shifted in time, x random order, ^ by energy"
+    about = f"means over {stats.clips_text(row.n, row.n_recordings)}{', 95 % intervals' if row.n > 1 else ''}"
     fig.suptitle(f"{title}: {about}; {marks}", x=0.01, ha="left", fontsize="medium")
     return fig
 
@@ -126,7 +127,9 @@ def _draw_cascade(ax: Axes, rows: Sequence[CascadeRow]) -> None:
 
     def means(name: str) -> dict[str, stats.Interval]:
         return {
-            stage: stats.mean_interval([getattr(row, name) for row in group], bounds=(-1.0, 1.0))
+            stage: stats.mean_interval(
+                [getattr(row, name) for row in group], bounds=(-1.0, 1.0), groups=recordings(group)
+            )
             for stage, group in stages.items()
         }
 
@@ -150,4 +153,4 @@ def text(table: Sequence[SummaryRow]) -> str:
         )
         numbers = (f"{row.mean:.3f}", span(row.low, row.high, 3), f"{chance:.3f}")
         lines.append((row.network, f"{row.subset} ({row.n})", row.score, *numbers))
-    return aligned(lines)
+    return f"{aligned(lines)}\nintervals over {stats.clips_text(table[0].n, table[0].n_recordings)}"

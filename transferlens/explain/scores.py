@@ -60,6 +60,7 @@ class Row:
     network: str
     run: str
     clip: str
+    recording: str
     label: str
     subset: str
     target: str
@@ -81,7 +82,10 @@ class Row:
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """Mean of one score over clips with its 95 % interval: Student's t, or Wilson's for shares of clips."""
+    """Mean of one score over clips with its 95 % interval: Student's t, or Wilson's for shares of clips.
+
+    Intervals are over recordings, or over clips if `n_recordings` is 0, as they are not known.
+    """
 
     network: str
     subset: str
@@ -90,6 +94,7 @@ class SummaryRow:
     low: float
     high: float
     n: int
+    n_recordings: int
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class CascadeRow:
 
     network: str
     clip: str
+    recording: str
     randomised_through: str
     magnitude: float
     signed: float
@@ -123,6 +129,7 @@ def clip_rows(explained: Explained, options: ExplanationOptions, bar: Callable[[
                 network=explained.name,
                 run=explained.run.config.id,
                 clip=clip,
+                recording=explained.clips.group(i),
                 label=explained.clips.labels[i],
                 subset=subset_of(clip, explained.run),
                 target=labels[explained.targets[i]],
@@ -147,15 +154,21 @@ def summary(rows: Sequence[Row]) -> list[SummaryRow]:
         subsets = {"all": rows_of_network} | dict(sorted(group_by(rows_of_network, attrgetter("subset")).items()))
         for subset, group in subsets.items():
             for score in rows[0].scores:
-                interval = _interval(score, [row.scores[score] for row in group])
-                table.append(SummaryRow(network, subset, score, interval.mean, interval.low, interval.high, interval.n))
+                groups = recordings(group)
+                it = _interval(score, [row.scores[score] for row in group], groups)
+                table.append(SummaryRow(network, subset, score, it.mean, it.low, it.high, it.n, len(set(groups))))
     return table
 
 
-def _interval(score: str, values: Sequence[float]) -> stats.Interval:
+def recordings(rows: Sequence[Row] | Sequence[CascadeRow]) -> list[str]:
+    """Return the recording of each clip; none if they are not known."""
+    return [row.recording for row in rows] if rows[0].recording else []
+
+
+def _interval(score: str, values: Sequence[float], groups: Sequence[str]) -> stats.Interval:
     if score in HITS:
-        return stats.wilson_interval(int(sum(values)), len(values))
-    return stats.mean_interval(values, bounds=BOUNDS.get(score.removesuffix("_chance"), (0.0, 1.0)))
+        return stats.share_interval(values, groups=groups)
+    return stats.mean_interval(values, bounds=BOUNDS.get(score.removesuffix("_chance"), (0.0, 1.0)), groups=groups)
 
 
 def cascade_rows(explained: Explained, options: ExplanationOptions) -> list[CascadeRow]:
@@ -163,12 +176,13 @@ def cascade_rows(explained: Explained, options: ExplanationOptions) -> list[Casc
     trained = [(ranks(cells), ranks(np.abs(cells))) for cells in explained.cells]
     rows = []
     for through, cells_of_clips in randomised(explained, options):
-        for clip, (signed, magnitude), cells in zip(explained.clips.ids, trained, cells_of_clips, strict=True):
+        for i, ((signed, magnitude), cells) in enumerate(zip(trained, cells_of_clips, strict=True)):
             random_magnitude = ranks(np.abs(cells))
             rows.append(
                 CascadeRow(
                     network=explained.name,
-                    clip=clip,
+                    clip=explained.clips.ids[i],
+                    recording=explained.clips.group(i),
                     randomised_through=through,
                     magnitude=mean_product(random_magnitude, magnitude),
                     signed=mean_product(ranks(cells), signed),

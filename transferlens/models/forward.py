@@ -34,7 +34,7 @@ def forward(
     x : torch.Tensor [shape=(n, ...)] or iterable of torch.Tensor
         The inputs, or batches of them.
     batch_size : int > 0
-        Inputs per batch, where `x` is one tensor.
+        Most inputs per batch, where `x` is one tensor; batches are nearly equal, as in training.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def forward(
     """
     parameters = network.parameters() if isinstance(network, torch.nn.Module) else ()
     device = next((parameter.device for parameter in parameters), None)
-    batches = x.split(batch_size) if isinstance(x, torch.Tensor) else x
+    batches = x.tensor_split(max(1, -(-len(x) // batch_size))) if isinstance(x, torch.Tensor) else x
     # Not inference_mode: a module may store a tensor that a later pass with gradients needs.
     with torch.no_grad():
         return torch.cat([network(batch.to(device)).cpu() for batch in batches])

@@ -30,7 +30,7 @@ HELDOUT = "held-out accuracy [%]"
 
 def _errorbar(ax: Axes, x: float, interval: Interval, **style: Any) -> None:
     low, high = (100 * abs(interval.mean - bound) for bound in (interval.low, interval.high))
-    ax.errorbar(x, 100 * interval.mean, yerr=None if interval.n == 1 else [[low], [high]], **style)
+    ax.errorbar(x, 100 * interval.mean, yerr=[[low], [high]] if interval.is_bounded else None, **style)
 
 
 def points_and_means(
@@ -83,7 +83,7 @@ def band(values: Sequence[float], *, colour: tuple, label: str, ax: Axes | None 
     ax = axes_or_new(ax)
     interval = fold_interval(values)
     ax.axhline(100 * interval.mean, color=colour, lw=1.2, zorder=1, label=label)
-    if interval.n > 1:
+    if interval.is_bounded:
         ax.axhspan(100 * interval.low, 100 * interval.high, color=colour, alpha=0.12, lw=0, zorder=0)
     return ax
 

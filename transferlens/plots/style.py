@@ -95,9 +95,13 @@ def handles(palette: Mapping[str, tuple]) -> list[Line2D]:
     return [Line2D([], [], color=colour, marker="o", lw=2, label=name) for name, colour in palette.items()]
 
 
+# The interval of means over folds that figures show.
+INTERVAL = "corrected 95 % interval"
+
+
 def means_caption(n_folds: int) -> str:
     """Return what the marks of `accuracy.points_and_means` are, for accuracies by fold."""
-    return f"diamonds: mean{' and 95 % interval' if n_folds > 1 else ''}, n = {counted(n_folds, 'fold')}; dots: folds"
+    return f"diamonds: mean{f' and {INTERVAL}' if n_folds > 1 else ''}, n = {counted(n_folds, 'fold')}; dots: folds"
 
 
 def save_figure(fig: Figure, stem: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,22 +12,48 @@ import numpy as np
 
 from transferlens.features.cache import FeatureCache, cached_clips, read_cached
 from transferlens.models.forward import forward
+from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.files import check_writable
+from transferlens.util.lazy import torch
 
 if TYPE_CHECKING:
-    import torch
-
     from transferlens.data.catalogue import DataOptions
+    from transferlens.data.clips import DataSet
     from transferlens.store.run import Run
+
+precision = lazy.load("transferlens.models.precision")
+
+log = logging.getLogger(__name__)
 
 
 def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
     """Compute the logits [shape=(n_clips, n_classes)] of features S [shape=(n_clips, channels, n_mels, width)].
 
-    The run normalises them; the network, as `Run.model` returns it, may be on any device.
+    They are computed as in training, in the precision of the run: for its held-out clips they are the stored logits,
+    bit by bit on the same machine with as many threads. (The outputs of frozen blocks, which training computes in
+    batches of other sizes, may differ by rounding.) The run normalises the features; the network, as `Run.model`
+    returns it, may be on any device.
     """
-    return forward(network, run.inputs(S)).numpy()
+    device = next(network.parameters()).device
+    used = _precision(run, device)
+
+    def logits(x: torch.Tensor) -> torch.Tensor:
+        with precision.autocast(device, used):
+            return network(x.to(device).contiguous(memory_format=torch.channels_last)).float()
+
+    return forward(logits, run.inputs(S)).numpy()
+
+
+def _precision(run: Run, device: torch.device) -> str:
+    """Return the precision that a run was trained in, or fp32 where this processor computes it wrongly."""
+    recorded = run.provenance["precision"]
+    try:
+        precision.check(recorded, device, **run.config.computed)
+    except ParameterError as error:
+        log.warning("%s is computed in fp32, not in %s as it was trained: %s", run.config.id, recorded, error)
+        return "fp32"
+    return recorded
 
 
 def _feature_cache(run: Run, options: DataOptions, folder: Path) -> FeatureCache:
@@ -44,14 +71,23 @@ def _feature_cache(run: Run, options: DataOptions, folder: Path) -> FeatureCache
     return cache
 
 
-def heldout_audio(run: Run, options: DataOptions, ids: Sequence[str] | None = None) -> list[np.ndarray]:
-    """Load the waveforms [shape=(n_samples,)] of a run's held-out clips, or of some, at the rate of its features.
+def heldout_dataset(run: Run, options: DataOptions) -> DataSet:
+    """Open the data set that the options name, at the rate of a run's features.
 
-    Raise CheckpointError if the run was trained on other clips than those that the options name.
+    Raise CheckpointError if the run was trained on other clips.
     """
-    dataset = _feature_cache(run, options, Path()).dataset
+    return _feature_cache(run, options, Path()).dataset
+
+
+def load(dataset: DataSet, ids: Sequence[str]) -> list[np.ndarray]:
+    """Load the waveforms [shape=(n_samples,)] of clips of a data set."""
     by_id = {clip.id: clip for clip in dataset.clips}
-    return [dataset.load(by_id[id]) for id in (run.clip_ids if ids is None else ids)]
+    return [dataset.load(by_id[id]) for id in ids]
+
+
+def heldout_audio(run: Run, options: DataOptions, ids: Sequence[str] | None = None) -> list[np.ndarray]:
+    """Load the waveforms of a run's held-out clips, or of some; errors as in `heldout_dataset`."""
+    return load(heldout_dataset(run, options), run.clip_ids if ids is None else ids)
 
 
 def heldout_features(run: Run, options: DataOptions, cache: Path, *, training: bool = False) -> np.ndarray:

@@ -27,6 +27,9 @@ COLUMNS: dict[str, Callable[[Run], Any]] = {
     "backbone": lambda run: run.config.backbone,
     "fold": lambda run: run.config.fold,
     "inner_fold": lambda run: run.config.inner_fold,
+    "n_train": lambda run: run.n_train,
+    "n_clips": lambda run: len(run.labels),
+    "n_recordings": lambda run: run.n_recordings,
     "seed": lambda run: run.config.seed,
     "pretrained_through": lambda run: block_text(run.config.plan.pretrained_through),
     "frozen_through": lambda run: block_text(run.config.plan.frozen_through),
@@ -57,6 +60,8 @@ def row_of(kind: type[Row], run: Run, **own: Any) -> Row:
 class RunRow:
     """A run in a table, with its plan and its cost.
 
+    It was trained on `n_train` clips (NaN if that is not known), and `n_clips` were held out, of `n_recordings` (0 if
+    that is not known).
     Multiply-adds are those of one clip; if runs share the output of frozen blocks, the time to compute it is counted in
     the first of them.
     """
@@ -68,6 +73,9 @@ class RunRow:
     truncate_after: int
     bn: str
     fold: str
+    n_train: float
+    n_clips: int
+    n_recordings: int
     seed: int
     epochs: int
     accuracy_last: float

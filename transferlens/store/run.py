@@ -7,12 +7,13 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from transferlens.data.manifest import manifest
 from transferlens.models import build
 from transferlens.models.weights import title
 from transferlens.store import runfile
@@ -24,6 +25,7 @@ from transferlens.util.lazy import torch
 from transferlens.util.text import counted
 
 if TYPE_CHECKING:
+    from transferlens.data.clips import DataSet
     from transferlens.models.network import Network
 
 
@@ -52,6 +54,8 @@ class Run:
         Held-out logits after the last epoch, and after the epoch best on these same clips (optimistic).
     normalisation : ndarray [shape=(2, channels)]
         Mean and standard deviation that the features were normalised with.
+    groups : tuple of str
+        The recording of each held-out clip; empty if the data set names none, or the file is of an older version.
     """
 
     path: Path
@@ -64,6 +68,7 @@ class Run:
     logits: np.ndarray
     logits_best: np.ndarray
     normalisation: np.ndarray
+    groups: tuple[str, ...] = ()
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -79,6 +84,23 @@ class Run:
     def right(self) -> np.ndarray:
         """Whether each held-out clip was classified correctly after the last epoch [shape=(n_clips,), bool]."""
         return self.logits.argmax(1) == self.labels
+
+    @property
+    def n_recordings(self) -> int:
+        """Number of recordings that the held-out clips were cut from; 0 if it is not known."""
+        return len(set(self.groups))
+
+    @property
+    def n_train(self) -> float:
+        """Number of clips that the network was trained on.
+
+        Older files do not have it: then it follows from the number of folds of a data set known by name, all as large
+        as the held-out one; NaN for others.
+        """
+        if "n_train" in self.provenance:
+            return self.provenance["n_train"]
+        known = manifest().get(self.config.dataset)
+        return len(self.labels) * (known.folds - 1 - bool(self.config.inner_fold)) if known else float("nan")
 
     @property
     def accuracy_last(self) -> float:
@@ -101,6 +123,19 @@ class Run:
     def weights(self) -> str:
         """What the pretrained blocks start from: "ImageNet", or the name of a file given as weights; "" without any."""
         return title(self.provenance["weights_source"])
+
+    def within(self, dataset: DataSet) -> Run:
+        """Return the run with what files of older versions lack, from the data set that it was trained on.
+
+        Raise CheckpointError if it was trained on other clips.
+        """
+        places = {clip.id: i for i, clip in enumerate(dataset.clips)}
+        if not places.keys() >= set(self.clip_ids) or self.config.fold not in dataset.folds:
+            raise CheckpointError(f"{self.path} was trained on other clips than {dataset.name}: name its clips")
+        n_train = len(dataset.split(self.config.fold, self.config.inner_fold)[0])
+        recordings = dataset.recordings
+        groups = [recordings[places[id]] for id in self.clip_ids] if recordings else []
+        return replace(self, groups=self.groups or tuple(groups), provenance={"n_train": n_train} | self.provenance)
 
     def initial_state(self) -> dict[str, torch.Tensor]:
         """Return the state dict of the network before training.
@@ -130,7 +165,7 @@ class Run:
         """Return the trained network, or that before training, in evaluation mode; `inputs` prepares features for it.
 
         It computes in float32; the stored logits were computed in the precision that the provenance names, and differ
-        by its rounding.
+        by its rounding: `store.heldout.classify` computes in that precision.
 
         Raises
         ------
@@ -209,6 +244,7 @@ def load_run(path: Path | str | os.PathLike[str], *, expected: RunConfig | None 
             logits=array(file["logits_last"]),
             logits_best=array(file["logits_best"]),
             normalisation=array(file["normalisation"]),
+            groups=tuple(runfile.read_groups(file)),
         )
         _check_values(run)
     return run
@@ -220,7 +256,7 @@ def _check_values(run: Run) -> None:
     rules = {
         "history": all(v.shape == (len(accuracies),) and np.isfinite(v).all() for v in run.history.values()),
         "accuracies": ((accuracies >= 0) & (accuracies <= 1)).all(),
-        "clips": 0 < len(set(run.clip_ids)) == n_clips,
+        "clips": 0 < len(set(run.clip_ids)) == n_clips and len(run.groups) in (0, n_clips),
         "labels": run.labels.shape == (n_clips,)
         and run.labels.dtype.kind in "iu"
         and ((run.labels >= 0) & (run.labels < n_classes)).all(),

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,9 @@ def history_names(config: RunConfig) -> tuple[str, ...]:
 class RunState:
     """All that a run file holds: a run after some epoch, as `transferlens.store.run.Run`, and its tensors.
 
-    The tensors are the state dict of the network; `fresh`, those that were randomly initialised, before training
-    (ImageNet's are not stored again); and the optimiser's state by "<parameter>/<moment>", empty in a complete run.
+    `groups` has the recording of each held-out clip, and is empty if they are not known. The tensors are the state dict
+    of the network; `fresh`, those that were randomly initialised, before training (ImageNet's are not stored again);
+    and the optimiser's state by "<parameter>/<moment>", empty in a complete run.
     """
 
     config: RunConfig
@@ -55,6 +56,7 @@ class RunState:
     weights: dict[str, np.ndarray]
     fresh: dict[str, np.ndarray]
     optimizer: dict[str, np.ndarray]
+    groups: list[str] = field(default_factory=list)
 
 
 def write_state(path: Path, state: RunState) -> None:
@@ -77,6 +79,8 @@ def _fill(file: Any, state: RunState) -> None:
     for name in _ARRAYS:
         values = getattr(state, name)
         file.create_dataset(name, data=values, fletcher32=isinstance(values, np.ndarray) or None)
+    if state.groups:
+        file.create_dataset("groups", data=state.groups)
     for name in ("history", *TENSORS):
         group = file.create_group(name)
         for key, values in getattr(state, name).items():
@@ -89,6 +93,7 @@ def read_state(path: str | os.PathLike[str]) -> RunState:
         parts: dict[str, Any] = {name: array(file[name]) for name in _ARRAYS}
         parts |= {name: read_texts(file[name]) for name in ("clip_ids", "label_names")}
         parts |= {name: read_tensors(file[name]) for name in TENSORS}
+        parts["groups"] = read_groups(file)
         history = {key: array(file["history"][key]).tolist() for key in file["history"]}
         return RunState(read_config(file), read_attributes(file["provenance"]), history=history, **parts)
 
@@ -117,6 +122,11 @@ def read_config(file: Any) -> RunConfig:
 def read_texts(dataset: Any) -> list[str]:
     """Return the texts that an HDF5 data set holds."""
     return [text.decode() for text in array(dataset)]
+
+
+def read_groups(file: Any) -> list[str]:
+    """Return the recording of each held-out clip; none if the data set names none, or the file is older than them."""
+    return read_texts(file["groups"]) if "groups" in file else []
 
 
 def tensor_items(group: Any) -> dict[str, Any]:

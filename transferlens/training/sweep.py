@@ -253,7 +253,7 @@ class Study:
         if missing := [point for point in points if point not in runs]:
             schedule.train(self, missing, threads=_threads(points))
             runs |= schedule.read(store, missing)
-        return {point: runs[point] for point in points}
+        return {point: runs[point].within(self.dataset) for point in points}
 
 
 def gather(arms: Mapping[Name, Arm]) -> dict[Name, list[Run]]:

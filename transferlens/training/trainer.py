@@ -128,6 +128,7 @@ class Trainer:
             "weights_option": weights if weights == "auto" else str(expanded(weights).resolve()),
             "weights_source": "none",
             "features_key": self.data.cache.key,
+            "n_train": len(self.rows),
             "skipped_clips": " ".join(self.data.dataset.skipped) or "none",
             "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }
@@ -279,6 +280,7 @@ class Trainer:
             for key, value in self.optimizer.state[p].items()
             if not complete
         }
+        recordings = self.data.dataset.recordings
         return RunState(
             config=self.config,
             provenance=self.provenance,
@@ -292,6 +294,7 @@ class Trainer:
             weights={name: tensor.numpy(force=True) for name, tensor in self.network.state_dict().items()},
             fresh=self.fresh,
             optimizer=moments,
+            groups=[recordings[i] for i in self.held_out] if recordings else [],
         )
 
     def resume(self, state: RunState) -> None:
