@@ -351,32 +351,6 @@ def adjusted(p_values: Sequence[float]) -> list[float]:
     return p.tolist()
 
 
-def wilson_interval(right: int, n: int, *, level: float = 0.95) -> Interval:
-    """Compute the accuracy of one network on one fold, with Wilson's score interval over clips.
-
-    Parameters
-    ----------
-    right : int in 0..n
-        Number of clips that were classified correctly.
-    n : int > 0
-    level : float in (0, 1)
-
-    References
-    ----------
-    E. B. Wilson: Probable inference, the law of succession, and statistical inference. JASA 22 (1927).
-    R. G. Newcombe: Two-sided confidence intervals for the single proportion. Statistics in Medicine 17 (1998).
-
-    Examples
-    --------
-    >>> print(wilson_interval(72, 80))
-    90.0 % (95 % interval 81.5 to 94.8), n = 80
-    """
-    if not (n >= 1 and 0 <= right <= n):
-        raise ParameterError(f"right={right!r} must be from 0 to n={n!r}, and n at least 1")
-    check_level(level)
-    return Interval(right / n, *_wilson(right / n, n, level), int(n), level)
-
-
 def _wilson(share: float, n: float, level: float) -> tuple[float, float]:
     """Return the bounds of Wilson's score interval; neither `n` nor the number of hits needs to be whole."""
     z2 = scipy.stats.norm.ppf((1 + level) / 2) ** 2
@@ -388,12 +362,12 @@ def _wilson(share: float, n: float, level: float) -> tuple[float, float]:
 def share_interval(
     values: Sequence[float] | np.ndarray, *, groups: Sequence[str] = (), level: float = 0.95
 ) -> Interval:
-    """Compute an accuracy with Wilson's score interval, over recordings if clips have groups.
+    """Compute an accuracy with Wilson's score interval [1]_ [2]_, over recordings if clips have groups.
 
     As clips of one recording are alike, n clips tell as much as n / (1 + (m - 1) r) independent ones, where m is the
     mean number of clips in the recording of a clip, and r the correlation of clips of one recording (by analysis of
-    variance, 0 to 1; 1 if all values are equal) [1]_. Wilson's interval is computed for this number, with the
-    correction of [2]_ for few recordings.
+    variance, 0 to 1; 1 if all values are equal) [3]_. Wilson's interval is computed for this number, with the
+    correction of [4]_ for few recordings.
 
     Parameters
     ----------
@@ -405,8 +379,10 @@ def share_interval(
 
     References
     ----------
-    .. [1] J. N. K. Rao, A. J. Scott: A simple method for the analysis of clustered binary data. Biometrics 48 (1992).
-    .. [2] E. L. Korn, B. I. Graubard: Confidence intervals for proportions with small expected number of positive
+    .. [1] E. B. Wilson: Probable inference, the law of succession, and statistical inference. JASA 22 (1927).
+    .. [2] R. G. Newcombe: Two-sided confidence intervals for the single proportion. Statistics in Medicine 17 (1998).
+    .. [3] J. N. K. Rao, A. J. Scott: A simple method for the analysis of clustered binary data. Biometrics 48 (1992).
+    .. [4] E. L. Korn, B. I. Graubard: Confidence intervals for proportions with small expected number of positive
        counts estimated from survey data. Survey Methodology 24 (1998), section 2.
 
     Examples
