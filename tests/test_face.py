@@ -188,6 +188,7 @@ def test_examples_run(tmp_path, monkeypatch, capsys):
     assert {(spec.label, spec.fold) for spec in few} == {(spec.label, spec.fold) for spec in synthetic.specs()}
     for module in (synthetic, synth):
         monkeypatch.setattr(module, "specs", lambda: few)
+    monkeypatch.setattr(synthetic, "_by_id", lambda: {spec.id: spec for spec in few})
     monkeypatch.setattr(processes, "cores", lambda: 1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["example"])

@@ -91,6 +91,16 @@ def test_groups_of_clips_do_not_matter_to_the_estimate():
             assert a.measures[name].similarity == pytest.approx(b.measures[name].similarity, abs=1e-6), (a.layer, name)
 
 
+def test_clips_of_one_recording_are_left_out_together():
+    x, pair = clips(20), (network(), network(seed=1))
+    twice = layerwise.compare(*pair, x, recordings=[str(i // 2) for i in range(20)], resamples=100)
+    usual = layerwise.compare(*pair, x, resamples=100)  # groups of two neighbours
+    assert [each.intervals for each in twice] == [each.intervals for each in usual]
+    apart = layerwise.compare(*pair, x, recordings=[str(i % 10) for i in range(20)], resamples=100)
+    assert all(np.isfinite([*each.intervals.values()]).all() for each in apart)
+    assert apart[-1].intervals != twice[-1].intervals
+
+
 def test_intervals_contain_the_estimate():
     for each in layerwise.compare(network(), network(seed=1), clips(12), groups=12, resamples=200):
         for name, (low, high) in each.intervals.items():

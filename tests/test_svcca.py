@@ -99,7 +99,7 @@ def test_training_clips_are_the_others_and_apart(store, tmp_path):
 
 def test_training_clips_that_are_not_known(store, tmp_path, study):
     run = next(iter(study(folds=("1",), select="nested", epochs=1).runs(TransferPlan())))
-    with pytest.raises(ParameterError, match="keeps an inner fold apart: its training clips are not known"):
+    with pytest.raises(ParameterError, match="was not trained on all other clips: its training clips are not known"):
         svcca.svcca(run, on="training", cache=tmp_path / "cache")
 
 

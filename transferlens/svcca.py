@@ -413,7 +413,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     rows, weights, matrices, numbers = [], [], {}, []
     for on in dict.fromkeys(options.on):
         S = heldout_features(trained[0], options.data, options.store.cache, training=on == "training")
-        numbers.append(f"{len(S)} {on} clips")
+        numbers.append(counted(len(S), f"{on} clip"))
         for comparison in comparisons(trained):
             x, (first, second) = comparison.first.inputs(S).to(device), comparison.states()
             before, after = _network(comparison.first, first, device), _network(comparison.second, second, device)
@@ -423,7 +423,8 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
                 if tensor.is_floating_point() and tensor.shape == second[name].shape
             }
             label = comparison.label + (f", {on} clips" if on != "held-out" else "")
-            for similarity in compare(before, after, x, **how, progress=True):
+            recordings = trained[0].groups if on == "held-out" else ()
+            for similarity in compare(before, after, x, **how, recordings=recordings, progress=True):
                 tensor = "" if similarity.layer.is_block else f"{similarity.layer.module}.weight"
                 rows.append(_row(comparison, label, on, similarity, changes.get(tensor, (NAN, NAN))))
             if on == options.on[0]:

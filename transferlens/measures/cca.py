@@ -226,8 +226,9 @@ class Analysis:
         cosine = np.linalg.svd(self._cross / lengths[0] / lengths[1], compute_uv=False).sum()
         return self.of_all_neurons(float(1 - np.arccos(np.clip(cosine, 0, 1)) * 2 / np.pi))
 
-    def measure(self) -> dict[str, Similarity]:
-        """Return the measures that have intervals, by name."""
+    @cached_property
+    def measures(self) -> dict[str, Similarity]:
+        """The measures that have intervals, by name."""
         correlations = self._canonical[0]
         mean, weighted = (correlations.mean(), self._weights() @ correlations) if min(self.dims) else (0.0, 0.0)
         cca = {
@@ -253,5 +254,5 @@ class Analysis:
             for side, products in zip(self.directions, self._own, strict=True)
         ]
         variances = (min(1.0, self.variances[0] / shares[0]), min(1.0, self.variances[1] / shares[1]))
-        measured = (Analysis(whole - part, coordinates, variances=variances).measure() for part in parts)
+        measured = (Analysis(whole - part, coordinates, variances=variances).measures for part in parts)
         return np.array([[similarities[name].similarity for name in RESAMPLED] for similarities in measured])

@@ -13,9 +13,11 @@ is a channel.
 
 from __future__ import annotations
 
+import collections
 import functools
+import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -138,6 +140,7 @@ def compare(
     variance: float = 0.99,
     pwcca_variance: float | None = None,
     groups: int = 10,
+    recordings: Sequence[str] = (),
     resamples: int = 1000,
     progress: bool = False,
 ) -> list[LayerSimilarity]:
@@ -156,6 +159,8 @@ def compare(
         Share that PWCCA keeps. Default: `variance`.
     groups : int > 0
         Groups of clips that the bootstrap draws from.
+    recordings : sequence of str
+        The recording of each clip: its clips are in one group. Empty if they are not known; then neighbours are.
     resamples : int >= 0
         Resamples of the bootstrap; 0 for no intervals.
     progress : bool
@@ -173,9 +178,11 @@ def compare(
     n, groups = len(x), min(groups, len(x))
     new = functools.partial(Moments, variance=variance, pwcca_variance=pwcca_variance, groups=groups)
     moments = {layer.module: new() for layer in common}
-    # Neighbours, which are often cut from one recording, are in one group, and never in one batch, in which clips are
-    # compared with other clips.
-    group = np.arange(n) * groups // n
+    # Clips of one recording, which often are neighbours, are in one group. In a batch, clips are compared with other
+    # clips: they are far apart.
+    sizes = collections.Counter(recordings or range(n))
+    place = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
+    group = np.array([place[each] for each in recordings or range(n)]) * groups // n
     n_batches = -(-n // BATCH)
     bar = functools.partial(tqdm.tqdm, disable=None if progress else True, delay=2, leave=False)
     for batch in bar(range(n_batches), unit="batch"):

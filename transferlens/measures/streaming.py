@@ -133,11 +133,11 @@ class Moments:
 
     def svcca(self) -> Similarity:
         """Return the mean canonical correlation of the leading directions; see `similarity.svcca`."""
-        return self._analyse()[0].measure()["svcca"]
+        return self._analyse()[0].measures["svcca"]
 
     def pwcca(self) -> Similarity:
         """Return the mean of the canonical correlations weighted by what they explain; see `similarity.pwcca`."""
-        return self._analyse()[1].measure()["pwcca"]
+        return self._analyse()[1].measures["pwcca"]
 
     def cka(self, *, debiased: bool = False) -> Similarity:
         """Return linear centred kernel alignment; see `similarity.cka`."""
@@ -165,11 +165,12 @@ class Moments:
         """Return all measures of X with Y, or with the shuffled Y."""
         analysis, wider, stream = self._analyse()
         sums = stream.sums(shuffled=shuffled)
-        paired = analysis.paired_otherwise(_plain(sums))
-        measures = paired.measure()
-        if wider is not analysis:
-            measures["pwcca"] = wider.paired_otherwise(_plain(sums)).measure()["pwcca"]
-        return measures | {"debiased_cka": _debiased(paired, sums), "procrustes": paired.procrustes()}
+        if shuffled:
+            paired = analysis.paired_otherwise(_plain(sums))
+            wider = paired if wider is analysis else wider.paired_otherwise(_plain(sums))
+            analysis = paired
+        others = {"debiased_cka": _debiased(analysis, sums), "procrustes": analysis.procrustes()}
+        return analysis.measures | {"pwcca": wider.measures["pwcca"]} | others
 
     def _analyse(self) -> tuple[Analysis, Analysis, _Stream]:
         """Return the analysis of all samples so far, that for PWCCA, and the sums."""
@@ -246,7 +247,7 @@ class Moments:
         if sum(group.n > 0 for group in self._analyse()[2].groups) < FEWEST_GROUPS:
             return dict.fromkeys(RESAMPLED, (float("nan"), float("nan")))
         analysis, wider, _ = self._analyse()
-        similarities = analysis.measure() | {"pwcca": wider.measure()["pwcca"]}
+        similarities = analysis.measures | {"pwcca": wider.measures["pwcca"]}
         spread = _percentiles(self.jackknife(), resamples=resamples, level=level, seed=seed)
         return {
             name: tuple(np.clip(similarities[name].similarity + bounds, 0, 1).tolist())

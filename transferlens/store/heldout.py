@@ -119,7 +119,8 @@ def heldout_features(run: Run, options: DataOptions, cache: Path, *, training: b
 
 def _trained_on(run: Run, cache: Path) -> list[str]:
     """Return the ids of a run's training clips: all of its feature cache that are not held out."""
-    if run.config.inner_fold:
-        raise ParameterError(f"{run.path} keeps an inner fold apart: its training clips are not known")
     held_out = set(run.clip_ids)
-    return [clip for clip in cached_clips(cache) if clip not in held_out]
+    others = [clip for clip in cached_clips(cache) if clip not in held_out]
+    if run.config.inner_fold or run.provenance.get("n_train", len(others)) != len(others):
+        raise ParameterError(f"{run.path} was not trained on all other clips: its training clips are not known")
+    return others
