@@ -21,6 +21,9 @@ from transferlens import cli
 from transferlens.models.plan import TransferPlan
 from transferlens.training.sweep import Study
 
+# Precision and number of threads.
+VARIANTS = (("bf16", 1), ("bf16", 2), ("fp32", 1))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -36,16 +39,12 @@ class Options:
     """Seeds."""
     fold: str = "1"
     """The held-out fold."""
-    precision: tuple[str, ...] = ("bf16", "fp32")
-    """Precisions."""
-    threads: tuple[int, ...] = (1, 2)
-    """Numbers of threads."""
 
 
 def work(options: Options) -> int:
     """Train, print and write the table."""
     logits = {}
-    for precision, threads in itertools.product(options.precision, options.threads):
+    for precision, threads in VARIANTS:
         study = Study(
             options.clips, folds=(options.fold,), seeds=options.seeds, cache=options.cache, runs=options.runs,
             precision=precision, threads=threads,
