@@ -96,7 +96,9 @@ def over_clips(n: int) -> list[dict[str, Any]]:
     kinds: Mapping[str, Callable[[np.ndarray, list[str]], Interval]] = {
         "Wilson over clips": lambda x, groups: stats.share_interval(x),
         "Wilson over recordings": lambda x, groups: stats.share_interval(x, groups=groups),
-        "bootstrap over recordings": lambda x, groups: stats.bootstrap_interval(x, groups=groups, resamples=400),
+        "bootstrap over recordings": lambda x, groups: (
+            stats.bootstrap_difference(x, groups=groups, resamples=400).interval
+        ),
     }
     rows = []
     for name, sizes in RECORDINGS.items():

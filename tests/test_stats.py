@@ -173,7 +173,7 @@ def test_folds_without_spread():
     assert str(found) == "100.0 % (95 % interval 96.9 to 100.0, Wilson's over 120 clips, as all folds are equal), n = 3"
     assert str(stats.fold_interval([1.0, 1.0])) == "100.0 % (no interval: all values are equal), n = 2"
     assert not stats.fold_interval(stats.Folds([0.1, 0.1], n_clips=120), bounds=(-1, 1)).is_bounded
-    assert not stats.bootstrap_interval([1.0, 1.0, 1.0]).excludes_zero
+    assert not stats.bootstrap_difference([1.0, 1.0, 1.0]).interval.excludes_zero
 
 
 def test_the_plain_interval_stands_next_to_the_corrected_one():
@@ -207,13 +207,13 @@ def test_nominal_95_percent_covers_93_to_97():
     clips = [wilson(right, 400) for right in rng.binomial(400, 0.9, size=2000)]
     assert 0.93 <= covered(clips, 0.9) <= 0.97
     pairs = rng.choice([-1, 0, 1], p=[0.05, 0.8, 0.15], size=(1000, 400))
-    gains = [stats.bootstrap_interval(each, bounds=(-1, 1), resamples=300) for each in pairs]
+    gains = [stats.bootstrap_difference(each, resamples=300).interval for each in pairs]
     assert 0.93 <= covered(gains, 0.1) <= 0.97
 
 
 INTERVALS = [
     lambda x, **groups: mean_interval(x, **groups),
-    lambda x, **groups: stats.bootstrap_interval(x, resamples=500, **groups),
+    lambda x, **groups: stats.bootstrap_difference(x, resamples=500, **groups).interval,
     lambda x, **groups: stats.share_interval(x, **groups),
 ]
 
@@ -258,22 +258,9 @@ def test_clips_of_one_recording_have_no_interval():
 def test_adjusted_p_values():
     """Known answer: Benjamini and Hochberg 1995, section 4.1; of 15 tests, four are significant at 0.05."""
     p = [
-        0.0001,
-        0.0004,
-        0.0019,
-        0.0095,
-        0.0201,
-        0.0278,
-        0.0298,
-        0.0344,
-        0.0459,
-        0.3240,
-        0.4262,
-        0.5719,
-        0.6528,
-        0.7590,
-        1,
-    ]
+        0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459,
+        0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1,
+    ]  # fmt: skip
     assert sum(np.array(stats.adjusted(p)) <= 0.05) == 4
     assert stats.adjusted([0.03, np.nan]) == pytest.approx([0.03, np.nan], nan_ok=True)
     assert stats.adjusted([]) == []
@@ -300,10 +287,10 @@ def test_bad_groups():
 )
 def test_bad_values_of_the_bootstrap(values, message):
     with pytest.raises(ParameterError, match=message):
-        stats.bootstrap_interval(values)
+        stats.bootstrap_difference(values)
 
 
 def test_bootstrap_of_one_value_has_no_interval():
-    found = stats.bootstrap_interval([1.0])
+    found = stats.bootstrap_difference([1.0]).interval
     assert found.mean == 1
     assert np.isnan(found.low)

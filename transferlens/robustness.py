@@ -139,7 +139,7 @@ def rows_of(by_condition: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row
             intervals = (
                 stats.share_interval(right, groups=groups),
                 stats.share_interval(right_mean, groups=groups),
-                stats.bootstrap_interval(gains, groups=groups, bounds=(-1.0, 1.0)),
+                stats.bootstrap_difference(gains, groups=groups).interval,
                 beyond.interval,
             )
             values = [value for interval in intervals for value in (interval.mean, interval.low, interval.high)]

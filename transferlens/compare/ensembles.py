@@ -166,7 +166,7 @@ def row_of(members: Members, fold: str = "") -> Row:
     groups = list(itertools.compress(members.groups, clips))
     each, mean, labels = members.probabilities[:, clips], members.average[clips], members.labels[clips]
     right, right_mean = predictions.accuracy(each, labels), predictions.accuracy(mean, labels)
-    gain = stats.bootstrap_interval(right_mean - right.mean(0), groups=groups, bounds=(-1.0, 1.0))
+    gain = stats.bootstrap_difference(right_mean - right.mean(0), groups=groups).interval
     return Row(
         ensemble=members.name,
         fold=fold,

@@ -5,8 +5,8 @@ Values are fractions: accuracies, or differences of them.
 - Over the folds of one cross-validation: `fold_interval` and `paired_difference`, by the corrected resampled t-test of
   Nadeau and Bengio; `mean_interval` without or with that correction.
 - `adjusted` p-values for many differences.
-- Over clips, for networks as they are: `share_interval` of an accuracy, `bootstrap_interval` of any mean. Clips of one
-  recording are not independent: where their recordings are known (`groups`), these are what varies.
+- Over clips, for networks as they are: `share_interval` of an accuracy, `bootstrap_difference` of two networks. Clips of
+  one recording are not independent: where their recordings are known (`groups`), these are what varies.
 - `fold_means` and `by_fold` average the seeds of each fold first; `standard_error` is that of a mean.
 """
 
@@ -418,46 +418,6 @@ def _correlation(values: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> flo
     return float(np.clip((between - within) / (between + (size - 1) * within), 0, 1))
 
 
-def bootstrap_interval(
-    values: Sequence[float] | np.ndarray,
-    *,
-    groups: Sequence[str] = (),
-    level: float = 0.95,
-    bounds: tuple[float, float] = (0.0, 1.0),
-    resamples: int = 9999,
-    seed: int = 0,
-) -> Interval:
-    """Compute the mean over clips with its percentile bootstrap interval, over recordings if clips have groups.
-
-    It tells how far the mean would move with other recordings, not how far another training would move it.
-
-    Parameters
-    ----------
-    values : sequence of float
-        One per clip: whether it was classified correctly, or the difference of two networks there.
-    groups : sequence of str, optional
-        The recording of each clip. Default: every clip is independent.
-    level, bounds
-        As for `mean_interval`.
-    resamples : int > 0
-    seed : int >= 0
-
-    References
-    ----------
-    B. Efron, R. Tibshirani: An Introduction to the Bootstrap. 1993, section 13.3.
-    """
-    x = _checked(values)
-    check_level(level)
-    if resamples < 1:
-        raise ParameterError(f"resamples={resamples!r} must be at least 1")
-    sums, sizes = _sums(x, groups)
-    if not _varies(x) or len(sums) == 1:
-        return _unbounded(x, level)
-    ends = np.quantile(_resampled(sums, sizes, resamples, seed), [(1 - level) / 2, (1 + level) / 2])
-    low, high = np.clip(ends, *bounds).tolist()
-    return Interval(float(x.mean()), low, high, x.size, level)
-
-
 def bootstrap_difference(
     values: Sequence[float] | np.ndarray,
     *,
@@ -467,20 +427,38 @@ def bootstrap_difference(
     resamples: int = 9999,
     seed: int = 0,
 ) -> Difference:
-    """Compute `bootstrap_interval` of differences, and the p-value for no difference by the same resamples.
+    """Compute the mean over clips with its percentile bootstrap interval, over recordings if clips have groups.
 
-    It is twice the share of resampled means on the other side of 0; the parameters are those of `bootstrap_interval`.
+    It tells how far the mean would move with other recordings, not how far another training would move it. The p-value
+    is twice the share of resampled means on the other side of 0.
+
+    Parameters
+    ----------
+    values : sequence of float
+        One per clip: the difference of two networks there.
+    groups : sequence of str, optional
+        The recording of each clip. Default: every clip is independent.
+    level, bounds
+        As for `mean_interval`.
+    resamples : int > 0
+    seed : int
 
     References
     ----------
-    A. C. Davison, D. V. Hinkley: Bootstrap Methods and their Application. 1997, section 4.4.
+    A. C. Davison, D. V. Hinkley: Bootstrap Methods and their Application. 1997, chapter 5 and section 4.4.
     """
-    interval = bootstrap_interval(values, groups=groups, level=level, bounds=bounds, resamples=resamples, seed=seed)
-    if not interval.is_bounded:
-        return Difference(interval, float("nan"))
-    means = _resampled(*_sums(np.asarray(values, dtype=float), groups), resamples, seed)
+    x = _checked(values)
+    check_level(level)
+    if resamples < 1:
+        raise ParameterError(f"resamples={resamples!r} must be at least 1")
+    sums, sizes = _sums(x, groups)
+    if not _varies(x) or len(sums) == 1:
+        return Difference(_unbounded(x, level), float("nan"))
+    means = _resampled(sums, sizes, resamples, seed)
+    low, high = np.clip(np.quantile(means, [(1 - level) / 2, (1 + level) / 2]), *bounds).tolist()
     beyond = min((means <= 0).sum(), (means >= 0).sum())
-    return Difference(interval, float(min(1.0, 2 * (1 + beyond) / (1 + resamples))))
+    p_value = float(min(1.0, 2 * (1 + beyond) / (1 + resamples)))
+    return Difference(Interval(float(x.mean()), low, high, x.size, level), p_value)
 
 
 def _resampled(sums: np.ndarray, sizes: np.ndarray, resamples: int, seed: int) -> np.ndarray:
