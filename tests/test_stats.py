@@ -261,9 +261,14 @@ def test_adjusted_p_values():
         0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459,
         0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1,
     ]  # fmt: skip
-    assert sum(np.array(stats.adjusted(p)) <= 0.05) == 4
-    assert stats.adjusted([0.03, np.nan]) == pytest.approx([0.03, np.nan], nan_ok=True)
-    assert stats.adjusted([]) == []
+
+    def adjusted(p_values):
+        differences = [stats.Difference(Interval(0, 0, 0, 5), p) for p in p_values]
+        return [difference.p_adjusted for difference in stats.adjusted(differences)]
+
+    assert sum(np.array(adjusted(p)) <= 0.05) == 4
+    assert adjusted([0.03, np.nan]) == pytest.approx([0.03, np.nan], nan_ok=True)
+    assert adjusted([]) == []
 
 
 def test_p_values_of_the_bootstrap_agree_with_its_interval():

@@ -113,38 +113,28 @@ def analyse(runs: Mapping[tuple[str, Cell], Sequence[Run]], options: Options | N
         rows_of_cell = [row_of(RunRow, run) for run in runs_of_cell]
         cells += [(name, cell) for cell in group_by(rows_of_cell, key=lambda row: row.backbone).values()]
         if runs_of_cell[0].config.plan == TransferPlan.finetune():
-            finetuned |= {_pair(row): row.accuracy_last for row in rows_of_cell}
-    differences = [_less(cell, finetuned) for _, cell in cells]
-    adjusted = stats.adjusted([difference.p_value for difference in differences])
+            finetuned |= {row.pair: row.accuracy_last for row in rows_of_cell}
+    differences = stats.adjusted([_less(cell, finetuned) for _, cell in cells])
     return Result(
         tuple(
-            Row(**vars(row), map=name, **_columns(cell, difference), less_finetuned_p_adjusted=p)
-            for (name, cell), difference, p in zip(cells, differences, adjusted, strict=True)
+            Row(**vars(row), map=name, **_columns(cell, difference))
+            for (name, cell), difference in zip(cells, differences, strict=True)
             for row in cell
         )
     )
 
 
-def _pair(row: RunRow) -> tuple[str, str, int]:
-    return row.backbone, row.fold, row.seed
-
-
 def _less(cell: Sequence[RunRow], others: Mapping[tuple[str, str, int], float]) -> stats.Difference:
     """Return the difference of a cell to other runs, paired by fold and seed."""
-    differences = [row.accuracy_last - others[_pair(row)] for row in cell]
+    differences = [row.accuracy_last - others[row.pair] for row in cell]
     return stats.fold_difference(stats.fold_means(differences, cell))
 
 
 def _columns(cell: Sequence[RunRow], difference: stats.Difference) -> dict[str, Any]:
     """Return what all rows of a cell have in common."""
-    folds, interval = stats.by_fold(cell, "accuracy_last"), difference.interval
-    bounds = {f"less_finetuned_{end}": getattr(interval, end) for end in ("low", "high", "plain_low", "plain_high")}
-    mean = {
-        "cell_mean": float(np.mean(folds)),
-        "cell_standard_error": stats.standard_error(folds),
-        "cell_n": len(folds),
-    }
-    return {**mean, "less_finetuned": interval.mean, **bounds, "less_finetuned_p": difference.p_value}
+    folds, less = stats.by_fold(cell, "accuracy_last"), difference.columns("less_finetuned")
+    less["less_finetuned"], error = difference.interval.mean, stats.standard_error(folds)
+    return {"cell_mean": float(np.mean(folds)), "cell_standard_error": error, "cell_n": len(folds), **less}
 
 
 def summary(result: Result) -> str:

@@ -127,7 +127,7 @@ def _features(run: Run, clips: Sequence[np.ndarray], kind: str, strength: float)
 
 def rows_of(by_condition: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row]:
     """Return one row per ensemble and corruption, from the runs that `corrupted` returns."""
-    rows = []
+    rows, differences = [], []
     clean: dict[str, np.ndarray] = {}
     for (kind, strength), runs in by_condition.items():
         for members in gather(runs):
@@ -135,18 +135,18 @@ def rows_of(by_condition: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row
             right_mean = predictions.accuracy(members.average, members.labels)
             gains, groups = right_mean - right, members.groups
             more = gains - clean.setdefault(members.name, gains)
-            beyond = stats.bootstrap_difference(more, groups=groups, bounds=(-2.0, 2.0))
+            differences.append(stats.bootstrap_difference(more, groups=groups, bounds=(-2.0, 2.0)))
             intervals = (
                 stats.share_interval(right, groups=groups),
                 stats.share_interval(right_mean, groups=groups),
                 stats.bootstrap_difference(gains, groups=groups).interval,
-                beyond.interval,
+                differences[-1].interval,
             )
             values = [value for interval in intervals for value in (interval.mean, interval.low, interval.high)]
-            values.append(beyond.p_value)
+            values.append(differences[-1].p_value)
             rows.append(Row(members.name, kind, strength, len(members.names), len(right), len(set(groups)), *values))
-    adjusted = stats.adjusted([row.more_than_clean_p for row in rows])
-    return [replace(row, more_than_clean_p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
+    adjusted = zip(rows, stats.adjusted(differences), strict=True)
+    return [replace(row, more_than_clean_p_adjusted=difference.p_adjusted) for row, difference in adjusted]
 
 
 def draw(result: Result) -> Figure:
@@ -185,16 +185,8 @@ def _points(row: Row, field: str) -> str:
 
 def summary(result: Result) -> str:
     """Return the accuracies and gains under each corruption as a table."""
-    head = (
-        "ensemble",
-        "corruption",
-        "strength",
-        "single [%]",
-        "ensemble [%]",
-        "gain [points]",
-        "more than clean",
-        "adjusted p",
-    )
+    scores = ("single [%]", "ensemble [%]", "gain [points]", "more than clean", "adjusted p")
+    head = ("ensemble", "corruption", "strength", *scores)
     lines = [
         (
             row.ensemble,

@@ -10,6 +10,7 @@ paired by fold, with an interval that considers that folds share training clips 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter, itemgetter
@@ -40,8 +41,6 @@ WORDS = {"pretrained": "fully pretrained", "scratch": "from scratch"}
 GREYS = {"pretrained": (0.25, 0.25, 0.25), "scratch": (0.6, 0.6, 0.6)}
 # The size of networks, by the field of a row.
 SIZES = {"parameters": "parameters [millions]", "multiply_adds": "multiply-adds per clip [millions]"}
-# The fields of a change's interval that rows contain.
-INTERVAL = ("mean", "low", "high", "plain_low", "plain_high", "n")
 # Variant and block.
 Place = tuple[str, int | None]
 
@@ -106,15 +105,19 @@ class Row(RunRow):
 
 @dataclass(frozen=True)
 class Change:
-    """The difference between neighbours on the axis, paired by fold, with its interval."""
+    """The difference between neighbours on the axis, paired by fold, and that of each run, by its id."""
 
     backbone: str
     variant: str
     before: str
     after: str
-    interval: stats.Interval
-    p_value: float
-    p_adjusted: float = np.nan
+    difference: stats.Difference
+    gains: Mapping[str, float]
+
+    def columns(self, run: str) -> dict[str, Any]:
+        """Return the columns of the row of a run."""
+        interval, own = self.difference.interval, {"change_from": self.before, "change": self.gains[run]}
+        return own | {"change_mean": interval.mean, "change_n": interval.n} | self.difference.columns("change")
 
 
 @dataclass(frozen=True)
@@ -148,54 +151,36 @@ class Result(question.Result):
 
 def compare(analysis: Analysis, arms: Mapping[Place, Sequence[Run]], references: Mapping[str, Sequence[Run]]) -> Result:
     """Compare the runs of each variant and block, in the order of the axis, with those of the place before."""
+    rows_at = {place: [row_of(RunRow, run) for run in runs] for place, runs in arms.items()}
+    changes = _changes(rows_at)
+    columns = {(change.variant, change.after, run): change.columns(run) for change in changes for run in change.gains}
     table: dict[str, Row] = {}  # by run: a reference may have a place on several axes
-    changes: list[Change] = []
-    change_of: dict[str, Change] = {}
-    for variant, keys in group_by(arms, key=itemgetter(0)).items():
-        before, earlier = "", dict[tuple[str, str, int], float]()
-        for key in keys:
-            place, rows = block_text(key[1]), [row_of(RunRow, run) for run in arms[key]]
-            by_backbone = _changes(rows, earlier, variant, before, place) if earlier else {}
-            changes += by_backbone.values()
-            for row, run in zip(rows, arms[key], strict=True):
-                arm = next((arm for arm, plan in REFERENCES.items() if run.config.plan == plan), "block")
-                named: dict[str, Any] = {"arm": arm, "variant": variant if arm == "block" else "", "block": place}
-                change = _columns(by_backbone[row.backbone], row, earlier) if by_backbone else {}
-                if by_backbone and row.run not in table:
-                    change_of[row.run] = by_backbone[row.backbone]
-                table.setdefault(row.run, Row(**vars(row), analysis=analysis.name, **named, **change))
-            before, earlier = place, {_pair(row): row.accuracy_last for row in rows}
+    for (variant, block), rows in rows_at.items():
+        place = block_text(block)
+        for row, run in zip(rows, arms[variant, block], strict=True):
+            arm = next((arm for arm, plan in REFERENCES.items() if run.config.plan == plan), "block")
+            own: dict[str, Any] = {"arm": arm, "variant": variant if arm == "block" else "", "block": place}
+            own |= columns.get((variant, place, row.run), {})
+            table.setdefault(row.run, Row(**vars(row), analysis=analysis.name, **own))
     for arm, runs in references.items():
         for row in (row_of(RunRow, run) for run in runs):
             table.setdefault(row.run, Row(**vars(row), analysis=analysis.name, arm=arm))
-    p_adjusted = dict(zip(changes, stats.adjusted([change.p_value for change in changes]), strict=True))
-    table |= {run: replace(table[run], change_p_adjusted=p_adjusted[change]) for run, change in change_of.items()}
-    return Result(
-        analysis, tuple(table.values()), tuple(replace(change, p_adjusted=p) for change, p in p_adjusted.items())
-    )
+    return Result(analysis, tuple(table.values()), changes)
 
 
-def _pair(row: RunRow) -> tuple[str, str, int]:
-    return row.backbone, row.fold, row.seed
-
-
-def _changes(
-    rows: Sequence[RunRow], earlier: Mapping[tuple, float], variant: str, before: str, after: str
-) -> dict[str, Change]:
-    """Return the change of each backbone from the place before, whose accuracies are `earlier`."""
-    changes = {}
-    for backbone, group in group_by(rows, key=attrgetter("backbone")).items():
-        gains = [row.accuracy_last - earlier[_pair(row)] for row in group]
-        difference = stats.fold_difference(stats.fold_means(gains, group))
-        changes[backbone] = Change(backbone, variant, before, after, difference.interval, difference.p_value)
-    return changes
-
-
-def _columns(change: Change, row: RunRow, earlier: Mapping[tuple, float]) -> dict[str, Any]:
-    """Return the columns of a row that describe its change."""
-    interval = {f"change_{name}": getattr(change.interval, name) for name in INTERVAL}
-    own = {"change": row.accuracy_last - earlier[_pair(row)], "change_p": change.p_value}
-    return {"change_from": change.before, **own, **interval}
+def _changes(rows_at: Mapping[Place, Sequence[RunRow]]) -> tuple[Change, ...]:
+    """Return the change of each backbone from each place of a variant to the next."""
+    changes = []
+    for variant, places in group_by(rows_at, key=itemgetter(0)).items():
+        for before, after in itertools.pairwise(places):
+            earlier = {row.pair: row.accuracy_last for row in rows_at[before]}
+            for backbone, rows in group_by(rows_at[after], key=attrgetter("backbone")).items():
+                gains = {row.run: row.accuracy_last - earlier[row.pair] for row in rows}
+                difference = stats.fold_difference(stats.fold_means([*gains.values()], rows))
+                ends = (block_text(block) for _, block in (before, after))
+                changes.append(Change(backbone, variant, *ends, difference, gains))
+    differences = stats.adjusted([change.difference for change in changes])
+    return tuple(replace(change, difference=each) for change, each in zip(changes, differences, strict=True))
 
 
 def draw(result: Result) -> Figure:
@@ -271,7 +256,7 @@ def _draw_changes(result: Result, backbone: str, palette: Mapping[str, tuple], a
     for change in result.changes:
         if change.backbone == backbone:
             x = (places.index(change.before) + places.index(change.after)) / 2
-            arms[change.variant].append((x, change.interval))
+            arms[change.variant].append((x, change.difference.interval))
     accuracy.changes(arms, palette=palette, ax=ax)
     ax.set_xticks(range(len(places)), places)
     ax.set_xlim(-0.5, len(places) - 0.5)
@@ -306,8 +291,7 @@ def summary(result: Result) -> str:
         for change in result.changes:
             if change.backbone == backbone:
                 name = f"{change.variant}, {change.before} -> {change.after}"
-                p = "" if np.isnan(change.p_adjusted) else f", adjusted p = {change.p_adjusted:.3f}"
-                lines.append(f"{backbone}  {name}, paired by fold: {change.interval.text('points')}{p}")
+                lines.append(f"{backbone}  {name}, paired by fold: {change.difference}")
     return "\n".join(lines)
 
 

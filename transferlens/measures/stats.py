@@ -5,8 +5,8 @@ Values are fractions: accuracies, or differences of them.
 - Over the folds of one cross-validation: `fold_interval` and `paired_difference`, by the corrected resampled t-test of
   Nadeau and Bengio; `mean_interval` without or with that correction.
 - `adjusted` p-values for many differences.
-- Over clips, for networks as they are: `share_interval` of an accuracy, `bootstrap_difference` of two networks. Clips of
-  one recording are not independent: where their recordings are known (`groups`), these are what varies.
+- Over clips, for networks as they are: `share_interval` of an accuracy, `bootstrap_difference` of two. Clips of one
+  recording are not independent: where their recordings are known (`groups`), these are what varies.
 - `fold_means` and `by_fold` average the seeds of each fold first; `standard_error` is that of a mean.
 """
 
@@ -221,11 +221,6 @@ def _variance_of_mean(sums: np.ndarray, sizes: np.ndarray) -> float:
     return float(n / (n - 1) * np.square(residuals).sum() / sizes.sum() ** 2)
 
 
-def _corrected_error(values: np.ndarray, test_to_train: float) -> float:
-    """Return the standard error of the mean by Nadeau and Bengio."""
-    return values.std(ddof=1) * np.sqrt(1 / len(values) + test_to_train)
-
-
 def fold_interval(
     values: Sequence[float], *, bounds: tuple[float, float] = (0.0, 1.0), level: float = 0.95
 ) -> Interval:
@@ -274,14 +269,23 @@ class Difference:
     interval : Interval
     p_value : float
         Two-sided; NaN if there is no interval.
+    p_adjusted : float
+        The same, adjusted for the number of differences by `adjusted`; NaN before.
     """
 
     interval: Interval
     p_value: float
+    p_adjusted: float = float("nan")
 
     def __str__(self) -> str:
-        p = "" if np.isnan(self.p_value) else f", p = {self.p_value:.3f}"
-        return f"{self.interval.text('points')}{p}"
+        name, p = ("p", self.p_value) if np.isnan(self.p_adjusted) else ("adjusted p", self.p_adjusted)
+        return self.interval.text("points") + ("" if np.isnan(p) else f", {name} = {p:.3f}")
+
+    def columns(self, name: str) -> dict[str, float]:
+        """Return the bounds and the p-values as columns of a table, `name` followed by what they are."""
+        bounds = {bound: getattr(self.interval, bound) for bound in ("low", "high", "plain_low", "plain_high")}
+        values = bounds | {"p": self.p_value, "p_adjusted": self.p_adjusted}
+        return {f"{name}_{key}": value for key, value in values.items()}
 
 
 def paired_difference(
@@ -326,12 +330,12 @@ def fold_difference(differences: Sequence[float], *, level: float = 0.95) -> Dif
     interval = fold_interval(folds, bounds=(-1.0, 1.0), level=level)
     if not interval.is_bounded:
         return Difference(interval, float("nan"))
-    t = abs(interval.mean) / _corrected_error(np.asarray(folds), folds.test_to_train)
-    return Difference(interval, float(2 * scipy.stats.t.sf(t, interval.n - 1)))
+    error = np.std(folds, ddof=1) * np.sqrt(1 / interval.n + folds.test_to_train)
+    return Difference(interval, float(2 * scipy.stats.t.sf(abs(interval.mean) / error, interval.n - 1)))
 
 
-def adjusted(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number: those below 0.05 then hold a share of 5 % of false ones at most.
+def adjusted(differences: Sequence[Difference]) -> list[Difference]:
+    """Return differences with p-values adjusted for their number: of those below 0.05, 5 % are false at most.
 
     By Benjamini and Hochberg's procedure; NaN, where there was no test, remains and does not count.
 
@@ -342,13 +346,14 @@ def adjusted(p_values: Sequence[float]) -> list[float]:
 
     Examples
     --------
-    >>> [round(p, 3) for p in adjusted([0.01, float("nan"), 0.04, 0.9])]
+    >>> differences = [Difference(mean_interval([0.0, 0.1]), p) for p in (0.01, float("nan"), 0.04, 0.9)]
+    >>> [round(difference.p_adjusted, 3) for difference in adjusted(differences)]
     [0.03, nan, 0.06, 0.9]
     """
-    p = np.array(p_values, dtype=float)
+    p = np.array([difference.p_value for difference in differences])
     tested = np.isfinite(p)
     p[tested] = scipy.stats.false_discovery_control(p[tested]) if tested.any() else p[tested]
-    return p.tolist()
+    return [replace(each, p_adjusted=value) for each, value in zip(differences, p.tolist(), strict=True)]
 
 
 def _wilson(share: float, n: float, level: float) -> tuple[float, float]:

@@ -61,9 +61,8 @@ class RunRow:
     """A run in a table, with its plan and its cost.
 
     It was trained on `n_train` clips (NaN if that is not known), and `n_clips` were held out, of `n_recordings` (0 if
-    that is not known).
-    Multiply-adds are those of one clip; if runs share the output of frozen blocks, the time to compute it is counted in
-    the first of them.
+    that is not known). Multiply-adds are those of one clip; if runs share the output of frozen blocks, the time to
+    compute it is counted in the first of them.
     """
 
     dataset: str
@@ -85,3 +84,8 @@ class RunRow:
     multiply_adds: int
     seconds: float
     run: str
+
+    @property
+    def pair(self) -> tuple[str, str, int]:
+        """What the run has in common with that of another plan that it is compared with."""
+        return self.backbone, self.fold, self.seed
