@@ -177,8 +177,8 @@ def _changes(rows_at: Mapping[Place, Sequence[RunRow]]) -> tuple[Change, ...]:
             for backbone, rows in group_by(rows_at[after], key=attrgetter("backbone")).items():
                 gains = {row.run: row.accuracy_last - earlier[row.pair] for row in rows}
                 difference = stats.fold_difference(stats.fold_means([*gains.values()], rows))
-                ends = (block_text(block) for _, block in (before, after))
-                changes.append(Change(backbone, variant, *ends, difference, gains))
+                start, end = block_text(before[1]), block_text(after[1])
+                changes.append(Change(backbone, variant, start, end, difference, gains))
     differences = stats.adjusted([change.difference for change in changes])
     return tuple(replace(change, difference=each) for change, each in zip(changes, differences, strict=True))
 
