@@ -22,11 +22,6 @@ IMAGENET = np.array([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)])
 DROPOUT = 0.5
 
 
-def changes_input(name: str, *, pretrained: bool) -> bool:
-    """Return whether torchvision's network of timm's name `name` changes its input."""
-    return pretrained and name.partition(".")[0] == "inception_v3"
-
-
 def input_change() -> np.ndarray:
     """Return the change of Inception-v3's input as the mean and deviation of each channel [shape=(2, 3)].
 

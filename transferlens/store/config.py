@@ -13,7 +13,6 @@ import numpy as np
 
 from transferlens.features.augment import Augmentation, Kind
 from transferlens.features.logmel import HOPS, WINDOWS, FeatureSettings
-from transferlens.models import torchvision
 from transferlens.models.plan import TransferPlan
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule, above, at_least, between
@@ -180,10 +179,8 @@ class RunConfig:
     @property
     def changes_input(self) -> bool:
         """Whether the features are scaled as torchvision's pretrained Inception-v3 scales its input."""
-        pretrained = self.plan.pretrained_through is not None
-        return self.training.network == "torchvision" and torchvision.changes_input(
-            self.backbone, pretrained=pretrained
-        )
+        is_inception = self.backbone.partition(".")[0] == "inception_v3"
+        return is_inception and self.training.network == "torchvision" and self.plan.pretrained_through is not None
 
     @property
     def input_size(self) -> tuple[int, int]:
