@@ -67,7 +67,7 @@ class Clips:
     Attributes
     ----------
     groups : tuple of str
-        The recording of each clip; empty if they are not known.
+        The recording of each clip; "" if they are not known.
     silent, mean : ndarray [shape=(channels, n_mels, width), float32]
         Features of a silent clip, and mean features of all held-out clips.
     features : FeatureSettings
@@ -98,14 +98,9 @@ class Clips:
         """Mean log-mel power over channels [shape=(n, n_mels, width)]."""
         return self.S.mean(1)
 
-    def group(self, i: int) -> str:
-        """Return the recording of one clip; "" if it is not known."""
-        return self.groups[i] if self.groups else ""
-
     def pick(self, indices: Sequence[int]) -> Clips:
         """Return some of the clips; `mean` remains that of all."""
-        ids, labels = (tuple(names[i] for i in indices) for names in (self.ids, self.labels))
-        groups = tuple(self.groups[i] for i in indices) if self.groups else ()
+        ids, labels, groups = (tuple(names[i] for i in indices) for names in (self.ids, self.labels, self.groups))
         return replace(self, ids=ids, labels=labels, groups=groups, S=self.S[indices])
 
 
@@ -117,7 +112,7 @@ def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
         run = run.within(options.open())
     return Clips(
         ids=run.clip_ids,
-        groups=run.groups,
+        groups=run.groups or ("",) * len(S),
         labels=tuple(run.label_names[label] for label in run.labels),
         S=S,
         mean=S.mean(0),

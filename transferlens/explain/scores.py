@@ -129,7 +129,7 @@ def clip_rows(explained: Explained, options: ExplanationOptions, bar: Callable[[
                 network=explained.name,
                 run=explained.run.config.id,
                 clip=clip,
-                recording=explained.clips.group(i),
+                recording=explained.clips.groups[i],
                 label=explained.clips.labels[i],
                 subset=subset_of(clip, explained.run),
                 target=labels[explained.targets[i]],
@@ -182,7 +182,7 @@ def cascade_rows(explained: Explained, options: ExplanationOptions) -> list[Casc
                 CascadeRow(
                     network=explained.name,
                     clip=explained.clips.ids[i],
-                    recording=explained.clips.group(i),
+                    recording=explained.clips.groups[i],
                     randomised_through=through,
                     magnitude=mean_product(random_magnitude, magnitude),
                     signed=mean_product(ranks(cells), signed),
