@@ -29,14 +29,8 @@ from transferlens.util.files import check_writable, write_text
 
 # Columns whose values are names, though some look like numbers.
 NAMES = {
-    "recording",
-    "fold",
-    "inner_fold",
-    "block",
-    "change_from",
-    "pretrained_through",
-    "frozen_through",
-    "truncate_after",
+    *("recording", "fold", "inner_fold", "block", "change_from"),
+    *("pretrained_through", "frozen_through", "truncate_after"),
 }
 # The tables that the text uses.
 TABLES = (

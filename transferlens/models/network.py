@@ -232,8 +232,8 @@ class Network(nn.Module):
     """A backbone cut after one of its blocks, global average pooling, and a linear head.
 
     Nothing else is between the last block and the head, in any architecture, except for `dropout`, which is 0 unless
-    `torchvision.adapt` sets it. The last convolution of MobileNetV3 and
-    the last normalisation of ConvNeXt work on pooled features: they are part of timm's head and are left out.
+    `torchvision.adapt` sets it. The last convolution of MobileNetV3 and the last normalisation of ConvNeXt work on
+    pooled features: they are part of timm's head and are left out.
     `transferlens.models.build.build` constructs it.
 
     Attributes
