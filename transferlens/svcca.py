@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from transferlens.models.network import Network
 
-# Samples per neuron below which the similarity is high by chance.
+# Samples per neuron below which the similarity is high whatever the networks are.
 ENOUGH = 5
 # Smallest number of resamples for percentiles.
 FEWEST = 100
@@ -78,7 +78,7 @@ class Options(Fields):
     resamples: int = 1000
     """Resamples of the bootstrap. 0, or fewer than 10 held-out clips: no intervals."""
     matrix: bool = False
-    """Also draw the similarity (CKA of pooled outputs) of each block with every other block."""
+    """Also draw the similarity (debiased CKA of pooled outputs) of each block with every other block."""
     data: DataOptions = DataOptions()
     store: CacheOptions = CacheOptions()
     execution: DeviceOptions = DeviceOptions()
@@ -135,7 +135,7 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
 class Row:
     """One layer of one comparison in the CSV.
 
-    `low` and `high` are the 95 % interval of SVCCA (bootstrap over clips), for as many other clips, not for many more.
+    `low` and `high` are the 95 % interval of SVCCA over clips, for as many other clips, not for many more.
     A column that ends in `_null` is for clips paired with other clips, `svcca_excess` is SVCCA minus its null, and
     `svcca_chance` is SVCCA of independent noise of the same shape. `too_few`: samples are fewer than five times the
     neurons, so that all measures but debiased CKA are high whatever the networks are.
@@ -247,7 +247,8 @@ def draw(result: Result) -> Figure:
     """Draw SVCCA, its excess over the null, and the change of weights against depth.
 
     Each arm has its colour: lines are runs before and after training, the hatched band is the noise floor (from the
-    lowest to the highest bound of all pairs of seeds). The dotted line is the null, the highest of all comparisons.
+    lowest to the highest bound of all pairs of seeds). Dashed and dotted grey lines are null and chance, the highest of
+    all comparisons.
     """
     rows = result.rows
     fig, axes = style.new_figure(3, 1, width=9.5, height=9.6, sharex=True, height_ratios=[2.2, 1.6, 1])
@@ -288,7 +289,7 @@ def draw(result: Result) -> Figure:
     bottom.set_xlabel("depth: convolutions (dots) and ends of blocks (squares), in order of computation")
     title = f"up to {max(row.n_samples for row in first)} samples per layer"
     if np.isfinite([row.low for row in rows]).any():
-        title += "; bands: 95 % bootstrap over clips"
+        title += "; bands: 95 % intervals over clips"
     if few := sum(row.too_few for row in first):
         title += f"; hollow: fewer than {ENOUGH} samples per neuron ({counted(few, 'layer')})"
     top.set_title(title, fontsize="small", loc="left")
@@ -367,7 +368,7 @@ def _draw_blocks(rows: Sequence[Row], ax: Axes, *, names: bool) -> None:
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """One row per layer of every comparison, one per tensor, and CKA between all blocks if it was asked for."""
+    """One row per layer of every comparison, one per tensor, and debiased CKA between blocks if it was asked for."""
 
     stem = "svcca"
     rows: tuple[Row, ...]

@@ -1,11 +1,12 @@
-"""Canonical correlations and linear CKA of two representations, from their sums of products.
+"""Canonical correlations, linear CKA and Procrustes of two representations, from their sums of products.
 
-All that SVCCA, PWCCA and CKA need of two centred representations X and Y (n_samples, n_neurons) of the same samples are
+All that the measures need of two centred representations X and Y (n_samples, n_neurons) of the same samples are
 the products X'X, Y'Y and X'Y:
 
 - the principal directions of X are the eigenvectors of X'X (`Directions`),
-- the canonical correlations are the singular values of X'Y in the bases of the directions kept, and
-- CKA compares the Frobenius norms of the three products (`Analysis`).
+- the canonical correlations are the singular values of X'Y in the bases of the directions kept,
+- CKA compares the Frobenius norms of the three products, Procrustes takes the nuclear norm of X'Y (`Analysis`), and
+- debiased CKA needs the squared lengths of the samples as well (`unbiased_hsic`).
 
 `transferlens.measures.similarity` defines the measures and gives their sources; `transferlens.measures.streaming`
 computes the sums batch by batch.

@@ -5,8 +5,8 @@ Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2); `transferlens.s
 The layers are every convolution and the end of every block. A sample is a position of a clip's map, or a clip; a neuron
 is a channel.
 
-- `compare` computes SVCCA, PWCCA and CKA of every layer, in one pass of the clips through both networks.
-- `block_matrix` computes CKA of every block of one network with every block of the other.
+- `compare` computes all measures of `similarity` for every layer, in one pass of the clips through both networks.
+- `block_matrix` computes debiased CKA of every block of one network with every block of the other.
 - `weight_change` computes how much a tensor has changed.
 - `layers` lists the layers; `samples` takes activations (n_samples, n_neurons) from a layer's output.
 """

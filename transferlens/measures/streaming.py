@@ -233,9 +233,9 @@ class Moments:
         Percentiles are those of Student's t, as groups are few. Where directions are nearly equal in strength, leaving
         out a group turns them, and the interval is wide rather than narrow.
 
-        The interval is for the similarity that as many other clips have on average. It is none for the similarity that
-        many more clips would have, which is lower: few samples make it high whatever the clips are; see `null`.
-        benchmarks/similarity.py measures how often it covers, on features of a network.
+        The interval is for the similarity that as many other clips have on average. That of many more clips is lower,
+        as few samples make it high whatever the clips are; see `null`. ``benchmarks/similarity_coverage.py`` measures
+        how often it covers, on features of a network.
 
         References
         ----------
