@@ -516,6 +516,11 @@ def test_bad_stream():
     with pytest.raises(ParameterError, match="groups=0 must be at least 1"):
         Moments(groups=0)
     moments = Moments(groups=2)
+    X = np.ones((40, 3))
+    with pytest.raises(ParameterError, match=r"^shuffled of shape \(2, 3\) must have the shape of Y, \(40, 3\)$"):
+        Moments().update(X, X, shuffled=X[:2].tolist())
+    with pytest.raises(ParameterError, match=r"^group=array.* must be from 0 to 1$"):
+        Moments(groups=2).update(X, X, group=np.arange(40))
     with pytest.raises(ParameterError, match="group=2 must be from 0 to 1"):
         moments.update(np.zeros((3, 2)), np.zeros((3, 2)), group=2)
     with pytest.raises(ParameterError, match="n_samples=0"):

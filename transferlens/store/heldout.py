@@ -85,9 +85,9 @@ def load(dataset: DataSet, ids: Sequence[str]) -> list[np.ndarray]:
     return [dataset.load(by_id[id]) for id in ids]
 
 
-def heldout_audio(run: Run, options: DataOptions, ids: Sequence[str] | None = None) -> list[np.ndarray]:
-    """Load the waveforms of a run's held-out clips, or of some; errors as in `heldout_dataset`."""
-    return load(heldout_dataset(run, options), run.clip_ids if ids is None else ids)
+def heldout_audio(run: Run, options: DataOptions, ids: Sequence[str]) -> list[np.ndarray]:
+    """Load the waveforms of some of a run's held-out clips; errors as in `heldout_dataset`."""
+    return load(heldout_dataset(run, options), ids)
 
 
 def heldout_features(run: Run, options: DataOptions, cache: Path, *, training: bool = False) -> np.ndarray:
