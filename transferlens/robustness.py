@@ -135,7 +135,7 @@ def rows_of(by_condition: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row
             right_mean = predictions.accuracy(members.average, members.labels)
             gains, groups = right_mean - right, members.groups
             more = gains - clean.setdefault(members.name, gains)
-            differences.append(stats.bootstrap_difference(more, groups=groups, bounds=(-2.0, 2.0)))
+            differences.append(stats.bootstrap_difference(more, groups=groups))
             intervals = (
                 stats.share_interval(right, groups=groups),
                 stats.share_interval(right_mean, groups=groups),

@@ -424,13 +424,7 @@ def _correlation(values: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> flo
 
 
 def bootstrap_difference(
-    values: Sequence[float] | np.ndarray,
-    *,
-    groups: Sequence[str] = (),
-    level: float = 0.95,
-    bounds: tuple[float, float] = (-1.0, 1.0),
-    resamples: int = 9999,
-    seed: int = 0,
+    values: Sequence[float] | np.ndarray, *, groups: Sequence[str] = (), level: float = 0.95, resamples: int = 9999
 ) -> Difference:
     """Compute the mean over clips with its percentile bootstrap interval, over recordings if clips have groups.
 
@@ -443,10 +437,8 @@ def bootstrap_difference(
         One per clip: the difference of two networks there.
     groups : sequence of str, optional
         The recording of each clip. Default: every clip is independent.
-    level, bounds
-        As for `mean_interval`.
+    level : float in (0, 1)
     resamples : int > 0
-    seed : int
 
     References
     ----------
@@ -459,16 +451,16 @@ def bootstrap_difference(
     sums, sizes = _sums(x, groups)
     if not _varies(x) or len(sums) == 1:
         return Difference(_unbounded(x, level), float("nan"))
-    means = _resampled(sums, sizes, resamples, seed)
-    low, high = np.clip(np.quantile(means, [(1 - level) / 2, (1 + level) / 2]), *bounds).tolist()
-    beyond = min((means <= 0).sum(), (means >= 0).sum())
+    means = _resampled(sums, sizes, resamples)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    beyond = min((means <= ROUNDING).sum(), (means >= -ROUNDING).sum())
     p_value = float(min(1.0, 2 * (1 + beyond) / (1 + resamples)))
     return Difference(Interval(float(x.mean()), low, high, x.size, level), p_value)
 
 
-def _resampled(sums: np.ndarray, sizes: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def _resampled(sums: np.ndarray, sizes: np.ndarray, resamples: int) -> np.ndarray:
     """Return the mean of groups that are drawn with replacement, as often as asked for [shape=(resamples,)]."""
-    rng, means = np.random.default_rng(seed), []
+    rng, means = np.random.default_rng(0), []
     for n in np.diff([*range(0, resamples, 1000), resamples]):  # part by part, to limit memory
         drawn = rng.integers(len(sums), size=(n, len(sums)))
         means.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
