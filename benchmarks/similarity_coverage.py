@@ -61,10 +61,7 @@ def activations(run: Run, x: Any, blocks: tuple[int, ...]) -> dict[int, list[np.
     import torch
 
     found: dict[int, list[np.ndarray]] = {block: [] for block in blocks}
-    for state in (run.initial_state(), run.final_state()):
-        network = run.model()
-        network.load_state_dict(state)
-        network.eval()
+    for network in (run.model(trained=False), run.model()):
         ends = {layer.module: layer.block for layer in layers(network, x[:1]) if layer.is_block}
         batches: dict[int, list[np.ndarray]] = {block: [] for block in blocks}
         wanted = {name: network.get_submodule(name) for name, block in ends.items() if block in blocks}

@@ -17,8 +17,8 @@ from transferlens.util.lazy import torch
 if TYPE_CHECKING:
     from transferlens.models.network import Network
 
-# Mean and standard deviation of ImageNet's red, green and blue.
-IMAGENET = np.array([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)])
+# Mean and standard deviation of red, green and blue in ImageNet.
+COLOURS = np.array([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)])
 DROPOUT = 0.5
 
 
@@ -27,7 +27,7 @@ def input_change() -> np.ndarray:
 
     ``(x - mean) / deviation`` is torchvision's ``x * (0.229 / 0.5) + (0.485 - 0.5) / 0.5``, and so on.
     """
-    mean, deviation = IMAGENET
+    mean, deviation = COLOURS
     return np.stack([(0.5 - mean) / deviation, 0.5 / deviation])
 
 

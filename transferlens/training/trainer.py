@@ -26,7 +26,6 @@ from transferlens import __version__
 from transferlens.features import augment
 from transferlens.models import build, torchvision
 from transferlens.models.forward import PASS_SIZE, forward, seeded, threads_of
-from transferlens.models.torchvision import IMAGENET
 from transferlens.store.config import RunConfig
 from transferlens.store.run import Run, load_run, normalised
 from transferlens.store.runfile import RunState, history_names, read_state, to_torch, write_state
@@ -55,7 +54,8 @@ def _normalisation(data: Data, rows: np.ndarray, how: str) -> np.ndarray:
         lowest, highest = min(lowest, x.min().item()), max(highest, x.max().item())
         moments += len(x) / len(rows) * np.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
     if how == "imagenet":
-        colours = IMAGENET if channels == 3 else np.repeat(IMAGENET.mean(1, keepdims=True), channels, axis=1)
+        colours = torchvision.COLOURS
+        colours = colours if channels == 3 else np.repeat(colours.mean(1, keepdims=True), channels, axis=1)
         return np.array([[lowest], [0]]) + (highest - lowest or 1) * colours
     mean, square = moments
     return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 1e-12))])
