@@ -255,7 +255,7 @@ def draw(result: Result) -> Figure:
     top, middle, bottom = axes[:, 0]
     lines = group_by(group_by(rows, key=lambda row: row.comparison).values(), key=_line)
     named = {key: f"{key[0]}, {key[2]} clips" for key in lines}
-    palette = style.colours(list(dict.fromkeys(named.values())))
+    palette = style.colours(named.values())
     first = next(iter(lines.values()))[0]
     for (arm, kind, clips), group in lines.items():
         colour, label = palette[named[arm, kind, clips]], f"{arm}: {WORDS[kind]}"

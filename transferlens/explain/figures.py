@@ -80,7 +80,7 @@ def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, tit
     """Draw the paper's claims, faithfulness, randomisation and, for the built-in data set, the known answer."""
     known = any(row.score in ANSWERS for row in table)
     fig, axes = style.new_figure(1 + known, 3, width=13, height=4.3 * (1 + known) + 0.6)
-    palette = style.colours(list(dict.fromkeys(row.network for row in table)))
+    palette = style.colours(row.network for row in table)
     by = {(row.network, row.subset, row.score): row for row in table}
     panel = functools.partial(_draw_scores, by, palette)
     panel(axes[0, 0], CLAIMS, "all", {"_chance": "|"}, title="where attributions lie")
@@ -125,16 +125,13 @@ def _draw_cascade(ax: Axes, rows: Sequence[CascadeRow]) -> None:
     """Draw the similarity of attributions as more and more blocks are randomised."""
     stages = group_by(rows, attrgetter("randomised_through"))
 
-    def means(name: str) -> dict[str, stats.Interval]:
-        return {
-            stage: stats.mean_interval(
-                [getattr(row, name) for row in group], bounds=(-1.0, 1.0), groups=recordings(group)
-            )
-            for stage, group in stages.items()
-        }
+    def mean(name: str, group: Sequence[CascadeRow]) -> stats.Interval:
+        values = [getattr(row, name) for row in group]
+        return stats.mean_interval(values, bounds=(-1.0, 1.0), groups=recordings(group))
 
     curves = {"magnitude": "magnitude", "signed": "signed", "magnitude, shifted in time": "chance"}
-    accuracy.stages({label: means(name) for label, name in curves.items()}, ax=ax)
+    means = {label: {stage: mean(name, rows) for stage, rows in stages.items()} for label, name in curves.items()}
+    accuracy.stages(means, ax=ax)
     n = counted(len({row.clip for row in rows}), "clip")
     ax.set_title(f"randomised from the top ({n})", fontsize="small", loc="left")
     ax.set_ylabel("rank correlation with trained")

@@ -105,9 +105,7 @@ class Moments:
         if numbers.dtype.kind not in "iu" or not ((numbers >= 0) & (numbers < self.groups)).all():
             raise ParameterError(f"group={shown(group)} must be from 0 to {self.groups - 1}")
         if numbers.shape not in ((), (len(X),)):
-            raise ParameterError(
-                f"group of shape {numbers.shape} must be one number, or one for each of {len(X)} samples"
-            )
+            raise ParameterError(f"group of shape {numbers.shape} must be one number, or one per sample, {len(X)}")
         self.n_neurons = self.n_neurons or (X.shape[1], Y.shape[1])
         for name, neurons, activations in zip("XY", self.n_neurons, (X, Y), strict=True):
             if activations.shape[1] != neurons:
