@@ -20,7 +20,7 @@ import numpy as np
 from transferlens.measures.cca import RESAMPLED, Analysis, Coordinates, Similarity, Sums, unbiased_hsic
 from transferlens.measures.stats import check_level
 from transferlens.util.errors import ParameterError
-from transferlens.util.fields import Rule, at_least, checked
+from transferlens.util.fields import Rule, at_least, checked, shown
 from transferlens.util.lazy import scipy
 
 # Samples that are in double precision at once.
@@ -98,11 +98,15 @@ class Moments:
         X, Y = _checked("X", X), _checked("Y", Y)
         if len(X) != len(Y):
             raise ParameterError(f"X has {len(X)} samples and Y has {len(Y)}: they must be of the same samples")
-        if shuffled is not None and _checked("shuffled", shuffled).shape != Y.shape:
+        shuffled = None if shuffled is None else _checked("shuffled", shuffled)
+        if shuffled is not None and shuffled.shape != Y.shape:
             raise ParameterError(f"shuffled of shape {shuffled.shape} must have the shape of Y, {Y.shape}")
-        numbers = np.asarray(group)
+        try:
+            numbers = np.asarray(group)
+        except ValueError:  # rows of several lengths
+            numbers = np.empty(())
         if numbers.dtype.kind not in "iu" or not ((numbers >= 0) & (numbers < self.groups)).all():
-            raise ParameterError(f"group={group!r} must be from 0 to {self.groups - 1}")
+            raise ParameterError(f"group={shown(group)} must be from 0 to {self.groups - 1}")
         if numbers.shape not in ((), (len(X),)):
             raise ParameterError(
                 f"group of shape {numbers.shape} must be one number, or one for each of {len(X)} samples"
