@@ -135,6 +135,8 @@ def test_networks_with_other_layers_and_unknown_positions():
         layerwise.compare(network(), network(truncate_after=2), clips(2))
     with pytest.raises(ParameterError, match="positions='-1' must be all, mean, or a number of at least 1"):
         layerwise.compare(network(), network(), clips(2), positions="-1")
+    with pytest.raises(ParameterError, match="x is one clip, of which .* has one sample: compare at least 2 clips"):
+        layerwise.compare(network(), network(), clips(1), positions="mean")
 
 
 def test_matrix_is_cka_of_what_blocks_give():

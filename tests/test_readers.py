@@ -30,6 +30,15 @@ def test_table_is_read_as_it_lies(tmp_path):
     assert (dataset.sr, dataset.seconds, dataset.n_fft, dataset.width) == (SR, 0.5, None, 250)
 
 
+def test_recordings_are_named_by_one_column(tmp_path):
+    """The first of the columns that is not empty: one name in two columns may be of two recordings."""
+    for name in "abc":
+        write(tmp_path / f"{name}.wav")
+    rows = ["a.wav,x,1,,7,", "b.wav,y,1,,,7", "c.wav,y,1,,7,7"]
+    dataset = open_dataset(clips=table(tmp_path, rows, header="path,label,fold,group,fsID,freesound_id"))
+    assert dataset.recordings == ("7", "b.wav", "7")
+
+
 def test_labels_and_folds_do_not_depend_on_the_order_of_rows(tmp_path, clips):
     rows = clips.read_text().splitlines()[1:]
     again = open_dataset(clips=table(tmp_path, rows[::-1], name="other.csv"))

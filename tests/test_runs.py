@@ -406,14 +406,27 @@ def test_damaged_history(run, damage):
         ("history/heldout_accuracy", lambda values: values + 7, "accuracies"),
         ("normalisation", lambda values: 0 * values, "normalisation"),
         ("normalisation", lambda values: values * np.nan, "normalisation"),
+        ("groups", lambda values: [b"a"], "recordings"),
+        ("groups", lambda values: [b""] * len(values), "recordings"),
+        ("provenance/n_train", lambda value: "many", "provenance"),
+        ("provenance/n_train", lambda value: -value, "provenance"),
+        ("provenance/n_train", lambda value: [value, value], "provenance"),
+        ("provenance/n_train", lambda value: np.nan, "provenance"),
+        ("provenance/features_key", lambda value: None, "provenance"),
+        ("provenance/precision", lambda value: None, "provenance"),
     ],
 )
 def test_what_cannot_be_is_refused(run, tmp_path, name, change, what):
     path = shutil.copyfile(run.path, tmp_path / "altered.h5")
     with h5py.File(path, "r+") as file:
-        values = change(file[name][:])
-        del file[name]
-        file[name] = values
+        if name.startswith("provenance/"):
+            attributes, key = file["provenance"].attrs, name.removeprefix("provenance/")
+            value = change(attributes.pop(key))
+            attributes.update({} if value is None else {key: value})
+        else:
+            values = change(file["clip_ids" if name == "groups" else name][:])
+            file.pop(name, None)
+            file[name] = values
     seal(path)
     with pytest.raises(CheckpointError, match=rf"altered\.h5 is damaged in its {what}: delete it"):
         load_run(path)

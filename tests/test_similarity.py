@@ -523,6 +523,10 @@ def test_bad_stream():
         Moments(groups=2).update(X, X, group=np.arange(40))
     with pytest.raises(ParameterError, match="group=2 must be from 0 to 1"):
         moments.update(np.zeros((3, 2)), np.zeros((3, 2)), group=2)
+    with pytest.raises(ParameterError, match=r"group=\[\[0\], \[0, 1\]\] must be from 0 to 1"):
+        moments.update(np.zeros((3, 2)), np.zeros((3, 2)), group=[[0], [0, 1]])
+    with pytest.raises(ParameterError, match=r"shuffled of shape \(1, 2\) must have the shape of Y, \(3, 2\)"):
+        moments.update(np.zeros((3, 2)), np.zeros((3, 2)), shuffled=[[0, 0]])
     with pytest.raises(ParameterError, match="n_samples=0"):
         moments.svcca()
     moments.update(np.eye(3), np.eye(3))

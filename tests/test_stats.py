@@ -112,7 +112,7 @@ def test_bad_input(values, level, message):
 
 
 def test_bad_ratio():
-    with pytest.raises(ParameterError, match="test_to_train=-1 must be 0 or more"):
+    with pytest.raises(ParameterError, match="test_to_train=-1.0 must be at least 0"):
         mean_interval([0.1, 0.2], test_to_train=-1)
 
 
@@ -253,6 +253,29 @@ def test_clips_of_one_recording_have_no_interval():
         assert str(interval([0, 1, 1, 0], groups=["a"] * 4)).endswith(
             "(no interval: all clips are of one recording), n = 4"
         )
+
+
+def test_recordings_of_equal_means_have_no_interval():
+    """They do not tell how far other recordings would be: the interval was of width 0."""
+    values, groups = [0, 1, 1, 0], ["a", "a", "b", "b"]
+    for interval in (mean_interval, stats.bootstrap_difference):
+        assert str(interval(values, groups=groups)).endswith("(no interval: all recordings have equal means), n = 4")
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        ([0, 1, 1, 0], {"groups": "aabb"}, "groups has 1 names and there are 4 values"),
+        ([0, 1, 1, 0], {"groups": [["a"], ["a", "b"], "c", "d"]}, r"groups=\['a'\] must be a string"),
+        ([0, 1, 1, 0], {"groups": None}, "groups=None must be a string"),
+        ([0, 1, 1, 0], {"level": "high"}, "level='high' must be a finite number"),
+        ("high", {}, "values='high' must be numbers"),
+    ],
+)
+def test_bad_clips(values, options, message):
+    for interval in INTERVALS:
+        with pytest.raises(ParameterError, match=message):
+            interval(values, **options)
 
 
 def test_adjusted_p_values():

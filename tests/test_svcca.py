@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import h5py
+import numpy as np
 import pytest
 import torch
 
@@ -220,6 +221,13 @@ def test_bad_options_are_one_line_and_exit_code_2(store, tmp_path, options, mess
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not (tmp_path / "figures").exists()
+
+
+def test_a_matrix_of_few_clips_is_refused(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(svcca, "heldout_features", lambda *args, **how: np.zeros((3, 1, 1, 1)))
+    message = "has 3 held-out clips: matrix=True needs at least 4, leave it out"
+    with pytest.raises(ParameterError, match=message):
+        svcca.svcca(store[0]["tuned"][0], matrix=True)
 
 
 def test_no_run_at_all(capsys):

@@ -91,6 +91,15 @@ def test_damaged_files_are_named_and_the_others_are_used(seeds_store, tmp_path, 
     assert (tmp_path / "tables.tex").exists()
 
 
+def test_damaged_files_are_named_if_there_is_no_other(tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a.h5").write_bytes(b"none")
+    assert tables.main(["--runs", str(tmp_path / "runs"), "--figures", str(tmp_path / "figures")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has no finished run of a whole network: train some first; " in line
+    assert "a.h5 is not a readable run file" in line
+
+
 def test_no_store_or_nothing_in_it(tmp_path, capsys):
     (tmp_path / "runs").mkdir()
     for folder, message in (("nowhere", "is not a folder"), ("runs", "has no finished run of a whole network")):

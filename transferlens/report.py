@@ -30,11 +30,11 @@ from transferlens.measures.attribution import STEPS
 from transferlens.models.device import pick_device
 from transferlens.models.weights import IMAGENET
 from transferlens.options import OutputOptions
-from transferlens.store.listing import RunSummary, usable
+from transferlens.store.listing import RunSummary, no_run, usable
 from transferlens.store.run import Run, load_runs
 from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import StoreOptions
-from transferlens.util.errors import CheckpointError, DataError
+from transferlens.util.errors import DataError
 from transferlens.util.fields import Fields, above, at_least
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import jinja2
@@ -287,7 +287,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     done = [run for run in summaries if run.is_complete]
     named = load_runs(options.ckpt, least=0)
     if not done:
-        raise CheckpointError(f"runs={str(store.runs)!r} has no finished run: train some first")
+        raise no_run(store.runs, problems)
     clips: list[Entry] = []
     if options.explore and (shown := named or _default_runs(_of_clips(done, options))):
         how = ExplanationOptions(max_steps=options.max_steps)

@@ -23,11 +23,10 @@ from transferlens.measures import stats
 from transferlens.options import OutputOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import changes, points_and_means
-from transferlens.store.listing import list_runs
+from transferlens.store.listing import list_runs, no_run
 from transferlens.store.rows import row_of
 from transferlens.store.run import Run, arm_names, load_runs
 from transferlens.training.sweep import RunsOptions
-from transferlens.util.errors import CheckpointError
 from transferlens.util.fields import Fields, check_alone
 from transferlens.util.grouping import group_by
 from transferlens.util.text import counted
@@ -157,7 +156,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
         check_alone(options, "ckpt", beside=["figures"])
     paths = options.ckpt or [summary.path for summary in list_runs(folder) if summary.is_complete]
     if not paths:
-        raise CheckpointError(f"runs={str(folder)!r} has no finished run: train some first")
+        raise no_run(folder)
     return Result(tuple(rows_of(load_runs(paths))))
 
 

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 ENOUGH = 5
 # Smallest number of resamples for percentiles.
 FEWEST = 100
+# Smallest number of clips for debiased CKA.
+FEWEST_CLIPS = 4
 NAN = float("nan")
 
 
@@ -78,7 +80,7 @@ class Options(Fields):
     resamples: int = 1000
     """Resamples of the bootstrap. 0, or fewer than 10 held-out clips: no intervals."""
     matrix: bool = False
-    """Also draw the similarity (debiased CKA of pooled outputs) of each block with every other block."""
+    """Also draw the similarity (debiased CKA of pooled outputs) of each block with every other block; needs 4 clips."""
     data: DataOptions = DataOptions()
     store: CacheOptions = CacheOptions()
     execution: DeviceOptions = DeviceOptions()
@@ -415,6 +417,9 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     for on in dict.fromkeys(options.on):
         S = heldout_features(trained[0], options.data, options.store.cache, training=on == "training")
         numbers.append(counted(len(S), f"{on} clip"))
+        if options.matrix and len(S) < FEWEST_CLIPS:
+            have = f"ckpt={trained[0].path} has {numbers[-1]}"
+            raise ParameterError(f"{have}: matrix=True needs at least {FEWEST_CLIPS}, leave it out")
         for comparison in comparisons(trained):
             x, (first, second) = comparison.first.inputs(S).to(device), comparison.states()
             before, after = _network(comparison.first, first, device), _network(comparison.second, second, device)

@@ -17,10 +17,9 @@ from transferlens import cli
 from transferlens.compare import question
 from transferlens.compare.published import CAPTION, HEAD, Cell, cells, lines
 from transferlens.options import OutputOptions
-from transferlens.store.listing import usable
+from transferlens.store.listing import no_run, usable
 from transferlens.store.run import Run
 from transferlens.training.sweep import RunsOptions
-from transferlens.util.errors import CheckpointError
 from transferlens.util.fields import Fields
 
 
@@ -75,7 +74,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     summaries, problems = usable(folder)
     table = cells(summaries)
     if not any(cell.n_folds for cell in table):
-        raise CheckpointError(f"runs={str(folder)!r} has no finished run of a whole network: train some first")
+        raise no_run(folder, problems, "finished run of a whole network")
     return Result(tuple(table), tuple(problems))
 
 

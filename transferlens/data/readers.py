@@ -19,7 +19,8 @@ from transferlens.util.text import some
 
 log = logging.getLogger(__name__)
 
-# Columns that name the recording of a clip: ours, and those of the official tables and of Freesound.
+# Columns that name the recording of a clip, the first that is not empty: ours, and those of the official tables and of
+# Freesound.
 RECORDINGS = ("group", "src_file", "fsID", "freesound_id")
 SPLITS = ("train", "validation", "test")
 
@@ -83,16 +84,19 @@ def _check_files(clips: Sequence[Clip], where: Path, remedy: str) -> None:
 def read_user_table(path: Path) -> tuple[Clip, ...]:
     """Read a user's own table of clips, as for `open_dataset`; the id of a clip is its path, as written there."""
     needed = ("path", "label", "fold")
+    rows = read_table(path, needed)
+    # One column for all rows: the same name in two columns may be of two recordings.
+    recording = next((name for name in RECORDINGS if any(row.get(name) for row in rows)), "")
     clips = tuple(
         Clip(
             id=row["path"],
             label=row["label"],
             fold=row["fold"],
             path=path.parent / row["path"],
-            group=next(filter(None, map(row.get, RECORDINGS)), None),
+            group=row.get(recording) or None,
             extra={name: cell for name, cell in row.items() if name not in (*needed, "group")},
         )
-        for row in read_table(path, needed)
+        for row in rows
     )
     files = [os.path.realpath(path.parent / clip.id) for clip in clips]  # Path.resolve raises for circular links
     counts = Counter(files)

@@ -195,6 +195,8 @@ def compare(
     def measure(name: str) -> tuple[int, Mapping[str, Similarity], Mapping[str, Similarity], Mapping]:
         sums = moments.pop(name)  # frees its memory
         assert sums.n_neurons is not None  # every layer has run
+        if sums.n_samples < 2:
+            raise ParameterError(f"x is one clip, of which {name} has one sample: compare at least 2 clips")
         intervals = sums.bootstrap(resamples=resamples) if resamples else {}
         return sums.n_neurons[0], sums.measure(), sums.null() if n > 1 else {}, intervals
 

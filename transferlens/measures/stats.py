@@ -15,17 +15,20 @@ from __future__ import annotations
 import numbers
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from transferlens.util.errors import ParameterError
+from transferlens.util.fields import at_least, checked, shown
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import scipy
 from transferlens.util.text import counted, span
 
 # By how much values may differ that are taken as equal.
 ROUNDING = 1e-12
+# A sequence of numbers, or of truth values, which `_checked` tests.
+Values = Any
 
 
 @dataclass(frozen=True)
@@ -136,12 +139,13 @@ def standard_error(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
+@checked
 def mean_interval(
-    values: Sequence[float] | np.ndarray,
+    values: Values,
     *,
     level: float = 0.95,
     bounds: tuple[float, float] = (0.0, 1.0),
-    test_to_train: float = 0.0,
+    test_to_train: Annotated[float, at_least(0)] = 0.0,
     groups: Sequence[str] = (),
 ) -> Interval:
     """Compute the mean with Student's t interval, wider if the values share training clips or come in groups.
@@ -181,12 +185,10 @@ def mean_interval(
     """
     x = _checked(values)
     check_level(level)
-    if not 0 <= test_to_train < float("inf"):
-        raise ParameterError(f"test_to_train={test_to_train!r} must be 0 or more, and finite")
     mean, n = float(x.mean()), x.size
     sums, sizes = _sums(x, groups)
-    if not _varies(x) or len(sums) == 1:
-        return _unbounded(x, level)
+    if not _varies(sums / sizes):
+        return _unbounded(x, len(sums), level)
     variance = _variance_of_mean(sums, sizes) + test_to_train * x.var(ddof=1)
     half = scipy.stats.t.ppf((1 + level) / 2, len(sums) - 1) * np.sqrt(variance)
     low, high = np.clip([mean - half, mean + half], *bounds).tolist()
@@ -198,9 +200,11 @@ def _varies(values: np.ndarray) -> bool:
     return bool(np.ptp(values) > ROUNDING)
 
 
-def _unbounded(values: np.ndarray, level: float) -> Interval:
-    """Return a mean without an interval: one recording, or values without spread, do not tell how others would be."""
-    why = "clips are of one recording" if _varies(values) else "values are equal"
+def _unbounded(values: np.ndarray, n_groups: int, level: float) -> Interval:
+    """Return a mean without an interval: one recording, or equal ones, do not tell how others would be."""
+    why = "values are equal"
+    if _varies(values):
+        why = "clips are of one recording" if n_groups == 1 else "recordings have equal means"
     note = f"no interval: all {why}" if len(values) > 1 else ""
     return Interval(float(values.mean()), np.nan, np.nan, len(values), level, note)
 
@@ -364,9 +368,8 @@ def _wilson(share: float, n: float, level: float) -> tuple[float, float]:
     return float(np.clip(middle - half, 0, 1)), float(np.clip(middle + half, 0, 1))
 
 
-def share_interval(
-    values: Sequence[float] | np.ndarray, *, groups: Sequence[str] = (), level: float = 0.95
-) -> Interval:
+@checked
+def share_interval(values: Values, *, groups: Sequence[str] = (), level: float = 0.95) -> Interval:
     """Compute an accuracy with Wilson's score interval [1]_ [2]_, over recordings if clips have groups.
 
     As clips of one recording are alike, n clips tell as much as n / (1 + (m - 1) r) independent ones, where m is the
@@ -403,7 +406,7 @@ def share_interval(
         raise ParameterError(f"values from {x.min():g} to {x.max():g} must be from 0 to 1")
     mean, n, (sums, sizes) = float(x.mean()), x.size, _sums(x, groups)
     if len(sums) == 1:
-        return _unbounded(x, level)
+        return _unbounded(x, len(sums), level)
     effective = n / (1 + (np.square(sizes).sum() / n - 1) * _correlation(x, sums, sizes))
     if len(sums) < n:
         effective *= (scipy.stats.norm.ppf((1 + level) / 2) / scipy.stats.t.ppf((1 + level) / 2, len(sums) - 1)) ** 2
@@ -423,8 +426,13 @@ def _correlation(values: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> flo
     return float(np.clip((between - within) / (between + (size - 1) * within), 0, 1))
 
 
+@checked
 def bootstrap_difference(
-    values: Sequence[float] | np.ndarray, *, groups: Sequence[str] = (), level: float = 0.95, resamples: int = 9999
+    values: Values,
+    *,
+    groups: Sequence[str] = (),
+    level: float = 0.95,
+    resamples: Annotated[int, at_least(1)] = 9999,
 ) -> Difference:
     """Compute the mean over clips with its percentile bootstrap interval, over recordings if clips have groups.
 
@@ -446,11 +454,9 @@ def bootstrap_difference(
     """
     x = _checked(values)
     check_level(level)
-    if resamples < 1:
-        raise ParameterError(f"resamples={resamples!r} must be at least 1")
     sums, sizes = _sums(x, groups)
-    if not _varies(x) or len(sums) == 1:
-        return Difference(_unbounded(x, level), float("nan"))
+    if not _varies(sums / sizes):
+        return Difference(_unbounded(x, len(sums), level), float("nan"))
     means = _resampled(sums, sizes, resamples)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
     beyond = min((means <= ROUNDING).sum(), (means >= -ROUNDING).sum())
@@ -474,11 +480,14 @@ def clips_text(n_clips: int, n_recordings: int) -> str:
 
 def _checked(values: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return the values as an array; raise if they are not finite numbers along one axis."""
-    x = np.asarray(values, dtype=float)
+    try:
+        x = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        raise ParameterError(f"values={shown(values)} must be numbers") from None
     if x.ndim != 1 or x.size == 0:
         raise ParameterError(f"values of shape {x.shape} must be one axis of at least 1 value")
     if not np.isfinite(x).all():
-        raise ParameterError(f"values must be finite: {x.tolist()}")
+        raise ParameterError(f"values must be finite: {shown(x.tolist())}")
     return x
 
 

@@ -101,7 +101,10 @@ class Moments:
         others = Y[:0] if shuffled is None else _checked("shuffled", shuffled)
         if shuffled is not None and others.shape != Y.shape:
             raise ParameterError(f"shuffled of shape {others.shape} must have the shape of Y, {Y.shape}")
-        numbers = np.asarray(group)
+        try:
+            numbers = np.asarray(group)
+        except ValueError:  # rows of several lengths
+            numbers = np.empty(())
         if numbers.dtype.kind not in "iu" or not ((numbers >= 0) & (numbers < self.groups)).all():
             raise ParameterError(f"group={shown(group)} must be from 0 to {self.groups - 1}")
         if numbers.shape not in ((), (len(X),)):

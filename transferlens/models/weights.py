@@ -215,7 +215,7 @@ def _check(state: Mapping[str, torch.Tensor], needed: Mapping[str, tuple[int, ..
     missing = [key for key in needed if key not in present]
     misfit = [key for key, tensor in present.items() if tensor.shape != needed[key]]
     if missing or misfit:
-        example = f"no {missing[0]}"
+        example = f"no {missing[0]}" if missing else ""
         if misfit:
             example = f"{misfit[0]} is {tuple(present[misfit[0]].shape)}, not {tuple(needed[misfit[0]])}"
         raise CheckpointError(

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +131,11 @@ def usable(folder: Path) -> tuple[list[RunSummary], list[str]]:
         except CheckpointError as error:
             problems.append(str(error))
     return list(runs.values()), problems
+
+
+def no_run(folder: Path, problems: Sequence[str] = (), kind: str = "finished run") -> CheckpointError:
+    """Return the error of a store without a run that can be used; it names its damaged files."""
+    return CheckpointError("; ".join([f"runs={str(folder)!r} has no {kind}: train some first", *problems]))
 
 
 @checked

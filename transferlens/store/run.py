@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from transferlens.models.network import Network
 
 
+# What the provenance of every run says, in words.
+PROVENANCE = ("features_key", "precision", "weights_option", "weights_source")
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A finished run, as `load_run` opens it.
@@ -256,7 +260,11 @@ def _check_values(run: Run) -> None:
     rules = {
         "history": all(v.shape == (len(accuracies),) and np.isfinite(v).all() for v in run.history.values()),
         "accuracies": ((accuracies >= 0) & (accuracies <= 1)).all(),
-        "clips": 0 < len(set(run.clip_ids)) == n_clips and len(run.groups) in (0, n_clips),
+        "clips": 0 < len(set(run.clip_ids)) == n_clips,
+        "recordings": len(run.groups) in (0, n_clips) and all(run.groups),
+        "provenance": all(isinstance(run.provenance.get(name), str) for name in PROVENANCE)
+        and type(run.provenance.get("n_train", 1)) is int
+        and run.provenance.get("n_train", 1) > 0,
         "labels": run.labels.shape == (n_clips,)
         and run.labels.dtype.kind in "iu"
         and ((run.labels >= 0) & (run.labels < n_classes)).all(),
