@@ -202,7 +202,7 @@ class MatrixRow:
     comparison: str
     block_first: int
     block_second: int
-    cka: float
+    debiased_cka: float
 
 
 def _row(
