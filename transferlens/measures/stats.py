@@ -144,7 +144,7 @@ def mean_interval(
     values: Values,
     *,
     level: float = 0.95,
-    bounds: tuple[float, float] = (0.0, 1.0),
+    bounds: Any = (0.0, 1.0),  # two numbers, which may be infinite
     test_to_train: Annotated[float, at_least(0)] = 0.0,
     groups: Sequence[str] = (),
 ) -> Interval:
