@@ -21,6 +21,7 @@ from transferlens.features.logmel import FeatureSettings
 from transferlens.models.plan import TransferPlan
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.listing import list_runs, summarise
+from transferlens.store.run import PROVENANCE
 from transferlens.store.runfile import RunState, history_names, seal, write_state
 
 
@@ -47,7 +48,7 @@ def write_store(folder: Path, n_runs: int) -> None:
     )
     state = RunState(
         config=config,
-        provenance={"transferlens": "made up"},
+        provenance=dict.fromkeys(PROVENANCE, "made up"),
         label_names=["a", "b"],
         clip_ids=["1", "2"],
         labels=np.arange(2),
