@@ -272,33 +272,42 @@ def draw(result: Result) -> Figure:
         if kind == "training":
             for layers in group:
                 _draw_weights(layers, colour, bottom)
+    _draw_levels(rows, top)
+    middle.axhline(0, color="0.4", lw=0.8)
+    for ax in (top, middle, bottom):
+        _draw_blocks(first, ax, names=ax is top)
+    top.set(ylim=(0, 1.02), ylabel="SVCCA")
+    middle.set_ylabel("excess over the null")
+    bottom.set(ylabel="relative change\nof weights")
+    bottom.set_ylim(bottom=0)
+    bottom.locator_params(axis="x", integer=True)
+    bottom.set_xlabel("depth: convolutions (dots) and ends of blocks (squares), in order of computation")
+    top.set_title(_caption(rows, first), fontsize="small", loc="left")
+    legend = dict(zip(*reversed(top.get_legend_handles_labels()), strict=True))
+    fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=min(3, len(legend)), frameon=False)
+    fig.suptitle(f"{result.title}: how alike layers are", x=0.01, ha="left")
+    return fig
+
+
+def _draw_levels(rows: Sequence[Row], ax: Axes) -> None:
+    """Draw the null and chance, the highest of all comparisons."""
     by_depth = group_by(rows, key=lambda row: row.depth)
     for column, dashes, label in (
         ("svcca_null", "--", "null: clips paired with others, at most"),
         ("svcca_chance", ":", "chance: independent noise, at most"),
     ):
         highest = [np.fmax.reduce([getattr(row, column) for row in layers]) for layers in by_depth.values()]
-        top.plot([*by_depth], highest, dashes, color="0.4", lw=1.2, label=label)
-    middle.axhline(0, color="0.4", lw=0.8)
-    for ax in (top, middle, bottom):
-        _draw_blocks(first, ax, names=ax is top)
-    top.set_ylim(0, 1.02)
-    top.set_ylabel("SVCCA")
-    middle.set_ylabel("excess over the null")
-    bottom.set_ylim(bottom=0)
-    bottom.locator_params(axis="x", integer=True)
-    bottom.set_ylabel("relative change\nof weights")
-    bottom.set_xlabel("depth: convolutions (dots) and ends of blocks (squares), in order of computation")
-    title = f"up to {max(row.n_samples for row in first)} samples per layer"
+        ax.plot([*by_depth], highest, dashes, color="0.4", lw=1.2, label=label)
+
+
+def _caption(rows: Sequence[Row], layers: Sequence[Row]) -> str:
+    """Return what is drawn, in words; `layers` are the rows of one comparison."""
+    text = f"up to {max(row.n_samples for row in layers)} samples per layer"
     if np.isfinite([row.low for row in rows]).any():
-        title += "; bands: 95 % intervals over clips"
-    if few := sum(row.too_few for row in first):
-        title += f"; hollow: fewer than {ENOUGH} samples per neuron ({counted(few, 'layer')})"
-    top.set_title(title, fontsize="small", loc="left")
-    legend = dict(zip(*reversed(top.get_legend_handles_labels()), strict=True))
-    fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=min(3, len(legend)), frameon=False)
-    fig.suptitle(f"{result.title}: how alike layers are", x=0.01, ha="left")
-    return fig
+        text += "; bands: 95 % intervals over clips"
+    if few := sum(row.too_few for row in layers):
+        text += f"; hollow: fewer than {ENOUGH} samples per neuron ({counted(few, 'layer')})"
+    return text
 
 
 def _line(layers: Sequence[Row]) -> tuple[str, str, str]:

@@ -38,13 +38,13 @@ class Interval:
     Attributes
     ----------
     mean, low, high : float
-        Fractions; `low` and `high` are NaN if there is no interval: n is 1, or all values are equal.
+        Fractions; `low` and `high` are NaN without an interval: n is 1, or all values are equal.
     n : int
         Number of values averaged.
     level : float in (0, 1)
         Confidence level.
     note : str
-        Why there is no interval, or why it is not the usual one.
+        Why the interval is missing, or why it is not the usual one.
     plain_low, plain_high : float
         The interval without the correction for shared training clips; NaN if `low` and `high` have none.
     """
@@ -272,7 +272,7 @@ class Difference:
     ----------
     interval : Interval
     p_value : float
-        Two-sided; NaN if there is no interval.
+        Two-sided; NaN without an interval.
     p_adjusted : float
         The same, adjusted for the number of differences by `adjusted`; NaN before.
     """
@@ -416,7 +416,7 @@ def share_interval(values: Values, *, groups: Sequence[str] = (), level: float =
 
 
 def _correlation(values: np.ndarray, sums: np.ndarray, sizes: np.ndarray) -> float:
-    """Return the correlation of values of one group, by analysis of variance; 1 if there is no variance."""
+    """Return the correlation of values of one group, by analysis of variance; 1 if all values are equal."""
     n, k = sizes.sum(), len(sums)
     if k == n or not _varies(values):
         return 1.0
