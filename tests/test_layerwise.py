@@ -98,13 +98,21 @@ def test_clips_of_one_recording_are_left_out_together():
     assert [each.intervals for each in twice] == [each.intervals for each in usual]
     apart = layerwise.compare(*pair, x, recordings=[str(i % 10) for i in range(20)], resamples=100)
     assert all(np.isfinite([*each.intervals.values()]).all() for each in apart)
-    assert apart[-1].intervals != twice[-1].intervals
+    assert apart[0].intervals != twice[0].intervals
 
 
 def test_intervals_contain_the_estimate():
     for each in layerwise.compare(network(), network(seed=1), clips(12), groups=12, resamples=200):
         for name, (low, high) in each.intervals.items():
             assert 0 <= low <= each.measures[name].similarity <= high <= 1, (each.layer, name)
+
+
+def test_layers_of_few_samples_have_no_intervals():
+    compared = layerwise.compare(network(), network(seed=1), clips(20), resamples=100)
+    assert {each.too_few for each in compared} == {False, True}
+    for each in compared:
+        assert each.too_few == (each.n_samples < 5 * each.n_neurons)
+        assert bool(each.intervals) == (not each.too_few), each.layer
 
 
 def test_means_over_positions_are_a_sample_a_clip():

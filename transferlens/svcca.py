@@ -5,7 +5,7 @@ initial weights, over its held-out clips, at every convolution and at the end of
 the similarity: the noise floor, that of trained networks which differ only by the seed; and the null, that of the same
 activations when each clip is paired with another one. Few samples raise both the similarity and the null: their
 difference, the excess, tells what the networks share about a clip. Where the samples are fewer than five times the
-neurons nothing should be concluded; these layers are flagged.
+neurons nothing should be concluded; these layers are flagged and have no interval.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
 from transferlens.measures import similarity as measures
 from transferlens.measures.cca import RESAMPLED
-from transferlens.measures.layerwise import LayerSimilarity, block_matrix, check_positions, compare, weight_change
+from transferlens.measures.layerwise import (
+    ENOUGH,
+    LayerSimilarity,
+    block_matrix,
+    check_positions,
+    compare,
+    weight_change,
+)
 from transferlens.measures.similarity import chance
 from transferlens.measures.streaming import FEWEST_GROUPS, VARIANCE
 from transferlens.models.device import pick_device
@@ -48,8 +55,6 @@ if TYPE_CHECKING:
 
     from transferlens.models.network import Network
 
-# Samples per neuron below which the similarity is high whatever the networks are.
-ENOUGH = 5
 # Smallest number of resamples for percentiles.
 FEWEST = 100
 # Smallest number of clips for debiased CKA.
@@ -140,7 +145,7 @@ class Row:
     `low` and `high` are the 95 % interval of SVCCA over clips, for as many other clips, not for many more.
     A column that ends in `_null` is for clips paired with other clips, `svcca_excess` is SVCCA minus its null, and
     `svcca_chance` is SVCCA of independent noise of the same shape. `too_few`: samples are fewer than five times the
-    neurons, so that all measures but debiased CKA are high whatever the networks are.
+    neurons, so that all measures but debiased CKA are high whatever the networks are; there are no intervals then.
     """
 
     comparison: str
@@ -227,13 +232,13 @@ def _row(
         block=layer.block,
         depth=layer.depth,
         n_neurons=similarity.n_neurons,
-        n_samples=svcca.n_samples,
+        n_samples=similarity.n_samples,
         dims_before=svcca.dims[0],
         dims_after=svcca.dims[1],
         **values,
         svcca_excess=values["svcca"] - values["svcca_null"],
         svcca_chance=chance(svcca.dims, svcca.n_samples) if min(svcca.dims) else NAN,
-        too_few=svcca.n_samples < ENOUGH * similarity.n_neurons,
+        too_few=similarity.too_few,
         weight_relative_change=change[0],
         weight_cosine=change[1],
     )

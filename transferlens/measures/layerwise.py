@@ -14,6 +14,7 @@ is a channel.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import itertools
 import re
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 # Clips per batch: the samples of all layers of one network are held at once.
 BATCH = 4
+# Samples per neuron below which the similarity is high whatever the networks are.
+ENOUGH = 5
 
 
 @dataclass(frozen=True)
@@ -122,13 +125,21 @@ class LayerSimilarity:
     """How similar one layer of two networks is: all measures by name, and the 95 % intervals of some (low, high).
 
     `null` are the measures for clips that are compared with other clips; it is empty if there is only one clip.
+    Where samples are too few for the number of neurons, there are no intervals: they would be for the number of clips
+    more than for the networks.
     """
 
     layer: Layer
     n_neurons: int
+    n_samples: int
     measures: Mapping[str, Similarity]
     null: Mapping[str, Similarity]
     intervals: Mapping[str, tuple[float, float]]
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the samples are fewer than five times the neurons."""
+        return self.n_samples < ENOUGH * self.n_neurons
 
 
 def compare(
@@ -189,22 +200,25 @@ def compare(
         clips = np.arange(batch, n, n_batches)
         sample = functools.partial(samples, positions=positions, draw=batch)
         _add_activations(moments, (before, after), x[clips], sample, group[clips])
-    # By module: one can be both a convolution and the end of a block.
-    names = list(moments)
+    # One module can be both a convolution and the end of a block.
+    distinct = {layer.module: layer for layer in common}.values()
 
-    def measure(name: str) -> tuple[int, Mapping[str, Similarity], Mapping[str, Similarity], Mapping]:
-        sums = moments.pop(name)  # frees its memory
+    def measure(layer: Layer) -> LayerSimilarity:
+        sums = moments.pop(layer.module)  # frees its memory
         assert sums.n_neurons is not None  # every layer has run
         if sums.n_samples < 2:
-            raise ParameterError(f"x is one clip, of which {name} has one sample: compare at least 2 clips")
-        intervals = sums.bootstrap(resamples=resamples) if resamples else {}
-        return sums.n_neurons[0], sums.measure(), sums.null() if n > 1 else {}, intervals
+            raise ParameterError(f"x is one clip, of which {layer.name} has one sample: compare at least 2 clips")
+        null = sums.null() if n > 1 else {}
+        similarity = LayerSimilarity(layer, sums.n_neurons[0], sums.n_samples, sums.measure(), null, {})
+        if similarity.too_few or not resamples:
+            return similarity
+        return dataclasses.replace(similarity, intervals=sums.bootstrap(resamples=resamples))
 
     # One thread per layer: decompositions gain little from several.
     with threadpoolctl.threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
-        measured = list(bar(pool.map(measure, names), total=len(names), unit="layer"))
-    results = dict(zip(names, measured, strict=True))
-    return [LayerSimilarity(layer, *results[layer.module]) for layer in common]
+        measured = list(bar(pool.map(measure, distinct), total=len(distinct), unit="layer"))
+    results = {each.layer.module: each for each in measured}
+    return [dataclasses.replace(results[layer.module], layer=layer) for layer in common]
 
 
 def _add_activations(
