@@ -70,8 +70,8 @@ SCRIPTS = {
     "intervals": [],
     "growth": ["--clips", "{clips}"],
 }
-# Not run with the others: they take an hour of training, or need a run.
-APART = ("accuracy", "similarity_coverage", "similarity_size", "variance")
+# Not run with the others: they take an hour or need a run.
+APART = ("accuracy", "kills", "scale", "similarity_coverage", "similarity_size", "variance")
 
 
 def processor() -> str:
@@ -109,7 +109,7 @@ def work(options: Options) -> int:
 
         minutes = (time.perf_counter() - started) / 60
         machine = f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}; {minutes:.0f} minutes in all."
-        tables = [HERE / f"{name}.md" for name in ("operations", "growth", "intervals")]
+        tables = [HERE / f"{name}.md" for name in ("operations", "growth", "scale", "intervals")]
         growth = "\n".join(path.read_text() for path in tables if path.exists())
         (HERE / "README.md").write_text(TEXT.format(machine=machine, table=table, growth=growth).rstrip() + "\n")
     return cli.DONE
