@@ -28,9 +28,9 @@ from claims import COLLECT, HEAD, Claim, markdown  # noqa: E402
 TEXT = """# Benchmarks
 
 Each line is a script here that does the same work our way and the other side's way, in one run, on one machine;
-`python -m benchmarks --clips path/to/esc10/clips.csv` runs all but `accuracy`, which
-trains for an hour, and writes this file. The other side is written in
-the script, as plainly as one would write it with torch and librosa. The gain is how many times as much it takes.
+`python -m benchmarks --clips path/to/esc10/clips.csv` runs all but {apart}, which take an hour or need a
+run, and writes this file. The other side is written in the script, as plainly as one would write it with torch and
+librosa. The gain is how many times as much it takes.
 
 {machine}
 
@@ -111,7 +111,12 @@ def work(options: Options) -> int:
         machine = f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}; {minutes:.0f} minutes in all."
         tables = [HERE / f"{name}.md" for name in ("operations", "growth", "scale", "intervals")]
         growth = "\n".join(path.read_text() for path in tables if path.exists())
-        (HERE / "README.md").write_text(TEXT.format(machine=machine, table=table, growth=growth).rstrip() + "\n")
+        (HERE / "README.md").write_text(
+            TEXT.format(
+                apart=", ".join(f"`{name}`" for name in APART), machine=machine, table=table, growth=growth
+            ).rstrip()
+            + "\n"
+        )
     return cli.DONE
 
 
