@@ -165,7 +165,7 @@ def test_channels_that_cancel_are_named_and_an_offset_does_not_hide_it(tmp_path,
         add(clips, name, y=np.stack([left, right], axis=1))
     (finding,) = audit(open_dataset(clips=clips)).findings
     assert (finding.kind, finding.clips) == ("channels cancel", ("inverted.wav", "offset.wav"))
-    assert re.search(r"their mean, which is used, is up to \d\d dB quieter than they are", finding.message)
+    assert re.search("their mean, which is used, is more than 20 dB quieter than they are", finding.message)
 
 
 def test_a_constant_clip_is_silent(clips):

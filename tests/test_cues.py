@@ -48,10 +48,10 @@ def test_fisher_of_a_table_whose_probability_is_0_in_floats():
     assert fisher(related) == 1 / 1000
 
 
-def messages(values, *, classes=DOG_CAT, folds=FOLDS, least=0.6, recordings=None):
+def messages(values, *, classes=DOG_CAT, folds=FOLDS, least=0.6):
     labels = np.array(["dog", "cat", "bird"])[classes]
     candidate = Property("value", " Hz", np.asarray(values), least)
-    return [message for *_, message in cues([candidate], labels, folds, recordings or range(len(labels)))]
+    return [message for *_, message in cues([candidate], labels, folds)]
 
 
 def test_messages_name_class_accuracy_and_values():
@@ -77,9 +77,3 @@ def test_what_hardly_tells_or_tells_by_chance_is_no_cue():
     assert sum(map(len, chance)) <= 2
     assert messages(np.full(40, "8000")) == []
     assert messages(np.where(DOG_CAT == 0, "a", "b"), classes=np.zeros(40, int)) == []
-
-
-def test_clips_of_one_recording_count_once():
-    values = np.where(DOG_CAT == 0, "16000", "8000")
-    assert messages(values, recordings=[f"r{i % 6}" for i in range(40)])
-    assert messages(values, recordings=[f"r{i % 3}" for i in range(40)]) == []

@@ -26,9 +26,10 @@ FLOATS = ("FLOAT", "DOUBLE")
 OVERSHOOT = 2.0  # peak to which decoders of lossy formats may exceed full scale
 CANCELLED_DB = 20.0
 BLOCK = 2**16  # samples read at once
-# From which accuracy on a class is told by a property: of its files, which should be the same in all classes; of its
-# sounds, whose duration and level may well be its own; and of its files, so that results are invalid.
-TOLD_BY_FILE, TOLD_BY_SOUND, CONFOUNDED = 0.6, 0.8, 0.8
+# Accuracies from which on a property that tells a class is reported: of the files, which should be alike in all classes,
+# and of the sounds, whose duration and level may well be typical of a class.
+TOLD_BY_FILE, TOLD_BY_SOUND = 0.6, 0.8
+CONFOUNDED = 0.8  # from which on a property of the files makes results invalid
 SERIOUS = ("unreadable", "same audio", "same group", "one fold", "confound")
 
 Result = TypeVar("Result")
@@ -56,7 +57,7 @@ class Finding:
 
     @property
     def serious(self) -> bool:
-        """Whether a clip cannot be used, folds share a recording or are only one, or the files give a class away."""
+        """Whether a clip cannot be used, folds share a recording, there is one fold, or a class is told by its files."""
         return self.kind in SERIOUS
 
 
@@ -180,12 +181,11 @@ def _bad_levels(clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[Fi
         peak = max(sounds[clip.id].peak for clip in beyond)
         yield _finding("beyond full scale", beyond, f"peaks up to {peak:.4g}: scale the samples to -1 to 1")
     if cancelled := [clip for clip in clips if sounds[clip.id].cancels]:
-        most = max(sounds[clip.id].file.cancelled_db for clip in cancelled)
-        why = f"their mean, which is used, is up to {most:.0f} dB quieter than they are: keep one of them"
+        why = f"their mean, which is used, is more than {CANCELLED_DB:g} dB quieter than they are: keep one of them"
         yield _finding("channels cancel", cancelled, why)
 
 
-def _given_away(clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
+def _told_classes(clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
     """Find classes that properties of the files or of the sounds tell."""
     measured = [sounds[clip.id] for clip in clips]
     of_files = {
@@ -198,7 +198,7 @@ def _given_away(clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[Fi
     properties.append(Property("duration", " s", np.array([round(s.seconds, 2) for s in measured]), TOLD_BY_SOUND))
     properties.append(Property("level", " dBFS", np.array([round(s.dbfs, 1) for s in measured]), TOLD_BY_SOUND))
     labels, folds = [clip.label for clip in clips], [clip.fold for clip in clips]
-    for cue, accuracy, message in cues(properties, labels, folds, [clip.group or clip.id for clip in clips]):
+    for cue, accuracy, message in cues(properties, labels, folds):
         is_confound = cue.name in of_files and accuracy >= CONFOUNDED
         yield Finding("confound" if is_confound else "cue", (), (), message)
 
@@ -249,7 +249,7 @@ def audit(dataset: DataSet) -> Audit:
     if len(dataset.folds) == 1:
         why = "one fold alone cannot be held out and trained on: put the clips in two folds or more"
         findings.append(Finding("one fold", (), dataset.folds, why))
-    findings += _given_away(readable, sounds)
+    findings += _told_classes(readable, sounds)
     findings += _missing_classes(dataset)
     findings += _bad_levels(readable, sounds)
     findings += _silent_or_short(readable, sounds)

@@ -4,7 +4,8 @@ Each class is told from all others by one property alone: a clip is said to be o
 the class than outside. The rule is made from all folds but one, in turn, and tried on that one. Its accuracy gives the
 same weight to the class and to the others, so that it is 50 % by chance in every data set. A property counts if this
 accuracy is high and its relation with the labels is not due to chance: by Fisher's exact test [1]_ (categories) or the
-Kruskal-Wallis test (numbers), with one clip per recording and class, and corrected for the number of properties.
+Kruskal-Wallis test (numbers), corrected for the number of properties. Clips of one recording are alike, which the test
+does not know; that they are in one fold keeps the accuracy fair.
 
 * `Property`: the values of all clips
 * `cues`: the properties that count
@@ -121,30 +122,27 @@ def fisher(table: np.ndarray) -> float:
     return (1 + sum(law.logpmf(law.rvs()) <= most for _ in range(SIMULATED))) / (1 + SIMULATED)
 
 
-def _p(candidate: Property, classes: np.ndarray, rows: np.ndarray) -> float:
-    """Return the p-value of the relation between a property and the classes, in some rows."""
-    values, bins, classes = candidate.values[rows], candidate.bins[rows], classes[rows]
-    if np.all(values == values[0]):
-        return 1.0
+def _p(candidate: Property, classes: np.ndarray) -> float:
+    """Return the p-value of the relation between a property and the classes."""
+    n_classes, bins = int(classes.max()) + 1, candidate.bins
     if candidate.is_number:
-        return float(scipy.stats.kruskal(*(values[classes == number] for number in np.unique(classes))).pvalue)
-    return fisher(_table(bins, classes, (int(bins.max()) + 1, int(classes.max()) + 1)))
+        return float(scipy.stats.kruskal(*(candidate.values[classes == i] for i in range(n_classes))).pvalue)
+    return fisher(_table(bins, classes, (int(bins.max()) + 1, n_classes)))
 
 
 def cues(
-    properties: Sequence[Property], labels: Sequence[str], folds: Sequence[str], recordings: Sequence[str]
+    properties: Sequence[Property], labels: Sequence[str], folds: Sequence[str]
 ) -> Iterator[tuple[Property, float, str]]:
     """Yield each property that counts, the accuracy for the class that it tells best, and both in words.
 
-    `labels`, `folds` and `recordings` have one item per clip.
+    `labels` and `folds` have one item per clip.
     """
     names, classes = np.unique(np.array(labels, dtype=object), return_inverse=True)
     varying = [candidate for candidate in properties if np.any(candidate.values != candidate.values[:1])]
-    rows = np.array(list({pair: row for row, pair in enumerate(zip(recordings, labels, strict=True))}.values()))
     for candidate in varying if len(names) > 1 else ():
         accuracy = accuracies(candidate.bins, classes, np.array(folds, dtype=object))
         told = [number for number in np.argsort(-accuracy, kind="stable") if accuracy[number] >= candidate.least]
-        if told and len(varying) * _p(candidate, classes, rows) < ALPHA:
+        if told and len(varying) * _p(candidate, classes) < ALPHA:
             best, others = told[0], [names[number] for number in told[1:]]
             accuracy_text = f"{100 * accuracy[best]:.0f} % accuracy (chance: 50 %)"
             message = f"{candidate.name} alone tells {names[best]} from all others with {accuracy_text}: "
