@@ -26,8 +26,8 @@ FLOATS = ("FLOAT", "DOUBLE")
 OVERSHOOT = 2.0  # peak to which decoders of lossy formats may exceed full scale
 CANCELLED_DB = 20.0
 BLOCK = 2**16  # samples read at once
-# Accuracies from which on a property that tells a class is reported: of the files, which should be alike in all classes,
-# and of the sounds, whose duration and level may well be typical of a class.
+# Accuracies from which on a property that tells a class is reported: of files, which should be alike in all classes,
+# and of sounds, whose duration and level may well be typical of a class.
 TOLD_BY_FILE, TOLD_BY_SOUND = 0.6, 0.8
 CONFOUNDED = 0.8  # from which on a property of the files makes results invalid
 SERIOUS = ("unreadable", "same audio", "same group", "one fold", "confound")
@@ -57,7 +57,7 @@ class Finding:
 
     @property
     def serious(self) -> bool:
-        """Whether a clip cannot be used, folds share a recording, there is one fold, or a class is told by its files."""
+        """Whether a clip cannot be used, folds share a recording or are only one, or files tell a class."""
         return self.kind in SERIOUS
 
 
