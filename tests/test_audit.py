@@ -1,5 +1,6 @@
 """The audit finds what would spoil an experiment, and nothing else."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -103,10 +104,82 @@ def test_class_missing_from_a_fold_is_found(clips):
     assert not found.serious
 
 
+def noise(folder, *, per_fold=4, **of_dogs):
+    """Two classes of white noise in two folds; those of dogs are written with other options."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i, (label, fold) in enumerate([(label, fold) for fold in "12" for label in ("cat", "dog")] * per_fold):
+        options = {"sr": SR, "change": lambda y: y, "suffix": "wav"} | (of_dogs if label == "dog" else {})
+        path, change = f"{i}.{options.pop('suffix')}", options.pop("change")
+        write(folder / path, change(0.1 * rng.standard_normal(1600)), **options)
+        rows.append(f"{path},{label},{fold}")
+    return open_dataset(clips=table(folder, rows))
+
+
+@pytest.mark.parametrize(
+    ("of_dogs", "expected"),
+    [
+        ({}, {}),
+        ({"sr": 11025}, {"confound": "sample rate .* 8000 Hz in 100 %", "cue": "duration .*: median 0.2 s, .* 0.15 s"}),
+        ({"subtype": "PCM_24"}, {"confound": "encoding alone tells cat .* WAV PCM_16 in 100 % of its clips"}),
+        ({"suffix": "flac"}, {"confound": "encoding alone"}),
+        (
+            {"change": lambda y: np.stack([y, y], axis=1)},
+            {"confound": "number of channels alone .* 1 channel in"},
+        ),
+        ({"change": lambda y: y / 2}, {"cue": "level alone tells cat from all others with 100 % accuracy"}),
+        ({"change": lambda y: np.tile(y, 2)}, {"cue": "duration alone"}),
+    ],
+)
+def test_properties_that_go_with_the_label_are_named(tmp_path, of_dogs, expected):
+    findings = audit(noise(tmp_path, **of_dogs)).findings
+    assert {finding.kind for finding in findings} == set(expected)
+    assert {finding.kind for finding in findings if finding.serious} == {"confound"} & set(expected)
+    for finding in findings:
+        assert re.search(expected[finding.kind], finding.message)
+
+
+def test_float_scale_is_a_confound_and_named(tmp_path):
+    findings = audit(noise(tmp_path, change=lambda y: 32768 * y, subtype="FLOAT")).findings
+    assert [finding.kind for finding in findings] == ["confound", "cue", "beyond full scale"]
+    assert len(findings[2].clips) == 8
+    assert re.search(r"peaks up to .*e\+04: scale the samples", findings[2].message)
+
+
+def test_full_scale_is_1_in_floats_and_lossy_decoders_may_exceed_it(clips):
+    for name, peak in (("ok.wav", 1.0), ("beyond.wav", 1.01), ("lossy.ogg", 0.999)):
+        options = {} if name == "lossy.ogg" else {"subtype": "FLOAT"}
+        add(clips, name, y=2 * peak * tone(100 + 10 * peak, seconds=1), **options)
+    findings = audit(open_dataset(clips=clips)).findings
+    assert [(finding.kind, finding.clips) for finding in findings] == [("beyond full scale", ("beyond.wav",))]
+
+
+def test_channels_that_cancel_are_named_and_an_offset_does_not_hide_it(tmp_path, clips):
+    y = tone(300)
+    for name, left, right in (
+        ("inverted.wav", y, -y),
+        ("offset.wav", y + 0.2, 0.01 * tone(700) - y + 0.2),
+        ("left.wav", tone(350), 0 * y),
+        ("quarter.wav", tone(400), np.roll(tone(400), 5)),
+    ):
+        add(clips, name, y=np.stack([left, right], axis=1))
+    (finding,) = audit(open_dataset(clips=clips)).findings
+    assert (finding.kind, finding.clips) == ("channels cancel", ("inverted.wav", "offset.wav"))
+    assert re.search("their mean, which is used, is more than 20 dB quieter than they are", finding.message)
+
+
+def test_a_constant_clip_is_silent(clips):
+    dataset = open_dataset(clips=add(clips, "offset.wav", y=np.full(SR, 0.5)))
+    (finding,) = audit(dataset).findings
+    assert (finding.kind, finding.clips) == ("silent", ("offset.wav",))
+
+
 @pytest.mark.slow
 @pytest.mark.esc10
 @pytest.mark.skipif(not ESC10.is_file(), reason="the ESC-10 clips are not at ../shared/esc10")
-def test_esc10_is_clean():
+def test_only_the_quiet_clocks_of_esc10_are_told():
     dataset = open_dataset(clips=ESC10)
     assert (dataset.name, dataset.sr, len(dataset.clips)) == ("esc10", 44100, 400)
-    assert audit(dataset).findings == ()
+    (finding,) = audit(dataset).findings
+    assert (finding.kind, finding.serious) == ("cue", False)
+    assert finding.message.startswith("level alone tells clock_tick from all others with 92 % accuracy")

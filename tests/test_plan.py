@@ -11,7 +11,7 @@ from transferlens import cli
 from transferlens.models import plan
 from transferlens.models.plan import TransferPlan
 from transferlens.options import PlanOptions
-from transferlens.util.errors import ParameterError
+from transferlens.util.errors import ParameterError, warn_once
 
 TABLE = [
     (TransferPlan.finetune(), (4, None, 4), "p4-none-4"),
@@ -25,7 +25,7 @@ TABLE = [
 
 @pytest.fixture(autouse=True)
 def warn_again():
-    plan._warn_once.cache_clear()
+    warn_once.cache_clear()
 
 
 @pytest.mark.parametrize(("experiment", "numbers", "words"), TABLE, ids=[words for *_, words in TABLE])
@@ -189,7 +189,7 @@ def test_plans_and_backbones_are_imported_without_torch():
 
 
 def test_pretraining_a_block_that_is_cut_warns_once(caplog):
-    plan._warn_once.cache_clear()
+    warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         TransferPlan(3, None, 2)
         TransferPlan(3, None, 2)

@@ -1,6 +1,7 @@
 """Every layout of a data set is read, and what is wrong with one is named in one line."""
 
 import logging
+from unicodedata import normalize
 
 import pytest
 from audio_files import SR, table, tone, two_by_two, write
@@ -138,6 +139,67 @@ def test_a_link_in_a_circle_is_named(tmp_path):
     (tmp_path / "clips.csv").write_text("path,label,fold\nloop.wav,a,1\n")
     with pytest.raises(DataError, match="loop.wav"):
         readers.read_user_table(tmp_path / "clips.csv")
+
+
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+def test_letters_with_accents_find_the_file_however_they_are_encoded(tmp_path, written):
+    """Also if folder and file differ; the id is as written if it is the file's name, and else composed."""
+    on_disk = {"NFC": "NFD", "NFD": "NFC"}[written]
+    write(tmp_path / normalize(on_disk, "Gäste") / normalize(on_disk, "Geräusch.wav"), tone(300))
+    write(tmp_path / normalize(written, "é") / normalize(on_disk, "è.wav"), tone(400))
+    write(tmp_path / normalize("NFD", "ö.wav"), tone(500))
+    rows = [f"{normalize(written, path)},x,1" for path in ("Gäste/Geräusch.wav", "é/è.wav")]
+    rows.append(f"{normalize('NFD', 'ö.wav')},y,2")
+    dataset = open_dataset(clips=table(tmp_path, rows))
+    expected = ["Gäste/Geräusch.wav", normalize("NFD", "ö.wav"), "é/è.wav"]
+    assert {clip.id for clip in dataset.clips} == {
+        normalize("NFC", expected[0]),
+        expected[1],
+        normalize("NFC", expected[2]),
+    }
+    assert all(clip.path.is_file() for clip in dataset.clips)
+
+
+def test_backslashes_separate_folders(tmp_path):
+    for name in ("audio/dog/1.wav", "audio/2.wav", "a/3.wav", "b\\4.wav"):
+        write(tmp_path / name)
+    rows = ["audio\\dog\\1.wav,x,1", ".\\audio\\2.wav,x,2", "audio\\..\\a/3.wav,y,1", "b\\4.wav,y,2"]
+    dataset = open_dataset(clips=table(tmp_path, rows))
+    assert {clip.id for clip in dataset.clips} == {"audio/dog/1.wav", "audio/2.wav", "audio/../a/3.wav", "b\\4.wav"}
+    with pytest.raises(DataError, match=r"2 of 3 audio files .*: audio\\no.wav, no/../2.wav; paths"):
+        open_dataset(clips=table(tmp_path, ["audio\\no.wav,x,1", "no/../2.wav,x,1", rows[0]]))
+    with pytest.raises(DataError, match=r"lists files more than once: audio/dog/1.wav"):
+        open_dataset(clips=table(tmp_path, ["audio/dog/1.wav,x,1", rows[0]]))
+
+
+@pytest.mark.parametrize("column", ["label", "fold"])
+def test_one_name_in_two_encodings_is_named(tmp_path, column):
+    names = [normalize(form, "Käfig") for form in ("NFC", "NFD")]
+    rows = [f"a.wav,{name},1" if column == "label" else f"a.wav,x,{name}" for name in names]
+    with pytest.raises(DataError, match=f"letters with accents of a {column} in more than one way: {names[0]}"):
+        open_dataset(clips=table(tmp_path, rows))
+
+
+@pytest.mark.parametrize(
+    ("names", "training", "held_out"),
+    [
+        (("train", "test", "validation"), ["train"], ["test"]),
+        (("Train", "Test", "Validation"), ["Train"], ["Test"]),
+        (("TRAINING", "TEST", "dev"), ["TRAINING"], ["TEST"]),
+        (("Train", "train", "eval"), ["Train", "train"], ["eval"]),
+        (("Training", "Validation", "Val2"), ["Training"], ["Val2", "Validation"]),
+        (("Test", "site A", "trainer"), [], ["Test", "site A", "trainer"]),
+    ],
+)
+def test_folds_named_train_and_test_are_understood_in_any_case(tmp_path, names, training, held_out):
+    rows = [f"{fold}-{label}.wav,{label},{fold}" for fold in names for label in "xy"]
+    for row in rows:
+        write(tmp_path / row.split(",")[0])
+    dataset = open_dataset(clips=table(tmp_path, rows))
+    assert (list(dataset.training_folds), list(dataset.held_out_folds)) == (training, held_out)
+    for fold in held_out:
+        expected = training or [other for other in names if other != fold]
+        assert {dataset.clips[row].fold for row in dataset.split(fold)[0]} == set(expected)
 
 
 def test_missing_files_are_named_at_once(tmp_path):

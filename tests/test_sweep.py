@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import filelock
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from transferlens import runs
@@ -29,7 +30,7 @@ from transferlens.store.runfile import read_state
 from transferlens.training import forecast, schedule, sweep, trainer
 from transferlens.training.presets import PRESETS, TrainingOptions
 from transferlens.util import processes
-from transferlens.util.errors import CheckpointError, DataError, ParameterError, SweepError
+from transferlens.util.errors import CheckpointError, DataError, ParameterError, SweepError, warn_once
 from transferlens.util.fields import flat
 
 
@@ -206,6 +207,50 @@ def test_only_fold_is_train(study, tmp_path):
 
     with pytest.raises(DataError, match="has no fold to hold out"):
         study(clips=write_clips(tmp_path / "x", folds=("train",)))
+
+
+def warnings_of(study, tmp_path, caplog, where, **options):
+    """The warnings about a table of classes in folds when points of two plans are named."""
+    names = [(label, fold) for label, folds in where.items() for fold in folds]
+    for label, fold in names:
+        soundfile.write(tmp_path / f"{label}-{fold}.wav", np.random.default_rng(0).normal(size=4000) / 9, 8000)
+    rows = [f"{label}-{fold}.wav,{label},{fold}" for label, fold in names]
+    (tmp_path / "mice.csv").write_text("\n".join(["path,label,fold", *rows]))
+    warn_once.cache_clear()
+    caplog.clear()
+    made = study(clips=tmp_path / "mice.csv", **options)
+    assert not caplog.records  # the worker processes open studies too
+    made.points(TransferPlan.scratch())
+    study(clips=tmp_path / "mice.csv", **options).points(TransferPlan.scratch())
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_classes_that_are_never_both_trained_on_and_held_out_are_named_once(study, tmp_path, caplog):
+    def messages(where, **options):
+        return warnings_of(study, tmp_path, caplog, where, **options)
+
+    good = {"a": "1234", "b": "1234"}
+    assert messages(good) == []
+    assert messages(good | {"c": "12"}) == []
+    alone = "mice has classes that are in one fold only, and so never both trained on and held out: c, d"
+    assert messages(good | {"d": "3", "c": "2"}) == [alone]
+    assert messages({"a": ["Train", "Test"], "b": ["Train", "Test"], "c": ["Test"], "d": ["Train"]}) == [alone]
+    untrained = "held out by a run that is not trained on them: e"
+    assert messages(good | {"e": "12"}, select="nested") == [f"mice has classes that are {untrained}"]
+    assert messages(good | {"e": "12", "c": "1", "d": "3"}, select="nested") == [f"{alone}; {untrained}"]
+    assert messages(good | {"e": "12"}, select="nested", folds=(2,)) == []
+
+
+def test_empty_mel_bands_are_named_once_before_training(study, caplog):
+    warn_once.cache_clear()
+    low = study(sr=1000, folds=(1,), epochs=1)
+    low.points(TransferPlan.scratch())
+    assert not caplog.records
+    low.runs(TransferPlan.scratch())
+    expected = "29 of 128 mel bands are empty at sr=1000 and n_fft=100: give longer windows (now at most 0.1 s)"
+    assert [record.getMessage() for record in caplog.records] == [expected]
+    low.runs(TransferPlan.scratch())
+    assert len(caplog.records) == 1
 
 
 def test_skipped_clips_are_recorded(study, clips, tmp_path):

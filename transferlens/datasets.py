@@ -1,6 +1,7 @@
 """List the data sets known by name; or describe, check or download one.
 
-``--audit`` finds faults that make results invalid: clips that cannot be read, and recordings that are in two folds.
+``--audit`` finds faults that make results invalid: clips that cannot be read, recordings that are in two folds, and
+properties of the files that tell a class, such as their sample rate.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Options(DataOptions):
     to: Path = Path("data")
     """Folder for the download."""
     audit: bool = False
-    """Check the clips: exit code 1 if one cannot be read, a recording is in two folds, or there is only one fold."""
+    """Check the clips: exit code 1 if one cannot be read, a recording is in two folds, there is only one fold, or a
+    class can be told by a property of its files alone."""
 
 
 def _known() -> str:

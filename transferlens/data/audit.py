@@ -1,25 +1,36 @@
-"""Check a data set for faults that make results invalid: unusable clips, and recordings that are in several folds."""
+"""Check a data set for faults that make results invalid: unusable clips, recordings in several folds, and confounds."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import soundfile
 
 from transferlens.data.attempts import attempt_each
-from transferlens.data.clips import Clip, DataSet
+from transferlens.data.clips import UNREADABLE, Clip, DataSet
+from transferlens.data.cues import Property, cues
 from transferlens.util.errors import DataError
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import tqdm
-from transferlens.util.text import natural
+from transferlens.util.text import counted, natural
 
 SILENT_PEAK = 1e-4  # full scale is 1
 SILENT_DBFS = -80.0
 SHORTEST = 0.1  # [s], the longest window of the features
-SERIOUS = ("unreadable", "same audio", "same group", "one fold")
+FLOATS = ("FLOAT", "DOUBLE")
+OVERSHOOT = 2.0  # peak to which decoders of lossy formats may exceed full scale
+CANCELLED_DB = 20.0
+BLOCK = 2**16  # samples read at once
+# Accuracies from which on a property that tells a class is reported: of files, which should be alike in all classes,
+# and of sounds, whose duration and level may well be typical of a class.
+TOLD_BY_FILE, TOLD_BY_SOUND = 0.6, 0.8
+CONFOUNDED = 0.8  # from which on a property of the files makes results invalid
+SERIOUS = ("unreadable", "same audio", "same group", "one fold", "confound")
 
 Result = TypeVar("Result")
 
@@ -31,7 +42,8 @@ class Finding:
     Attributes
     ----------
     kind : str
-        "unreadable", "silent", "short", "missing class", "same audio", "same group" or "one fold".
+        "unreadable", "same audio", "same group", "one fold", "confound", "cue", "missing class", "beyond full scale",
+        "channels cancel", "silent" or "short".
     clips, folds : tuple of str
         Ids of the clips and names of the folds that the finding is about.
     message : str
@@ -45,7 +57,7 @@ class Finding:
 
     @property
     def serious(self) -> bool:
-        """Whether the clip cannot be used, folds share a recording, or there is only one fold."""
+        """Whether a clip cannot be used, folds share a recording or are only one, or files tell a class."""
         return self.kind in SERIOUS
 
 
@@ -67,33 +79,77 @@ class Audit:
 
     @property
     def serious(self) -> tuple[Finding, ...]:
-        """The findings that make results invalid: unreadable clips, leaks between folds, a single fold."""
+        """The findings that make results invalid: unreadable clips, leaks between folds, a single fold, confounds."""
         return tuple(finding for finding in self.findings if finding.serious)
+
+
+def _decibels(power: float) -> float:
+    return float(10 * np.log10(max(power, 1e-24)))
+
+
+@dataclass(frozen=True)
+class _File:
+    """The properties of a clip's file that the audit compares; those of a built-in clip are the defaults."""
+
+    encoding: str = ""
+    channels: int = 1
+    is_float: bool = False
+    cancelled_db: float = 0.0
+
+    @classmethod
+    def of(cls, path: Path | None) -> _File:
+        if path is None:
+            return cls()
+        try:
+            with soundfile.SoundFile(path) as file:
+                cancelled = _cancelled_db(file) if file.channels > 1 else 0.0
+                return cls(f"{file.format} {file.subtype}", file.channels, file.subtype in FLOATS, cancelled)
+        except UNREADABLE as error:
+            raise DataError(f"{path} cannot be decoded: {error}") from error
+
+
+def _cancelled_db(file: soundfile.SoundFile) -> float:
+    """Return by how much the mean of the channels is quieter than the channels [dB]; offsets do not count."""
+    n, sums, squares = 0, np.zeros(file.channels + 1), np.zeros(file.channels + 1)
+    while len(block := file.read(BLOCK, always_2d=True)):
+        block = np.column_stack([block, block.mean(axis=1)])
+        n, sums, squares = n + len(block), sums + block.sum(axis=0), squares + np.square(block).sum(axis=0)
+    power = np.maximum(squares / n - (sums / n) ** 2, 10 ** (SILENT_DBFS / 10))
+    return _decibels(power[:-1].mean()) - _decibels(power[-1])
 
 
 class _Sound:
     """The properties of a decoded clip that the audit compares."""
 
-    def __init__(self, y: np.ndarray, sr: int) -> None:
-        self.seconds = len(y) / sr
+    def __init__(self, clip: Clip, y: np.ndarray, sr: int) -> None:
+        self.sr, self.file, self.seconds = sr, _File.of(clip.path), len(y) / sr
         self.peak = float(np.abs(y).max())
-        self.dbfs = float(20 * np.log10(max(np.sqrt(np.mean(np.square(y, dtype=np.float64))), 1e-12)))
-        self.is_silent = self.peak < SILENT_PEAK or self.dbfs < SILENT_DBFS
+        centred = y - y.mean(dtype=np.float64)  # a constant is not heard
+        self.dbfs = _decibels(np.mean(np.square(centred)))
+        self.is_silent = np.abs(centred).max() < SILENT_PEAK or self.dbfs < SILENT_DBFS
         # To 16 bits, so that a wav and its copy in flac or in floats are the same audio.
         samples = np.clip(np.rint(y * 32768.0), -32768, 32767).astype("<i2")
         self.digest = hashlib.sha256(samples.tobytes()).hexdigest()
 
+    @property
+    def is_beyond(self) -> bool:
+        return self.peak > (1 if self.file.is_float else OVERSHOOT)
 
-def _decode_each(dataset: DataSet, measure: Callable[[np.ndarray, int], Result]) -> dict[str, Result | Exception]:
+    @property
+    def cancels(self) -> bool:
+        return self.file.cancelled_db > CANCELLED_DB
+
+
+def _decode_each(dataset: DataSet, measure: Callable[[Clip, np.ndarray, int], Result]) -> dict[str, Result | Exception]:
     """Decode every clip; return by id the result of `measure`, or the error if the clip cannot be decoded."""
     with tqdm.tqdm(total=len(dataset.clips), desc=f"reading {dataset.name}", unit="clip", delay=2) as bar:
-        results = attempt_each(lambda clip: measure(*dataset.decode(clip)), dataset.clips, bar=bar)
+        results = attempt_each(lambda clip: measure(clip, *dataset.decode(clip)), dataset.clips, bar=bar)
     return {clip.id: result for clip, result in zip(dataset.clips, results, strict=True)}
 
 
 def unreadable(dataset: DataSet) -> dict[str, str]:
     """Decode every clip, and return the error messages of those that cannot be decoded, by id."""
-    results = _decode_each(dataset, lambda y, sr: None)
+    results = _decode_each(dataset, lambda clip, y, sr: None)
     return {id: str(result) for id, result in results.items() if isinstance(result, DataError)}
 
 
@@ -112,12 +168,39 @@ def _finding(kind: str, clips: Iterable[Clip], message: str) -> Finding:
 def _silent_or_short(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
     for clip in clips:
         sound = sounds[clip.id]
-        if sound.is_silent:
-            level = f"peak {sound.peak:.1g}, {max(sound.dbfs, -240):.0f} dBFS"
+        if sound.is_silent and not sound.cancels:
+            level = f"peak {sound.peak:.1g}, {max(sound.dbfs, -240):.0f} dBFS without its mean"
             rule = f"silent is a peak below {SILENT_PEAK:g} or a mean level below {SILENT_DBFS:g} dBFS"
             yield _finding("silent", [clip], f"{level}; {rule}")
         if sound.seconds < SHORTEST:
             yield _finding("short", [clip], f"{sound.seconds:.3f} s, less than the longest window of {SHORTEST} s")
+
+
+def _bad_levels(clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
+    if beyond := [clip for clip in clips if sounds[clip.id].is_beyond]:
+        peak = max(sounds[clip.id].peak for clip in beyond)
+        yield _finding("beyond full scale", beyond, f"peaks up to {peak:.4g}: scale the samples to -1 to 1")
+    if cancelled := [clip for clip in clips if sounds[clip.id].cancels]:
+        why = f"their mean, which is used, is more than {CANCELLED_DB:g} dB quieter than they are: keep one of them"
+        yield _finding("channels cancel", cancelled, why)
+
+
+def _told_classes(clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
+    """Find classes that properties of the files or of the sounds tell."""
+    measured = [sounds[clip.id] for clip in clips]
+    of_files = {
+        "sample rate": [f"{sound.sr} Hz" for sound in measured],
+        "encoding": [sound.file.encoding for sound in measured],
+        "number of channels": [counted(sound.file.channels, "channel") for sound in measured],
+    }
+    properties = [Property(name, "", np.array(values), TOLD_BY_FILE) for name, values in of_files.items()]
+    # Rounded to what can be heard.
+    properties.append(Property("duration", " s", np.array([round(s.seconds, 2) for s in measured]), TOLD_BY_SOUND))
+    properties.append(Property("level", " dBFS", np.array([round(s.dbfs, 1) for s in measured]), TOLD_BY_SOUND))
+    labels, folds = [clip.label for clip in clips], [clip.fold for clip in clips]
+    for cue, accuracy, message in cues(properties, labels, folds):
+        is_confound = cue.name in of_files and accuracy >= CONFOUNDED
+        yield Finding("confound" if is_confound else "cue", (), (), message)
 
 
 def _leaks(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
@@ -145,9 +228,11 @@ def audit(dataset: DataSet) -> Audit:
     """Decode every clip, and check the data set for faults that make results invalid or unreliable.
 
     These are: clips that cannot be decoded or have no samples; recordings in two folds, recognised by equal samples
-    (16-bit mono at their own rate) or an equal group; silent clips, with a peak below 1e-4 or a mean level below
-    -80 dBFS; clips shorter than 0.1 s, the longest window of the features; classes that are missing from a fold; a
-    single fold.
+    (16-bit mono at their own rate) or an equal group; a single fold; classes that are told by a property of their files
+    (sample rate, encoding, number of channels; from 60 % accuracy on) or sounds (duration, level; from 80 % on), as
+    `transferlens.data.cues` explains; classes that are missing from a fold; samples beyond full scale; channels whose
+    mean is more than 20 dB quieter than they are; silent clips, which without their mean have a peak below 1e-4 or a
+    level below -80 dBFS; clips shorter than 0.1 s, the longest window of the features.
 
     Examples
     --------
@@ -161,9 +246,12 @@ def audit(dataset: DataSet) -> Audit:
     unread = [clip for clip in dataset.clips if clip.id not in sounds]
     findings = [_finding("unreadable", [clip], str(results[clip.id])) for clip in unread]
     findings += _leaks(dataset.clips, sounds)
-    findings += _missing_classes(dataset)
     if len(dataset.folds) == 1:
         why = "one fold alone cannot be held out and trained on: put the clips in two folds or more"
         findings.append(Finding("one fold", (), dataset.folds, why))
+    findings += _told_classes(readable, sounds)
+    findings += _missing_classes(dataset)
+    findings += _bad_levels(readable, sounds)
     findings += _silent_or_short(readable, sounds)
+    findings.sort(key=lambda finding: not finding.serious)
     return Audit(dataset.name, len(dataset.clips), tuple(findings))

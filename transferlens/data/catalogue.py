@@ -47,7 +47,8 @@ def open_dataset(
         Folder of the unpacked archive of `name`.
     clips : path, optional
         Instead of `name`: a table with the columns ``path`` (relative to the table), ``label`` and ``fold``.
-        ``group`` is optional, other columns are kept in `Clip.extra`.
+        ``group`` is optional, other columns are kept in `Clip.extra`. A fold named "train" or "training", in any case,
+        alone is trained on.
     sr : int > 0 [Hz], optional
         Rate at which clips are loaded; by default that of the manifest, or the most common one of the files.
     width : int > 0 [frames], optional

@@ -79,11 +79,22 @@ class DataSet:
         return tuple(sorted({clip.fold for clip in self.clips}, key=natural))
 
     @property
+    def training_folds(self) -> tuple[str, ...]:
+        """The folds that alone are trained on, as they are named "train" or "training", in any case; () if none is."""
+        return tuple(fold for fold in self.folds if fold.lower() in ("train", "training"))
+
+    @property
     def held_out_folds(self) -> tuple[str, ...]:
-        """The folds that are held out by default: each in turn or, if one is named "train", only "test"."""
-        if "train" not in self.folds:
-            return self.folds
-        return ("test",) if "test" in self.folds else tuple(fold for fold in self.folds if fold != "train")
+        """The folds that are held out by default: each in turn or, if there are training folds, only "test"."""
+        others = tuple(fold for fold in self.folds if fold not in self.training_folds)
+        tests = tuple(fold for fold in others if fold.lower() in ("test", "testing"))
+        return tests if tests and self.training_folds else others
+
+    def trained_on(self, fold: str, inner_fold: str = "") -> tuple[str, ...]:
+        """Return the folds that are trained on if a fold is held out: `training_folds`, or all but it and the inner."""
+        training_folds = self.training_folds
+        folds = training_folds if training_folds and fold not in training_folds else self.folds
+        return tuple(other for other in folds if other not in (fold, inner_fold))
 
     def counts(self) -> pandas.DataFrame:
         """Count the clips of each class (rows) in each fold (columns).
@@ -99,9 +110,7 @@ class DataSet:
 
     @checked
     def split(self, fold: str, inner_fold: str = "") -> tuple[np.ndarray, np.ndarray]:
-        """Split the clips into those to train on and those of the held-out fold; return the indices of both.
-
-        If a fold is named "train", it alone is trained on, else all folds but the held-out and the inner one are.
+        """Split the clips into those to train on, of `trained_on`, and those of the held-out fold: the indices of both.
 
         Raises
         ------
@@ -114,8 +123,7 @@ class DataSet:
             if value not in self.folds:
                 raise ParameterError(f"{name}={value!r} must be one of the folds of {self.name}: {some(self.folds)}")
         folds = np.array([clip.fold for clip in self.clips], dtype=object)
-        other = folds == "train" if "train" in self.folds and fold != "train" else folds != fold
-        training = np.flatnonzero(other & (folds != inner_fold))
+        training = np.flatnonzero(np.isin(folds, self.trained_on(fold, inner_fold)))
         if (classes := len({self.clips[i].label for i in training})) < 2:
             raise DataError(
                 f"fold {fold!r} of {self.name} held out leaves {len(training)} clips of {classes} classes to train on: "

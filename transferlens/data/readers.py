@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
+from functools import cache, partial
+from pathlib import Path, PurePosixPath
 
 from transferlens.data.clips import Clip
 from transferlens.data.manifest import ManifestRow
@@ -81,24 +82,67 @@ def _check_files(clips: Sequence[Clip], where: Path, remedy: str) -> None:
         )
 
 
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _names(folder: Path) -> dict[str, str]:
+    """Return the names in a folder by their composed form (NFC); none if it cannot be read."""
+    try:
+        return {_composed(name): name for name in sorted(os.listdir(folder))}  # noqa: PTH208  # undecodable names too
+    except OSError:
+        return {}
+
+
+def _located(folder: Path, written: str, names: Callable[[Path], dict[str, str]]) -> tuple[str, Path]:
+    """Return the id and the file of a path in a table.
+
+    The id is the path as written, if there is such a file. Else names are looked up whose letters with accents are
+    encoded in another way, and backslashes separate folders; the id of such a file is its path, composed, with slashes.
+    """
+    if os.path.isfile(folder / written):  # noqa: PTH113  # Path.is_file raises if a name is too long
+        return written, folder / written
+    id = str(PurePosixPath(_composed(written.replace("\\", "/"))))
+    file = folder
+    for part in PurePosixPath(id).parts:
+        file = file / names(file).get(part, part)
+    return (id, file) if os.path.isfile(file) else (written, folder / written)  # noqa: PTH113
+
+
+def _check_spelling(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    for column in ("label", "fold"):
+        spellings = group_by(sorted({row[column] for row in rows}), _composed)
+        if twice := [name for name, same in spellings.items() if len(same) > 1]:
+            raise DataError(
+                f"{path} encodes the letters with accents of a {column} in more than one way: {some(twice)}; save "
+                "it in one Unicode form, such as NFC"
+            )
+
+
 def read_user_table(path: Path) -> tuple[Clip, ...]:
-    """Read a user's own table of clips, as for `open_dataset`; the id of a clip is its path, as written there."""
+    """Read a user's own table of clips, as for `open_dataset`; the id of a clip is its path, as written there.
+
+    A path that differs from that of its file by backslashes, or by how letters with accents are encoded, names it too.
+    """
     needed = ("path", "label", "fold")
     rows = read_table(path, needed)
     # One column for all rows: the same name in two columns may be of two recordings.
     recording = next((name for name in RECORDINGS if any(row.get(name) for row in rows)), "")
+    _check_spelling(path, rows)
+    names = cache(_names)
+    located = [_located(path.parent, row["path"], names) for row in rows]
     clips = tuple(
         Clip(
-            id=row["path"],
+            id=id,
             label=row["label"],
             fold=row["fold"],
-            path=path.parent / row["path"],
+            path=file,
             group=row.get(recording) or None,
             extra={name: cell for name, cell in row.items() if name not in (*needed, "group")},
         )
-        for row in rows
+        for (id, file), row in zip(located, rows, strict=True)
     )
-    files = [os.path.realpath(path.parent / clip.id) for clip in clips]  # Path.resolve raises for circular links
+    files = [os.path.realpath(file) for _, file in located]  # Path.resolve raises for circular links
     counts = Counter(files)
     if twice := dict.fromkeys(clip.id for clip, file in zip(clips, files, strict=True) if counts[file] > 1):
         raise DataError(f"{path} lists files more than once: {some(twice)}")

@@ -232,6 +232,12 @@ class FeatureSettings(Fields):
         return librosa.mel_frequencies(self.n_mels + 2, fmin=0.0, fmax=self.sr / 2, htk=True)[1:-1]
 
     @property
+    def n_empty(self) -> int:
+        """Number of mel bands that no frequency of the transform is in."""
+        assert self.n_fft is not None
+        return int((mel_filters(self.sr, self.n_fft, self.n_mels).sum(axis=1) == 0).sum())
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of the features of one clip, (channels, n_mels, width)."""
         return len(self.windows), self.n_mels, self.width

@@ -20,15 +20,11 @@ follow.
 
 from __future__ import annotations
 
-import functools
-import logging
 import operator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from transferlens.util.errors import ParameterError
-
-log = logging.getLogger(__name__)
+from transferlens.util.errors import ParameterError, warn_once
 
 BLOCKS = (0, 1, 2, 3, 4)  # the stem and the four blocks of every backbone
 LAST = BLOCKS[-1]
@@ -82,7 +78,7 @@ class TransferPlan:
         if self.bn not in ("fixed", "updating"):
             raise ParameterError(f"bn={self.bn!r} must be 'fixed' or 'updating'")
         if self.pretrained_through is not None and self.truncate_after < self.pretrained_through < LAST:
-            _warn_once(
+            warn_once(
                 f"pretrained_through={self.pretrained_through} with truncate_after={self.truncate_after}: a block that "
                 f"is cut cannot be pretrained; this is the same as pretrained_through={LAST}"
             )
@@ -104,7 +100,7 @@ class TransferPlan:
         frozen, pretrained = self.frozen_through, self.pretrained_through
         # No warning where all that is kept is frozen: the linear probe of a random network is a control on purpose.
         if frozen is not None and (pretrained is None or frozen > pretrained) and frozen < self.truncate_after:
-            _warn_once(
+            warn_once(
                 f"frozen_through={frozen} with pretrained_through={block_text(pretrained)}: the blocks between "
                 "are frozen at random weights (meant for a random-features control)"
             )
@@ -183,11 +179,6 @@ def _checked(name: str, value: Any, choices: tuple[int | None, ...]) -> int | No
         remedy = ": a stem alone has no block to classify from" if name == "truncate_after" and number == 0 else ""
         raise ParameterError(f"{name}={value!r} must be {rule}{remedy}")
     return number
-
-
-@functools.cache  # plans are constructed often; the same warning is given once
-def _warn_once(message: str) -> None:
-    log.warning(message)
 
 
 def block_text(number: int | None) -> str:

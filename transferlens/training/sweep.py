@@ -26,7 +26,7 @@ from transferlens.training import forecast, schedule
 from transferlens.training.batches import Data
 from transferlens.training.presets import TrainingOptions
 from transferlens.training.schedule import ExecutionOptions
-from transferlens.util.errors import DataError, ParameterError
+from transferlens.util.errors import DataError, ParameterError, warn_once
 from transferlens.util.fields import Fields, Rule, at_least, between, build, checked, flat, names, signature
 from transferlens.util.files import check_writable
 from transferlens.util.grouping import group_by
@@ -162,7 +162,8 @@ class Study:
             raise ParameterError(f"folds={' '.join(unknown)!r} not in {self.dataset.name}: {among}")
         folds = tuple(dict.fromkeys(sweep.folds)) or self.dataset.held_out_folds
         if not folds:
-            raise DataError(f"{self.dataset.name} has no fold to hold out: its only one is named train")
+            only = some(self.dataset.folds)
+            raise DataError(f"{self.dataset.name} has no fold to hold out: name one other than {only}, such as test")
         if (sweep.n_folds or 0) > len(folds):
             raise ParameterError(f"n_folds={sweep.n_folds} must be at most {len(folds)}: {', '.join(folds)}")
         folds = folds[: sweep.n_folds]
@@ -174,13 +175,41 @@ class Study:
         """Return the fold that chooses the epoch: the next one after the held-out fold, cyclically; "" if none."""
         if self.options.sweep.select == "last":
             return ""
-        others = [other for other in self.dataset.folds if other != "train"]
-        if len(others) < (2 if "train" in self.dataset.folds else 3):
+        training_folds = self.dataset.training_folds
+        others = [other for other in self.dataset.folds if other not in training_folds]
+        if len(others) < (2 if training_folds else 3):
             raise ParameterError(
                 f"select='nested' needs three folds or more and {self.dataset.name} has {len(self.dataset.folds)}: one "
                 "to hold out, one to choose the epoch, and one to train on"
             )
         return others[(others.index(fold) + 1) % len(others)]
+
+    @cached_property
+    def _misplaced(self) -> str:
+        """The classes that are never both trained on and held out, in words; "" if there are none."""
+        by_label = group_by(self.dataset.clips, attrgetter("label"))
+        folds_of = {label: {clip.fold for clip in by_label[label]} for label in sorted(by_label)}
+        trained_on = {fold: set(self.dataset.trained_on(fold, self._inner(fold))) for fold in self.folds}
+        alone = [label for label, folds in folds_of.items() if len(folds) == 1]
+        untrained = [
+            label
+            for label, folds in folds_of.items()
+            if len(folds) > 1 and any(fold in folds and not folds & others for fold, others in trained_on.items())
+        ]
+        problems = {
+            "in one fold only, and so never both trained on and held out": alone,
+            "held out by a run that is not trained on them": untrained,
+        }
+        return "; ".join(f"{words}: {some(labels)}" for words, labels in problems.items() if labels)
+
+    def _warn_of_bands(self) -> None:
+        """Warn, once per process, if mel bands are so narrow that they stay empty."""
+        settings = self.settings
+        if empty := settings.n_empty:
+            warn_once(
+                f"{empty} of {settings.n_mels} mel bands are empty at sr={settings.sr} and n_fft={settings.n_fft}: "
+                f"give longer windows (now at most {max(settings.windows):g} s)"
+            )
 
     @cached_property
     def cache(self) -> FeatureCache:
@@ -203,6 +232,8 @@ class Study:
     def points(self, plan: TransferPlan, training: Training | None = None) -> list[RunConfig]:
         """Return the runs of one plan: backbones x folds x seeds."""
         plan.warn()
+        if self._misplaced:
+            warn_once(f"{self.dataset.name} has classes that are {self._misplaced}")
         weights, data_key = self.options.sweep.weights, self.cache.data_key
         is_pretrained = plan.pretrained_through is not None
         return [
@@ -251,6 +282,7 @@ class Study:
         points, store = list(dict.fromkeys(points)), self.options.store.runs
         runs = schedule.read(store, points)
         if missing := [point for point in points if point not in runs]:
+            self._warn_of_bands()
             schedule.train(self, missing, threads=_threads(points))
             runs |= schedule.read(store, missing)
         return {point: runs[point].within(self.dataset) for point in points}

@@ -1,9 +1,20 @@
-"""The errors that transferlens raises on purpose.
+"""The errors that transferlens raises on purpose, and its warnings that are given once.
 
 Each message is one line: which argument or file, what was found, what is allowed, what to do.
 """
 
 from __future__ import annotations
+
+import functools
+import logging
+
+log = logging.getLogger(__name__)
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Log a warning, if this process has not logged it yet."""
+    log.warning(message)
 
 
 class TransferLensError(Exception):
