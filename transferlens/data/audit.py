@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from transferlens.data import decoding
 from transferlens.data.attempts import attempt_each
 from transferlens.data.clips import Clip, DataSet
 from transferlens.util.errors import DataError
@@ -31,7 +32,7 @@ class Finding:
     Attributes
     ----------
     kind : str
-        "unreadable", "silent", "short", "missing class", "same audio", "same group" or "one fold".
+        "unreadable", "cut short", "silent", "short", "missing class", "same audio", "same group" or "one fold".
     clips, folds : tuple of str
         Ids of the clips and names of the folds that the finding is about.
     message : str
@@ -91,10 +92,14 @@ def _decode_each(dataset: DataSet, measure: Callable[[np.ndarray, int], Result])
     return {clip.id: result for clip, result in zip(dataset.clips, results, strict=True)}
 
 
+def decoded_lengths(dataset: DataSet) -> dict[str, tuple[int, int] | Exception]:
+    """Decode every clip; return by id its number of frames and the rate of its file [Hz], or the error."""
+    return _decode_each(dataset, lambda y, sr: (len(y), sr))
+
+
 def unreadable(dataset: DataSet) -> dict[str, str]:
     """Decode every clip, and return the error messages of those that cannot be decoded, by id."""
-    results = _decode_each(dataset, lambda y, sr: None)
-    return {id: str(result) for id, result in results.items() if isinstance(result, DataError)}
+    return {id: str(result) for id, result in decoded_lengths(dataset).items() if isinstance(result, DataError)}
 
 
 def _in_two_folds(clips: Iterable[Clip], key: Callable[[Clip], Hashable | None]) -> Iterator[list[Clip]]:
@@ -118,6 +123,13 @@ def _silent_or_short(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterat
             yield _finding("silent", [clip], f"{level}; {rule}")
         if sound.seconds < SHORTEST:
             yield _finding("short", [clip], f"{sound.seconds:.3f} s, less than the longest window of {SHORTEST} s")
+
+
+def _cut_short(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
+    """Find files that decode to less than their header states."""
+    for clip in clips:
+        if clip.path is not None and (why := decoding.shortened(clip.path, sounds[clip.id].seconds)):
+            yield _finding("cut short", [clip], why)
 
 
 def _leaks(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
@@ -145,7 +157,8 @@ def audit(dataset: DataSet) -> Audit:
     """Decode every clip, and check the data set for faults that make results invalid or unreliable.
 
     These are: clips that cannot be decoded or have no samples; recordings in two folds, recognised by equal samples
-    (16-bit mono at their own rate) or an equal group; silent clips, with a peak below 1e-4 or a mean level below
+    (16-bit mono at their own rate) or an equal group; files that were cut or damaged, and decode to less than their
+    header states; silent clips, with a peak below 1e-4 or a mean level below
     -80 dBFS; clips shorter than 0.1 s, the longest window of the features; classes that are missing from a fold; a
     single fold.
 
@@ -165,5 +178,6 @@ def audit(dataset: DataSet) -> Audit:
     if len(dataset.folds) == 1:
         why = "one fold alone cannot be held out and trained on: put the clips in two folds or more"
         findings.append(Finding("one fold", (), dataset.folds, why))
+    findings += _cut_short(readable, sounds)
     findings += _silent_or_short(readable, sounds)
     return Audit(dataset.name, len(dataset.clips), tuple(findings))
