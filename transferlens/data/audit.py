@@ -87,8 +87,13 @@ class _Sound:
 
 def _decode_each(dataset: DataSet, measure: Callable[[np.ndarray, int], Result]) -> dict[str, Result | Exception]:
     """Decode every clip; return by id the result of `measure`, or the error if the clip cannot be decoded."""
+
+    def attempt(clip: Clip) -> Result:
+        with decoding.naming_memory(clip.path or clip.id):
+            return measure(*dataset.decode(clip))
+
     with tqdm.tqdm(total=len(dataset.clips), desc=f"reading {dataset.name}", unit="clip", delay=2) as bar:
-        results = attempt_each(lambda clip: measure(*dataset.decode(clip)), dataset.clips, bar=bar)
+        results = attempt_each(attempt, dataset.clips, bar=bar)
     return {clip.id: result for clip, result in zip(dataset.clips, results, strict=True)}
 
 

@@ -31,7 +31,7 @@ HINTS = {"jazz.00054": " (known to be damaged in the popular copy of GTZAN)"}
 
 # What libsndfile notes about a file: frames that its header states; lengths [bytes] that the header states and the file
 # has; a stream without its end.
-FRAMES = re.compile(r"\b(?:Frames|Cols)\s*:\s*(\d+)")
+FRAMES = re.compile(r"^\s*(?:Frames|(?:Rows : \d+\s+)?Cols)\s*:\s*(\d+)", re.MULTILINE)
 LENGTHS = re.compile(
     r"^\s*(?:data :|BODY :|riff :|Data Size\s*:|Data length) (\d+) \(?should be ([1-9]\d*)", re.MULTILINE
 )
@@ -204,7 +204,7 @@ def _stated(path: Path, file: soundfile.SoundFile) -> float:
     for stated, real in LENGTHS.findall(file.extra_info):
         if int(stated) < STREAMED:
             frames.append(file.frames * int(stated) / int(real))
-    return max(frames)
+    return max(n for n in frames if n < UNKNOWN)
 
 
 def shortened(path: Path, seconds: float) -> str:
