@@ -162,10 +162,9 @@ def audit(dataset: DataSet) -> Audit:
     """Decode every clip, and check the data set for faults that make results invalid or unreliable.
 
     These are: clips that cannot be decoded or have no samples; recordings in two folds, recognised by equal samples
-    (16-bit mono at their own rate) or an equal group; files that were cut or damaged, and decode to less than their
-    header states; silent clips, with a peak below 1e-4 or a mean level below
-    -80 dBFS; clips shorter than 0.1 s, the longest window of the features; classes that are missing from a fold; a
-    single fold.
+    (16-bit mono at their own rate) or an equal group; files that decode to less than their header states, by more than
+    0.1 s, or whose end is missing; silent clips, with a peak below 1e-4 or a mean level below -80 dBFS; clips shorter
+    than 0.1 s, the longest window of the features; classes that are missing from a fold; a single fold.
 
     Examples
     --------

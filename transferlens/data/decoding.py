@@ -150,7 +150,10 @@ def _joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def resample(blocks: Iterable[np.ndarray], native: int, sr: int) -> np.ndarray:
-    """Join the blocks of a waveform, and resample it as librosa.resample does with res_type="soxr_hq"."""
+    """Join the blocks of a waveform, and resample it as librosa.resample does with res_type="soxr_hq".
+
+    Threads cannot import librosa at the same time.
+    """
     if native == sr:
         return _joined(blocks)
     stream, n = soxr.ResampleStream(native, sr, 1, dtype="float32", quality="HQ"), 0
