@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from types import SimpleNamespace
 
 import h5py
 import librosa
 import numpy as np
 import pytest
+import scipy.fft
+import scipy.signal
 import soundfile
 import torch
 
 from transferlens.data import catalogue
 from transferlens.data.catalogue import DataOptions
+from transferlens.features.augment import from_spectrum
 from transferlens.features.cache import FeatureCache
-from transferlens.features.logmel import FeatureOptions, FeatureSettings, log_mel, mel_filters
+from transferlens.features.logmel import FeatureOptions, FeatureSettings, log_mel, mel_filters, resize
 from transferlens.util.errors import DataError, ParameterError
 
 
@@ -108,6 +112,44 @@ def test_one_window_on_three_channels():
     S = log_mel(y, sr=22050, windows=(0.05,) * 3, hops=(0.025,) * 3, n_fft=2205)
     np.testing.assert_array_equal(S[0], S[1])
     np.testing.assert_array_equal(S[0], log_mel(y, sr=22050)[1])
+
+
+def in_one_piece(y, settings, semitones=0):
+    """Compute the features from the whole spectrogram of a clip, which is at least as long as the transform."""
+    S = np.empty(settings.shape, np.float32)
+    for (win_length, hop_length), channels in settings.resolutions.items():
+        padded = np.pad(y.astype(np.float32), settings.n_fft // 2, mode="reflect")
+        padded = padded[(settings.n_fft - win_length) // 2 :]
+        frames = librosa.util.frame(padded, frame_length=win_length, hop_length=hop_length, axis=0)
+        frames = frames[: 1 + (len(y) - settings.n_fft % 2) // hop_length]
+        D = scipy.fft.rfft(frames * scipy.signal.get_window("hann", win_length), n=settings.n_fft, axis=1)
+        power = (D.real**2 + D.imag**2).T.astype(np.float32)
+        filters = mel_filters(settings.sr, settings.n_fft, settings.n_mels, semitones)
+        S[channels] = resize(np.log(filters @ np.ascontiguousarray(power) + np.float32(1e-6)), settings.width)
+    return S
+
+
+@pytest.mark.parametrize(
+    ("sr", "n_fft", "n"),
+    [(44100, None, 220500), (22050, None, 110250), (22050, None, 2205), (22050, 2206, 2206), (8000, 2048, 63999)],
+)
+def test_features_in_pieces_have_the_bits_of_the_whole(sr, n_fft, n):
+    y = sounds(sr, n / sr)["noise"].astype(np.float32)
+    settings = FeatureSettings(sr, n_fft)
+    np.testing.assert_array_equal(settings.compute(y), in_one_piece(y, settings))
+    shifted = from_spectrum(y, settings, [(0, 1.0), (2, 1.0)])
+    np.testing.assert_array_equal(shifted, [in_one_piece(y, settings, semitones) for semitones in (0, 2)])
+
+
+def test_a_long_clip_needs_no_memory_for_its_spectrogram():
+    y, settings = np.zeros(60 * 16000, np.float32), FeatureSettings(16000)
+    settings.compute(y[:16000])  # loads what is loaded at first use
+    tracemalloc.start()
+    settings.compute(y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    spectrogram = 4 * (settings.n_fft // 2 + 1) * len(y) / 160
+    assert peak < spectrogram / 2
 
 
 @pytest.mark.parametrize(

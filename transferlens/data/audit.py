@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import soundfile
 
+from transferlens.data import decoding
 from transferlens.data.attempts import attempt_each
-from transferlens.data.clips import UNREADABLE, Clip, DataSet
+from transferlens.data.clips import Clip, DataSet
 from transferlens.data.cues import Property, cues
 from transferlens.util.errors import DataError
 from transferlens.util.grouping import group_by
@@ -22,10 +21,8 @@ from transferlens.util.text import counted, natural
 SILENT_PEAK = 1e-4  # full scale is 1
 SILENT_DBFS = -80.0
 SHORTEST = 0.1  # [s], the longest window of the features
-FLOATS = ("FLOAT", "DOUBLE")
 OVERSHOOT = 2.0  # peak to which decoders of lossy formats may exceed full scale
 CANCELLED_DB = 20.0
-BLOCK = 2**16  # samples read at once
 # Accuracies from which on a property that tells a class is reported: of files, which should be alike in all classes,
 # and of sounds, whose duration and level may well be typical of a class.
 TOLD_BY_FILE, TOLD_BY_SOUND = 0.6, 0.8
@@ -42,8 +39,8 @@ class Finding:
     Attributes
     ----------
     kind : str
-        "unreadable", "same audio", "same group", "one fold", "confound", "cue", "missing class", "beyond full scale",
-        "channels cancel", "silent" or "short".
+        "unreadable", "same audio", "same group", "one fold", "confound", "cue", "missing class", "cut short",
+        "beyond full scale", "channels cancel", "silent" or "short".
     clips, folds : tuple of str
         Ids of the clips and names of the folds that the finding is about.
     message : str
@@ -83,49 +80,15 @@ class Audit:
         return tuple(finding for finding in self.findings if finding.serious)
 
 
-def _decibels(power: float) -> float:
-    return float(10 * np.log10(max(power, 1e-24)))
-
-
-@dataclass(frozen=True)
-class _File:
-    """The properties of a clip's file that the audit compares; those of a built-in clip are the defaults."""
-
-    encoding: str = ""
-    channels: int = 1
-    is_float: bool = False
-    cancelled_db: float = 0.0
-
-    @classmethod
-    def of(cls, path: Path | None) -> _File:
-        if path is None:
-            return cls()
-        try:
-            with soundfile.SoundFile(path) as file:
-                cancelled = _cancelled_db(file) if file.channels > 1 else 0.0
-                return cls(f"{file.format} {file.subtype}", file.channels, file.subtype in FLOATS, cancelled)
-        except UNREADABLE as error:
-            raise DataError(f"{path} cannot be decoded: {error}") from error
-
-
-def _cancelled_db(file: soundfile.SoundFile) -> float:
-    """Return by how much the mean of the channels is quieter than the channels [dB]; offsets do not count."""
-    n, sums, squares = 0, np.zeros(file.channels + 1), np.zeros(file.channels + 1)
-    while len(block := file.read(BLOCK, always_2d=True)):
-        block = np.column_stack([block, block.mean(axis=1)])
-        n, sums, squares = n + len(block), sums + block.sum(axis=0), squares + np.square(block).sum(axis=0)
-    power = np.maximum(squares / n - (sums / n) ** 2, 10 ** (SILENT_DBFS / 10))
-    return _decibels(power[:-1].mean()) - _decibels(power[-1])
-
-
 class _Sound:
     """The properties of a decoded clip that the audit compares."""
 
     def __init__(self, clip: Clip, y: np.ndarray, sr: int) -> None:
-        self.sr, self.file, self.seconds = sr, _File.of(clip.path), len(y) / sr
+        self.sr, self.seconds = sr, len(y) / sr
+        self.file = decoding.Properties() if clip.path is None else decoding.properties(clip.path)
         self.peak = float(np.abs(y).max())
         centred = y - y.mean(dtype=np.float64)  # a constant is not heard
-        self.dbfs = _decibels(np.mean(np.square(centred)))
+        self.dbfs = float(10 * np.log10(max(np.mean(np.square(centred)), 1e-24)))
         self.is_silent = np.abs(centred).max() < SILENT_PEAK or self.dbfs < SILENT_DBFS
         # To 16 bits, so that a wav and its copy in flac or in floats are the same audio.
         samples = np.clip(np.rint(y * 32768.0), -32768, 32767).astype("<i2")
@@ -142,15 +105,24 @@ class _Sound:
 
 def _decode_each(dataset: DataSet, measure: Callable[[Clip, np.ndarray, int], Result]) -> dict[str, Result | Exception]:
     """Decode every clip; return by id the result of `measure`, or the error if the clip cannot be decoded."""
+
+    def attempt(clip: Clip) -> Result:
+        with decoding.naming_memory(clip.path or clip.id):
+            return measure(clip, *dataset.decode(clip))
+
     with tqdm.tqdm(total=len(dataset.clips), desc=f"reading {dataset.name}", unit="clip", delay=2) as bar:
-        results = attempt_each(lambda clip: measure(clip, *dataset.decode(clip)), dataset.clips, bar=bar)
+        results = attempt_each(attempt, dataset.clips, bar=bar)
     return {clip.id: result for clip, result in zip(dataset.clips, results, strict=True)}
+
+
+def decoded_lengths(dataset: DataSet) -> dict[str, tuple[int, int] | Exception]:
+    """Decode every clip; return by id its number of frames and the rate of its file [Hz], or the error."""
+    return _decode_each(dataset, lambda clip, y, sr: (len(y), sr))
 
 
 def unreadable(dataset: DataSet) -> dict[str, str]:
     """Decode every clip, and return the error messages of those that cannot be decoded, by id."""
-    results = _decode_each(dataset, lambda clip, y, sr: None)
-    return {id: str(result) for id, result in results.items() if isinstance(result, DataError)}
+    return {id: str(result) for id, result in decoded_lengths(dataset).items() if isinstance(result, DataError)}
 
 
 def _in_two_folds(clips: Iterable[Clip], key: Callable[[Clip], Hashable | None]) -> Iterator[list[Clip]]:
@@ -174,6 +146,13 @@ def _silent_or_short(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterat
             yield _finding("silent", [clip], f"{level}; {rule}")
         if sound.seconds < SHORTEST:
             yield _finding("short", [clip], f"{sound.seconds:.3f} s, less than the longest window of {SHORTEST} s")
+
+
+def _cut_short(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
+    """Find files that decode to less than their header states."""
+    for clip in clips:
+        if clip.path is not None and (why := decoding.shortened(clip.path, sounds[clip.id].seconds)):
+            yield _finding("cut short", [clip], why)
 
 
 def _bad_levels(clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
@@ -230,7 +209,8 @@ def audit(dataset: DataSet) -> Audit:
     These are: clips that cannot be decoded or have no samples; recordings in two folds, recognised by equal samples
     (16-bit mono at their own rate) or an equal group; a single fold; classes that are told by a property of their files
     (sample rate, encoding, number of channels; from 60 % accuracy on) or sounds (duration, level; from 80 % on), as
-    `transferlens.data.cues` explains; classes that are missing from a fold; samples beyond full scale; channels whose
+    `transferlens.data.cues` explains; classes that are missing from a fold; files that decode to less than their header
+    states, by more than 0.1 s, or whose end is missing; samples beyond full scale; channels whose
     mean is more than 20 dB quieter than they are; silent clips, which without their mean have a peak below 1e-4 or a
     level below -80 dBFS; clips shorter than 0.1 s, the longest window of the features.
 
@@ -251,6 +231,7 @@ def audit(dataset: DataSet) -> Audit:
         findings.append(Finding("one fold", (), dataset.folds, why))
     findings += _told_classes(readable, sounds)
     findings += _missing_classes(dataset)
+    findings += _cut_short(readable, sounds)
     findings += _bad_levels(readable, sounds)
     findings += _silent_or_short(readable, sounds)
     findings.sort(key=lambda finding: not finding.serious)

@@ -6,17 +6,15 @@ import difflib
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import soundfile
-
-from transferlens.data import readers, synthetic
+from transferlens.data import decoding, readers, synthetic
 from transferlens.data.attempts import attempt_each
-from transferlens.data.audit import unreadable
-from transferlens.data.clips import BUILT_IN, UNREADABLE, Clip, DataSet
+from transferlens.data.audit import decoded_lengths
+from transferlens.data.clips import BUILT_IN, Clip, DataSet
 from transferlens.data.manifest import ManifestRow, manifest
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.fields import Fields, above, build, checked
@@ -25,6 +23,8 @@ from transferlens.util.text import some
 log = logging.getLogger(__name__)
 
 USER_WIDTH = 250  # [frames], that of the paper for clips of about five seconds
+# Number of frames and rate [Hz] of each clip's file, or its error, by id.
+Lengths = Mapping[str, tuple[int, int] | Exception]
 
 
 @checked
@@ -36,8 +36,9 @@ def open_dataset(
     sr: int | None = None,
     width: int | None = None,
     splits: Sequence[Path | str] | Path | str | None = None,
+    longest: float = decoding.LONGEST,
 ) -> DataSet:
-    """Open a data set; no audio is decoded.
+    """Open a data set; no audio is decoded, except the end of each file of a table, to know its length.
 
     Parameters
     ----------
@@ -56,6 +57,8 @@ def open_dataset(
     splits : path or three paths, optional
         For GTZAN: lists of the training, validation and test files, or the folder that they are in. The folds are then
         named "train", "validation" and "test".
+    longest : float > 0 [s], optional
+        Longest clip that is decoded; a longer file is an error when it is loaded.
 
     Returns
     -------
@@ -81,8 +84,8 @@ def open_dataset(
     """
     if clips is None and name is not None and Path(name).suffix.lower() == ".csv":
         name, clips = None, name
-    options = {"dataset": name, "root": root, "clips": clips, "sr": sr, "width": width, "splits": splits}
-    return build(DataOptions, options).open(argument="name")
+    choice = {"dataset": name, "root": root, "clips": clips, "splits": splits}
+    return build(DataOptions, choice | {"sr": sr, "width": width, "longest": longest}).open(argument="name")
 
 
 def _check_choice(options: DataOptions, argument: str) -> None:
@@ -111,6 +114,8 @@ def _check_choice(options: DataOptions, argument: str) -> None:
 
 
 def _sorted(clips: Sequence[Clip]) -> tuple[Clip, ...]:
+    if odd := [ascii(clip.id) for clip in clips if clip.id != clip.id.encode(errors="ignore").decode()]:
+        raise DataError(f"names of {len(odd)} audio files are not valid UTF-8: {some(odd)}; rename these files")
     if twice := [id for id, n in Counter(clip.id for clip in clips).items() if n > 1]:
         raise DataError(f"clips are listed more than once: {some(twice)}")
     return tuple(sorted(clips, key=lambda clip: clip.id))
@@ -132,17 +137,36 @@ def _from_manifest(row: ManifestRow, root: Path | None, splits: Sequence[Path]) 
 
 
 def _from_table(path: Path) -> DataSet:
-    clips = readers.read_user_table(path)
-    results = attempt_each(lambda clip: soundfile.info(str(clip.path)), clips, errors=UNREADABLE)
-    headers = [result for result in results if not isinstance(result, Exception)]
-    if not headers:
-        raise DataError(f"no audio file of {path} can be read: {some(clip.id for clip in clips)}")
-    counts = Counter(header.samplerate for header in headers)
-    sr = max(counts, key=lambda rate: (counts[rate], rate))  # of equally common rates the highest
+    """Return the data set of a table; its rate and length are not known yet."""
     stem = path.resolve().parent.name if path.name == "clips.csv" else path.stem
     name = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-") or "clips"
-    seconds = max(header.duration for header in headers)
-    return DataSet(name, sr, seconds, None, USER_WIDTH, _sorted(clips))
+    return DataSet(name, 0, 0, None, USER_WIDTH, _sorted(readers.read_user_table(path)))
+
+
+def _file_lengths(dataset: DataSet) -> Lengths:
+    """Find the length and rate of each file without decoding all of it."""
+    files = [Path(clip.path or "") for clip in dataset.clips]
+    results = attempt_each(lambda file: decoding.end(file, longest=dataset.longest), files)
+    return {clip.id: result for clip, result in zip(dataset.clips, results, strict=True)}
+
+
+def _measured(dataset: DataSet, lengths: Lengths, table: Path) -> DataSet:
+    """Return the data set with the most common rate of its files and the length of the longest; errors do not count."""
+    known = [length for length in lengths.values() if not isinstance(length, Exception)]
+    if not known:
+        first = next(iter(lengths.values()))
+        raise DataError(f"no audio file of {table} can be read: {some(lengths)}; the first one: {first}")
+    counts = Counter(sr for _, sr in known)
+    sr = max(counts, key=lambda rate: (counts[rate], rate))  # of equally common rates the highest
+    return replace(dataset, sr=sr, seconds=max(frames / rate for frames, rate in known))
+
+
+def _readable(dataset: DataSet, lengths: Lengths) -> DataSet:
+    """Return the data set without the clips that cannot be read."""
+    reasons = {id: length for id, length in lengths.items() if isinstance(length, Exception)}
+    for reason in reasons.values():
+        log.warning("left out: %s", reason)
+    return replace(dataset.without(reasons), skipped=tuple(reasons))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +186,8 @@ class DataOptions(Fields):
     """Sample rate to load at [Hz]. Default: that of the data set, or the most common one of your files."""
     width: Annotated[int | None, above(0)] = None
     """Width of the features [frames]. Default: that of the data set, or 250."""
+    longest: Annotated[float, above(0)] = decoding.LONGEST
+    """Longest clip that is decoded [s]: a longer file is refused, as a small one can decode to many hours."""
     skip_unreadable: bool = False
     """Leave out the clips that cannot be read, and record which, instead of stopping with an error."""
 
@@ -172,13 +198,14 @@ class DataOptions(Fields):
             dataset = _from_table(self.clips)
         else:
             dataset = _from_manifest(manifest()[self.dataset or BUILT_IN], self.root, self.splits)
+        dataset = replace(dataset, longest=self.longest)
+        lengths: Lengths = {}
+        if self.skip_unreadable or self.clips is not None:
+            lengths = decoded_lengths(dataset) if self.skip_unreadable else _file_lengths(dataset)
+        if self.clips is not None:
+            dataset = _measured(dataset, lengths, self.clips)
+        if self.skip_unreadable:
+            dataset = _readable(dataset, lengths)
         if self.sr is not None and self.sr != dataset.sr:
             dataset = replace(dataset, sr=self.sr, n_fft=None)
-        if self.width is not None:
-            dataset = replace(dataset, width=self.width)
-        if not self.skip_unreadable:
-            return dataset
-        reasons = unreadable(dataset)
-        for reason in reasons.values():
-            log.warning("left out: %s", reason)
-        return replace(dataset.without(reasons), skipped=tuple(reasons))
+        return dataset if self.width is None else replace(dataset, width=self.width)

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import soundfile
-import soxr
 
-from transferlens.data import synthetic
+from transferlens.data import decoding, synthetic
 from transferlens.data.manifest import manifest
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.fields import checked
@@ -21,10 +19,7 @@ from transferlens.util.lazy import pandas
 from transferlens.util.text import natural, some
 
 BUILT_IN = "synth"
-LOUDEST = 1e6  # largest magnitude of a sample whose power is in the range of float32
-# TypeError is what soundfile raises for headerless files.
-UNREADABLE = (soundfile.SoundFileError, OSError, TypeError)
-HINTS = {"jazz.00054": " (known to be damaged in the popular copy of GTZAN)"}
+PIECE = 2**20  # bytes that are read at once
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,8 @@ class DataSet:
         Sorted by id.
     skipped : tuple of str
         Ids of clips that were left out because they cannot be read.
+    longest : float > 0 [s]
+        Longer files are not decoded.
     """
 
     name: str
@@ -55,6 +52,7 @@ class DataSet:
     width: int
     clips: tuple[Clip, ...]
     skipped: tuple[str, ...] = ()
+    longest: float = decoding.LONGEST
 
     def __repr__(self) -> str:
         sizes = f"{len(self.clips)} clips, {len(self.label_names)} classes, {len(self.folds)} folds"
@@ -138,11 +136,12 @@ class DataSet:
         Raises
         ------
         DataError
-            If the file is missing, unreadable or empty, or has NaN, infinite or far too large samples.
+            If the file is missing, unreadable or empty, longer than `longest`, has a rate outside 1000 to 768000 Hz,
+            or NaN, infinite or far too large samples; or if there is too little memory for it.
         """
         if clip.path is None:
             return synthetic.render(clip.id).y, manifest()[BUILT_IN].sr
-        return _decode(clip.path)
+        return decoding.decode(clip.path, longest=self.longest)
 
     @checked
     def load(self, clip: Clip) -> np.ndarray:
@@ -150,15 +149,22 @@ class DataSet:
 
         Threads may call this at the same time. Errors are those of `decode`.
         """
-        return _resample(*self.decode(clip), self.sr)
+        if clip.path is None:
+            y, native = self.decode(clip)
+            return decoding.resample([y], native, self.sr)
+        return decoding.load(clip.path, sr=self.sr, longest=self.longest)
 
     @checked
     def digest(self, clip: Clip) -> str:
         """Return the sha256 of a clip's file, or of a built-in clip's recipe; raise DataError if it cannot be read."""
         if clip.path is None:
             return synthetic.digest(clip.id)
+        digest = hashlib.sha256()
         try:
-            return hashlib.sha256(clip.path.read_bytes()).hexdigest()
+            with clip.path.open("rb") as file:
+                while piece := file.read(PIECE):
+                    digest.update(piece)
+            return digest.hexdigest()
         except OSError as error:
             raise DataError(f"{clip.path} cannot be read: {error.strerror}") from error
 
@@ -182,40 +188,15 @@ class DataSet:
         return replace(self, clips=clips)
 
 
-def _decode(path: Path) -> tuple[np.ndarray, int]:
-    hint = HINTS.get(path.stem, "")
-    if not path.is_file():
-        raise DataError(f"{path} does not exist{hint}")
-    try:
-        y, sr = soundfile.read(path, dtype="float32", always_2d=True)
-    except UNREADABLE as error:
-        reason = str(getattr(error, "error_string", None) or error).rstrip(".")
-        raise DataError(f"{path} cannot be decoded{hint}: {reason}") from error
-    if not y.size:
-        raise DataError(f"{path} is empty: it has no samples{hint}")
-    if not np.isfinite(y).all():
-        raise DataError(f"{path} has NaN or infinite samples{hint}")
-    if np.abs(y).max() > LOUDEST:
-        raise DataError(f"{path} has samples larger than {LOUDEST:g}: full scale is 1{hint}")
-    return y.mean(axis=1, dtype=np.float32), sr
-
-
-def _resample(y: np.ndarray, native: int, sr: int) -> np.ndarray:
-    """Resample as librosa.resample does with res_type="soxr_hq"; threads cannot import librosa at the same time."""
-    if native == sr:
-        return y
-    n = -(-len(y) * sr // native)
-    resampled = soxr.resample(y, native, sr, quality="HQ")[:n]
-    return np.pad(resampled, (0, n - len(resampled)))
-
-
-def load_audio(path: Path, *, sr: int) -> np.ndarray:
+def load_audio(path: Path, *, sr: int, longest: float = decoding.LONGEST) -> np.ndarray:
     """Decode an audio file that libsndfile reads (wav, flac, ogg, mp3, au and more), mix it to mono and resample it.
 
     Parameters
     ----------
     path : Path
     sr : int > 0 [Hz]
+    longest : float > 0 [s]
+        A longer file is an error.
 
     Returns
     -------
@@ -230,7 +211,7 @@ def load_audio(path: Path, *, sr: int) -> np.ndarray:
     """
     if sr <= 0:
         raise ParameterError(f"sr={sr!r} must be greater than 0")
-    return _resample(*_decode(Path(path)), sr)
+    return decoding.load(Path(path), sr=sr, longest=longest)
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,7 @@ def from_spectrum(y: np.ndarray, settings: FeatureSettings, draws: list[tuple[in
     """Compute what `from_waveform` does from one Fourier transform per channel, without a phase vocoder's smear."""
     S = np.empty((len(draws), *settings.shape), np.float32)
     for (win_length, hop_length), channels in settings.resolutions.items():
-        power = settings.power_spectrum(y, win_length, hop_length)
-        shifted = {semitones: settings.bands(power, semitones) for semitones in {semitones for semitones, _ in draws}}
+        shifted = settings.bands(y, win_length, hop_length, {semitones for semitones, _ in draws})
         for variant, (semitones, rate) in enumerate(draws):
             S[variant, channels] = _fit(shifted[semitones], rate, hop_length, settings)
     if settings.seconds is not None:

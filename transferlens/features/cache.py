@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transferlens.data.attempts import attempt_each, check_readable
+from transferlens.data.decoding import naming_memory
 from transferlens.features.logmel import FeatureSettings
 from transferlens.util.errors import DataError
 from transferlens.util.files import (
@@ -199,7 +200,9 @@ class FeatureCache:
         """Compute and write the rows of some clips, or return the errors of those that cannot be read."""
 
         def compute(number: int) -> np.ndarray:
-            return self.compute(number, self.dataset.clips[number]).astype(self.dtype)
+            clip = self.dataset.clips[number]
+            with naming_memory(clip.id):
+                return self.compute(number, clip).astype(self.dtype)
 
         with threadpoolctl.threadpool_limits(1):  # threads compute side by side: FFT and products release the GIL
             rows: list[Any] = attempt_each(compute, clips, bar=bar)

@@ -17,7 +17,7 @@ References
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -71,7 +71,7 @@ def _check_waveform(y: np.ndarray) -> np.ndarray:
         raise ParameterError(
             f"y of shape {y.shape} and dtype {y.dtype} must be a mono waveform: one non-empty axis of floats"
         )
-    if not np.abs(y).max() <= 1e6:
+    if not max(y.max(), -y.min()) <= 1e6:
         raise ParameterError("y must hold finite samples up to 1e6 (full scale is 1): decode or clean the clip again")
     return y
 
@@ -79,6 +79,14 @@ def _check_waveform(y: np.ndarray) -> np.ndarray:
 def samples(seconds: float, sr: int) -> int:
     """Return a length in samples; halves are rounded to even, as in the paper's code."""
     return round(seconds * sr)
+
+
+def _reflected(y: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Return the samples of a waveform from `start` to `stop`, which may lie before its first or after its last one."""
+    if start >= 0 and stop <= len(y):
+        return y[start:stop]
+    last = len(y) - 1
+    return y[last - np.abs(last - np.abs(np.arange(start, stop)))]
 
 
 def log_mel(
@@ -193,7 +201,7 @@ class FeatureSettings(Fields):
             y = librosa.util.fix_length(y, size=max(1, samples(self.seconds, self.sr)))
         y, S = _check_waveform(y), np.empty(self.shape, np.float32)
         for (win_length, hop_length), channels in self.resolutions.items():
-            S[channels] = resize(self.bands(self.power_spectrum(y, win_length, hop_length)), self.width)
+            S[channels] = resize(self.bands(y, win_length, hop_length)[0], self.width)
         return S
 
     @property
@@ -202,29 +210,36 @@ class FeatureSettings(Fields):
         lengths = [(samples(w, self.sr), samples(h, self.sr)) for w, h in zip(self.windows, self.hops, strict=True)]
         return group_by(range(len(lengths)), key=lengths.__getitem__)
 
-    def power_spectrum(self, y: np.ndarray, win_length: int, hop_length: int) -> np.ndarray:
-        """Return the power of centred, reflect-padded frames under a Hann window [shape=(n_fft // 2 + 1, t)]."""
+    def bands(
+        self, y: np.ndarray, win_length: int, hop_length: int, semitones: Collection[int] = (0,)
+    ) -> dict[int, np.ndarray]:
+        """Return the log-mel bands of a waveform, shifted up in pitch by each of `semitones` [shape=(n_mels, t)]."""
         n_fft = self.n_fft
         assert n_fft is not None  # set by __post_init__
-        y = np.pad(np.asarray(y, np.float32), (0, max(0, n_fft - len(y))))
+        y = np.asarray(y, np.float32)
+        y = np.pad(y, (0, n_fft - len(y))) if len(y) < n_fft else y
         n_frames = 1 + (len(y) - n_fft % 2) // hop_length
-        padded = np.pad(y, n_fft // 2, mode="reflect")[(n_fft - win_length) // 2 :]
-        # Only the samples under the window [shape=(t, win_length)].
-        frames = librosa.util.frame(padded, frame_length=win_length, hop_length=hop_length, axis=0)[:n_frames]
-        hann = librosa.filters.get_window("hann", win_length, fftbins=True)
-        power = np.empty((n_fft // 2 + 1, n_frames), np.float32)
+        filters = {shift: mel_filters(self.sr, n_fft, self.n_mels, shift) for shift in semitones}
+        S = {shift: np.empty((self.n_mels, n_frames), np.float32) for shift in filters}
         for start in range(0, n_frames, FRAMES_AT_ONCE):
-            windowed = frames[start : start + FRAMES_AT_ONCE] * hann
-            # Zeros may follow the window: power does not depend on where in the frame it lies. In double precision: in
-            # single, the rounding error of a loud tone hides quiet bands.
-            D = scipy.fft.rfft(windowed, n=n_fft, axis=1)
-            power[:, start : start + FRAMES_AT_ONCE] = (D.real**2 + D.imag**2).T
-        return power
+            stop = min(start + FRAMES_AT_ONCE, n_frames)
+            power = self._power(y, range(start * hop_length, stop * hop_length, hop_length), win_length)
+            for shift, M in S.items():
+                M[:, start:stop] = np.log(filters[shift] @ power + np.float32(FLOOR))
+        return S
 
-    def bands(self, power: np.ndarray, semitones: int = 0) -> np.ndarray:
-        """Return the log-mel bands of a power spectrum, shifted up in pitch [shape=(n_mels, t)]."""
+    def _power(self, y: np.ndarray, starts: range, win_length: int) -> np.ndarray:
+        """Return the power of frames of `n_fft` samples, centred at `starts` [shape=(n_fft // 2 + 1, t)]."""
         assert self.n_fft is not None
-        return np.log(mel_filters(self.sr, self.n_fft, self.n_mels, semitones) @ power + np.float32(FLOOR))
+        # Only the samples under the window, reflected at both ends of the clip [shape=(t, win_length)].
+        first = (self.n_fft - win_length) // 2 - self.n_fft // 2
+        samples = _reflected(y, starts[0] + first, starts[-1] + first + win_length)
+        frames = np.lib.stride_tricks.sliding_window_view(samples, win_length)[:: starts.step]
+        windowed = frames * librosa.filters.get_window("hann", win_length, fftbins=True)
+        # Zeros may follow the window: power does not depend on where in the frame it lies. In double precision: in
+        # single, the rounding error of a loud tone hides quiet bands.
+        D = scipy.fft.rfft(windowed, n=self.n_fft, axis=1)
+        return np.ascontiguousarray((D.real**2 + D.imag**2).T, np.float32)
 
     @property
     def mel_frequencies(self) -> np.ndarray:

@@ -1,0 +1,261 @@
+"""Decode audio files: the one place that reads them, by blocks, and that trusts no header.
+
+- `load`: the waveform of a file at some rate; `decode`: at the rate of the file
+- `end`: how many frames a file really has, without decoding all of it
+- `properties`: how a file is encoded; `shortened`: whether it decodes to less than its header states
+- `naming_memory`: a MemoryError becomes an error that names the clip
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from transferlens.util.errors import DataError
+
+BLOCK = 2**22  # samples that are decoded at once
+LONGEST = 3600.0  # default of the longest clip that is decoded [s]
+LOUDEST = 1e6  # largest magnitude of a sample whose power is in the range of float32
+RATES = (1000, 768_000)  # [Hz]
+UNKNOWN = 2**62  # [frames], libsndfile reports more if a header does not state the length
+FLOATS = ("FLOAT", "DOUBLE")
+QUIETEST = 1e-8  # power of a channel below which it is as good as silent
+SLACK = 0.1  # [s], error of a length that libsndfile estimates, as of an mp3 without one
+HINTS = {"jazz.00054": " (known to be damaged in the popular copy of GTZAN)"}
+
+# What libsndfile notes about a file: frames that its header states; lengths [bytes] that the header states and the file
+# has; a stream without its end.
+FRAMES = re.compile(r"^\s*(?:Frames|(?:Rows : \d+\s+)?Cols)\s*:\s*(\d+)", re.MULTILINE)
+LENGTHS = re.compile(
+    r"^\s*(?:data :|BODY :|riff :|Data Size\s*:|Data length) (\d+) \(?should be ([1-9]\d*)", re.MULTILINE
+)
+ENDLESS = re.compile(r"Last page lacks an end-of-stream bit|truncated file")
+STREAMED = 0x7FFF0000  # [bytes], programs that write to a pipe state this length or more
+
+
+class _Stream(soundfile.SoundFile):
+    """An audio file that is read once, from its beginning to its end.
+
+    After every read of a file that can seek, soundfile seeks, which changes the samples of an mp3 and can fail in a
+    damaged file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(_name(path))
+        if not RATES[0] <= self.samplerate <= RATES[1]:
+            raise DataError(f"{path} has a rate of {self.samplerate} Hz: {RATES[0]} to {RATES[1]} Hz are allowed")
+        self._seeks = super().seekable()
+        if self._seeks:
+            self.seek(0)  # as soundfile.read: it changes the samples of some mp3
+
+    def seekable(self) -> bool:
+        return False
+
+    def ends(self) -> bool:
+        """Return whether the last frames that the header states can be decoded; do not read the file afterwards."""
+        if self._seeks and 0 < self.frames < UNKNOWN:
+            with contextlib.suppress(soundfile.SoundFileError):
+                self.seek(max(0, self.frames - 1 - round(SLACK * self.samplerate)))
+                return len(self.read(1)) == 1
+        return False
+
+    def blocks(self, path: Path, longest: float) -> Iterator[np.ndarray]:
+        """Decode block by block, each mixed to mono [shape=(n,), float32]; raise DataError for what cannot be used."""
+        most, left = longest * self.samplerate, self.frames
+        if most < self.frames and _ends(path):
+            raise _too_long(path, self.frames / self.samplerate, longest)
+        while left and len(y := self.read(min(left, BLOCK // self.channels), "float32", always_2d=True)):
+            left -= len(y)
+            if self.frames - left > most:
+                raise _too_long(path, (self.frames - left) / self.samplerate, longest)
+            _check(path, y)
+            yield y.mean(axis=1, dtype=np.float32)
+        if left == self.frames:
+            raise DataError(f"{path} is empty: it has no samples{_hint(path)}")
+
+
+def _name(path: Path) -> str | bytes:
+    return str(path) if sys.platform == "win32" else os.fsencode(path)  # names may not be valid text
+
+
+def _hint(path: Path) -> str:
+    return HINTS.get(path.stem, "")
+
+
+def _too_long(path: Path, seconds: float, longest: float) -> DataError:
+    return DataError(
+        f"{path} lasts {seconds:.0f} s or more, and a clip may last at most {longest:g} s: cut it, or raise longest"
+    )
+
+
+def _check(path: Path, y: np.ndarray) -> None:
+    if not np.isfinite(y).all():
+        raise DataError(f"{path} has NaN or infinite samples{_hint(path)}")
+    if max(y.max(), -y.min()) > LOUDEST:
+        raise DataError(f"{path} has samples larger than {LOUDEST:g}: full scale is 1{_hint(path)}")
+
+
+def _ends(path: Path) -> bool:
+    with _Stream(path) as file:
+        return file.ends()
+
+
+@contextlib.contextmanager
+def naming_memory(clip: Path | str) -> Iterator[None]:
+    """Raise DataError, which names a clip, if there is too little memory for what is done inside."""
+    try:
+        yield
+    except MemoryError as error:
+        raise DataError(
+            f"{clip} needs more memory than there is: free some, or cut the clip into shorter ones"
+        ) from error
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Raise DataError, which names a file, for any error inside: decoders raise errors of many types."""
+    try:
+        with naming_memory(path):
+            yield
+    except DataError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(getattr(error, "error_string", None) or error or type(error).__name__).split())
+        raise DataError(f"{path} cannot be decoded{_hint(path)}: {reason.rstrip('.')}") from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[_Stream]:
+    with _naming(path):
+        if not os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises if a folder may not be read
+            raise DataError(f"{path} does not exist{_hint(path)}")
+        with _Stream(path) as file:
+            yield file
+
+
+def _joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """Join waveforms, without a second copy of all of them."""
+    y = np.empty(0, np.float32)
+    for block in blocks:
+        start = len(y)
+        y.resize(start + len(block), refcheck=False)
+        y[start:] = block
+    return y
+
+
+def resample(blocks: Iterable[np.ndarray], native: int, sr: int) -> np.ndarray:
+    """Join the blocks of a waveform, and resample it as librosa.resample does with res_type="soxr_hq".
+
+    Threads cannot import librosa at the same time.
+    """
+    if native == sr:
+        return _joined(blocks)
+    stream, n = soxr.ResampleStream(native, sr, 1, dtype="float32", quality="HQ"), 0
+
+    def resampled() -> Iterator[np.ndarray]:
+        nonlocal n
+        for block in blocks:
+            n += len(block)
+            yield stream.resample_chunk(block)
+        yield stream.resample_chunk(np.empty(0, np.float32), last=True)
+
+    y = _joined(resampled())
+    y.resize(-(-n * sr // native), refcheck=False)  # zeros follow if it is shorter
+    return y
+
+
+def decode(path: Path, *, longest: float = LONGEST) -> tuple[np.ndarray, int]:
+    """Decode a file: its mono waveform [shape=(n,), float32], and its rate [Hz]; errors as in `DataSet.decode`."""
+    with _opened(path) as file:
+        return _joined(file.blocks(path, longest)), file.samplerate
+
+
+def load(path: Path, *, sr: int, longest: float = LONGEST) -> np.ndarray:
+    """Decode a file and resample it to `sr` [shape=(n,), float32]; errors as in `DataSet.decode`."""
+    with _opened(path) as file:
+        return resample(file.blocks(path, longest), file.samplerate, sr)
+
+
+def end(path: Path, *, longest: float = LONGEST) -> tuple[int, int]:
+    """Return the number of frames that a file decodes to, and its rate [Hz]; errors as in `DataSet.decode`.
+
+    If its last frames can be decoded, those before them are not: damage in the middle is not found.
+    """
+    with _opened(path) as file:
+        if file.frames <= longest * file.samplerate and file.ends():
+            return file.frames, file.samplerate
+    with _opened(path) as file:
+        return sum(map(len, file.blocks(path, longest))), file.samplerate
+
+
+@dataclass(frozen=True)
+class Properties:
+    """How a file is encoded.
+
+    Attributes
+    ----------
+    encoding : str
+        Container and encoding of the samples, such as "WAV PCM_16"; empty for a built-in clip.
+    channels : int > 0
+    is_float : bool
+        Whether samples may lie beyond full scale.
+    cancelled_db : float [dB]
+        By how much the mean of the channels is quieter than the channels; 0 for one channel.
+    """
+
+    encoding: str = ""
+    channels: int = 1
+    is_float: bool = False
+    cancelled_db: float = 0.0
+
+
+def properties(path: Path) -> Properties:
+    """Return how a file is encoded; one of several channels is decoded. Errors as in `DataSet.decode`."""
+    with _opened(path) as file:
+        cancelled = _cancelled_db(file) if file.channels > 1 else 0.0
+        return Properties(f"{file.format} {file.subtype}", file.channels, file.subtype in FLOATS, cancelled)
+
+
+def _cancelled_db(file: _Stream) -> float:
+    """Return by how much the mean of the channels is quieter than the channels [dB]; offsets do not count."""
+    n, sums, squares, left = 0, np.zeros(file.channels + 1), np.zeros(file.channels + 1), file.frames
+    while left and len(block := file.read(min(left, BLOCK // file.channels), always_2d=True)):
+        left -= len(block)
+        block = np.column_stack([block, block.mean(axis=1)])
+        n, sums, squares = n + len(block), sums + block.sum(axis=0), squares + np.square(block).sum(axis=0)
+    power = np.maximum(squares / n - (sums / n) ** 2, QUIETEST)
+    return float(10 * np.log10(power[:-1].mean() / power[-1]))
+
+
+def _stated(path: Path, file: soundfile.SoundFile) -> float:
+    """Return the number of frames that a header states, 0 if it states none."""
+    if file.frames >= UNKNOWN:
+        return 0
+    with path.open("rb") as content:
+        start = content.read(2**20)
+    if file.format == "MP3" and not re.search(rb"Xing|Info|VBRI", start):  # libsndfile estimates the length
+        return 0
+    sample_count = re.findall(rb"sample_count -i (\d+)", start[:1024]) if file.format == "NIST" else []
+    frames = [file.frames, *map(int, sample_count), *map(int, FRAMES.findall(file.extra_info))]
+    for stated, real in LENGTHS.findall(file.extra_info):
+        if int(stated) < STREAMED:
+            frames.append(file.frames * int(stated) / int(real))
+    return max(n for n in frames if n < UNKNOWN)
+
+
+def shortened(path: Path, seconds: float) -> str:
+    """Return in words how a file, which decodes to some seconds, is shorter than its header states; "" if it is not."""
+    with _naming(path), soundfile.SoundFile(_name(path)) as file:
+        stated = _stated(path, file) / file.samplerate
+        if stated > seconds + SLACK:
+            return f"decodes to {seconds:.1f} s, its header says {stated:.1f} s"
+        return f"decodes to {seconds:.1f} s, and its end is missing" if ENDLESS.search(file.extra_info) else ""
