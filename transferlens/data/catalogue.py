@@ -20,10 +20,12 @@ from transferlens.data.clips import BUILT_IN, UNREADABLE, Clip, DataSet
 from transferlens.data.manifest import ManifestRow, manifest
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.fields import Fields, above, build, checked
+from transferlens.util.files import file_name
 from transferlens.util.text import some
 
 log = logging.getLogger(__name__)
 
+LONGEST_NAME = 150  # of a data set [bytes]: hashes, endings and the names of temporary files follow it
 USER_WIDTH = 250  # [frames], that of the paper for clips of about five seconds
 
 
@@ -139,7 +141,7 @@ def _from_table(path: Path) -> DataSet:
     counts = Counter(header.samplerate for header in headers)
     sr = max(counts, key=lambda rate: (counts[rate], rate))  # of equally common rates the highest
     stem = path.resolve().parent.name if path.name == "clips.csv" else path.stem
-    name = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-") or "clips"
+    name = file_name(re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-") or "clips", most=LONGEST_NAME)
     seconds = max(header.duration for header in headers)
     return DataSet(name, sr, seconds, None, USER_WIDTH, _sorted(clips))
 

@@ -14,14 +14,13 @@ from transferlens import __version__
 from transferlens.features.logmel import FeatureSettings
 from transferlens.models.plan import TransferPlan
 from transferlens.models.weights import title
-from transferlens.store import index, locks
+from transferlens.store import index, locks, schema
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.run import load_run
-from transferlens.store.runfile import SCHEMA, open_runfile, read_attributes, read_config
+from transferlens.store.runfile import SCHEMA, open_runfile
 from transferlens.util import text
 from transferlens.util.errors import CheckpointError
 from transferlens.util.fields import checked
-from transferlens.util.files import array
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,8 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
     """Summarise one run file, finished (.h5) or not (.partial); errors as in `load_run`."""
     path = Path(path)
     with open_runfile(path) as file:
-        accuracy, seconds = (array(file["history"][name]) for name in ("heldout_accuracy", "seconds"))
-        config = read_config(file)
+        fields = schema.read(file)
+        config, accuracy = fields["config"], fields["history"]["heldout_accuracy"]
         return RunSummary(
             id=config.id,
             file=str(path),
@@ -93,9 +92,9 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
             epochs_done=len(accuracy),
             accuracy_last=float(accuracy[-1]),
             accuracy_best=float(accuracy.max()),
-            seconds=float(seconds.sum()),
+            seconds=float(fields["history"]["seconds"].sum()),
             nbytes=path.stat().st_size,
-            weights=title(read_attributes(file["provenance"])["weights_source"]),
+            weights=title(fields["provenance"]["weights_source"]),
             settings=json.dumps(config.flat()),
         )
 
