@@ -83,8 +83,8 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
     """Summarise one run file, finished (.h5) or not (.partial); errors as in `load_run`."""
     path = Path(path)
     with open_runfile(path) as file:
-        fields = schema.read(file)
-        config, accuracy = fields["config"], fields["history"]["heldout_accuracy"]
+        config, provenance = schema.read_head(file)
+        accuracy, seconds = schema.read_fields(file, config, ("history/heldout_accuracy", "history/seconds")).values()
         return RunSummary(
             id=config.id,
             file=str(path),
@@ -92,9 +92,9 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
             epochs_done=len(accuracy),
             accuracy_last=float(accuracy[-1]),
             accuracy_best=float(accuracy.max()),
-            seconds=float(fields["history"]["seconds"].sum()),
+            seconds=float(seconds.sum()),
             nbytes=path.stat().st_size,
-            weights=title(fields["provenance"]["weights_source"]),
+            weights=title(provenance["weights_source"]),
             settings=json.dumps(config.flat()),
         )
 

@@ -20,7 +20,7 @@ from transferlens.util.lazy import h5py
 from transferlens.util.text import CONTROL
 
 TENSORS = ("weights", "fresh", "optimizer")
-GROUPS = ("config", "provenance", "history", *TENSORS)
+GROUPS = ("config", "provenance", "history")
 TEXT = "text"
 
 
@@ -123,34 +123,52 @@ def read(file: Any) -> dict[str, Any]:
 
     Raise CheckpointError, naming all that are missing or broken.
     """
-    if broken := [f"{name} must be a group" for name in GROUPS if not isinstance(file.get(name), h5py.Group)]:
-        raise _invalid(file, broken)
-    config, provenance = read_config(file), read_attributes(file["provenance"])
-    sizes, values = {"channels": len(config.features.windows)}, dict[str, Any]()
-    broken = _broken(provenance)
-    for name, field in fields_of(config).items():
-        try:
-            values[name] = _read(file, name, field, sizes)
-        except ValueError as error:
-            broken.append(f"{name} {error}")
-    if broken := broken or _contradictions(config, values):
+    _check_groups(file, TENSORS)
+    config, provenance = read_head(file)
+    values = read_fields(file, config, list(fields_of(config)))
+    if broken := _contradictions(config, values):
         raise _invalid(file, broken)
     history = {name: values.pop(f"history/{name}") for name in history_names(config)}
     return {"config": config, "provenance": provenance, "history": history} | values
 
 
-def _invalid(file: Any, broken: Sequence[str]) -> CheckpointError:
-    words = "; ".join(broken)
-    return CheckpointError(f"{file.filename} is not a valid run: {words}: move it away, and train the run again")
-
-
-def _broken(provenance: Mapping[str, Any]) -> list[str]:
+def read_head(file: Any) -> tuple[RunConfig, dict[str, Any]]:
+    """Return configuration and provenance of an open run file; errors as of `read`."""
+    _check_groups(file, GROUPS)
+    config, provenance = read_config(file), read_attributes(file["provenance"])
     rules = dict.fromkeys(provenance, PLAIN) | {name: LATER[name] for name in LATER if name in provenance} | PROVENANCE
-    return [
+    if broken := [
         f"provenance/{name}={shown(provenance.get(name))} must be {rule.text}"
         for name, rule in rules.items()
         if not rule.holds(provenance.get(name))
-    ]
+    ]:
+        raise _invalid(file, broken)
+    return config, provenance
+
+
+def read_fields(file: Any, config: RunConfig, names: Sequence[str]) -> dict[str, Any]:
+    """Return fields of an open run file by name; errors as of `read`."""
+    sizes, values, broken = {"channels": len(config.features.windows)}, dict[str, Any](), []
+    for name in names:
+        try:
+            values[name] = _read(file, name, fields_of(config)[name], sizes)
+        except ValueError as error:
+            broken.append(f"{name} {error}")
+    if not broken and not 0 < sizes["epochs"] <= config.training.epochs:
+        broken = [f"history must have 1 to {config.training.epochs} epochs"]
+    if broken:
+        raise _invalid(file, broken)
+    return values
+
+
+def _check_groups(file: Any, names: Sequence[str]) -> None:
+    if broken := [f"{name} must be a group" for name in names if not isinstance(file.get(name), h5py.Group)]:
+        raise _invalid(file, broken)
+
+
+def _invalid(file: Any, broken: Sequence[str]) -> CheckpointError:
+    words = "; ".join(broken)
+    return CheckpointError(f"{file.filename} is not a valid run: {words}: move it away, and train the run again")
 
 
 def _read(file: Any, name: str, field: Field, sizes: dict[str, int]) -> Any:
@@ -188,10 +206,9 @@ def _contradictions(config: RunConfig, values: Mapping[str, Any]) -> list[str]:
         return bool(np.isclose((values[name].argmax(1) == labels).mean(), expected))
 
     rules = {
-        f"history must have 1 to {config.training.epochs} epochs": 0 < len(accuracy) <= config.training.epochs,
         f"labels must be below {len(values['label_names'])}": (labels < len(values["label_names"])).all(),
-        "logits_last must have the last accuracy": is_accuracy("logits_last", max(accuracy[-1:], default=-1)),
-        "logits_best must have the highest accuracy": is_accuracy("logits_best", max(accuracy, default=-1)),
+        "logits_last must have the last accuracy": is_accuracy("logits_last", accuracy[-1]),
+        "logits_best must have the highest accuracy": is_accuracy("logits_best", accuracy.max()),
         "weights_sha256 must be empty if nothing is pretrained, and only then": bool(config.weights_sha256)
         != (config.plan.pretrained_through is None),
         "inner_fold must be another fold than fold": config.inner_fold != config.fold,
