@@ -21,7 +21,7 @@ from transferlens.data.manifest import ManifestRow, manifest
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.fields import Fields, above, build, checked
 from transferlens.util.files import file_name
-from transferlens.util.text import some
+from transferlens.util.text import CONTROL, printable, some
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +112,12 @@ def _check_choice(options: DataOptions, argument: str) -> None:
 
 
 def _sorted(clips: Sequence[Clip]) -> tuple[Clip, ...]:
+    names = {clip.id: (clip.id, clip.label, clip.fold, clip.group or "") for clip in clips}
+    if odd := [printable(id) for id, words in names.items() if any(map(CONTROL.search, words))]:
+        raise DataError(
+            f"paths, labels, folds and groups must have no control characters, such as line ends, and only characters "
+            f"of Unicode: rename them in {some(odd)}"
+        )
     if twice := [id for id, n in Counter(clip.id for clip in clips).items() if n > 1]:
         raise DataError(f"clips are listed more than once: {some(twice)}")
     return tuple(sorted(clips, key=lambda clip: clip.id))

@@ -26,6 +26,7 @@ from typing import Any
 
 from transferlens.util import processes
 from transferlens.util.errors import DataError, ParameterError
+from transferlens.util.text import printable
 
 # Age after which a temporary file is no longer being written [s].
 OLD = 60.0
@@ -36,7 +37,7 @@ UNREADABLE = (OSError, KeyError, IndexError, ValueError, TypeError, AttributeErr
 # Names of devices on Windows, whatever their ending.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³])(\.|\Z)", re.IGNORECASE)
 # A text cell that spreadsheets would take for a formula, or one that `_cell` returned for it; numbers are harmless.
-_FORMULA = re.compile(r"'*(?![+-]?[\d.]+\Z)[=+\-@\t\r]")
+_FORMULA = re.compile(r"'*(?![+-]?[\d.]+\Z)[=+\-@\t]")
 
 
 def file_name(text: str, *, most: int = 100) -> str:
@@ -189,6 +190,7 @@ def write_csv(rows: Sequence[Any], path: Path, *, kind: type | None = None) -> N
 
     The rows are instances of one dataclass, `kind`, or dicts with the same keys; `kind` is needed if there may be none.
     Text that spreadsheets would take for a formula begins with an apostrophe; `plain_cell` returns it as it was.
+    Control characters are written as escapes.
     """
     table = [row if isinstance(row, dict) else dataclasses.asdict(row) for row in rows]
     names = list(table[0]) if kind is None else [field.name for field in dataclasses.fields(kind)]
@@ -202,7 +204,10 @@ def write_csv(rows: Sequence[Any], path: Path, *, kind: type | None = None) -> N
 
 
 def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+    if not isinstance(value, str):
+        return value
+    text = printable(value, keep="\n\t")
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def plain_cell(cell: str) -> str:
