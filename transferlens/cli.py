@@ -170,7 +170,7 @@ def guarded(work: Callable[[], int]) -> int:
         say(f"{error.filename or 'output'}: {error.strerror or error}", error=True)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("interrupted: all finished epochs are kept, the same command goes on from there", file=sys.stderr)
+        sys.stderr.write("interrupted: all finished epochs are kept, the same command goes on from there\n")
         return 130
 
 

@@ -162,7 +162,7 @@ def read_fields(file: Any, config: RunConfig, names: Sequence[str]) -> dict[str,
 
 
 def _check_groups(file: Any, names: Sequence[str]) -> None:
-    if broken := [f"{name} must be a group" for name in names if not isinstance(file.get(name), h5py.Group)]:
+    if broken := [f"{name} must be a group" for name in names if not isinstance(file.get(name), Mapping)]:
         raise _invalid(file, broken)
 
 
@@ -173,7 +173,8 @@ def _invalid(file: Any, broken: Sequence[str]) -> CheckpointError:
 
 def _read(file: Any, name: str, field: Field, sizes: dict[str, int]) -> Any:
     """Return the values of a field; raise ValueError if they are not as the table says."""
-    dataset = file.get(name)
+    group, _, key = name.rpartition("/")
+    dataset = (file[group] if group else file).get(key)
     if dataset is None and field.optional:
         return []
     if not isinstance(dataset, h5py.Dataset) or not _fits(dataset, field, sizes):

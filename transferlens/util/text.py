@@ -36,6 +36,19 @@ def markdown(text: str) -> str:
     return _MARKDOWN.sub(r"\\\g<0>", printable(text))
 
 
+def shortened(name: str, most: int = 48) -> str:
+    """Return a name for a figure, of at most `most` characters: the middle of a longer one is left out.
+
+    Examples
+    --------
+    >>> shortened("fold1/a-recording-of-a-siren.wav", 20)
+    'fold1/a-r...iren.wav'
+    """
+    name = printable(name)
+    half = (most - 3) // 2
+    return name if len(name) <= most else f"{name[: most - 3 - half]}...{name[-half:]}"
+
+
 def table(rows: Sequence[Sequence[object]]) -> str:
     """Return rows as text, each column as wide as its widest cell, columns of numbers aligned to the right.
 
