@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 
 import h5py
@@ -12,8 +13,9 @@ import pytest
 from transferlens import ensemble, report, runs, tables
 from transferlens.features.logmel import FeatureSettings
 from transferlens.models.plan import TransferPlan
+from transferlens.store import index
 from transferlens.store.config import RunConfig, Training
-from transferlens.store.listing import summarise
+from transferlens.store.listing import VERSION, list_runs, summarise
 from transferlens.store.run import load_run
 from transferlens.store.runfile import RunState, read_state, seal, write_state
 from transferlens.store.schema import FIELDS, INNER, PROVENANCE, history_names
@@ -259,3 +261,23 @@ def test_commands_name_the_file_and_go_on(made, tmp_path, capsys, case):
         assert line.startswith(f"error: {path} is not a valid run: ")
     assert (tmp_path / "figures" / "report.html").is_file()
     assert runs.main(store) in (0, 2)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["5", "{}", '{"id": 5}', "{},{}", "[" * 10**5, '"', *('{"settings": "[]"}', '{"settings": "{\\"sr\\": 5}"}')],
+)
+def test_an_index_of_other_content_is_named(made, tmp_path, capsys, line):
+    """It is a file as any other in a store from someone else, with a checksum that anyone can compute."""
+    store = tmp_path / "runs"
+    shutil.copytree(made.parents[1], store)
+    (summary,) = list_runs(store)
+    (store / ".index.tsv").unlink()
+    values = {name: value for name, value in vars(summary).items() if name not in ("file", "config")}
+    given = json.dumps(values | json.loads(line)) if "settings" in line else line
+    index.read_through(store, suffixes=(".h5",), read=lambda path: given, version=VERSION)
+    for command in (runs, tables):
+        argv = [] if command is runs else ["--figures", str(tmp_path / "figures")]
+        assert command.main(["--runs", str(store), *argv]) == 2 or (command is runs and "settings" in line)
+    (error, *_) = capsys.readouterr().err.splitlines()
+    assert "delete .index.tsv of its store, which is written again" in error
