@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import sys
 
 import h5py
 import numpy as np
@@ -261,6 +263,14 @@ def test_commands_name_the_file_and_go_on(made, tmp_path, capsys, case):
         assert line.startswith(f"error: {path} is not a valid run: ")
     assert (tmp_path / "figures" / "report.html").is_file()
     assert runs.main(store) in (0, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are UTF-8")
+def test_a_folder_whose_name_is_not_text(made, tmp_path, capsys):
+    folder = tmp_path / os.fsdecode(b"\xff\x1b")
+    shutil.copytree(made.parents[1], folder / "runs")
+    assert report.main(["--runs", str(folder / "runs"), "--figures", str(folder), "--explore", "0"]) == 0
+    assert "\\udcff\\x1b" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
