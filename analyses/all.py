@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from analyses import (
     BACKBONES,
@@ -34,7 +34,7 @@ from transferlens.tables import main as tables
 from transferlens.training.sweep import StoreOptions
 from transferlens.util.errors import DataError
 from transferlens.util.fields import at_least, flat
-from transferlens.util.files import write_csv
+from transferlens.util.files import plain_cell, write_csv
 
 QUESTIONS = (
     rq1_pretrained_vs_scratch,
@@ -125,9 +125,9 @@ def recorded(path: Path) -> dict[tuple[str, str], Row]:
         return {}
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    kinds = {"n_runs": int, "n_trained_now": int, "training_seconds": float, "seconds": float}
+    kinds: dict[str, Any] = {"n_runs": int, "n_trained_now": int, "training_seconds": float, "seconds": float}
     try:
-        steps = [Row(**{name: kinds.get(name, str)(value) for name, value in row.items()}) for row in rows]
+        steps = [Row(**{name: kinds.get(name, plain_cell)(value) for name, value in row.items()}) for row in rows]
     except (TypeError, ValueError) as error:
         raise DataError(f"{path} was not written by this command ({error}): move it away") from error
     return {(row.step, row.figures): row for row in steps}

@@ -7,6 +7,7 @@ that `analyses.all` has written, and words that judge, such as "more than chance
 Remarks on how the runs were made are in ``notes.md`` next to the tables, if there is one.
 """
 
+import contextlib
 import csv
 import io
 import math
@@ -25,7 +26,9 @@ from transferlens import cli
 from transferlens.measures import stats
 from transferlens.measures.stats import Interval
 from transferlens.util.errors import DataError, ParameterError
-from transferlens.util.files import check_writable, write_text
+from transferlens.util.files import check_writable, plain_cell, write_text
+from transferlens.util.terminal import say
+from transferlens.util.text import markdown
 
 # Columns whose values are names, though some look like numbers.
 NAMES = {
@@ -108,13 +111,11 @@ class Tables:
 
 
 def _number(key: str, text: str) -> Any:
-    """Convert a cell to a number if it is one; folds and blocks are names."""
-    if key in NAMES:
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    """Convert a cell to a number if it is one; names, such as folds and blocks, become text for Markdown."""
+    with contextlib.suppress(ValueError):
+        if key not in NAMES:
+            return float(text)
+    return markdown(plain_cell(text))
 
 
 def mean(rows: Sequence[Any], field: str = "accuracy_last") -> Interval:
@@ -213,7 +214,7 @@ def work(options: Options) -> int:
     out, figures = options.out.absolute().parent, options.figures.absolute()
     link = figures.relative_to(out) if figures.is_relative_to(out) else figures
     write_text(text(options.figures, link.as_posix()), options.out)
-    print(f"written: {options.out}")
+    say(f"written: {options.out}")
     return cli.DONE
 
 

@@ -28,6 +28,7 @@ from transferlens.study import Step, handed_on, perform
 from transferlens.training import forecast
 from transferlens.training.sweep import Arm, Study, SweepOptions, gather, planned
 from transferlens.util.fields import names
+from transferlens.util.terminal import say
 
 SEEDS, OTHER_SEEDS, SCRATCH_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2), (0, 1)
 
@@ -61,7 +62,7 @@ def work(options: Options) -> int:
     """Train missing runs, and do the four commands with the run files."""
     arms = points(options)
     if options.output.dry_run:
-        print(forecast.text(planned(arms)))
+        say(forecast.text(planned(arms)))
         return cli.DONE
     paths = {name: [run.path for run in runs] for name, runs in gather(arms).items()}
     seeds, scratch = paths["seeds"], paths["scratch"]

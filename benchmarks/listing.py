@@ -21,8 +21,8 @@ from transferlens.features.logmel import FeatureSettings
 from transferlens.models.plan import TransferPlan
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.listing import list_runs, summarise
-from transferlens.store.run import PROVENANCE
-from transferlens.store.runfile import RunState, history_names, seal, write_state
+from transferlens.store.runfile import RunState, seal, write_state
+from transferlens.store.schema import PROVENANCE, history_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +48,12 @@ def write_store(folder: Path, n_runs: int) -> None:
     )
     state = RunState(
         config=config,
-        provenance=dict.fromkeys(PROVENANCE, "made up"),
+        provenance=dict.fromkeys(PROVENANCE, "made up") | {"features_key": "0" * 64, "precision": "fp32"},
         label_names=["a", "b"],
         clip_ids=["1", "2"],
         labels=np.arange(2),
         normalisation=np.ones((2, 3)),
-        history={name: [0.5] * 12 for name in history_names(config)},
+        history={name: [1.0] * 12 for name in history_names(config)},
         logits_last=np.eye(2, dtype=np.float32),
         logits_best=np.eye(2, dtype=np.float32),
         weights={"head.weight": np.zeros(1, np.float32)},

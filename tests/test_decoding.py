@@ -241,9 +241,7 @@ def test_files_in_a_folder_whose_name_is_not_utf8_are_read(tmp_path):
 def test_names_that_are_not_utf8_are_named(tmp_path, capsys):
     path = write(tmp_path / "rock" / "a.wav").rename(not_utf8(tmp_path / "rock", b"Ger\xe4usche.wav"))
     assert len(load_audio(path, sr=SR)) == 2400
-    with pytest.raises(
-        DataError, match=r"names of 1 audio files are not valid UTF-8: 'rock/Ger\\udce4usche.wav'; rename"
-    ):
+    with pytest.raises(DataError, match=r"must be valid UTF-8 .* rename rock/Ger\\udce4usche.wav"):
         open_dataset("gtzan", root=tmp_path)
     table(tmp_path, ["Geräusche.wav,dog,1"], encoding="latin-1")
     assert datasets.main(["--clips", str(tmp_path / "clips.csv"), "--audit"]) == cli.BAD_INPUT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
 import subprocess
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.files import (
@@ -18,6 +21,8 @@ from transferlens.util.files import (
     clear_left,
     complete_or_absent,
     content_hash,
+    file_name,
+    plain_cell,
     write_csv,
     write_text,
 )
@@ -126,6 +131,67 @@ def test_csv(tmp_path):
 
     write_csv([Row("a, b", 0.1), Row("ü", 1 / 3)], tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text(encoding="utf-8") == 'name,value\n"a, b",0.1\nü,0.3333333333333333\n'
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1 b", "-a", "@sum(a)", "\tx", "=HYPERLINK(0)", "'=1", "''-x"])
+def test_no_cell_of_text_is_a_formula(tmp_path, text):
+    write_csv([{"text": text}], tmp_path / "x.csv")
+    with (tmp_path / "x.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["text"] == f"'{text}"
+
+
+def test_cells_hold_no_control_characters(tmp_path):
+    write_csv([{"a": "\r=1\x1b", "b": "two\nlines"}], tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_bytes() == b'a,b\n\\r=1\\x1b,"two\nlines"\n'
+
+
+CELLS = st.one_of(st.text("='+-@\t1a\",\n"), st.text(st.characters(exclude_categories=("C", "Z"))))
+
+
+@settings(max_examples=20)
+@given(st.lists(CELLS, min_size=1))
+def test_cells_are_read_as_they_were_written(tmp_path_factory, texts):
+    path = tmp_path_factory.getbasetemp() / "cells.csv"
+    write_csv([{"text": text, "last": 1} for text in texts], path)
+    with path.open(newline="", encoding="utf-8") as file:
+        assert [plain_cell(row["text"]) for row in csv.DictReader(file)] == texts
+
+
+def test_numbers_are_written_as_numbers(tmp_path):
+    write_csv([{"a": -0.5, "b": "-3", "c": "it's", "d": "+1.5", "e": None, "f": "\udcff"}], tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_text() == "a,b,c,d,e,f\n-0.5,-3,it's,+1.5,,\\udcff\n"
+
+
+NAMES = st.one_of(
+    st.text(),
+    st.text("./\\-aA\0 ", max_size=6),
+    st.text("ä日😀", min_size=30, max_size=120),
+    st.sampled_from(
+        ["..", ".", "", "CON", "nul.txt", "COM1", "x.", "e\u0301", "\u212b", "\ud800", "/etc/passwd", "a" * 246]
+    ),
+)
+
+
+@given(NAMES, st.integers(20, 150))
+def test_a_name_of_a_file_is_safe_whatever_the_text(text, most):
+    name = file_name(text, most=most)
+    assert 0 < len(name.encode()) <= most
+    assert Path(name).name == name
+    assert not set(name) & set('/\\\0:*?"<>| \n') and ".." not in name
+    assert name[0] not in ".-" and name[-1] != "."
+    assert name.isprintable()
+    assert file_name(name, most=most) == name
+
+
+@given(st.lists(NAMES, unique=True))
+def test_names_of_files_differ_where_texts_do(texts):
+    assert len(set(map(file_name, texts))) == len(texts)
+
+
+@given(st.from_regex(r"[bd-kmo-z0-9_]([A-Za-z0-9_-]|\.[a-z]){0,45}", fullmatch=True).filter(str.isascii))
+def test_plain_names_stay(text):
+    assert file_name(text) == text or text[:3].lower() == "prn"
 
 
 def test_files_of_a_host_with_a_longer_name_are_left(tmp_path, monkeypatch):

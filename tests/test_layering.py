@@ -124,6 +124,17 @@ def test_only_the_top_level_knows_the_command_line():
     assert {folder(module) for module in knows} == {""}
 
 
+def test_only_the_terminal_prints():
+    """What others print could hold names that control the terminal; `__main__` prints its own words."""
+
+    def prints(path):
+        return any(
+            getattr(getattr(node, "func", None), "id", "") == "print" for node in ast.walk(ast.parse(path.read_text()))
+        )
+
+    assert {module for module, path in MODULES.items() if prints(path)} == {"util.terminal", "__main__"}
+
+
 LIGHT = sorted(MODULES.keys() - {"models.network", "models.precision"})
 
 

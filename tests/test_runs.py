@@ -61,7 +61,7 @@ def test_id_reads_like_the_point():
     "change",
     [
         {"dataset": "esc50"},
-        {"data_key": "00"},
+        {"data_key": "00" * 32},
         {"features": FeatureSettings(44100, width=200)},
         {"fold": "2"},
         {"backbone": "tf_efficientnet_lite1"},
@@ -383,55 +383,6 @@ def test_another_run_than_the_name_says(study):
         made.gather(made.points(TransferPlan()))
 
 
-@pytest.mark.parametrize("damage", ["missing", "shape", "nan"])
-def test_damaged_history(run, damage):
-    with h5py.File(run.path, "r+") as file:
-        values = file["history/seconds"][:]
-        del file["history/seconds"]
-        if damage != "missing":
-            file["history/seconds"] = {"shape": values[:, None], "nan": values * np.nan}[damage]
-    seal(run.path)
-    with pytest.raises(CheckpointError, match=r"damaged"):
-        load_run(run.path)
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "what"),
-    [
-        ("labels", lambda values: values + 9, "labels"),
-        ("labels", lambda values: values - 9, "labels"),
-        ("labels", lambda values: values + 0.5, "labels"),
-        ("logits_last", lambda values: values * np.nan, "logits"),
-        ("clip_ids", lambda values: np.repeat(values[:1], len(values)), "clips"),
-        ("history/heldout_accuracy", lambda values: values + 7, "accuracies"),
-        ("normalisation", lambda values: 0 * values, "normalisation"),
-        ("normalisation", lambda values: values * np.nan, "normalisation"),
-        ("groups", lambda values: [b"a"], "recordings"),
-        ("groups", lambda values: [b""] * len(values), "recordings"),
-        ("provenance/n_train", lambda value: "many", "provenance"),
-        ("provenance/n_train", lambda value: -value, "provenance"),
-        ("provenance/n_train", lambda value: [value, value], "provenance"),
-        ("provenance/n_train", lambda value: np.nan, "provenance"),
-        ("provenance/features_key", lambda value: None, "provenance"),
-        ("provenance/precision", lambda value: None, "provenance"),
-    ],
-)
-def test_what_cannot_be_is_refused(run, tmp_path, name, change, what):
-    path = shutil.copyfile(run.path, tmp_path / "altered.h5")
-    with h5py.File(path, "r+") as file:
-        if name.startswith("provenance/"):
-            attributes, key = file["provenance"].attrs, name.removeprefix("provenance/")
-            value = change(attributes.pop(key))
-            attributes.update({} if value is None else {key: value})
-        else:
-            values = change(file["clip_ids" if name == "groups" else name][:])
-            file.pop(name, None)
-            file[name] = values
-    seal(path)
-    with pytest.raises(CheckpointError, match=rf"altered\.h5 is damaged in its {what}: delete it"):
-        load_run(path)
-
-
 def test_initial_tensors_that_are_missing_are_named(run, tmp_path):
     path = shutil.copyfile(run.path, tmp_path / "altered.h5")
     with h5py.File(path, "r+") as file:
@@ -448,16 +399,6 @@ def test_weights_that_are_not_finite_are_refused(run, tmp_path):
     seal(path)
     with pytest.raises(CheckpointError, match=r"altered\.h5 is damaged: some of its weights are NaN"):
         load_run(path).model()
-
-
-@pytest.mark.parametrize("name", ["../../etc", "/etc", "..", "a\\b", ""])
-def test_a_name_of_a_data_set_leads_out_of_no_folder(run, tmp_path, name):
-    path = shutil.copyfile(run.path, tmp_path / "altered.h5")
-    with h5py.File(path, "r+") as file:
-        file["config"].attrs["dataset"] = name
-    seal(path)
-    with pytest.raises(CheckpointError, match=r"altered\.h5 .*dataset=.* must be a name without slashes"):
-        load_run(path)
 
 
 @pytest.mark.parametrize("place", [9, 100, -1, -100, 0.3, 0.7])

@@ -11,7 +11,7 @@ import pytest
 
 from transferlens import tables
 from transferlens.compare.ensembles import gather, row_of
-from transferlens.compare.published import COLUMNS, cells, published
+from transferlens.compare.published import COLUMNS, Cell, cells, published
 from transferlens.store.listing import list_runs
 from transferlens.store.runfile import seal
 
@@ -78,6 +78,16 @@ def test_command_writes_three_formats(seeds_store, tmp_path, capsys):
     assert r"$\pm$" in tex
     with (tmp_path / "tables.csv").open() as file:
         assert {row["column"] for row in csv.DictReader(file)} == set(COLUMNS)
+
+
+def test_names_are_text_in_every_format():
+    table = [Cell("[1em]a|b<img>", r"\input{x}%$#_^~&", "pretrained", "*s*", missing="`m`")]
+    row = next(line for line in tables.markdown(table).splitlines() if "1em" in line)
+    assert row.startswith(r"| [1em]a\|b\<img> | \\input{x}%\$#\_^\~& | \*s\* | \`m\` |")
+    row = next(line for line in tables.latex(table).splitlines() if "1em" in line)
+    name = r"\textbackslash{}input\{x\}\%\$\#\_\textasciicircum{}\textasciitilde{}\&"
+    assert row.startswith(f"{{}}[1em]a|b<img> & {name} & *s* & `m` &")
+    assert row.endswith(r" \\")
 
 
 def test_damaged_files_are_named_and_the_others_are_used(seeds_store, tmp_path, capsys):

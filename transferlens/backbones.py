@@ -17,6 +17,7 @@ from transferlens import cli
 # What users import from here lives in folders.
 from transferlens.models.build import BlockRow, Cost, block_table, build, check, cost, imagenet_state, skeleton
 from transferlens.util.errors import ParameterError
+from transferlens.util.terminal import say
 
 __all__ = ["BlockRow", "Cost", "block_table", "build", "check", "cost", "imagenet_state", "skeleton"]
 
@@ -49,7 +50,7 @@ def work(options: Options) -> int:
         raise ParameterError("names must hold at least one backbone, such as densenet201")
     for name in options.names:
         rows = block_table(name, input_size=options.input)
-        print(f"{name}, input {options.input[0]}x{options.input[1]}", *_lines(rows), sep="\n")
+        say(f"{name}, input {options.input[0]}x{options.input[1]}", *_lines(rows))
     return cli.DONE
 
 

@@ -29,6 +29,7 @@ from transferlens.util import processes
 from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import explained, flat
 from transferlens.util.files import check_writable
+from transferlens.util.terminal import log_to_stderr, say
 from transferlens.util.text import some
 
 # Exit codes.
@@ -149,8 +150,7 @@ def _one_line(box: str) -> str:
 
 def guarded(work: Callable[[], int]) -> int:
     """Do the work of a process and return its exit code; bad input becomes one line on stderr, never a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("transferlens").setLevel(logging.INFO)
+    log_to_stderr(logging.INFO)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # labels in any script
@@ -161,16 +161,16 @@ def guarded(work: Callable[[], int]) -> int:
             sys.stdout.flush()
         return code
     except TransferLensError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        say(str(error), error=True)
         return error.exit_code
     except BrokenPipeError:
         sys.stdout = None  # its reader has ended, as of `| head`
         return DONE
     except OSError as error:
-        print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        say(f"{error.filename or 'output'}: {error.strerror or error}", error=True)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("interrupted: all finished epochs are kept, the same command goes on from there", file=sys.stderr)
+        sys.stderr.write("interrupted: all finished epochs are kept, the same command goes on from there\n")
         return 130
 
 
@@ -210,15 +210,15 @@ class Command:
         if "figures" in output:
             check_writable("figures", output["figures"])
         if output.get("dry_run"):
-            print(forecast.text(planned(self.points(options))))
+            say(forecast.text(planned(self.points(options))))
             return DONE
         result = self.work.answer(options)
         written = result.write(output["figures"]) if "figures" in output else []
-        print(result.summary())
+        say(result.summary())
         if written:
-            print(f"written: {some(written)}")
+            say(f"written: {some(written)}")
         for problem in result.problems:
-            print(f"error: {problem}", file=sys.stderr)
+            say(problem, error=True)
         return result.exit_code
 
     def points(self, options: Any) -> Mapping[Any, Arm]:

@@ -21,6 +21,7 @@ from transferlens.data.clips import Clip, DataSet, load_audio
 from transferlens.data.manifest import ManifestRow, manifest
 from transferlens.util.errors import DataError, ParameterError, TransferLensError
 from transferlens.util.files import check_writable
+from transferlens.util.terminal import say
 from transferlens.util.text import counted, some, table
 
 __all__ = [
@@ -106,13 +107,13 @@ def _download(name: str, folder: Path) -> str:
 def work(options: Options) -> int:
     """List the known data sets, or describe, check or download one."""
     if options.download is not None:
-        print(_download(options.download, options.to))
+        say(_download(options.download, options.to))
         return cli.DONE
     if options.audit:
         result = audit(options.open())
-        print(_report(result))
+        say(_report(result))
         return cli.FOUND if result.serious else cli.DONE
-    print(_known() if options == Options() else _summary(options.open()))
+    say(_known() if options == Options() else _summary(options.open()))
     return cli.DONE
 
 

@@ -275,7 +275,7 @@ class Result(question.Result):
     def summary(self) -> str:
         """Return what the page holds, where its figures are from, and its size."""
         parts = f"{counted(len(self.rows), 'group')} of runs, {counted(self.n_figures, 'figure')} of {self.folder}"
-        return f"{parts}, {len(self.page.encode()) / MB:.1f} MB"
+        return f"{parts}, {len(self.page.encode(errors='backslashreplace')) / MB:.1f} MB"
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:

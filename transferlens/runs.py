@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from transferlens import cli
 
@@ -23,7 +23,8 @@ from transferlens.store.run import Run, arm_names, check_alike, load_run, load_r
 from transferlens.store.runfile import seal
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule, check_alone
-from transferlens.util.text import table
+from transferlens.util.terminal import say
+from transferlens.util.text import printable, table
 
 __all__ = [
     "Run",
@@ -72,10 +73,14 @@ def _table(summaries: Sequence[RunSummary]) -> str:
     return table([("run", "last [%]", "best [%]", "epochs", "time [s]", "size [MB]"), *rows])
 
 
+def _shown(value: Any) -> str:
+    return "none" if value is None else printable(str(value))
+
+
 def _details(run: Run) -> str:
     lines = [run.config.id]
     for title, values in (("config", run.config.flat()), ("provenance", run.provenance)):
-        lines += [title, *(f"  {key:<18} {'none' if value is None else value}" for key, value in values.items())]
+        lines += [title, *(f"  {key:<18} {_shown(value)}" for key, value in values.items())]
     lines += ["history", "  epoch  " + "  ".join(f"{name:>16}" for name in run.history)]
     for epoch, row in enumerate(zip(*run.history.values(), strict=True), start=1):
         lines.append(f"  {epoch:>5}  " + "  ".join(f"{value:16.5g}" for value in row))
@@ -83,10 +88,11 @@ def _details(run: Run) -> str:
 
 
 def _watch(folder: Path, every: float) -> None:
-    clear = "\033[2J\033[H" if sys.stdout.isatty() else ""
+    clear = "\033[2J\033[H" if sys.stdout.isatty() else ""  # the only control characters that are printed
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            print(f"{clear}{time.strftime('%H:%M:%S')}  {progress(folder)}", flush=True)
+            sys.stdout.write(clear)
+            say(f"{time.strftime('%H:%M:%S')}  {progress(folder)}", flush=True)
             time.sleep(every)
 
 
@@ -94,7 +100,7 @@ def work(options: Options) -> int:
     """List a store, show single runs, or watch their training."""
     if options.ckpt:
         check_alone(options, "ckpt")
-        print("\n\n".join([_details(load_run(path)) for path in options.ckpt]))
+        say("\n\n".join([_details(load_run(path)) for path in options.ckpt]))
         return cli.DONE
     if options.every != Options.every and not options.watch:
         raise ParameterError(f"every={options.every:g} goes with watch")
@@ -102,11 +108,11 @@ def work(options: Options) -> int:
         _watch(options.runs, options.every)
         return cli.DONE
     summaries, problems = scan(options.runs)
-    print(_table(summaries) if summaries else f"no runs in {options.runs}")
+    say(_table(summaries) if summaries else f"no runs in {options.runs}")
     for name, reason in failed(options.runs).items():
-        print(f"failed: {name} ({reason})")
+        say(f"failed: {name} ({reason})")
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        say(problem, error=True)
     return cli.BAD_INPUT if problems else cli.DONE
 
 

@@ -10,6 +10,7 @@ ground-truth masks test whether they are on the event. In Python, ``tl.saliency(
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import Fields, at_least
+from transferlens.util.files import file_name
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import tqdm
 from transferlens.util.processes import keep_freed_memory
@@ -102,7 +104,7 @@ def _stem(words: str, used: set[str]) -> str:
     """Return a file name of these words that is not among those used, whatever the case, and add it to them."""
     plain = "".join(c if c.isalnum() or c in "-." else "_" for c in words)
     names = itertools.chain([plain], (f"{plain}-{i}" for i in itertools.count(2)))
-    stem = next(name for name in names if name.lower() not in used)
+    stem = next(name for name in map(file_name, names) if name.lower() not in used)
     used.add(stem.lower())
     return stem
 
@@ -171,7 +173,7 @@ class Result(question.Result):
         for each in self.explained:
             for clip, y, cells in zip(each.clips.ids, self.waveforms, each.cells, strict=True):
                 assert y is not None  # as --listen is given
-                stem = _stem(f"{Path(clip).with_suffix('')}-{each.name}", used)
+                stem = _stem(f"{os.path.splitext(clip)[0]}-{each.name}", used)  # noqa: PTH122  # an id, not a path
                 paths += listen.write(folder, stem, y, listen.mask(cells), each.run.config.features)
         return paths
 

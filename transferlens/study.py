@@ -22,6 +22,7 @@ from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import build, flat, names, optional
 from transferlens.util.files import check_writable
 from transferlens.util.grouping import group_by
+from transferlens.util.terminal import say
 from transferlens.util.text import some, suggestion
 
 if sys.version_info >= (3, 11):
@@ -190,11 +191,11 @@ def perform(steps: Sequence[Step], *, dry_run: bool = False, step: Callable[[Ste
     """
     check(steps)
     if dry_run:
-        print(forecast.text([row for each in steps for row in planned(each.points())]))
+        say(forecast.text([row for each in steps for row in planned(each.points())]))
         return cli.DONE
     worst = cli.DONE
     for each in steps:
-        print(f"== {each.command.name} {each.words}".rstrip(), flush=True)
+        say(f"== {each.command.name} {each.words}".rstrip(), flush=True)
         worst = max(worst, code := step(each))
         if code not in (cli.DONE, cli.FOUND, cli.SOME_FAILED):
             break

@@ -34,6 +34,7 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields
 from transferlens.util.files import check_writable, complete_or_absent
 from transferlens.util.lazy import h5py, soundfile
+from transferlens.util.terminal import say
 
 __all__ = ["Spec", "Stems", "clip_ids", "digest", "event_mask", "render", "spec", "specs"]
 
@@ -90,7 +91,7 @@ def _write(out: Path, chosen: Sequence[Spec]) -> None:
 
 def work(options: Options) -> int:
     """Write the built-in data set as files."""
-    print(f"{export(options.out)} clips, clips.csv and masks.h5 in {options.out}")
+    say(f"{export(options.out)} clips, clips.csv and masks.h5 in {options.out}")
     return cli.DONE
 
 

@@ -20,6 +20,7 @@ from transferlens.options import OutputOptions
 from transferlens.store.listing import no_run, usable
 from transferlens.store.run import Run
 from transferlens.training.sweep import RunsOptions
+from transferlens.util import text
 from transferlens.util.fields import Fields
 
 
@@ -50,22 +51,27 @@ class Result(question.Result):
 
 def markdown(table: Sequence[Cell]) -> str:
     """Return the table as Markdown."""
-    rows = [HEAD, ["---"] * 3 + ["---:"] * (len(HEAD) - 3), *lines(table)]
-    text = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
-    return "\n".join([*text, "", CAPTION, ""])
+    cells = [[text.markdown(cell) for cell in row] for row in lines(table)]
+    rows = [HEAD, ["---"] * 3 + ["---:"] * (len(HEAD) - 3), *cells]
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", CAPTION, ""])
 
 
 _WORDS = {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$"}
 _ESCAPES = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | _WORDS)
 
 
+def _latex_row(row: Sequence[str]) -> str:
+    cells = [text.printable(cell).translate(_ESCAPES) for cell in row]
+    # After the end of the row before, [ and * would be its options.
+    return f"{'{}' if cells[0].startswith(('[', '*')) else ''}{' & '.join(cells)} \\\\"
+
+
 def latex(table: Sequence[Cell]) -> str:
     """Return the table as LaTeX, for the package booktabs; a rule separates data sets."""
-    text = [r"% \usepackage{booktabs}", r"\begin{tabular}{lll" + "r" * (len(HEAD) - 3) + "}", r"\toprule"]
+    out = [r"% \usepackage{booktabs}", r"\begin{tabular}{lll" + "r" * (len(HEAD) - 3) + "}", r"\toprule"]
     for _, rows in itertools.groupby([HEAD, *lines(table)], key=lambda row: row[0]):
-        text += [" & ".join(cell.translate(_ESCAPES) for cell in row) + r" \\" for row in rows]
-        text.append(r"\midrule")
-    return "\n".join([*text[:-1], r"\bottomrule", r"\end{tabular}", f"% {CAPTION}", ""])
+        out += [*map(_latex_row, rows), r"\midrule"]
+    return "\n".join([*out[:-1], r"\bottomrule", r"\end{tabular}", f"% {CAPTION}", ""])
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:

@@ -18,10 +18,12 @@ from transferlens.data.clips import BUILT_IN, Clip, DataSet
 from transferlens.data.manifest import ManifestRow, manifest
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.fields import Fields, above, build, checked
-from transferlens.util.text import some
+from transferlens.util.files import file_name
+from transferlens.util.text import CONTROL, printable, some
 
 log = logging.getLogger(__name__)
 
+LONGEST_NAME = 150  # of a data set [bytes]: hashes, endings and the names of temporary files follow it
 USER_WIDTH = 250  # [frames], that of the paper for clips of about five seconds
 # Number of frames and rate [Hz] of each clip's file, or its error, by id.
 Lengths = Mapping[str, tuple[int, int] | Exception]
@@ -114,8 +116,12 @@ def _check_choice(options: DataOptions, argument: str) -> None:
 
 
 def _sorted(clips: Sequence[Clip]) -> tuple[Clip, ...]:
-    if odd := [ascii(clip.id) for clip in clips if clip.id != clip.id.encode(errors="ignore").decode()]:
-        raise DataError(f"names of {len(odd)} audio files are not valid UTF-8: {some(odd)}; rename these files")
+    names = {clip.id: (clip.id, clip.label, clip.fold, clip.group or "") for clip in clips}
+    if odd := [printable(id) for id, words in names.items() if any(map(CONTROL.search, words))]:
+        raise DataError(
+            "paths, labels, folds and groups must be valid UTF-8 without control characters, such as line ends: "
+            f"rename {some(odd)}"
+        )
     if twice := [id for id, n in Counter(clip.id for clip in clips).items() if n > 1]:
         raise DataError(f"clips are listed more than once: {some(twice)}")
     return tuple(sorted(clips, key=lambda clip: clip.id))
@@ -139,7 +145,7 @@ def _from_manifest(row: ManifestRow, root: Path | None, splits: Sequence[Path]) 
 def _from_table(path: Path) -> DataSet:
     """Return the data set of a table; its rate and length are not known yet."""
     stem = path.resolve().parent.name if path.name == "clips.csv" else path.stem
-    name = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-") or "clips"
+    name = file_name(re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-") or "clips", most=LONGEST_NAME)
     return DataSet(name, 0, 0, None, USER_WIDTH, _sorted(readers.read_user_table(path)))
 
 

@@ -15,7 +15,7 @@ from transferlens.plots import accuracy, style
 from transferlens.plots.accuracy import intervals
 from transferlens.plots.spectrogram import attribution_map, spectrogram
 from transferlens.util.grouping import group_by
-from transferlens.util.text import counted, span
+from transferlens.util.text import counted, shortened, span
 from transferlens.util.text import table as aligned
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], tit
     for i, row in enumerate(axes):
         for ax in row:
             spectrogram(clips.energy[i], seconds=seconds[i], hz=hz, ax=ax)
-        row[0].set_title(f"{clips.labels[i]}\n{clips.ids[i]}", fontsize="x-small", loc="left")
+        row[0].set_title(f"{shortened(clips.labels[i])}\n{shortened(clips.ids[i])}", fontsize="x-small", loc="left")
         row[0].set_ylabel("mel frequency [Hz]", fontsize="x-small")
         for ax, of_network in zip(row[1:], explained, strict=True):
             attribution_map(of_network.cells[i], seconds=seconds[i], ax=ax)
@@ -58,7 +58,8 @@ def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], tit
 
 
 def _panel_title(explained: Explained, i: int) -> str:
-    labels, target, predicted = explained.run.label_names, explained.targets[i], explained.predicted[i]
+    labels = [*map(shortened, explained.run.label_names)]
+    target, predicted = explained.targets[i], explained.predicted[i]
     text = f"target {labels[target]}: {100 * explained.probabilities[i]:.0f} %"
     if predicted != target:
         text += f", says {labels[predicted]}"

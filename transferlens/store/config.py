@@ -15,9 +15,9 @@ from transferlens.features.augment import Augmentation, Kind
 from transferlens.features.logmel import HOPS, WINDOWS, FeatureSettings
 from transferlens.models.plan import TransferPlan
 from transferlens.util.errors import ParameterError
-from transferlens.util.fields import Fields, Rule, above, at_least, between
+from transferlens.util.fields import NAME, Fields, Rule, above, at_least, between, shown
 from transferlens.util.files import content_hash
-from transferlens.util.text import counted
+from transferlens.util.text import CONTROL, counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,31 @@ _LATER = {"augment": "none", "variants": 0, "masks": 0, "mixup": 0.0, "threads":
 _PARTS = {"features": FeatureSettings, "plan": TransferPlan, "training": Training}
 
 
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and not CONTROL.search(value) and 0 < len(value.encode()) <= NAME
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+NAMED = Rule(f"a name of at most {NAME} bytes without control characters", _is_name)
+SHA256 = Rule("a sha256 in 64 hexadecimal digits", _is_sha256)
+# The rules of a run's texts: they may come from a file that someone else has made.
+_TEXTS = {
+    # It is the name of a folder.
+    "dataset": Rule(
+        f"a name without slashes and control characters, of at most {NAME} bytes and not only of dots",
+        lambda value: _is_name(value) and not re.search(r"[/\\]", value) and value.strip(". ") != "",
+    ),
+    "data_key": SHA256,
+    "fold": NAMED,
+    "backbone": NAMED,
+    "weights_sha256": Rule(f"{SHA256.text}, or empty", lambda value: value == "" or _is_sha256(value)),
+    "inner_fold": Rule(f"{NAMED.text}, or empty", lambda value: value == "" or _is_name(value)),
+}
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """One point: all settings that determine a run's numbers, except for the machine.
@@ -127,10 +152,10 @@ class RunConfig:
     inner_fold: str = ""
 
     def __post_init__(self) -> None:
-        # It is the name of a folder, and may come from a file that someone else has made.
-        if not re.fullmatch(r"[^/\\\0]+", self.dataset) or self.dataset.strip(". ") == "":
-            raise ParameterError(f"dataset={self.dataset!r} must be a name without slashes, not only of dots")
-        if not isinstance(self.seed, int) or self.seed < 0:
+        for name, rule in _TEXTS.items():
+            if not rule.holds(value := getattr(self, name)):
+                raise ParameterError(f"{name}={shown(value)} must be {rule.text}")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ParameterError(f"seed={self.seed!r} must be a whole number of 0 or more")
 
     @property

@@ -14,14 +14,13 @@ from transferlens import __version__
 from transferlens.features.logmel import FeatureSettings
 from transferlens.models.plan import TransferPlan
 from transferlens.models.weights import title
-from transferlens.store import index, locks
+from transferlens.store import index, locks, schema
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.run import load_run
-from transferlens.store.runfile import SCHEMA, open_runfile, read_attributes, read_config
+from transferlens.store.runfile import SCHEMA, open_runfile
 from transferlens.util import text
 from transferlens.util.errors import CheckpointError
 from transferlens.util.fields import checked
-from transferlens.util.files import array
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,10 @@ class RunSummary:
     @functools.cached_property
     def config(self) -> RunConfig:
         """The configuration."""
-        return RunConfig.from_flat(json.loads(self.settings))
+        try:
+            return RunConfig.from_flat(json.loads(self.settings))
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.file} is listed with other settings than a run has: {_AGAIN}") from error
 
     @property
     def is_complete(self) -> bool:
@@ -84,8 +86,8 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
     """Summarise one run file, finished (.h5) or not (.partial); errors as in `load_run`."""
     path = Path(path)
     with open_runfile(path) as file:
-        accuracy, seconds = (array(file["history"][name]) for name in ("heldout_accuracy", "seconds"))
-        config = read_config(file)
+        config, provenance = schema.read_head(file)
+        accuracy, seconds = schema.read_fields(file, config, ("history/heldout_accuracy", "history/seconds")).values()
         return RunSummary(
             id=config.id,
             file=str(path),
@@ -95,9 +97,15 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
             accuracy_best=float(accuracy.max()),
             seconds=float(seconds.sum()),
             nbytes=path.stat().st_size,
-            weights=title(read_attributes(file["provenance"])["weights_source"]),
+            weights=title(provenance["weights_source"]),
             settings=json.dumps(config.flat()),
         )
+
+
+_AGAIN = f"delete {index.NAME} of its store, which is written again"
+_KINDS = (RunSummary, RunConfig, Training, FeatureSettings, TransferPlan)
+# An index of another version is not used.
+VERSION = f"{__version__} {SCHEMA} {[field.name for kind in _KINDS for field in dataclasses.fields(kind)]}"
 
 
 def _line(path: Path) -> str:
@@ -112,11 +120,22 @@ def scan(folder: Path | str) -> tuple[list[RunSummary], list[str]]:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{str(folder)!r} is not a folder: name a run store, or train a run first")
-    kinds = (RunSummary, RunConfig, Training, FeatureSettings, TransferPlan)
-    version = f"{__version__} {SCHEMA} {[field.name for kind in kinds for field in dataclasses.fields(kind)]}"
-    lines, problems = index.read_through(folder, suffixes=(".h5", ".partial"), read=_line, version=version)
-    values = json.loads(f"[{','.join(lines.values())}]")
-    return [RunSummary(file=path, **fields) for path, fields in zip(lines, values, strict=True)], problems
+    lines, problems = index.read_through(folder, suffixes=(".h5", ".partial"), read=_line, version=VERSION)
+    try:
+        values = json.loads(f"[{','.join(lines.values())}]")
+        summaries = [RunSummary(file=path, **fields) for path, fields in zip(lines, values, strict=True)]
+    except (RecursionError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder} has an index of something else than runs: {_AGAIN}") from error
+    if wrong := [summary.file for summary in summaries if not all(_has_type(summary, field) for field in _FIELDS)]:
+        raise CheckpointError(f"{wrong[0]} is listed with other values than a run has: {_AGAIN}")
+    return summaries, problems
+
+
+_FIELDS = dataclasses.fields(RunSummary)
+
+
+def _has_type(summary: RunSummary, field: dataclasses.Field) -> bool:
+    return type(getattr(summary, field.name)).__name__ == field.type
 
 
 def usable(folder: Path) -> tuple[list[RunSummary], list[str]]:

@@ -16,21 +16,16 @@ import numpy as np
 from transferlens.data.manifest import manifest
 from transferlens.models import build
 from transferlens.models.weights import title
-from transferlens.store import runfile
+from transferlens.store import runfile, schema
 from transferlens.store.config import RunConfig
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.fields import Rule, at_least, checked
-from transferlens.util.files import array
 from transferlens.util.lazy import torch
 from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from transferlens.data.clips import DataSet
     from transferlens.models.network import Network
-
-
-# What the provenance of every run says, in words.
-PROVENANCE = ("features_key", "precision", "weights_option", "weights_source")
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,57 +219,21 @@ def load_run(path: Path | str | os.PathLike[str], *, expected: RunConfig | None 
     Raises
     ------
     CheckpointError
-        If the file is missing, damaged, cut short, not a run, another run, or a run that has not finished.
+        If the file is missing, damaged, cut short, not a run, inconsistent (naming the fields), another run, or a run
+        that has not finished.
     """
     path = Path(path)
     with runfile.open_runfile(path) as file:
-        config = runfile.read_config(file)
-        if expected is not None and config != expected:
-            raise CheckpointError(f"{path} holds the run {config.id}, not {expected.id}: move it to another folder")
-        if (done := len(file["history"]["heldout_accuracy"])) < config.training.epochs:
-            raise CheckpointError(
-                f"{path} has finished {done} of {config.training.epochs} epochs: train the run again to finish it"
-            )
-        for name in runfile.TENSORS:  # must exist, and are read when they are asked for
-            file[name]  # noqa: B018
-        run = Run(
-            path=path,
-            config=config,
-            provenance=runfile.read_attributes(file["provenance"]),
-            history={name: array(file["history"][name]) for name in runfile.history_names(config)},
-            label_names=tuple(runfile.read_texts(file["label_names"])),
-            clip_ids=tuple(runfile.read_texts(file["clip_ids"])),
-            labels=array(file["labels"]),
-            logits=array(file["logits_last"]),
-            logits_best=array(file["logits_best"]),
-            normalisation=array(file["normalisation"]),
-            groups=tuple(runfile.read_groups(file)),
+        fields = schema.read(file)
+    config = fields["config"]
+    if expected is not None and config != expected:
+        raise CheckpointError(f"{path} holds the run {config.id}, not {expected.id}: move it to another folder")
+    if (done := len(fields["history"]["heldout_accuracy"])) < config.training.epochs:
+        raise CheckpointError(
+            f"{path} has finished {done} of {config.training.epochs} epochs: train the run again to finish it"
         )
-        _check_values(run)
-    return run
-
-
-def _check_values(run: Run) -> None:
-    """Raise CheckpointError if arrays of a run do not fit each other, or have impossible values."""
-    n_clips, n_classes, accuracies = len(run.clip_ids), len(run.label_names), run.history["heldout_accuracy"]
-    rules = {
-        "history": all(v.shape == (len(accuracies),) and np.isfinite(v).all() for v in run.history.values()),
-        "accuracies": ((accuracies >= 0) & (accuracies <= 1)).all(),
-        "clips": 0 < len(set(run.clip_ids)) == n_clips,
-        "recordings": len(run.groups) in (0, n_clips) and all(run.groups),
-        "provenance": all(isinstance(run.provenance.get(name), str) for name in PROVENANCE)
-        and type(run.provenance.get("n_train", 1)) is int
-        and run.provenance.get("n_train", 1) > 0,
-        "labels": run.labels.shape == (n_clips,)
-        and run.labels.dtype.kind in "iu"
-        and ((run.labels >= 0) & (run.labels < n_classes)).all(),
-        "logits": all(v.shape == (n_clips, n_classes) and np.isfinite(v).all() for v in (run.logits, run.logits_best)),
-        "normalisation": run.normalisation.ndim == len(run.normalisation) == 2
-        and np.isfinite(run.normalisation).all()
-        and (run.normalisation[1] > 0).all(),
-    }
-    if broken := [name for name, holds in rules.items() if not holds]:
-        raise CheckpointError(f"{run.path} is damaged in its {' and '.join(broken)}: delete it and train the run again")
+    fields |= {name: tuple(fields[name]) for name in ("label_names", "clip_ids", "groups")}
+    return Run(path=path, logits=fields.pop("logits_last"), **fields)
 
 
 @checked

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from transferlens.store import schema
 from transferlens.store.config import RunConfig
+from transferlens.store.schema import TENSORS
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.files import UNREADABLE, array, check_space, complete_or_absent, once_per_state
 from transferlens.util.lazy import h5py, torch
@@ -25,14 +27,7 @@ SCHEMA = 1
 # What stands between the HDF5 content and its sha256; HDF5 ignores what follows its content.
 SEAL = b"transferlens sha256\n"
 SEALED = -len(SEAL) - hashlib.sha256().digest_size  # where the HDF5 content ends
-TENSORS = ("weights", "fresh", "optimizer")
 _ARRAYS = ("clip_ids", "labels", "label_names", "normalisation", "logits_last", "logits_best")
-
-
-def history_names(config: RunConfig) -> tuple[str, ...]:
-    """Return the names of the values that are recorded per epoch."""
-    names = ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
-    return (*names, "inner_accuracy") if config.inner_fold else names
 
 
 @dataclass(frozen=True)
@@ -90,43 +85,9 @@ def _fill(file: Any, state: RunState) -> None:
 def read_state(path: str | os.PathLike[str]) -> RunState:
     """Read a whole run file, finished (.h5) or not (.partial); errors as in `open_runfile`."""
     with open_runfile(path) as file:
-        parts: dict[str, Any] = {name: array(file[name]) for name in _ARRAYS}
-        parts |= {name: read_texts(file[name]) for name in ("clip_ids", "label_names")}
-        parts |= {name: read_tensors(file[name]) for name in TENSORS}
-        parts["groups"] = read_groups(file)
-        history = {key: array(file["history"][key]).tolist() for key in file["history"]}
-        return RunState(read_config(file), read_attributes(file["provenance"]), history=history, **parts)
-
-
-def _from_attribute(value: Any) -> Any:
-    if isinstance(value, h5py.Empty):
-        return None
-    if isinstance(value, np.ndarray):
-        return tuple(value.tolist())
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def read_attributes(group: Any) -> dict[str, Any]:
-    """Return the attributes of an HDF5 group as Python values."""
-    return {key: _from_attribute(value) for key, value in group.attrs.items()}
-
-
-def read_config(file: Any) -> RunConfig:
-    """Return the configuration that an open run file holds."""
-    try:
-        return RunConfig.from_flat(read_attributes(file["config"]))
-    except (KeyError, TypeError, ParameterError) as error:
-        raise CheckpointError(f"{file.filename} was written by another version of transferlens: {error}") from error
-
-
-def read_texts(dataset: Any) -> list[str]:
-    """Return the texts that an HDF5 data set holds."""
-    return [text.decode() for text in array(dataset)]
-
-
-def read_groups(file: Any) -> list[str]:
-    """Return the recording of each held-out clip; none if the data set names none, or the file is older than them."""
-    return read_texts(file["groups"]) if "groups" in file else []
+        fields = schema.read(file) | {name: read_tensors(file[name]) for name in TENSORS}
+        fields["history"] = {name: values.tolist() for name, values in fields["history"].items()}
+        return RunState(**fields)
 
 
 def tensor_items(group: Any) -> dict[str, Any]:

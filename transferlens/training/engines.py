@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 from transferlens.util import processes
 from transferlens.util.errors import ParameterError, SweepError
 from transferlens.util.lazy import psutil
+from transferlens.util.terminal import log_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def _serve(connection: Any, task: Callable) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log_to_stderr(logging.WARNING)
 
     def send(message: str, value: object) -> None:
         connection.send((message, value, processes.most_memory()))

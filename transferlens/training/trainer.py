@@ -28,7 +28,8 @@ from transferlens.models import build, torchvision
 from transferlens.models.forward import PASS_SIZE, forward, seeded, threads_of
 from transferlens.store.config import RunConfig
 from transferlens.store.run import Run, load_run, normalised
-from transferlens.store.runfile import RunState, history_names, read_state, to_torch, write_state
+from transferlens.store.runfile import RunState, read_state, to_torch, write_state
+from transferlens.store.schema import history_names
 from transferlens.training.batches import Data, chunks
 from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError

@@ -15,15 +15,18 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from transferlens.util import processes
 from transferlens.util.errors import DataError, ParameterError
+from transferlens.util.text import printable
 
 # Age after which a temporary file is no longer being written [s].
 OLD = 60.0
@@ -31,6 +34,29 @@ OLD = 60.0
 SETTLED = 2.0
 # What h5py raises for damaged files.
 UNREADABLE = (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
+# Names of devices on Windows, whatever their ending.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³])(\.|\Z)", re.IGNORECASE)
+# A text cell that spreadsheets would take for a formula, or one that `_cell` returned for it; numbers are harmless.
+_FORMULA = re.compile(r"'*(?![+-]?[\d.]+\Z)[=+\-@\t]")
+
+
+def file_name(text: str, *, most: int = 100) -> str:
+    """Return a name for a file or folder, made of any text: safe, at most `most` bytes long, and unlike all others.
+
+    Words of letters, digits, "-", "_" and "." stay as they are, unless they are too long or have a meaning of their
+    own, such as ".." or "CON". Any other text is changed, and followed by a hash of it.
+
+    Examples
+    --------
+    >>> file_name("low-1-0"), file_name("../etc/passwd")
+    ('low-1-0', '_._etc_passwd-7fef78f5')
+    """
+    name = re.sub(r"[^\w.-]|\.(?=\.)", "_", unicodedata.normalize("NFC", text))
+    name = re.sub(r"\A[.-]|\.\Z|\A\Z", "_", f"_{name}" if _DEVICES.match(name) else name)
+    if name == text and len(name.encode()) <= most:
+        return name
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{name.encode()[: most - 9].decode(errors='ignore')}-{digest}"
 
 
 @contextlib.contextmanager
@@ -163,10 +189,27 @@ def write_csv(rows: Sequence[Any], path: Path, *, kind: type | None = None) -> N
     """Write a table, one line per row below a header; complete or absent.
 
     The rows are instances of one dataclass, `kind`, or dicts with the same keys; `kind` is needed if there may be none.
+    Text that spreadsheets would take for a formula begins with an apostrophe; `plain_cell` returns it as it was.
+    Control characters are written as escapes.
     """
     table = [row if isinstance(row, dict) else dataclasses.asdict(row) for row in rows]
     names = list(table[0]) if kind is None else [field.name for field in dataclasses.fields(kind)]
-    with complete_or_absent(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with (
+        complete_or_absent(path) as beside,
+        beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
-        writer.writerows(row.values() for row in table)
+        writer.writerows(map(_cell, row.values()) for row in table)
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = printable(value, keep="\n\t")
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def plain_cell(cell: str) -> str:
+    """Return the text that `write_csv` has written as this cell."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -1,4 +1,4 @@
-"""Text for people: tables, lists of names, and the order of names."""
+"""Text for people: tables, lists of names, the order of names, and text that came from files made harmless."""
 
 from __future__ import annotations
 
@@ -7,6 +7,46 @@ import re
 from collections.abc import Iterable, Sequence
 
 MOST_NAMES = 50
+# Characters that end lines or control terminals, and halves of characters: no name has them.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Besides them, those that reverse the order of the text that follows.
+_ESCAPED = re.compile(f"{CONTROL.pattern[:-1]}\u202a-\u202e\u2066-\u2069]")
+_MARKDOWN = re.compile(r"[\\|`<*~$]|(?<=\])\(|(?<![^\W_])_|_(?![^\W_])")
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """Return text for a terminal: characters that could control it as escapes, except for some to `keep`.
+
+    Examples
+    --------
+    >>> print(printable("dog\\x1b[2J"))
+    dog\\x1b[2J
+    """
+    return _ESCAPED.sub(lambda c: c[0] if c[0] in keep else c[0].encode("unicode_escape").decode(), text)
+
+
+def markdown(text: str) -> str:
+    """Return text for a cell of a Markdown table: nothing in it is a link, HTML, another cell or a style.
+
+    Examples
+    --------
+    >>> print(markdown("a|b <img> test_resnet"))
+    a\\|b \\<img> test_resnet
+    """
+    return _MARKDOWN.sub(r"\\\g<0>", printable(text))
+
+
+def shortened(name: str, most: int = 48) -> str:
+    """Return a name for a figure, of at most `most` characters: the middle of a longer one is left out.
+
+    Examples
+    --------
+    >>> shortened("fold1/a-recording-of-a-siren.wav", 20)
+    'fold1/a-r...iren.wav'
+    """
+    name = printable(name)
+    half = (most - 3) // 2
+    return name if len(name) <= most else f"{name[: most - 3 - half]}...{name[-half:]}"
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:
@@ -21,7 +61,7 @@ def table(rows: Sequence[Sequence[object]]) -> str:
     a        12
     b         5
     """
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     columns = list(zip(*cells, strict=True))
     widths = [max(map(len, column)) for column in columns]
     right = [all(cell[:1].isdigit() for cell in column[1:]) for column in columns]
