@@ -122,12 +122,20 @@ def test_train_prints_accuracies_and_reads_them_again(options, capsys):
     assert capsys.readouterr().out == first
 
 
-def test_errors_are_one_line(capsys):
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (DataError("two\nlines"), "two lines"),
+        (MemoryError(), "there is too little memory: free some, or take smaller mini-batches"),
+        (ImportError("libx.so: failed to map segment"), "a library cannot be loaded: libx.so: failed to map segment"),
+    ],
+)
+def test_errors_are_one_line(error, line, capsys):
     def work():
-        raise DataError("two\nlines")
+        raise error
 
     assert cli.guarded(work) == 2
-    assert capsys.readouterr().err == "error: two lines\n"
+    assert capsys.readouterr().err == f"error: {line}\n"
 
 
 def test_output_that_is_closed_is_no_fault():

@@ -169,6 +169,12 @@ def guarded(work: Callable[[], int]) -> int:
     except OSError as error:
         say(f"{error.filename or 'output'}: {error.strerror or error}", error=True)
         return BAD_INPUT
+    except MemoryError:
+        say("there is too little memory: free some, or take smaller mini-batches", error=True)
+        return BAD_INPUT
+    except ImportError as error:  # too little memory to load a library, too, or a damaged one
+        say(f"a library cannot be loaded: {error}", error=True)
+        return BAD_INPUT
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: all finished epochs are kept, the same command goes on from there\n")
         return 130
