@@ -263,8 +263,8 @@ def _check_values(run: Run) -> None:
         "clips": 0 < len(set(run.clip_ids)) == n_clips,
         "recordings": len(run.groups) in (0, n_clips) and all(run.groups),
         "provenance": all(isinstance(run.provenance.get(name), str) for name in PROVENANCE)
-        and type(run.provenance.get("n_train", 1)) is int
-        and run.provenance.get("n_train", 1) > 0,
+        and all(type(run.provenance.get(name, 1)) is int for name in ("n_train", "pass_size"))
+        and min(run.provenance.get("n_train", 1), run.provenance.get("pass_size", 1)) > 0,
         "labels": run.labels.shape == (n_clips,)
         and run.labels.dtype.kind in "iu"
         and ((run.labels >= 0) & (run.labels < n_classes)).all(),

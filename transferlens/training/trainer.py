@@ -118,20 +118,37 @@ class Trainer:
 
     def _provenance(self, weights: str) -> dict[str, Any]:
         config = self.config
-        return _environment(self.data.device) | {
-            "transferlens": __version__,
-            "python": platform.python_version(),
-            "timm": importlib.metadata.version("timm"),
-            "numpy": np.__version__,
-            "precision": precision.choose(config.training.precision, self.data.device, **config.computed),
-            # Absolute, so that it names the same file from any folder.
-            "weights_option": weights if weights == "auto" else str(expanded(weights).resolve()),
-            "weights_source": "none",
-            "features_key": self.data.cache.key,
-            "n_train": len(self.rows),
-            "skipped_clips": " ".join(self.data.dataset.skipped) or "none",
-            "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        }
+        return (
+            _environment(self.data.device)
+            | {
+                "transferlens": __version__,
+                "python": platform.python_version(),
+                "timm": importlib.metadata.version("timm"),
+                "numpy": np.__version__,
+                "precision": precision.choose(config.training.precision, self.data.device, **config.computed),
+                # Absolute, so that it names the same file from any folder.
+                "weights_option": weights if weights == "auto" else str(expanded(weights).resolve()),
+                "weights_source": "none",
+                "features_key": self.data.cache.key,
+                "n_train": len(self.rows),
+                "skipped_clips": " ".join(self.data.dataset.skipped) or "none",
+                "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            }
+            | self._pass_size()
+        )
+
+    def _pass_size(self) -> dict[str, int]:
+        """Return how many clips go through the network at once without gradients, if memory limits them."""
+        size = self.data.pass_size(self.config.cost(len(self.data.label_names)))
+        if size == PASS_SIZE:
+            return {}
+        log.warning("%s: memory suffices to evaluate %d clips at once, not %d", self.config.id, size, PASS_SIZE)
+        return {"pass_size": size}
+
+    @property
+    def pass_size(self) -> int:
+        """Number of clips that go through the network at once without gradients."""
+        return self.provenance.get("pass_size", PASS_SIZE)
 
     def _load_pretrained(self, weights: str) -> dict[str, np.ndarray]:
         """Load the pretrained blocks of the plan; return the initial tensors of all others."""
@@ -152,7 +169,7 @@ class Trainer:
     def _batches(self, rows: list[np.ndarray]) -> Iterator[torch.Tensor]:
         """Yield the inputs of the first block that may change: normalised features, or outputs of the frozen blocks."""
         if self.start:
-            return self.data.outputs(self._prefix_key, self._prefix, rows)
+            return self.data.outputs(self._prefix_key, self._prefix, rows, batch_size=self.pass_size)
         return map(self._inputs, self.data.batches(rows))
 
     def _inputs(self, x: torch.Tensor) -> torch.Tensor:
@@ -168,7 +185,7 @@ class Trainer:
     def _prefix_key(self) -> str:
         """Hash of everything that the outputs of the frozen blocks depend on."""
         pooled = self.start > self.config.plan.truncate_after
-        words = (self.config.backbone, self.start, pooled, self.provenance["precision"])
+        words = (self.config.backbone, self.start, pooled, self.provenance["precision"], self.pass_size)
         digest = hashlib.sha256(repr(words).encode() + self.normalisation.tobytes())
         for name, tensor in self.network.state_dict().items():
             block = self.network.block_of(name)
@@ -269,7 +286,7 @@ class Trainer:
 
     def _logits(self, rows: np.ndarray) -> np.ndarray:
         self.network.eval()
-        return forward(self._forward, self._batches(chunks(rows, PASS_SIZE))).numpy()
+        return forward(self._forward, self._batches(chunks(rows, self.pass_size))).numpy()
 
     def state(self) -> RunState:
         """Return everything that goes to the run file."""
