@@ -181,9 +181,9 @@ def _check(study: Study, points: Sequence[RunConfig]) -> None:
             height, width = point.input_size
             fewer = f", or fewer workers than {at_once}" if at_once > 1 else ""
             raise ParameterError(
-                f"batch_size={largest} takes at least {needed / 1e9:.1f} GB of memory for {point.backbone} on inputs of "
-                f"{height}x{width}, and {free / 1e9:.1f} GB are free, of the machine or of the limit of its container: "
-                f"use a smaller batch_size or width{fewer}, or allow more memory"
+                f"batch_size={largest} takes at least {needed / 1e9:.1f} GB of memory for {point.backbone} on inputs "
+                f"of {height}x{width}, and {free / 1e9:.1f} GB are free, of the machine or within the limit of its "
+                f"container: use a smaller batch_size or width{fewer}, or allow more memory"
             )
 
 
