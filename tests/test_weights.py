@@ -146,7 +146,7 @@ def test_a_file_that_does_not_contain_a_dict_is_refused(tmp_path):
 
 def test_code_in_a_pickle_is_not_executed_and_the_message_converts_the_file(tmp_path, fake, monkeypatch):
     plain = build.imagenet_state("resnet18", fake("resnet18"))
-    path = tmp_path / "it's \"mine\".pth.tar"
+    path = tmp_path / 'it\'s "mine".pth.tar'
     torch.save({"state_dict": dict(plain.state), "settings": TransferPlan()}, path)
     message = r"cannot be read \(UnpicklingError\): it holds transferlens.* only if you trust where it comes from"
     with pytest.raises(CheckpointError, match=message) as caught:

@@ -255,8 +255,8 @@ def _run(block: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, int, int, int
 
     with hooked(layers, note), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         y = block(x)
-    for parameter in block.parameters():
-        kept.pop(parameter.untyped_storage()._cdata, None)
+    for tensor in block.state_dict().values():
+        kept.pop(tensor.untyped_storage()._cdata, None)
     return y.detach(), sum(counts), sum(kept.values()), max(map(sum, pairwise(sizes)))
 
 

@@ -107,11 +107,11 @@ class Data:
     def _fits_in_memory(self, nbytes: int) -> bool:
         return nbytes <= (free_memory() / 2 / self.sharers if self.memory is None else self.memory)
 
-    def pass_size(self, cost: Cost) -> int:
-        """Return how many clips go through a network at once without gradients, by the memory of this device."""
+    def pass_size(self, cost: Cost, step: float) -> int:
+        """Return how many clips go through a network at once without gradients; a training step takes `step` bytes."""
         if self.device.type != "cpu":
             return PASS_SIZE
-        return cost.pass_size(free_memory() if self.memory is None else max(self.memory, LEAST))
+        return cost.pass_size(max(step, LEAST, free_memory() if self.memory is None else self.memory))
 
     def _fits_on_device(self, nbytes: int) -> bool:
         return self.device.type == "cuda" and nbytes < torch.cuda.mem_get_info(self.device)[0] / 2

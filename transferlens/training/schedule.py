@@ -10,7 +10,6 @@ import collections
 import dataclasses
 import functools
 import logging
-import math
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +41,8 @@ log = logging.getLogger(__name__)
 
 # What `attempt` returns for a run that another process trains.
 HELD = "held"
+# Memory that libraries take when training starts [bytes].
+START = 2 * 10**8
 # Seconds between two checks of runs that other processes train.
 POLL = 1.0
 GPU_SHARE = Rule("0 to 1, or a whole number to 64", lambda gpus: 0 <= gpus <= 64 and (gpus <= 1 or gpus % 1 == 0))
@@ -168,23 +169,28 @@ def train(study: Study, points: Sequence[RunConfig], *, threads: int | None = No
 
 
 def _check(study: Study, points: Sequence[RunConfig]) -> None:
-    """Raise ParameterError if the precision of a run gives wrong numbers here, or its training exceeds the memory."""
+    """Raise ParameterError if a run cannot be computed here: its size of input, its precision, or too little memory."""
     execution, n_classes = study.options.execution, len(study.dataset.label_names)
-    free = processes.free_memory() if study.device.type == "cpu" and execution.engine == "local" else math.inf
-    at_once = min(execution.workers or 1, len(points))
+    at_once, needed = min(execution.workers or 1, len(points)), {}
     for point in points:
         chosen = precision.choose(point.training.precision, study.device, **point.computed)
         trained_on = np.repeat(study.dataset.split(point.fold, point.inner_fold)[0], point.training.draws)
-        largest = len(trainer.chunks(trained_on, point.training.batch_size)[0])
-        needed = at_once * point.cost(n_classes).training_memory(largest, bf16=chosen == "bf16")
-        if needed > free:
-            height, width = point.input_size
-            fewer = f", or fewer workers than {at_once}" if at_once > 1 else ""
-            raise ParameterError(
-                f"batch_size={largest} takes at least {needed / 1e9:.1f} GB of memory for {point.backbone} on inputs "
-                f"of {height}x{width}, and {free / 1e9:.1f} GB are free, of the machine or within the limit of its "
-                f"container: use a smaller batch_size or width{fewer}, or allow more memory"
-            )
+        batch_size = len(trainer.chunks(trained_on, point.training.batch_size)[0])
+        memory = START + point.cost(n_classes).training_memory(batch_size, bf16=chosen == "bf16")
+        needed[at_once * memory] = point, batch_size
+    if study.device.type != "cpu" or execution.engine != "local":
+        return  # a GPU says itself that its memory is full, and other machines have other memory
+    free, most = processes.free_memory(), max(needed)
+    (point, batch_size), (height, width) = needed[most], needed[most][0].input_size
+    where = f"{free / 1e9:.1f} GB are free, of the machine or within the limit of its container"
+    remedy = f"use a smaller batch_size or width{', or fewer workers' if at_once > 1 else ''}, or allow more memory"
+    if most > free:
+        raise ParameterError(
+            f"{point.backbone} on inputs of {height}x{width} with batch_size={batch_size} and {at_once} at once takes "
+            f"at least {most / 1e9:.1f} GB of memory, and {where}: {remedy}"
+        )
+    if most > free / 2:
+        log.warning("training takes %.1f GB to twice as much, and %s: if it is killed, %s", most / 1e9, where, remedy)
 
 
 def workers(study: Study, n_points: int, threads: int) -> int:

@@ -118,28 +118,26 @@ class Trainer:
 
     def _provenance(self, weights: str) -> dict[str, Any]:
         config = self.config
-        return (
-            _environment(self.data.device)
-            | {
-                "transferlens": __version__,
-                "python": platform.python_version(),
-                "timm": importlib.metadata.version("timm"),
-                "numpy": np.__version__,
-                "precision": precision.choose(config.training.precision, self.data.device, **config.computed),
-                # Absolute, so that it names the same file from any folder.
-                "weights_option": weights if weights == "auto" else str(expanded(weights).resolve()),
-                "weights_source": "none",
-                "features_key": self.data.cache.key,
-                "n_train": len(self.rows),
-                "skipped_clips": " ".join(self.data.dataset.skipped) or "none",
-                "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            }
-            | self._pass_size()
-        )
+        return _environment(self.data.device) | {
+            "transferlens": __version__,
+            "python": platform.python_version(),
+            "timm": importlib.metadata.version("timm"),
+            "numpy": np.__version__,
+            "precision": precision.choose(config.training.precision, self.data.device, **config.computed),
+            # Absolute, so that it names the same file from any folder.
+            "weights_option": weights if weights == "auto" else str(expanded(weights).resolve()),
+            "weights_source": "none",
+            "features_key": self.data.cache.key,
+            "n_train": len(self.rows),
+            "skipped_clips": " ".join(self.data.dataset.skipped) or "none",
+            "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            **self._smaller_passes(),
+        }
 
-    def _pass_size(self) -> dict[str, int]:
+    def _smaller_passes(self) -> dict[str, int]:
         """Return how many clips go through the network at once without gradients, if memory limits them."""
-        size = self.data.pass_size(self.config.cost(len(self.data.label_names)))
+        cost = self.config.cost(len(self.data.label_names))
+        size = self.data.pass_size(cost, cost.training_memory(self.config.training.batch_size, bf16=True))
         if size == PASS_SIZE:
             return {}
         log.warning("%s: memory suffices to evaluate %d clips at once, not %d", self.config.id, size, PASS_SIZE)
