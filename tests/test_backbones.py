@@ -339,7 +339,10 @@ def test_an_input_too_small_for_the_backbone_is_refused():
         block_table("inception_v3", input_size=(20, 20))
 
 
-@pytest.mark.parametrize("name", [pytest.param("inception_v3", marks=pytest.mark.slow(8)), "vgg11_bn", "test_resnet"])
+@pytest.mark.parametrize(
+    "name",
+    [*(pytest.param(name, marks=pytest.mark.slow(8)) for name in ("inception_v3", "vgg11_bn")), "test_resnet"],
+)
 def test_inputs_are_too_small_exactly_where_the_network_cannot_be_computed(name):
     network, refused = skeleton(name, n_classes=5, plan=TransferPlan()).eval(), set()
     for size, k in itertools.product([(80, 64), (80, 75), (9, 20), (1, 1)], (1, 2, 3, 4)):
