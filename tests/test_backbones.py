@@ -389,9 +389,11 @@ def test_memory_kept_for_gradients_is_what_torch_saves(name):
 
 
 def test_passes_are_smaller_where_memory_is_small():
-    costs = cost("test_resnet", n_classes=2, plan=TransferPlan(), input_size=(128, 128))
-    sizes = [costs.pass_size(n * 3 * costs.moved) for n in (0, 2, 2.9, 10, 64, 10**6)]
-    assert sizes == [2, 2, 2, 10, 64, 64]
+    costs = cost("test_resnet", n_classes=2, plan=TransferPlan(), input_size=(128, 5000))
+    sizes = [costs.pass_size(n * 3 * costs.moved) for n in (2.9, 10, 64, 10**6)]
+    assert sizes == [2, 10, 64, 64]
+    small = cost("test_resnet", n_classes=2, plan=TransferPlan(), input_size=(128, 32))
+    assert small.pass_size(0) == 64  # which take next to nothing
 
 
 def test_command_prints_a_table_for_each_backbone(capsys):

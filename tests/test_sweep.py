@@ -156,14 +156,17 @@ def test_an_input_too_small_for_a_network_is_an_error_before_anything_is_compute
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("workers", "remedy"), [(1, "width, or allow"), (3, "width, or fewer workers, or allow")])
-def test_a_run_that_memory_cannot_hold_is_an_error_before_training(study, monkeypatch, tmp_path, workers, remedy):
+@pytest.mark.parametrize(
+    ("workers", "needed", "remedy"),
+    [(1, " takes at least 0.2 GB", ""), (3, ", 3 at once, takes at least 0.6 GB", ", or fewer workers")],
+)
+def test_a_run_that_memory_cannot_hold_is_an_error_before_training(
+    study, monkeypatch, tmp_path, workers, needed, remedy
+):
     made = study(workers=workers)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**8))
-    message = (
-        rf"test_resnet on inputs of 128x32 with batch_size=4 and {workers} at once takes at least 0.{2 * workers} GB"
-    )
-    with pytest.raises(ParameterError, match=rf"{message} of memory, and 0.1 GB are free.*batch_size or {remedy} more"):
+    message = f"test_resnet on inputs of 128x32 with batch_size=4{needed} of memory, and 0.1 GB are free"
+    with pytest.raises(ParameterError, match=f"{message}.* use a smaller batch_size or width{remedy}, or allow more"):
         made.runs(TransferPlan.scratch())
     assert not list(tmp_path.iterdir())
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Memory of a pass without gradients, in units of the largest input and output of a module: measured are up to 3.
 OVERHEAD = 3
+# Memory that such a pass may always take [bytes]: less would slow it down and save next to nothing.
+LEAST = 2**28
 
 
 @dataclass(frozen=True)
@@ -202,9 +204,9 @@ class Cost:
     def pass_size(self, room: float) -> int:
         """Return how many inputs may go through the network at once without gradients, by the `room` for them [bytes].
 
-        It is `PASS_SIZE`, or if fewer fit as many as do, but at least 2.
+        It is `PASS_SIZE`, or if fewer fit as many as do, but at least 2, and as many as fit in `LEAST`.
         """
-        return max(2, int(min(PASS_SIZE, room // (OVERHEAD * self.moved))))
+        return max(2, int(min(PASS_SIZE, max(room, LEAST) // (OVERHEAD * self.moved))))
 
 
 def cost(name: str, *, n_classes: int, plan: TransferPlan, input_size: tuple[int, int] = (128, 250)) -> Cost:

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 # Batches that are read from a file in advance.
 AHEAD = 3
-# Memory that passes without gradients may always take [bytes]: less would slow them down and save next to nothing.
-LEAST = 2**28
 
 
 def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
@@ -111,7 +109,7 @@ class Data:
         """Return how many clips go through a network at once without gradients; a training step takes `step` bytes."""
         if self.device.type != "cpu":
             return PASS_SIZE
-        return cost.pass_size(max(step, LEAST, free_memory() if self.memory is None else self.memory))
+        return cost.pass_size(max(step, free_memory() if self.memory is None else self.memory))
 
     def _fits_on_device(self, nbytes: int) -> bool:
         return self.device.type == "cuda" and nbytes < torch.cuda.mem_get_info(self.device)[0] / 2

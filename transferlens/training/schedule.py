@@ -183,11 +183,12 @@ def _check(study: Study, points: Sequence[RunConfig]) -> None:
     free, most = processes.free_memory(), max(needed)
     (point, batch_size), (height, width) = needed[most], needed[most][0].input_size
     where = f"{free / 1e9:.1f} GB are free, of the machine or within the limit of its container"
-    remedy = f"use a smaller batch_size or width{', or fewer workers' if at_once > 1 else ''}, or allow more memory"
+    many, fewer = (f", {at_once} at once,", ", or fewer workers") if at_once > 1 else ("", "")
+    remedy = f"use a smaller batch_size or width{fewer}, or allow more memory"
     if most > free:
         raise ParameterError(
-            f"{point.backbone} on inputs of {height}x{width} with batch_size={batch_size} and {at_once} at once takes "
-            f"at least {most / 1e9:.1f} GB of memory, and {where}: {remedy}"
+            f"{point.backbone} on inputs of {height}x{width} with batch_size={batch_size}{many} takes at least "
+            f"{most / 1e9:.1f} GB of memory, and {where}: {remedy}"
         )
     if most > free / 2:
         log.warning("training takes %.1f GB to twice as much, and %s: if it is killed, %s", most / 1e9, where, remedy)
