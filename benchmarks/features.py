@@ -7,7 +7,6 @@ The other side goes through training and held-out clips of each of five folds, o
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from transferlens import cli
 from transferlens.data.catalogue import DataOptions
 from transferlens.features.cache import FeatureCache
 from transferlens.features.logmel import HOPS, WINDOWS, FeatureOptions
+from transferlens.util.processes import cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,7 @@ def work(options: Options) -> int:
         difference = np.abs(cache.load() - np.stack(found)).max()
     work = f"features of {len(places)} clips for {options.folds} folds"
     other = "librosa, extraction for each fold"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    per_pass = f"one pass {once:.2f} s on {cores} cores against {each / options.folds:.2f} s on one"
+    per_pass = f"one pass {once:.2f} s on {cores()} cores against {each / options.folds:.2f} s on one"
     report(Claim(work, other, once, each, "s", 12, f"{per_pass}; largest difference {difference:.1g}"))
     return cli.DONE
 

@@ -1,6 +1,8 @@
 """Backbones: five blocks that together are the model, and the effect of a plan on them."""
 
 import copy
+import itertools
+import re
 
 import pytest
 import timm
@@ -9,7 +11,7 @@ from fake_weights import fake_files, one_thread, randomised  # noqa: F401 (fixtu
 
 from transferlens import backbones
 from transferlens.models.build import block_table, build, check, cost, imagenet_state, skeleton
-from transferlens.models.network import anatomy
+from transferlens.models.network import Network, anatomy
 from transferlens.models.plan import TransferPlan
 from transferlens.util.errors import ParameterError
 
@@ -208,6 +210,33 @@ def test_updating_statistics_change_in_frozen_blocks_and_weights_do_not(name):
     assert moved == {name for name in frozen if is_statistic(name)}
 
 
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("mode", [True, False])
+def test_updating_statistics_put_nothing_but_batchnorm_into_training_mode(name, mode):
+    network = skeleton(name, n_classes=5, plan=TransferPlan.freeze(2, bn="updating")).train(mode)
+    for number, block in enumerate(network.blocks):
+        for module in block.modules():
+            is_norm = isinstance(module, torch.nn.BatchNorm2d)
+            if module is not block:
+                assert module.training == (mode and (is_norm or number > 2))
+
+
+def test_frozen_blocks_with_updating_statistics_drop_nothing():
+    """A network with dropout and stochastic depth computes what it would without them, and updates as it would."""
+    parts, plan = anatomy("tf_efficientnet_lite0"), TransferPlan.freeze(4, bn="updating")
+    plain, dropping = (
+        Network(timm.create_model(parts.name, num_classes=0, drop_path_rate=rate), parts, n_classes=5, plan=plan)
+        for rate in (0.0, 0.9)
+    )
+    norms = [module for module in dropping.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for module in norms:
+        module.drop = torch.nn.Dropout(0.5)  # where timm's BatchNorm has it
+    dropping.load_state_dict(plain.state_dict())
+    assert torch.equal(dropping.train()(small()), plain.train()(small()))
+    assert all(torch.equal(dropping.state_dict()[key], tensor) for key, tensor in plain.state_dict().items())
+    assert all(module.num_batches_tracked == 1 for module in norms)
+
+
 def test_evaluation_and_training_mode_leave_frozen_blocks_in_evaluation():
     network = skeleton("resnet18", n_classes=5, plan=TransferPlan.freeze(1))
     assert [block[0].training for block in network.blocks] == [False, False, True, True, True]
@@ -308,6 +337,63 @@ def test_values_that_are_not_allowed_are_refused(options, message):
 def test_an_input_too_small_for_the_backbone_is_refused():
     with pytest.raises(ParameterError, match="input_size=20x20 is too small for inception_v3"):
         block_table("inception_v3", input_size=(20, 20))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*(pytest.param(name, marks=pytest.mark.slow(8)) for name in ("inception_v3", "vgg11_bn")), "test_resnet"],
+)
+def test_inputs_are_too_small_exactly_where_the_network_cannot_be_computed(name):
+    network, refused = skeleton(name, n_classes=5, plan=TransferPlan()).eval(), set()
+    for size, k in itertools.product([(80, 64), (80, 75), (9, 20), (1, 1)], (1, 2, 3, 4)):
+        try:
+            block_table(name, input_size=size, through=k)
+        except ParameterError as error:
+            refused.add((size, k))
+            assert re.search(rf"input_size={size[0]}x{size[1]} is too small for {name}: Block \d cannot be", str(error))
+            with torch.no_grad(), pytest.raises(RuntimeError):
+                network.features(torch.zeros(1, 3, *size), through=k)
+        else:
+            with torch.no_grad():
+                assert network.features(torch.zeros(1, 3, *size), through=k).numel()
+    # Block 4 of Inception-v3 needs 75 pixels, as timm and torchvision say.
+    assert (((80, 64), 4) in refused, ((80, 75), 4) in refused) == (name == "inception_v3", False)
+
+
+def test_width_64_is_too_small_for_the_last_block_of_inception():
+    message = r"input_size=128x64 is too small for inception_v3: Block 4 cannot be computed; .*truncate_after=3\)"
+    with pytest.raises(ParameterError, match=message):
+        block_table("inception_v3", input_size=(128, 64))
+    assert len(block_table("inception_v3", input_size=(128, 64), through=3)) == 4
+    assert len(block_table("inception_v3", input_size=(128, 75))) == 5
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "resnet18", "densenet121"])
+def test_memory_kept_for_gradients_is_what_torch_saves(name):
+    """Counted on real tensors, and on a plan with frozen blocks."""
+    plan, saved = TransferPlan(frozen_through=1, truncate_after=3), {}
+    network = skeleton(name, n_classes=5, plan=plan).train()
+
+    def keep(tensor):
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    x = network.features(torch.randn(2, 3, 64, 64), through=1).detach()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = network.features(x, start=2)  # must live, or memory is used again
+    for tensor in network.state_dict().values():
+        saved.pop(tensor.untyped_storage().data_ptr(), None)
+    expected = cost(name, n_classes=5, plan=plan, input_size=(64, 64))
+    assert len(y) * expected.kept == pytest.approx(sum(saved.values()), rel=0.1)  # indices of pooling differ
+    assert expected.training_memory(8) - expected.training_memory(7) == expected.kept
+
+
+def test_passes_are_smaller_where_memory_is_small():
+    costs = cost("test_resnet", n_classes=2, plan=TransferPlan(), input_size=(128, 5000))
+    sizes = [costs.pass_size(n * 3 * costs.moved) for n in (2.9, 10, 64, 10**6)]
+    assert sizes == [2, 10, 64, 64]
+    small = cost("test_resnet", n_classes=2, plan=TransferPlan(), input_size=(128, 32))
+    assert small.pass_size(0) == 64  # which take next to nothing
 
 
 def test_command_prints_a_table_for_each_backbone(capsys):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from transferlens.models.forward import PASS_SIZE, forward, hooked, seeded
+from transferlens.models.forward import PASS_SIZE, forward, hooked, seeded, threads_of
+from transferlens.util.processes import cores
 
 
 def model():
@@ -61,6 +62,19 @@ def test_seeds_repeat_and_leave_the_caller_alone():
         torch.rand(1)
         raise KeyError
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_at_most_one_thread_per_core_unless_another_number_is_given():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(cores() + 1)
+        with threads_of(None):
+            assert torch.get_num_threads() == cores()
+        with threads_of(cores() + 2):
+            assert torch.get_num_threads() == cores() + 2
+        assert torch.get_num_threads() == cores() + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_seed_is_torch_s_own():

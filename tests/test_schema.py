@@ -43,7 +43,12 @@ def made(tmp_path_factory):
     labels = np.array([0, 1, 0])
     right, wrong = np.eye(2, dtype=np.float32)[labels], np.eye(2, dtype=np.float32)[1 - labels]
     history = {name: [1.0, 0.5] for name in history_names(CONFIG)} | {"heldout_accuracy": [1.0, 1 / 3]}
-    provenance = dict.fromkeys(PROVENANCE, "auto") | {"features_key": "ef" * 32, "precision": "fp32", "n_train": 6}
+    provenance = dict.fromkeys(PROVENANCE, "auto") | {
+        "features_key": "ef" * 32,
+        "precision": "fp32",
+        "n_train": 6,
+        "pass_size": 64,
+    }
     state = RunState(
         config=CONFIG,
         provenance=provenance,
@@ -159,6 +164,7 @@ CASES |= {
         ("provenance", "weights_option", (None, 5, np.ones(3))),
         ("provenance", "weights_source", (None, 5, h5py.Empty("f4"))),
         ("provenance", "n_train", ("many", -3, 0, [3, 3], np.nan, 3.0)),
+        ("provenance", "pass_size", ("many", 0, 3.5)),
         ("config", "dataset", (None, "../../etc", "/etc", "..", "a\\b", "", "a\nb", "\x1b]0;x\a", "x" * 256, 5, ["a"])),
         ("config", "data_key", (None, "", "AB" * 32, "ab" * 33, 5)),
         ("config", "fold", (None, "", "1\r2", 1, "x" * 256, h5py.Empty("f4"))),

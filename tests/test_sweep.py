@@ -18,11 +18,13 @@ from types import SimpleNamespace
 
 import filelock
 import numpy as np
+import psutil
 import pytest
 import soundfile
 import torch
+from conftest import last_of_each
 
-from transferlens import runs
+from transferlens import runs, train
 from transferlens.models.plan import TransferPlan
 from transferlens.store import listing, locks
 from transferlens.store.run import load_run
@@ -136,6 +138,55 @@ def test_negative_seed(study):
 def test_bad_memory(study, memory):
     with pytest.raises(ParameterError, match="memory=.* must be (0 GB or more|a finite number)"):
         study(memory=memory)
+
+
+def test_an_input_too_small_for_a_network_is_an_error_before_anything_is_computed(study, tmp_path, capsys, options):
+    made = study(backbone=("test_resnet", "inception_v3"), width=64)
+    message = "input_size=128x64 is too small for inception_v3: Block 4 cannot be computed"
+    for call in (made.points, made.runs, made.arm):
+        with pytest.raises(ParameterError, match=message):
+            call(TransferPlan.scratch())
+    point = made.points(TransferPlan(None, truncate_after=3))[-1]
+    with pytest.raises(ParameterError, match=message):  # points that are made by hand
+        made.gather([dataclasses.replace(point, plan=TransferPlan.scratch())])
+    options = [word for word in options if not word.startswith(("--weights", "--figures"))]
+    argv = [*last_of_each([*options, "--backbone=inception_v3", "--width=64"]), "--pretrained-through=none"]
+    for last in ([], ["--dry-run"]):
+        assert train.main([*argv, *last]) == 2
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("workers", "needed", "remedy"),
+    [(1, " takes at least 0.2 GB", ""), (3, ", 3 at once, takes at least 0.6 GB", ", or fewer workers")],
+)
+def test_a_run_that_memory_cannot_hold_is_an_error_before_training(
+    study, monkeypatch, tmp_path, workers, needed, remedy
+):
+    made = study(workers=workers)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**8))
+    message = f"test_resnet on inputs of 128x32 with batch_size=4{needed} of memory, and 0.1 GB are free"
+    with pytest.raises(ParameterError, match=f"{message}.* use a smaller batch_size or width{remedy}, or allow more"):
+        made.runs(TransferPlan.scratch())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_warning_where_memory_hardly_suffices(study, monkeypatch, caplog):
+    made = study(folds=("1",), epochs=1)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=3 * 10**8))
+    made.runs(TransferPlan.scratch())
+    assert "training takes 0.2 GB to twice as much, and 0.3 GB are free" in caplog.text
+
+
+def test_workers_share_the_free_memory(study, monkeypatch):
+    """Half of it in all, for features and for outputs of frozen blocks."""
+    made = study(folds=("1",))
+    free = 5 * made.cache.nbytes
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    for workers, is_held in ((2, True), (3, False)):
+        options = schedule.for_workers(made.options, workers)
+        assert (sweep.Study.of(options).data.held is not None) == is_held
 
 
 @pytest.mark.parametrize("name", ["seeds", "backbone"])

@@ -59,7 +59,7 @@ def test_residual_branches_from_scratch_start_as_in_torchvision(name):
 @pytest.mark.parametrize("start", PLANS)
 def test_preset_paper_changes_the_input_of_pretrained_inception_v3(study, fake, preset, start):
     weights = fake("inception_v3")
-    made = study(backbone="inception_v3", weights=weights, preset=preset, epochs=None)
+    made = study(backbone="inception_v3", weights=weights, preset=preset, epochs=None, width=75)
     assert made.points(PLANS[start])[0].changes_input == (start == "pretrained" and preset == "paper")
 
 

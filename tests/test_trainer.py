@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import functools
@@ -213,6 +214,29 @@ def test_features_streamed_from_the_file_give_the_same_bits(study, whole):
     assert streamed_study.data.held is None
     assert same_bits(held, streamed)
     np.testing.assert_array_equal(held.normalisation, streamed.normalisation)
+
+
+@pytest.mark.parametrize("plan", [PLAN, TransferPlan.freeze(4)])
+def test_passes_of_fewer_clips_where_memory_is_small(study, caplog, plan):
+    """They are recorded, kept when an interrupted run goes on, and the same but for rounding."""
+    usual = trained(study(folds=("1",), precision="fp32"), plan)
+    assert "pass_size" not in usual.provenance
+    made = study(folds=("1",), precision="fp32", width=250, memory=0.0)
+    (point,) = made.points(plan)
+    small = trainer.Trainer(point, made.data, made.options.sweep.weights)
+    assert small.provenance["pass_size"] == small.pass_size == 43  # in 0.25 GB
+    assert "memory suffices to evaluate 43 clips at once, not 64" in caplog.text
+    state = copy.deepcopy(usual.state())
+    state.provenance["pass_size"] = 3
+    made = study(folds=("1",), precision="fp32")
+    smaller, sizes = trainer.Trainer(usual.config, made.data, made.options.sweep.weights), []
+    smaller.resume(state)
+    stem = smaller.network.blocks[0] if plan == PLAN else smaller.network.blocks[4]
+    stem.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
+    smaller.epoch()
+    usual.epoch()
+    assert sizes[-3:] == ([3, 3, 2] if plan == PLAN else [3, 3, 3])  # the held-out clips, or all
+    np.testing.assert_allclose(smaller.logits_last, usual.logits_last, rtol=1e-3, atol=1e-4)
 
 
 def test_streaming_takes_no_random_numbers_from_dropout(study):

@@ -1,7 +1,10 @@
 """ImageNet weights from files of several formats, packages and the hub; and errors."""
 
+import argparse
 import importlib.util
+import itertools
 import os
+import shlex
 
 import huggingface_hub
 import pytest
@@ -122,7 +125,7 @@ def test_a_plan_that_pretrains_nothing_needs_no_weights(tmp_path):
     [
         ("missing.pth", None, r"missing\.pth does not exist"),
         ("", None, r"is a folder, not a file"),
-        ("w.npz", b"PK", r"w\.npz ends in '\.npz'; give a \.safetensors, \.pth, \.pt or \.bin file"),
+        ("w.npz", b"PK", r"w\.npz cannot be read \(UnpicklingError\): it is damaged, or no weights file; download it"),
         ("w.safetensors", b"not at all", r"w\.safetensors cannot be read \(SafetensorError\)"),
         ("w.pth", b"not at all", r"w\.pth cannot be read \(UnpicklingError\)"),
         ("w.pth", b"", r"w\.pth cannot be read \(EOFError\): it is damaged, or no weights file; download it"),
@@ -141,10 +144,80 @@ def test_a_file_that_does_not_contain_a_dict_is_refused(tmp_path):
         build.imagenet_state("resnet18", tmp_path / "list.pth")
 
 
-def test_code_in_a_pickle_is_not_executed(tmp_path):
-    torch.save({"state_dict": TransferPlan()}, tmp_path / "code.pth")
-    with pytest.raises(CheckpointError, match=r"code\.pth cannot be read \(UnpicklingError\)"):
-        build.imagenet_state("resnet18", tmp_path / "code.pth")
+def test_code_in_a_pickle_is_not_executed_and_the_message_converts_the_file(tmp_path, fake, monkeypatch):
+    plain = build.imagenet_state("resnet18", fake("resnet18"))
+    path = tmp_path / 'it\'s "mine".pth.tar'
+    torch.save({"state_dict": dict(plain.state), "settings": TransferPlan()}, path)
+    message = r"cannot be read \(UnpicklingError\): it holds transferlens.* only if you trust where it comes from"
+    with pytest.raises(CheckpointError, match=message) as caught:
+        build.imagenet_state("resnet18", path)
+    assert "\n" not in str(caught.value)
+    _, _, line = shlex.split(str(caught.value)[str(caught.value).index("python -c") :])
+    exec(line)
+    (converted,) = tmp_path.glob("*.safetensors")
+    assert build.imagenet_state("resnet18", converted).sha256 == plain.sha256
+
+
+def in_entries(state, names):
+    """A checkpoint with weights in each entry, multiplied by 1, 2, 3 and so on."""
+    return {name: {key: i * value for key, value in state.items()} for i, name in enumerate(names, 1)}
+
+
+ENTRIES = ("model", "state_dict", "model_ema", "state_dict_ema")
+
+
+@pytest.mark.parametrize(
+    "names", [names for n in (1, 2, 4) for names in itertools.combinations(ENTRIES, n)], ids="-".join
+)
+def test_of_several_entries_timms_choice_is_taken(names, tmp_path):
+    state = {key: value for key, value in randomised("test_resnet", seed=1).items() if value.is_floating_point()}
+    torch.save(in_entries(state, names) | {"args": argparse.Namespace(lr=0.1), "epoch": 3}, tmp_path / "w.pth.tar")
+    loaded = build.imagenet_state("test_resnet", tmp_path / "w.pth.tar")
+    expected = timm.models.load_state_dict(str(tmp_path / "w.pth.tar"))
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in loaded.state.items() if key in expected)
+    name = "layer1.0.conv1.weight"
+    assert torch.equal(loaded.state[name], len(names) * state[name])  # in the order of `ENTRIES`, the last
+    assert weights.title(loaded.source) == "w.pth.tar"
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
+        lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
+        lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}, "hyper_parameters": {}},
+        lambda state: {"model": {f"0.model.{key}": value for key, value in state.items()}, "opt": {"state": {}}},
+        lambda state: {"net": state, "fc.weight": torch.zeros(3)},
+        lambda state: {"state_dict": {"model": state}},
+    ],
+    ids=["compile", "parallel", "lightning", "fastai", "entry", "nested"],
+)
+def test_prefixes_of_training_frameworks_are_removed(wrap, tmp_path, fake):
+    plain = build.imagenet_state("test_resnet", fake("test_resnet"))
+    torch.save(wrap(dict(plain.state)), tmp_path / "w.ckpt")
+    assert build.imagenet_state("test_resnet", tmp_path / "w.ckpt").sha256 == plain.sha256
+
+
+def test_the_content_of_a_file_says_what_it_is_and_not_its_name(tmp_path, fake):
+    plain = build.imagenet_state("test_resnet", fake("test_resnet"))
+    save_file({f"model.{key}": tensor for key, tensor in plain.state.items()}, tmp_path / "w.ckpt")
+    assert build.imagenet_state("test_resnet", tmp_path / "w.ckpt").sha256 == plain.sha256
+
+
+def test_several_networks_in_one_file_are_refused(tmp_path, fake):
+    state = dict(build.imagenet_state("test_resnet", fake("test_resnet")).state)
+    torch.save({"teacher": state, "student": state}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="several networks: their names begin with student., teacher.; keep one"):
+        build.imagenet_state("test_resnet", tmp_path / "w.pth")
+
+
+def test_names_of_no_network_are_shown(tmp_path):
+    torch.save({"model": {"0.4.0.conv1.weight": torch.zeros(3)}}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"\(no conv1.0.weight; it has 0.4.0.conv1.weight\)"):
+        build.imagenet_state("test_resnet", tmp_path / "w.pth")
+    torch.save({"epoch": 3}, tmp_path / "none.pth")
+    with pytest.raises(CheckpointError, match=r"\(no conv1.0.weight; it has no tensors\)"):
+        build.imagenet_state("test_resnet", tmp_path / "none.pth")
 
 
 def test_weights_of_another_network_are_refused(fake):

@@ -30,9 +30,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from transferlens.models.forward import forward, hooked, seeded
+from transferlens.util import processes
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Rule, at_least, between, checked
-from transferlens.util.lazy import captum, psutil, torch, tqdm
+from transferlens.util.lazy import captum, torch, tqdm
 
 # Inputs per batch, at most: more are not faster.
 MOST_CPU, MOST_GPU = 8, 64
@@ -91,7 +92,7 @@ def _pass_size(model: torch.nn.Module, x: torch.Tensor) -> int:
         except RuntimeError as error:
             raise ParameterError(f"inputs of shape {tuple(x.shape)} do not fit the model: {error}") from error
     on_gpu = x.device.type == "cuda"
-    free = torch.cuda.mem_get_info(x.device)[0] if on_gpu else psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info(x.device)[0] if on_gpu else processes.free_memory()
     return int(np.clip(free / 2 // (OVERHEAD * max(1, sum(sizes))), 1, MOST_GPU if on_gpu else MOST_CPU))
 
 

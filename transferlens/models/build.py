@@ -14,13 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transferlens.models.forward import seeded
+from transferlens.models.forward import PASS_SIZE, seeded
 from transferlens.models.weights import imagenet_state
 from transferlens.util.errors import ParameterError
 
 if TYPE_CHECKING:
     from transferlens.models.network import Anatomy, Network
     from transferlens.models.plan import TransferPlan
+
+# Memory of a pass without gradients, in units of the largest input and output of a module: measured are up to 3.
+OVERHEAD = 3
+# Memory that such a pass may always take [bytes]: less would slow it down and save next to nothing.
+LEAST = 2**28
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,9 @@ class BlockRow:
         Trainable parameters; multiply-adds of the convolutions and linear layers for one input.
     share : float in [0, 1]
         Its part of the multiply-adds of all blocks measured.
+    kept, moved : int [bytes]
+        Memory for one input in float32: what training keeps for gradients; the most that the input and output of one
+        module take.
     """
 
     block: int
@@ -49,6 +57,8 @@ class BlockRow:
     parameters: int
     multiply_adds: int
     share: float
+    kept: int
+    moved: int
 
 
 def check(name: str) -> None:
@@ -154,40 +164,63 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250), through:
     from transferlens.models.network import anatomy, measure
 
     parts = anatomy(name)
-    parameters, counts, sizes = measure(parts, input_size, through=through)
+    measured = measure(parts, input_size, through=through)
+    total = sum(block.multiply_adds for block in measured)
     return tuple(
         BlockRow(
             block=number,
             modules=_condense(parts, number),
             channels=parts.channels[number],
             stride=parts.strides[number],
-            size=sizes[number],
-            parameters=parameters[number],
-            multiply_adds=counts[number],
-            share=counts[number] / sum(counts),
+            size=block.size,
+            parameters=block.parameters,
+            multiply_adds=block.multiply_adds,
+            share=block.multiply_adds / total,
+            kept=block.kept,
+            moved=block.moved,
         )
-        for number in range(through + 1)
+        for number, block in enumerate(measured)
     )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of the network of a plan: its kept blocks and its head; multiply-adds are those of one input."""
+    """The cost of the network of a plan: its kept blocks and its head; multiply-adds are those of one input.
+
+    `kept` and `moved` are memory for one input, as in `BlockRow`: the sum of the trained blocks, the most of all.
+    """
 
     parameters: int
     trainable_parameters: int
     multiply_adds: int
+    kept: int
+    moved: int
+
+    def training_memory(self, batch_size: int, *, bf16: bool = False) -> int:
+        """Return the least memory that training takes besides features [bytes]; it takes up to twice as much."""
+        # Weights, and of those that are trained the gradient and two moments; bf16 halves what is kept.
+        return batch_size * self.kept // (2 if bf16 else 1) + 4 * (self.parameters + 3 * self.trainable_parameters)
+
+    def pass_size(self, room: float) -> int:
+        """Return how many inputs may go through the network at once without gradients, by the `room` for them [bytes].
+
+        It is `PASS_SIZE`, or if fewer fit as many as do, but at least 2, and as many as fit in `LEAST`.
+        """
+        return max(2, int(min(PASS_SIZE, max(room, LEAST) // (OVERHEAD * self.moved))))
 
 
 def cost(name: str, *, n_classes: int, plan: TransferPlan, input_size: tuple[int, int] = (128, 250)) -> Cost:
     """Return the cost of the network of a plan; parameters as for `build` and `block_table`."""
     rows = block_table(name, input_size=input_size, through=plan.truncate_after)
+    trained = [row for row in rows if not plan.is_frozen(row.block)]
     width = rows[-1].channels
     head = (width + 1) * n_classes
     return Cost(
         parameters=head + sum(row.parameters for row in rows),
-        trainable_parameters=head + sum(row.parameters for row in rows if not plan.is_frozen(row.block)),
+        trainable_parameters=head + sum(row.parameters for row in trained),
         multiply_adds=width * n_classes + sum(row.multiply_adds for row in rows),
+        kept=sum(row.kept for row in trained),
+        moved=max(row.moved for row in rows),
     )
 
 

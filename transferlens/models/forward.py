@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from transferlens.util.lazy import torch
+from transferlens.util.processes import cores
 
 K = TypeVar("K")
 # Clips per batch where nothing is learned: evaluation, normalisation statistics, frozen blocks.
@@ -90,9 +91,10 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 
 @contextlib.contextmanager
 def threads_of(number: int | None) -> Iterator[None]:
-    """Use this number of threads in a ``with`` block; None: keep the present number."""
+    """Use this number of threads in a ``with`` block; None: the present number, but at most one per core."""
     before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
+    # Torch starts one per core of the machine, of which a container may use fewer.
+    torch.set_num_threads(number or min(before, cores()))
     try:
         yield
     finally:

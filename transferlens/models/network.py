@@ -196,36 +196,68 @@ def chain(model: nn.Module, blocks: Iterable[Iterable[str]]) -> tuple[nn.Sequent
     return tuple(nn.Sequential(*map(model.get_submodule, names)) for names in blocks)
 
 
-def measure(
-    parts: Anatomy, input_size: tuple[int, int], *, through: int
-) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """Return parameters, multiply-adds and (height, width) of the output of each block up to `through`."""
+class Measures(NamedTuple):
+    """What one block takes for one input: see `measure`."""
+
+    parameters: int
+    multiply_adds: int
+    size: tuple[int, int]
+    kept: int
+    moved: int
+
+
+def measure(parts: Anatomy, input_size: tuple[int, int], *, through: int) -> list[Measures]:
+    """Return the size and cost of each block up to `through`, for one input in float32.
+
+    They are parameters, multiply-adds, (height, width) of the output, the memory kept for gradients [bytes], and the
+    most that the input and output of one module take [bytes]. Raise ParameterError if the input is too small.
+    """
     height, width = input_size
     if not (0 < height <= LARGEST and 0 < width <= LARGEST):
         raise ParameterError(f"input_size={height}x{width} must be from 1 to {LARGEST} pixels high and wide")
     with torch.device("meta"):  # only shapes are needed
         blocks = chain(create(parts.name).eval(), parts.blocks[: through + 1])
         x = torch.empty(1, 3, height, width)
-    counts, sizes = [0] * len(blocks), []
+    measured = []
+    for number, block in enumerate(blocks):
+        try:
+            x, *costs = _run(block, x)
+        except RuntimeError as error:
+            cut = "" if number < 2 else f", or cut the network (truncate_after={number - 1})"
+            raise ParameterError(
+                f"input_size={height}x{width} is too small for {parts.name}: Block {number} cannot be computed; "
+                f"use a larger input (width){cut}"
+            ) from error
+        parameters, (rows, columns) = sum(p.numel() for p in block.parameters()), x.shape[2:]
+        measured.append(Measures(parameters, costs[0], (rows, columns), *costs[1:]))
+    return measured
+
+
+def _run(block: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, int, int, int]:
+    """Return the output of a block, without gradients, and its multiply-adds and its memory, as `measure` does."""
     layers = {
-        (number, name): module
-        for number, block in enumerate(blocks)
+        name: module
         for name, module in block.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
+        if isinstance(module, nn.Conv2d | nn.Linear) or not list(module.children())
     }
+    kept: dict[int, int] = {}  # by storage, which tensors share
+    counts, sizes = [0], [x.nbytes]
 
-    def count(key: tuple[int, str], output: torch.Tensor) -> None:
-        # Each weight of an output channel (the first axis) is used once for each number that channel gives.
-        counts[key[0]] += output.numel() * layers[key].weight[0].numel()
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
 
-    with hooked(layers, count):
-        for block in blocks:
-            try:
-                x = block(x)
-            except RuntimeError as error:
-                raise ParameterError(f"input_size={height}x{width} is too small for {parts.name}") from error
-            sizes.append(tuple(x.shape[2:]))
-    return [sum(p.numel() for p in block.parameters()) for block in blocks], counts, sizes
+    def note(name: str, output: Any) -> None:
+        if isinstance(layers[name], nn.Conv2d | nn.Linear):
+            # Each weight of an output channel (the first axis) is used once for each number that channel gives.
+            counts.append(output.numel() * layers[name].weight[0].numel())
+        sizes.append(getattr(output, "nbytes", 0))
+
+    with hooked(layers, note), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = block(x)
+    for tensor in block.state_dict().values():
+        kept.pop(tensor.untyped_storage()._cdata, None)
+    return y.detach(), sum(counts), sum(kept.values()), max(map(sum, pairwise(sizes)))
 
 
 class Network(nn.Module):
@@ -268,11 +300,13 @@ class Network(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Network:
-        """Set training mode, except for frozen blocks whose BatchNorm statistics are fixed."""
+        """Set training mode, except for frozen blocks: there only BatchNorm, and only if its statistics are updated."""
         super().train(mode)
-        if self.plan.bn == "fixed":
-            for block in self._frozen:
-                self.blocks[block].eval()
+        for block in self._frozen:
+            self.blocks[block].eval()
+            for module in self.blocks[block].modules() if self.plan.bn == "updating" else ():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.training = mode  # not train(mode), as timm's contain dropout
         return self
 
     def load_pretrained(self, state: Mapping[str, torch.Tensor]) -> None:

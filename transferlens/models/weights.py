@@ -9,8 +9,11 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import json
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,6 @@ from typing import Any
 from transferlens.util.errors import CheckpointError
 from transferlens.util.files import expanded
 from transferlens.util.lazy import timm, torch
-
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 # Packages of ImageNet weights: the module, and its class that knows the file.
 _PACKAGES = {
@@ -59,9 +60,11 @@ def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | Non
     name : str
         timm's name of the model.
     weights : str or Path
-        A file (``.safetensors``, ``.pth``, ``.pt`` or ``.bin``; timm's or torchvision's names), or "auto": an installed
-        package, or else timm's hub, with the tag in `name`, torchvision's weights for the networks of its first
-        recipe, or timm's default.
+        A file, or "auto": an installed package, or else timm's hub, with the tag in `name`, torchvision's weights for
+        the networks of its first recipe, or timm's default. The file is of safetensors or ``torch.save``, whatever its
+        name, with timm's or torchvision's names; what a training framework writes before them (``model.``) is
+        removed. Of a checkpoint with several entries timm's choice is taken: weights that were averaged
+        (``state_dict_ema``, ``model_ema``) before the last ones (``state_dict``, ``model``).
     sha256 : str, optional
         The `Weights.sha256` that is required.
 
@@ -101,11 +104,9 @@ def _existing(path: Path) -> Path:
         problem = "is a folder, not a file"
     elif not path.is_file():
         problem = "does not exist"
-    elif path.suffix not in SUFFIXES:
-        problem = f"ends in {path.suffix!r}"
     else:
         return path
-    raise CheckpointError(f"weights file {path} {problem}; give a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
+    raise CheckpointError(f"weights file {path} {problem}; give a file of safetensors or torch.save")
 
 
 @functools.lru_cache(maxsize=4)
@@ -114,14 +115,14 @@ def _imagenet_state(name: str, path: Path | None, version: tuple[int, ...]) -> W
     from transferlens.models.network import anatomy
 
     shapes = anatomy(name).shapes
+    needed = {name: shape for name, shape in shapes.items() if not name.endswith(_COUNTER)}
     package, kind = _PACKAGES.get(name.partition(".")[0], ("", ""))
     if path is not None:
-        state, source = _read(path), f"{_FILE}{path.name}"
+        state, source = _unwrapped(_read(path), needed, path), f"{_FILE}{path.name}"
     elif package and importlib.util.find_spec(package):
         state, source = _from_package(name, package, kind), f"package {package}"
     else:
         state, source = _from_hub(name)
-    needed = {name: shape for name, shape in shapes.items() if not name.endswith(_COUNTER)}
     _check(state, needed, name, str(path or source))
     counters = {name: torch.zeros((), dtype=torch.int64) for name in shapes.keys() - needed.keys()}
     # In the precision of the networks, so that a copy in one has the same bits.
@@ -130,29 +131,64 @@ def _imagenet_state(name: str, path: Path | None, version: tuple[int, ...]) -> W
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file under timm's names, without executing what a pickle may contain."""
+    """Return the tensors of a file, without executing what a pickle may contain."""
     from safetensors.torch import load_file
 
     try:
-        is_safe = path.suffix == ".safetensors"
-        return _tensors(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))
+        with path.open("rb") as file:
+            is_safe = file.read(9)[8:] == b"{"  # after the length of its header
+        state = load_file(path) if is_safe else timm.models.load_state_dict(str(path))
+        return {_timm_name(name): tensor for name, tensor in _flat(state)}
     except Exception as error:  # a damaged file raises many types of errors, depending on its reader
+        first = error.__cause__ or error  # timm wraps those of unpickling
         reason, remedy = getattr(error, "strerror", None), ""
-        if reason is None:
-            reason, remedy = type(error).__name__, ": it is damaged, or no weights file; download it again"
+        if unsafe := re.search(r"GLOBAL (\S+)", str(first)):
+            reason, remedy = type(first).__name__, f": {_to_convert(path, unsafe[1])}"
+        elif reason is None:
+            reason, remedy = type(first).__name__, ": it is damaged, or no weights file; download it again"
         raise CheckpointError(f"weights file {path} cannot be read ({reason}){remedy}") from error
 
 
-def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the tensors of a checkpoint, a dict of them or one that contains it, under timm's names."""
-    for key in ("state_dict", "model"):
-        state = state.get(key, state)
-    return {_timm_name(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
+def _flat(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the names and tensors of a checkpoint; names in a dict inside it begin with the name of the dict."""
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, torch.Tensor):
+            yield f"{prefix}{name}", value
+
+
+def _to_convert(path: Path, kind: str) -> str:
+    """Return what is wrong with a file that holds objects of other types than tensors, and how to make it safe."""
+    old, new = json.dumps(str(path)), json.dumps(str(path.with_suffix(".safetensors")))
+    line = (
+        "import timm.models, safetensors.torch; "
+        f"state = timm.models.load_state_dict({old}, weights_only=False); "
+        f'safetensors.torch.save_file({{k: v.clone() for k, v in state.items() if hasattr(v, "clone")}}, {new})'
+    )
+    return (
+        f"it holds {kind}, and objects that are not tensors can run any code when they are loaded; "
+        f"only if you trust where it comes from, convert it: {shlex.join(['python', '-c', line])}"
+    )
 
 
 def _timm_name(name: str) -> str:
-    """Remove DataParallel's prefix, and the dot in ``norm.1`` of torchvision's DenseNet files."""
-    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name.removeprefix("module."))
+    """Remove the dot in ``norm.1`` of torchvision's DenseNet files."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
+
+
+def _unwrapped(state: Mapping[str, torch.Tensor], needed: Collection[str], path: Path) -> dict[str, torch.Tensor]:
+    """Return tensors under the names of the network: without the prefix, such as ``model.``, before most of them.
+
+    Raise CheckpointError if the names of the network are there with several prefixes, and not without any.
+    """
+    starts = ((name, i) for name in state for i in [0, *(dot.end() for dot in re.finditer(r"\.", name))])
+    fits = Counter(name[:i] for name, i in starts if name[i:] in needed)
+    complete = sorted(prefix for prefix, n in fits.items() if n == len(needed))
+    if len(complete) > 1 and "" not in complete:
+        raise CheckpointError(f"{path} holds several networks: their names begin with {', '.join(complete)}; keep one")
+    prefix = "" if "" in complete or not fits else max(fits, key=lambda prefix: fits[prefix])
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _from_package(name: str, package: str, kind: str) -> dict[str, torch.Tensor]:
@@ -216,6 +252,8 @@ def _check(state: Mapping[str, torch.Tensor], needed: Mapping[str, tuple[int, ..
     misfit = [key for key, tensor in present.items() if tensor.shape != needed[key]]
     if missing or misfit:
         example = f"no {missing[0]}" if missing else ""
+        if not present:
+            example += f"; it has {next(iter(state), 'no tensors')}"
         if misfit:
             example = f"{misfit[0]} is {tuple(present[misfit[0]].shape)}, not {tuple(needed[misfit[0]])}"
         raise CheckpointError(

@@ -13,6 +13,7 @@ import numpy as np
 
 from transferlens.features.augment import Augmentation, Kind
 from transferlens.features.logmel import HOPS, WINDOWS, FeatureSettings
+from transferlens.models import build
 from transferlens.models.plan import TransferPlan
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import NAME, Fields, Rule, above, at_least, between, shown
@@ -216,6 +217,10 @@ class RunConfig:
     def computed(self) -> dict[str, Any]:
         """Which network is computed on which size of input: the keyword arguments of `precision.choose`."""
         return {"backbone": self.backbone, "input_size": self.input_size, "through": self.plan.truncate_after}
+
+    def cost(self, n_classes: int) -> build.Cost:
+        """Return the cost of the network for this number of classes."""
+        return build.cost(self.backbone, n_classes=n_classes, plan=self.plan, input_size=self.input_size)
 
     def path(self, folder: Path) -> Path:
         """Where this run is, or will be, in the store `folder`."""

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transferlens.features.cache import FeatureCache, cached_clips, read_cached
-from transferlens.models.forward import forward
+from transferlens.models.forward import PASS_SIZE, forward
 from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.files import check_writable
 from transferlens.util.lazy import torch
+from transferlens.util.processes import free_memory
 
 if TYPE_CHECKING:
     from transferlens.data.catalogue import DataOptions
@@ -31,9 +32,9 @@ def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
     """Compute the logits [shape=(n_clips, n_classes)] of features S [shape=(n_clips, channels, n_mels, width)].
 
     They are computed as in training, in the precision of the run: for its held-out clips they are the stored logits,
-    bit by bit on the same machine with as many threads. (The outputs of frozen blocks, which training computes in
-    batches of other sizes, may differ by rounding.) The run normalises the features; the network, as `Run.model`
-    returns it, may be on any device.
+    bit by bit on the same machine with as many threads, if memory suffices for as many clips at once. (The outputs of
+    frozen blocks, which training computes in batches of other sizes, may differ by rounding.) The run normalises the
+    features; the network, as `Run.model` returns it, may be on any device.
     """
     device = next(network.parameters()).device
     used = _precision(run, device)
@@ -42,7 +43,10 @@ def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
         with precision.autocast(device, used):
             return network(x.to(device).contiguous(memory_format=torch.channels_last)).float()
 
-    return forward(logits, run.inputs(S)).numpy()
+    size = run.provenance.get("pass_size", PASS_SIZE)
+    if device.type == "cpu":
+        size = min(size, run.config.cost(len(run.label_names)).pass_size(free_memory()))
+    return forward(logits, run.inputs(S), batch_size=size).numpy()
 
 
 def _precision(run: Run, device: torch.device) -> str:

@@ -16,8 +16,7 @@ Row = TypeVar("Row")
 
 
 def _cost(run: Run) -> build.Cost:
-    config = run.config
-    return build.cost(config.backbone, n_classes=len(run.label_names), plan=config.plan, input_size=config.input_size)
+    return run.config.cost(len(run.label_names))
 
 
 # What a column holds. Accuracies are fractions, epochs count from 1, seconds are those of training.

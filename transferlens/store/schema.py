@@ -81,7 +81,8 @@ PROVENANCE = {
     "weights_option": Rule("text", lambda value: isinstance(value, str)),
     "weights_source": Rule("text", lambda value: isinstance(value, str)),
 }
-LATER = {"n_train": Rule("a whole number above 0", lambda value: type(value) is int and value > 0)}
+_POSITIVE = Rule("a whole number above 0", lambda value: type(value) is int and value > 0)
+LATER = {"n_train": _POSITIVE, "pass_size": _POSITIVE}
 PLAIN = Rule("one text or number", lambda value: value is None or isinstance(value, (str, int, float)))
 
 

@@ -19,9 +19,11 @@ import numpy as np
 
 from transferlens.features.augment import Augmentation, VariantCache
 from transferlens.features.cache import FeatureCache, opened
+from transferlens.models.build import Cost
 from transferlens.models.forward import PASS_SIZE
 from transferlens.util.files import check_space
-from transferlens.util.lazy import psutil, torch, tqdm
+from transferlens.util.lazy import torch, tqdm
+from transferlens.util.processes import free_memory
 
 if TYPE_CHECKING:
     from transferlens.data.clips import DataSet
@@ -60,13 +62,20 @@ class Data:
     """The features and labels of a data set, as mini-batches on a device.
 
     The cache must be complete. Features, and outputs of frozen blocks, of up to `memory` bytes each (default: half of
-    the free memory) are held in memory, or on the device if they fit there; larger ones are read from a file.
+    the free memory, shared by this number of processes) are held in memory, or on the device if they fit there; larger
+    ones are read from a file.
     """
 
     def __init__(
-        self, dataset: DataSet, cache: FeatureCache, device: torch.device, *, memory: float | None = None
+        self,
+        dataset: DataSet,
+        cache: FeatureCache,
+        device: torch.device,
+        *,
+        memory: float | None = None,
+        sharers: int = 1,
     ) -> None:
-        self.dataset, self.cache, self.device, self.memory = dataset, cache, device, memory
+        self.dataset, self.cache, self.device, self.memory, self.sharers = dataset, cache, device, memory, sharers
         self.label_names = dataset.label_names
         self.labels = np.array([self.label_names.index(clip.label) for clip in dataset.clips])
         self._held: dict[str, torch.Tensor] = {}
@@ -94,7 +103,13 @@ class Data:
         return cache
 
     def _fits_in_memory(self, nbytes: int) -> bool:
-        return nbytes <= (psutil.virtual_memory().available / 2 if self.memory is None else self.memory)
+        return nbytes <= (free_memory() / 2 / self.sharers if self.memory is None else self.memory)
+
+    def pass_size(self, cost: Cost, step: float) -> int:
+        """Return how many clips go through a network at once without gradients; a training step takes `step` bytes."""
+        if self.device.type != "cpu":
+            return PASS_SIZE
+        return cost.pass_size(max(step, free_memory() if self.memory is None else self.memory))
 
     def _fits_on_device(self, nbytes: int) -> bool:
         return self.device.type == "cuda" and nbytes < torch.cuda.mem_get_info(self.device)[0] / 2
@@ -110,17 +125,23 @@ class Data:
         return (x.to(self.device, non_blocking=True).float() for x in source)
 
     def outputs(
-        self, key: str, run: Callable[[torch.Tensor], torch.Tensor], rows: Iterable[np.ndarray]
+        self,
+        key: str,
+        run: Callable[[torch.Tensor], torch.Tensor],
+        rows: Iterable[np.ndarray],
+        *,
+        batch_size: int = PASS_SIZE,
     ) -> Iterator[torch.Tensor]:
         """Yield the outputs of `run` for each array of rows, on the device and in channels-last order.
 
-        It is called once for every clip as long as `key` is the same; `key` must change if anything changes that the
-        outputs depend on. `run` takes a batch as `batches` yields it, and returns a tensor [shape=(n, channels,
-        height, width)] without gradients, where the output for a clip does not depend on the other clips.
+        It is called once for every clip, with `batch_size` of them at a time, as long as `key` is the same; `key` must
+        change if anything changes that the outputs depend on. `run` takes a batch as `batches` yields it, and returns a
+        tensor [shape=(n, channels, height, width)] without gradients, where the output for a clip does not depend on
+        the other clips.
         """
         if self._outputs is None or self._outputs[0] != key:
             self.forget_outputs()  # frees its memory for the next
-            self._outputs = key, self._computed(run)
+            self._outputs = key, self._computed(run, batch_size)
         held = self._outputs[1]
         return (held[torch.from_numpy(batch)].to(self.device, non_blocking=True).permute(0, 3, 1, 2) for batch in rows)
 
@@ -130,9 +151,9 @@ class Data:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # memory that torch keeps would count as taken
 
-    def _computed(self, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def _computed(self, run: Callable[[torch.Tensor], torch.Tensor], batch_size: int) -> torch.Tensor:
         """Return the outputs of `run` for every clip [shape=(n_clips, height, width, channels)]."""
-        parts, held = chunks(np.arange(len(self.labels)), PASS_SIZE), None
+        parts, held = chunks(np.arange(len(self.labels)), batch_size), None
         bar = tqdm.tqdm(total=len(self.labels), desc="frozen blocks", unit="clip", delay=2, leave=False, disable=None)
         with bar:
             for rows, x in zip(parts, self.batches(parts), strict=True):

@@ -27,7 +27,6 @@ from typing import Any, TypeVar
 
 from transferlens.util import processes
 from transferlens.util.errors import ParameterError, SweepError
-from transferlens.util.lazy import psutil
 from transferlens.util.terminal import log_to_stderr
 
 log = logging.getLogger(__name__)
@@ -134,7 +133,7 @@ def _end_with_parent() -> None:
 def _has_room(running: Collection[_Worker], needed: int) -> bool:
     """Return whether memory suffices for one more item; `needed` is what one takes [bytes], 0 if that is not known."""
     starting = sum(worker.memory == 0 for worker in running)
-    return not running or (needed > 0 and (starting + 1) * needed <= psutil.virtual_memory().available)
+    return not running or (needed > 0 and (starting + 1) * needed <= processes.free_memory())
 
 
 def in_processes(

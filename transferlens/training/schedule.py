@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
+import numpy as np
+
 from transferlens.store.config import RunConfig
 from transferlens.store.locks import holder, lock
 from transferlens.store.run import Run, load_run
@@ -25,7 +27,7 @@ from transferlens.util import lazy, processes
 from transferlens.util.errors import CheckpointError, DataError, ParameterError, SweepError, TransferLensError
 from transferlens.util.fields import Fields, Rule, between
 from transferlens.util.files import clear_left, expanded, write_text
-from transferlens.util.lazy import psutil, tqdm
+from transferlens.util.lazy import tqdm
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +41,8 @@ log = logging.getLogger(__name__)
 
 # What `attempt` returns for a run that another process trains.
 HELD = "held"
+# Memory that libraries take when training starts [bytes].
+START = 2 * 10**8
 # Seconds between two checks of runs that other processes train.
 POLL = 1.0
 GPU_SHARE = Rule("0 to 1, or a whole number to 64", lambda gpus: 0 <= gpus <= 64 and (gpus <= 1 or gpus % 1 == 0))
@@ -55,11 +59,12 @@ class DeviceOptions(Fields):
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionOptions(DeviceOptions):
-    """Where runs are computed; of these options only the device changes their numbers."""
+    """Where runs are computed; the device changes their numbers, a small memory their rounding, the others nothing."""
 
     memory: Annotated[float | None, Rule("0 GB or more", lambda value: value >= 0)] = None
     """Memory [GB] that features, and outputs of frozen blocks, may each take; what takes more is read from files.
-    Default: half of what is free."""
+    Evaluation and frozen blocks take 64 clips at once, or as many as fit in it, which changes rounding. Default: half
+    of what is free, in a container of its limit; for evaluation all of it."""
     engine: Literal["local", "ray"] = "local"
     """local: this machine. ray: a Ray cluster, all of whose machines see the clips, --runs and --cache."""
     workers: Annotated[int | None, between(1, 1024)] = None
@@ -100,15 +105,12 @@ def for_workers(options: Any, workers: int = 1) -> Any:
     data, sweep, store, execution = options.data, options.sweep, options.store, options.execution
     absolute: dict[str, Any] = {name: value.absolute() for name, value in vars(data).items() if isinstance(value, Path)}
     weights = sweep.weights if sweep.weights == "auto" else str(expanded(sweep.weights).absolute())
-    memory = execution.memory
-    if workers > 1 and memory is None:
-        memory = psutil.virtual_memory().available / 2e9 / workers
     return dataclasses.replace(
         options,
         data=dataclasses.replace(data, **absolute, splits=tuple(path.absolute() for path in data.splits)),
         sweep=dataclasses.replace(sweep, weights=weights),
         store=dataclasses.replace(store, runs=store.runs.absolute(), cache=store.cache.absolute()),
-        execution=ExecutionOptions(device=execution.device, memory=memory, workers=1),
+        execution=ExecutionOptions(device=execution.device, memory=execution.memory, workers=workers),
     )
 
 
@@ -147,10 +149,10 @@ class _Progress:
 def train(study: Study, points: Sequence[RunConfig], *, threads: int | None = None) -> None:
     """Train runs, or wait for those that other processes train; then raise SweepError if some failed.
 
-    Runs whose settings name no number of threads get `threads`; None is one per core.
+    Runs whose settings name no number of threads get `threads`; None is one per core. Raise ParameterError, before any
+    is trained, if the settings of a run cannot be computed here.
     """
-    for point in points:
-        precision.choose(point.training.precision, study.device, **point.computed)  # raises before any is trained
+    _check(study, points)
     missing, held, failures = list(points), [], []
     progress = _Progress(points)
     with progress.bar:
@@ -164,6 +166,32 @@ def train(study: Study, points: Sequence[RunConfig], *, threads: int | None = No
     if failures:
         number, reasons = f"{len(failures)} of {len(points)} runs", "; ".join(failures)
         raise SweepError(f"{number} failed: {reasons}. The same command tries just these again")
+
+
+def _check(study: Study, points: Sequence[RunConfig]) -> None:
+    """Raise ParameterError if a run cannot be computed here: its size of input, its precision, or too little memory."""
+    execution, n_classes = study.options.execution, len(study.dataset.label_names)
+    at_once, needed = min(execution.workers or 1, len(points)), {}
+    for point in points:
+        chosen = precision.choose(point.training.precision, study.device, **point.computed)
+        trained_on = np.repeat(study.dataset.split(point.fold, point.inner_fold)[0], point.training.draws)
+        batch_size = len(trainer.chunks(trained_on, point.training.batch_size)[0])
+        memory = START + point.cost(n_classes).training_memory(batch_size, bf16=chosen == "bf16")
+        needed[at_once * memory] = point, batch_size
+    if study.device.type != "cpu" or execution.engine != "local":
+        return  # a GPU says itself that its memory is full, and other machines have other memory
+    free, most = processes.free_memory(), max(needed)
+    (point, batch_size), (height, width) = needed[most], needed[most][0].input_size
+    where = f"{free / 1e9:.1f} GB are free, of the machine or within the limit of its container"
+    many, fewer = (f", {at_once} at once,", ", or fewer workers") if at_once > 1 else ("", "")
+    remedy = f"use a smaller batch_size or width{fewer}, or allow more memory"
+    if most > free:
+        raise ParameterError(
+            f"{point.backbone} on inputs of {height}x{width} with batch_size={batch_size}{many} takes at least "
+            f"{most / 1e9:.1f} GB of memory, and {where}: {remedy}"
+        )
+    if most > free / 2:
+        log.warning("training takes %.1f GB to twice as much, and %s: if it is killed, %s", most / 1e9, where, remedy)
 
 
 def workers(study: Study, n_points: int, threads: int) -> int:

@@ -16,7 +16,7 @@ from transferlens.data.catalogue import DataOptions
 from transferlens.data.clips import DataSet
 from transferlens.features.cache import FeatureCache
 from transferlens.features.logmel import FeatureOptions
-from transferlens.models.build import check, imagenet_state
+from transferlens.models.build import block_table, check, imagenet_state
 from transferlens.models.device import pick_device
 from transferlens.models.forward import threads_of
 from transferlens.models.plan import TransferPlan
@@ -220,8 +220,9 @@ class Study:
     def data(self) -> Data:
         """Features and labels, loaded."""
         self.cache.fill()
-        memory = self.options.execution.memory
-        return Data(self.dataset, self.cache, self.device, memory=None if memory is None else 1e9 * memory)
+        execution = self.options.execution
+        memory = None if execution.memory is None else 1e9 * execution.memory
+        return Data(self.dataset, self.cache, self.device, memory=memory, sharers=execution.workers or 1)
 
     @checked
     def training(self, plan: TransferPlan) -> Training:
@@ -234,6 +235,9 @@ class Study:
         plan.warn()
         if self._misplaced:
             warn_once(f"{self.dataset.name} has classes that are {self._misplaced}")
+        for backbone in self.backbones:  # raises if the input is too small for one
+            size = self.settings.n_mels, self.settings.width
+            block_table(backbone, input_size=size, through=plan.truncate_after)
         weights, data_key = self.options.sweep.weights, self.cache.data_key
         is_pretrained = plan.pretrained_through is not None
         return [

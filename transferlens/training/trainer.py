@@ -132,7 +132,22 @@ class Trainer:
             "n_train": len(self.rows),
             "skipped_clips": " ".join(self.data.dataset.skipped) or "none",
             "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            **self._smaller_passes(),
         }
+
+    def _smaller_passes(self) -> dict[str, int]:
+        """Return how many clips go through the network at once without gradients, if memory limits them."""
+        cost = self.config.cost(len(self.data.label_names))
+        size = self.data.pass_size(cost, cost.training_memory(self.config.training.batch_size, bf16=True))
+        if size == PASS_SIZE:
+            return {}
+        log.warning("%s: memory suffices to evaluate %d clips at once, not %d", self.config.id, size, PASS_SIZE)
+        return {"pass_size": size}
+
+    @property
+    def pass_size(self) -> int:
+        """Number of clips that go through the network at once without gradients."""
+        return self.provenance.get("pass_size", PASS_SIZE)
 
     def _load_pretrained(self, weights: str) -> dict[str, np.ndarray]:
         """Load the pretrained blocks of the plan; return the initial tensors of all others."""
@@ -153,7 +168,7 @@ class Trainer:
     def _batches(self, rows: list[np.ndarray]) -> Iterator[torch.Tensor]:
         """Yield the inputs of the first block that may change: normalised features, or outputs of the frozen blocks."""
         if self.start:
-            return self.data.outputs(self._prefix_key, self._prefix, rows)
+            return self.data.outputs(self._prefix_key, self._prefix, rows, batch_size=self.pass_size)
         return map(self._inputs, self.data.batches(rows))
 
     def _inputs(self, x: torch.Tensor) -> torch.Tensor:
@@ -169,7 +184,7 @@ class Trainer:
     def _prefix_key(self) -> str:
         """Hash of everything that the outputs of the frozen blocks depend on."""
         pooled = self.start > self.config.plan.truncate_after
-        words = (self.config.backbone, self.start, pooled, self.provenance["precision"])
+        words = (self.config.backbone, self.start, pooled, self.provenance["precision"], self.pass_size)
         digest = hashlib.sha256(repr(words).encode() + self.normalisation.tobytes())
         for name, tensor in self.network.state_dict().items():
             block = self.network.block_of(name)
@@ -270,7 +285,7 @@ class Trainer:
 
     def _logits(self, rows: np.ndarray) -> np.ndarray:
         self.network.eval()
-        return forward(self._forward, self._batches(chunks(rows, PASS_SIZE))).numpy()
+        return forward(self._forward, self._batches(chunks(rows, self.pass_size))).numpy()
 
     def state(self) -> RunState:
         """Return everything that goes to the run file."""

@@ -1,4 +1,8 @@
-"""This process and others: which ones live, signals that must not be lost, and freed memory that is kept."""
+"""This process and others: which ones live, what it may use, signals that must not be lost, freed memory that is kept.
+
+A container, or a job of a cluster, may use less than its machine has. Linux tells its limits in the folders of its
+cgroup: version 1 has a tree of folders per controller, version 2 one tree for all.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,15 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from transferlens.util.lazy import psutil
 
+# Limit, use, and the field of memory.stat that counts cached pages of files which the system can take back.
+_MEMORY = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
 # Options of glibc's mallopt.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 # Seconds after which a signal whose exception was lost is sent again.
@@ -30,9 +40,57 @@ def is_alive(pid: int) -> bool:
         return True
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(root: Path = Path("/")) -> int:
+    """Return the number of cores that this process may use, at least 1.
+
+    It is the smaller of its affinity and the share of time that its cgroup allows; `root` is where /proc and /sys are.
+    """
+    known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shares = []
+    for version, folder in _cgroups("cpu", root):
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if version == 1 else ("cpu.max",)
+        numbers = " ".join(_content(folder / name) for name in names).split()
+        if len(numbers) == 2 and numbers[0] not in ("max", "-1"):
+            shares.append(int(numbers[0]) // int(numbers[1]))
+    return max(1, min([known, *shares]))
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """Return the memory that this process may still take [bytes].
+
+    It is the smaller of what the machine has, and what the limits of the process's cgroup leave; `root` is where /proc
+    and /sys are.
+    """
+    left = [psutil.virtual_memory().available]
+    for version, folder in _cgroups("memory", root):
+        limit, usage, cached = _MEMORY[version]
+        numbers = [_content(folder / name) for name in (limit, usage)]
+        if all(map(str.isdecimal, numbers)):
+            fields = dict(line.split(" ", 1) for line in _content(folder / "memory.stat").splitlines())
+            left.append(int(numbers[0]) - int(numbers[1]) + int(fields.get(cached, 0)))
+    return max(0, min(left))
+
+
+def _cgroups(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
+    """Yield the version and folder of this process's cgroup, and of those above it, whose limits hold too.
+
+    A container sees its own cgroup as the top of the tree, also where /proc names it by its path on the machine.
+    """
+    for line in _content(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / (controller if controllers else "")
+        folder = top / path.lstrip("/")
+        yield from ((1 if controllers else 2, each) for each in (folder, *folder.parents) if each.is_relative_to(top))
+
+
+def _content(path: Path) -> str:
+    """Return what a small file contains, without the space around; nothing if it cannot be read."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 def most_memory() -> int:
