@@ -83,6 +83,7 @@ def test_blocks_that_are_not_there_are_one_line_and_exit_code_2(name, argv, mess
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.slow(4)
 def test_command_writes_one_stem_and_trains_nothing_twice(name, options, tmp_path, capsys):
     argv = [*options, "--folds", "1", "2", "--block", "1", "3"]
     assert COMMANDS[name].main(argv) == 0

@@ -102,6 +102,7 @@ def test_no_copies(clips, capsys):
     assert len((clips.parent / "f" / "duplicates.csv").read_text().splitlines()) == 1  # the names of the columns
 
 
+@pytest.mark.slow(4)
 def test_accuracy_without_them(seeds_store, tmp_path, capsys):
     arms, folder = seeds_store
     clips = folder / "tones" / "clips.csv"

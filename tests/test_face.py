@@ -66,6 +66,7 @@ def given(clips, weights_file, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.slow(4)
 def test_a_truncation_study_as_one_would_type_it(clips, given, tmp_path):
     result = tl.truncate(str(clips), blocks=[2, 3], folds=[1], **given)
     table = result.table()

@@ -94,6 +94,7 @@ def test_no_file(tmp_path):
         study.read(tmp_path / "none.toml")
 
 
+@pytest.mark.slow(4)
 def test_dry_run_counts_shared_runs_once_and_the_study_trains_them_once(options, tmp_path, capsys):
     texts = dict(option.removeprefix("--").split("=", 1) for option in options)
     lines = [f"{name} = {value if value.isdecimal() else repr(value)}" for name, value in texts.items()]

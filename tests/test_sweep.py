@@ -140,6 +140,7 @@ def test_bad_memory(study, memory):
         study(memory=memory)
 
 
+@pytest.mark.slow(4)
 def test_an_input_too_small_for_a_network_is_an_error_before_anything_is_computed(study, tmp_path, capsys, options):
     made = study(backbone=("test_resnet", "inception_v3"), width=64)
     message = "input_size=128x64 is too small for inception_v3: Block 4 cannot be computed"
@@ -336,6 +337,7 @@ def assert_same_bits(one, other):
 
 
 @pytest.mark.parametrize("workers", [2, None])
+@pytest.mark.slow(4)
 def test_the_number_of_workers_changes_no_bit(study, tmp_path, workers):
     one_after_another = study()
     points = one_after_another.points(TransferPlan())
