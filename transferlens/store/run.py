@@ -18,9 +18,9 @@ from transferlens.models import build
 from transferlens.models.weights import title
 from transferlens.store import runfile
 from transferlens.store.config import RunConfig
+from transferlens.util import hdf5
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.fields import Rule, at_least, checked
-from transferlens.util.files import array
 from transferlens.util.lazy import torch
 from transferlens.util.text import counted
 
@@ -151,7 +151,7 @@ class Run:
         """
         with runfile.open_runfile(self.path) as file:
             state = runfile.to_torch(runfile.read_tensors(file["fresh"]))
-            names = list(runfile.tensor_items(file["weights"]))
+            names = list(file["weights"].datasets())
         if len(state) < len(names):
             option, sha256 = self.provenance["weights_option"], self.config.weights_sha256
             pretrained = build.imagenet_state(self.config.backbone, option, sha256=sha256).state
@@ -241,13 +241,13 @@ def load_run(path: Path | str | os.PathLike[str], *, expected: RunConfig | None 
             path=path,
             config=config,
             provenance=runfile.read_attributes(file["provenance"]),
-            history={name: array(file["history"][name]) for name in runfile.history_names(config)},
-            label_names=tuple(runfile.read_texts(file["label_names"])),
-            clip_ids=tuple(runfile.read_texts(file["clip_ids"])),
-            labels=array(file["labels"]),
-            logits=array(file["logits_last"]),
-            logits_best=array(file["logits_best"]),
-            normalisation=array(file["normalisation"]),
+            history={name: file["history"][name][()] for name in runfile.history_names(config)},
+            label_names=tuple(hdf5.texts(file["label_names"])),
+            clip_ids=tuple(hdf5.texts(file["clip_ids"])),
+            labels=file["labels"][()],
+            logits=file["logits_last"][()],
+            logits_best=file["logits_best"][()],
+            normalisation=file["normalisation"][()],
             groups=tuple(runfile.read_groups(file)),
         )
         _check_values(run)
@@ -274,7 +274,9 @@ def _check_values(run: Run) -> None:
         and (run.normalisation[1] > 0).all(),
     }
     if broken := [name for name, holds in rules.items() if not holds]:
-        raise CheckpointError(f"{run.path} is damaged in its {' and '.join(broken)}: delete it and train the run again")
+        raise CheckpointError(
+            f"{run.path} is damaged in its {' and '.join(broken)}: move it aside and train the run again"
+        )
 
 
 @checked
