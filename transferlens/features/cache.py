@@ -76,6 +76,8 @@ def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
         if unknown := [clip for clip in clip_ids if clip not in rows]:
             raise DataError(f"{path} has no features of {unknown[0]}: name the clips to compute them from")
         features = file["features"]
+        if features.ndim != 4 or features.dtype.kind != "f":
+            raise ValueError("features are numbers of four axes")
         S = np.empty((len(clip_ids), *features.shape[1:]), np.float32)
         for i, clip in enumerate(clip_ids):
             S[i] = features[rows[clip]]
@@ -166,7 +168,7 @@ class FeatureCache:
         self.fill()
         with opened(self.path) as file:
             features = file["features"]
-            return _mapped(features) if features.chunks is None else features[()]
+            return _mapped(features) if features.chunks is None else hdf5.array(features)
 
     def fill(self) -> None:
         """Compute the features and write them, unless this is done already; raise one DataError for unreadable clips.

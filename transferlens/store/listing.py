@@ -21,6 +21,7 @@ from transferlens.store.runfile import SCHEMA, open_runfile, read_attributes, re
 from transferlens.util import text
 from transferlens.util.errors import CheckpointError
 from transferlens.util.fields import checked
+from transferlens.util.hdf5 import array
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
     """Summarise one run file, finished (.h5) or not (.partial); errors as in `load_run`."""
     path = Path(path)
     with open_runfile(path) as file:
-        accuracy, seconds = (file["history"][name][()] for name in ("heldout_accuracy", "seconds"))
+        accuracy, seconds = (array(file["history"][name]) for name in ("heldout_accuracy", "seconds"))
         config = read_config(file)
         return RunSummary(
             id=config.id,

@@ -18,9 +18,9 @@ from transferlens.models import build
 from transferlens.models.weights import title
 from transferlens.store import runfile
 from transferlens.store.config import RunConfig
-from transferlens.util import hdf5
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.fields import Rule, at_least, checked
+from transferlens.util.hdf5 import array, texts
 from transferlens.util.lazy import torch
 from transferlens.util.text import counted
 
@@ -241,13 +241,13 @@ def load_run(path: Path | str | os.PathLike[str], *, expected: RunConfig | None 
             path=path,
             config=config,
             provenance=runfile.read_attributes(file["provenance"]),
-            history={name: file["history"][name][()] for name in runfile.history_names(config)},
-            label_names=tuple(hdf5.texts(file["label_names"])),
-            clip_ids=tuple(hdf5.texts(file["clip_ids"])),
-            labels=file["labels"][()],
-            logits=file["logits_last"][()],
-            logits_best=file["logits_best"][()],
-            normalisation=file["normalisation"][()],
+            history={name: array(file["history"][name]) for name in runfile.history_names(config)},
+            label_names=tuple(texts(file["label_names"])),
+            clip_ids=tuple(texts(file["clip_ids"])),
+            labels=array(file["labels"]),
+            logits=array(file["logits_last"]),
+            logits_best=array(file["logits_best"]),
+            normalisation=array(file["normalisation"]),
             groups=tuple(runfile.read_groups(file)),
         )
         _check_values(run)

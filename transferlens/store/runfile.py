@@ -97,11 +97,11 @@ def _fill(file: Any, state: RunState) -> None:
 def read_state(path: str | os.PathLike[str]) -> RunState:
     """Read a whole run file, finished (.h5) or not (.partial); errors as in `open_runfile`."""
     with open_runfile(path) as file:
-        parts: dict[str, Any] = {name: file[name][()] for name in _ARRAYS if name not in _TEXTS}
+        parts: dict[str, Any] = {name: hdf5.array(file[name]) for name in _ARRAYS if name not in _TEXTS}
         parts |= {name: hdf5.texts(file[name]) for name in _TEXTS}
         parts |= {name: read_tensors(file[name]) for name in TENSORS}
         parts["groups"] = read_groups(file)
-        history = {key: values[()].tolist() for key, values in file["history"].items()}
+        history = {key: hdf5.array(values).tolist() for key, values in file["history"].items()}
         return RunState(read_config(file), read_attributes(file["provenance"]), history=history, **parts)
 
 
@@ -133,7 +133,7 @@ def read_groups(file: hdf5.Group) -> list[str]:
 
 def read_tensors(group: hdf5.Group) -> dict[str, np.ndarray]:
     """Return the content of every HDF5 data set below a group, by its path in the group."""
-    return {name: item[()] for name, item in group.datasets().items()}
+    return {name: hdf5.array(item) for name, item in group.datasets().items()}
 
 
 def to_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:

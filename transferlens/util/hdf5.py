@@ -25,7 +25,7 @@ from transferlens.util.files import once_per_state
 from transferlens.util.lazy import h5py
 
 # Far more than a run of the largest network has: members of groups, groups above one, attributes of a group.
-MOST_LINKS, DEEPEST, MOST_ATTRIBUTES = 100_000, 16, 1000
+MOST_MEMBERS, DEEPEST, MOST_ATTRIBUTES = 50_000, 16, 1000
 # Bytes that are read at once: of a file to verify it, and at most of texts.
 PIECE, MOST_TEXT = 2**20, 2**28
 # What h5py raises for damaged files.
@@ -133,16 +133,19 @@ class Group(Mapping[str, Any]):
     def __init__(self, id: Any, filename: str, size: int, depth: int = 0) -> None:
         self._id, self.filename, self.size, self._depth = id, filename, size, depth
         if depth > DEEPEST or h5py.h5o.get_info(id).rc > 1:
-            raise Damaged("groups are nested deeper than in any file of the package, or in a circle")
-        self._names: dict[str, None] = {}
-        id.links.iterate(self._add, info=True)
+            raise Damaged(f"groups are nested deeper than {DEEPEST}, or in a circle")
+        links: list[tuple[bytes, int]] = []  # an error in what HDF5 calls back would be lost
 
-    def _add(self, name: bytes, info: Any) -> None:
-        if info.type != h5py.h5l.TYPE_HARD:
-            raise Damaged(f"{_shown(name)} is a link to another place")
-        if len(self._names) == MOST_LINKS:
-            raise Damaged("a group has more members than any in a file of the package")
-        self._names[name.decode()] = None
+        def add(name: bytes, info: Any) -> bool | None:
+            links.append((name, info.type))
+            return len(links) > MOST_MEMBERS or None
+
+        id.links.iterate(add, info=True)
+        if len(links) > MOST_MEMBERS:
+            raise Damaged(f"a group has more than {MOST_MEMBERS} members")
+        if elsewhere := [name for name, kind in links if kind != h5py.h5l.TYPE_HARD]:
+            raise Damaged(f"{_shown(elsewhere[0])} is a link to another place")
+        self._names = dict.fromkeys(name.decode() for name, _ in links)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._names:
@@ -165,10 +168,11 @@ class Group(Mapping[str, Any]):
         count = h5py.h5a.get_num_attrs(self._id)
         if count > MOST_ATTRIBUTES:
             raise Damaged(f"it has {count} attributes in one place")
+        names: list[bytes] = []
+        h5py.h5a.iterate(self._id, lambda name: names.append(name))
         values: dict[str, Any] = {}
-        h5py.h5a.iterate(self._id, lambda name: values.update({name.decode(): None}))
         total = 0
-        for name in values:
+        for name in [name.decode() for name in names]:
             values[name] = value = _value(h5py.h5a.open(self._id, name.encode()), name, self.size)
             total += len(value) if isinstance(value, str) else 0
             if total > self.size:
@@ -181,8 +185,8 @@ class Group(Mapping[str, Any]):
         waiting, count = [("", self)], 0
         while waiting:
             path, group = waiting.pop()
-            if (count := count + len(group)) > MOST_LINKS:
-                raise Damaged("it has more groups and data sets than any file of the package")
+            if (count := count + len(group)) > MOST_MEMBERS:
+                raise Damaged(f"it has more than {MOST_MEMBERS} groups and data sets")
             for name, item in group.items():
                 if isinstance(item, Group):
                     waiting.append((f"{path}{name}/", item))
@@ -238,6 +242,13 @@ def _value(attribute: Any, name: str, size: int) -> Any:
 
 def _is_text(kind: Any) -> bool:
     return kind.get_class() == h5py.h5t.STRING
+
+
+def array(dataset: Any) -> Any:
+    """Return the numbers that a data set of an open file holds; raise `Damaged` if it holds texts."""
+    if _is_text(dataset.id.get_type()):
+        raise Damaged(f"{_shown(dataset.name)} does not hold numbers")
+    return dataset[()]
 
 
 def texts(dataset: Any) -> list[str]:
