@@ -13,7 +13,7 @@ from transferlens.models.plan import TransferPlan
 from transferlens.store import runfile
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.listing import summarise
-from transferlens.store.run import PROVENANCE, load_run
+from transferlens.store.run import load_run
 
 KEY = "ab" * 32
 CLIPS = ["a.wav", "b.wav", "c.wav", "d.wav"]
@@ -27,14 +27,22 @@ def write_run(path):
     )  # fmt: skip
     state = runfile.RunState(
         config=config,
-        provenance=dict.fromkeys(PROVENANCE, "made up") | {"n_train": 8},
+        provenance={
+            "features_key": KEY,
+            "precision": "fp32",
+            "weights_option": "auto",
+            "weights_source": "none",
+            "n_train": 8,
+        },
         label_names=["high", "low"],
         clip_ids=CLIPS,
         labels=np.array([0, 1, 0, 1]),
         normalisation=np.ones((2, 3)),
-        history={name: [0.25, 0.5, 0.75] for name in runfile.history_names(config)},
-        logits_last=rng.normal(size=(4, 2)).astype(np.float32),
-        logits_best=rng.normal(size=(4, 2)).astype(np.float32),
+        history={
+            name: [0.25, 0.5, 0.75] for name in ("train_loss", "heldout_loss", "heldout_accuracy", "lr", "seconds")
+        },
+        logits_last=np.array([[1, 0], [0, 1], [1, 0], [1, 0]], np.float32),
+        logits_best=np.array([[3, 0], [0, 3], [0, 3], [0, 3]], np.float32),
         weights={"head.weight": rng.normal(size=(2, 5)).astype(np.float32), "head.steps": np.array(3)},
         fresh={"head.weight": rng.normal(size=(2, 5)).astype(np.float32)},
         optimizer={"head.weight/exp_avg": rng.normal(size=(2, 5)).astype(np.float32)},

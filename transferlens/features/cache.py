@@ -35,10 +35,12 @@ RECIPE = 1
 
 
 def _check_older(file: hdf5.Group) -> None:
-    """Raise `hdf5.Damaged` if features of a file without seal are damaged: it has their checksum, or one per clip."""
+    """Raise if features of a file without seal are damaged: it has their checksum or, still older, one per clip."""
     features = file["features"]
     if features.chunks is None and zlib.crc32(_mapped(features).data) != file.attrs["crc32"]:
         raise hdf5.Damaged(SEAL.broken)
+    for i in range(len(features) if features.chunks else 0):
+        features[i]  # HDF5 raises if the checksum does not match
 
 
 # crc32, as each process reads a cache of gigabytes once to verify it, and sha256 takes up to five times longer.

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import mmap
 import os
 import re
+import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ from transferlens.util.lazy import h5py
 MOST_MEMBERS, DEEPEST, MOST_ATTRIBUTES = 50_000, 16, 1000
 # Bytes that are read at once: of a file to verify it, and at most of texts.
 PIECE, MOST_TEXT = 2**20, 2**28
+# Bytes of the smallest global heap that HDF5 reads.
+SMALLEST_HEAP = 4096
 # What h5py raises for damaged files.
 _UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError)
 # System errors that a damaged file causes: it names places that no file has.
@@ -269,12 +273,40 @@ def texts(dataset: Any) -> list[str]:
 
 
 def _open(path: Path) -> Any:
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if not _LOCK.search(str(error)):
-            raise
-        return h5py.File(path, "r", locking=False)  # files are never changed in place, and have a checksum
+    """Open a file, with a lock or, if it cannot be locked, without: none is changed in place, all have a checksum."""
+    first = None
+    for locking in (None, False, True):  # with True if this process has it open in this way
+        try:
+            return h5py.File(path, "r", locking=locking)
+        except OSError as error:
+            if not _LOCK.search(str(error)):
+                raise
+            first = first or error
+    assert first
+    raise first
+
+
+def _check_heaps(path: Path) -> None:
+    """Raise `Damaged` if a place of texts has an entry that leads nowhere or to itself, which HDF5 would read for ever.
+
+    A global heap has a signature, its size, and entries of an index, a size and a text (HDF5 file format, III.E).
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        place = 0
+        for match in re.finditer(rb"GCOL\x01", content):
+            start = match.start()
+            size = int.from_bytes(content[start + 8 : start + 16], "little")
+            if not SMALLEST_HEAP <= size <= len(content) - start:
+                continue  # numbers that look like a heap; HDF5 reads none of such a size
+            if start < place:
+                raise Damaged("texts overlap")
+            place = start + 16
+            while place + 16 <= start + size:
+                index, _, length = struct.unpack_from("<H6sQ", content, place)
+                place += 16 + -8 * (-length // 8) if index else length
+                if (not index and length < 16) or place > start + size:
+                    raise Damaged("a place of texts is damaged")
+            place = start + size
 
 
 @once_per_state
@@ -283,6 +315,7 @@ def _verify(path: Path, seal: Seal) -> None:
     is_sealed = seal.verify(path)
     if not is_sealed and seal.verify_unsealed is None:
         raise Damaged(seal.broken)
+    _check_heaps(path)
     with _open(path) as file:
         if file.userblock_size:
             raise Damaged("it begins with something else")
