@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 
+import fuzz_stored_files
 import numpy as np
 import pytest
 import soundfile
@@ -19,13 +20,10 @@ from hypothesis import strategies as st
 from transferlens import study
 from transferlens.data.audit import unreadable
 from transferlens.data.catalogue import DataOptions
-from transferlens.features.cache import FeatureCache
-from transferlens.features.logmel import FeatureOptions
 from transferlens.models import weights
 from transferlens.models.plan import TransferPlan
 from transferlens.store.listing import progress, scan, summarise
 from transferlens.store.run import load_run
-from transferlens.store.runfile import read_state
 from transferlens.util.errors import TransferLensError
 
 CASES = int(os.environ.get("TRANSFERLENS_FUZZ", "40"))
@@ -156,28 +154,9 @@ def readers(store, path):
     return whole, lambda: summarise(path), lambda: scan(store), lambda: progress(store)
 
 
-@fuzz
-@given(data=st.data())
-def test_snapshots_cost_their_epochs_at_most(small_run, tmp_path, data):
-    """`trainer` starts again whatever `read_state` raises; it must return."""
-    path = tmp_path / "run.partial"
-    path.write_bytes(data.draw(changed(small_run[1].path.read_bytes())))
-    started = time.monotonic()
-    try:
-        read_state(path)
-    except Exception as error:  # noqa: BLE001
-        assert not isinstance(error, MemoryError)
-    assert time.monotonic() - started < MOST
-
-
-@fuzz
-@given(data=st.data())
-def test_feature_caches(small_run, tmp_path, data):
-    made, _ = small_run
-    cache = FeatureCache(made.dataset, FeatureOptions().settings(made.dataset), tmp_path)
-    cache.path.parent.mkdir(exist_ok=True)
-    cache.path.write_bytes(data.draw(changed(made.cache.path.read_bytes())))
-    own_errors_only(cache.is_complete, cache.load)
+def test_stored_files_damaged_at_random():
+    """Run files, checkpoints and feature caches, sealed again or not, also where HDF5 might crash or never return."""
+    assert fuzz_stored_files.fuzz(CASES // 2) == []
 
 
 @fuzz

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -97,24 +97,23 @@ class Seal:
             file.write(seal)
             file.truncate()
 
-    def verify(self, path: Path) -> bool:
-        """Return whether a file is sealed; raise `Damaged` if the checksum does not match."""
-        with path.open("rb") as file:
-            start = self._start(file)
-            file.seek(start)
-            found = file.read()
-            if found and found != self._of(file, start):
-                raise Damaged(self.broken)
-            return bool(found)
+    def verify(self, file: BinaryIO) -> bool:
+        """Return whether an open file is sealed; raise `Damaged` if the checksum does not match."""
+        start = self._start(file)
+        file.seek(start)
+        found = file.read()
+        if found and found != self._of(file, start):
+            raise Damaged(self.broken)
+        return bool(found)
 
-    def _start(self, file: Any) -> int:
+    def _start(self, file: BinaryIO) -> int:
         """Return where the seal of an open file begins, or would begin if there is none."""
         end = os.fstat(file.fileno()).st_size
         start = max(0, end - len(self.tag) - self.checksum().digest_size)
         file.seek(start)
         return start if file.read(len(self.tag)) == self.tag else end
 
-    def _of(self, file: Any, size: int) -> bytes:
+    def _of(self, file: BinaryIO, size: int) -> bytes:
         """Return the seal of the first `size` bytes of an open file."""
         checksum = self.checksum()
         file.seek(0)
@@ -286,43 +285,47 @@ def _open(path: Path) -> Any:
     raise first
 
 
-def _check_heaps(path: Path) -> None:
+def _check_heaps(file: BinaryIO) -> None:
     """Raise `Damaged` if a place of texts has an entry that leads nowhere or to itself, which HDF5 would read for ever.
 
-    A global heap has a signature, its size, and entries of an index, a size and a text (HDF5 file format, III.E).
+    Texts are in global heaps: a signature, the size, and entries of an index, a size and a text (HDF5 file format,
+    section III.E).
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        place = 0
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        end = 0
         for match in re.finditer(rb"GCOL\x01", content):
             start = match.start()
             size = int.from_bytes(content[start + 8 : start + 16], "little")
-            if not SMALLEST_HEAP <= size <= len(content) - start:
-                continue  # numbers that look like a heap; HDF5 reads none of such a size
-            if start < place:
-                raise Damaged("texts overlap")
-            place = start + 16
-            while place + 16 <= start + size:
-                index, _, length = struct.unpack_from("<H6sQ", content, place)
-                place += 16 + -8 * (-length // 8) if index else length
-                if (not index and length < 16) or place > start + size:
-                    raise Damaged("a place of texts is damaged")
-            place = start + size
+            if SMALLEST_HEAP <= size <= len(content) - start:  # else numbers that look like a heap: HDF5 reads no such
+                if start < end:
+                    raise Damaged("places of texts overlap")
+                end = start + size
+                _check_heap(content, start + 16, end)
+
+
+def _check_heap(content: Any, place: int, end: int) -> None:
+    while place + 16 <= end:
+        index, _, length = struct.unpack_from("<H6sQ", content, place)
+        place += 16 + -8 * (-length // 8) if index else length
+        if place > end or (not index and length < 16):
+            raise Damaged("a place of texts is damaged")
 
 
 @once_per_state
 def _verify(path: Path, seal: Seal) -> None:
     """Raise `Damaged` if a file does not match its checksum, or what it has at its first levels leads out of it."""
-    is_sealed = seal.verify(path)
-    if not is_sealed and seal.verify_unsealed is None:
-        raise Damaged(seal.broken)
-    _check_heaps(path)
+    with path.open("rb") as content:
+        is_sealed = seal.verify(content)
+        if not is_sealed and seal.verify_unsealed is None:
+            raise Damaged(seal.broken)
+        _check_heaps(content)
     with _open(path) as file:
         if file.userblock_size:
             raise Damaged("it begins with something else")
-        content = Group(file.id, str(path), path.stat().st_size)
-        list(content.values())
+        root = Group(file.id, str(path), path.stat().st_size)
+        list(root.values())
         if not is_sealed and seal.verify_unsealed is not None:
-            seal.verify_unsealed(content)
+            seal.verify_unsealed(root)
 
 
 @contextlib.contextmanager
