@@ -18,6 +18,7 @@ import pytest
 from h5py import h5g, h5p, h5s, h5t
 from stored_files import KINDS
 
+from transferlens.store.run import load_run
 from transferlens.util.errors import CheckpointError, DataError, MachineError
 from transferlens.util.hdf5 import MOST_ATTRIBUTES, MOST_MEMBERS
 
@@ -184,8 +185,11 @@ def long_text():
 
 
 def committed(file):
-    file["type of this name"] = np.dtype("f4")
-    return file["type of this name"].id
+    """A type that had a name in the file."""
+    file["name"] = np.dtype("f4")
+    kind = file["name"].id
+    del file["name"]
+    return kind
 
 
 def nested(file, name, outside):
@@ -287,6 +291,27 @@ def test_links_are_not_followed_anywhere_in_a_run(changed, outcomes, outside, na
     assert None in outcomes("run", path)
 
 
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("raw storage in a pipe", r"'logits_last' is stored in another file"),
+        ("virtual, of a pipe", r"'logits_last' is stored in another file"),
+        ("soft link to nothing", r"'logits_last' is a link to another place"),
+        ("hard link to the root", "groups are nested deeper than 16, or in a circle"),
+        ("compressed", "'logits_last' is compressed or filtered"),
+        ("no value", "'logits_last' is empty"),
+        ("compounds", "'logits_last' holds neither numbers nor texts"),
+        ("of a type with a name", "'logits_last' holds neither numbers nor texts"),
+        ("huge", "'logits_last' is declared to have 4398046511104 bytes, more than its file"),
+        ("one text", "'/logits_last' does not hold numbers"),
+    ],
+)
+def test_the_reason_is_named(changed, outside, case, reason):
+    path = changed("run", by=lambda file: INSTEAD[case](file, "logits_last", outside))
+    with pytest.raises(CheckpointError, match=rf"damaged, cut short or of another kind \({reason}\); if it was a run"):
+        load_run(path)
+
+
 def attributes(*values):
     """Attributes of the root, by low-level functions."""
 
@@ -378,6 +403,11 @@ RAW = {
 def test_bytes_that_are_not_what_hdf5_expects(changed, expected, outcomes, kind, case):
     returned = outcomes(kind, changed(kind, raw=RAW[case]))
     assert all(value in (None, right) for value, right in zip(returned, expected(kind)[1], strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_content_that_begins_later_is_refused(changed, outcomes, kind):
+    assert set(outcomes(kind, changed(kind, raw=RAW["something before"]))) == {None}
 
 
 @pytest.mark.parametrize("kind", KINDS)
