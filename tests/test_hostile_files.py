@@ -405,6 +405,21 @@ def test_bytes_that_are_not_what_hdf5_expects(changed, expected, outcomes, kind,
     assert all(value in (None, right) for value, right in zip(returned, expected(kind)[1], strict=True))
 
 
+@pytest.mark.parametrize("name", ["x/y", "./x"])
+def test_a_name_is_not_followed_as_a_path(changed, outcomes, outside, name):
+    """Of a number whose name leads to a link of another group."""
+    written = "x_y"
+
+    def make(file):
+        file["weights"].create_group("x")["y"] = h5py.ExternalLink(outside.pipe, "/texts")
+        file["weights"][written] = 1.5
+
+    path = changed("run", by=make, raw=lambda content: content.replace(f"{written}\0".encode(), f"{name}\0".encode()))
+    assert outcomes("run", path) == [None] * 3
+    with pytest.raises(CheckpointError, match=f"'{name}' is no name"):
+        load_run(path)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_content_that_begins_later_is_refused(changed, outcomes, kind):
     assert set(outcomes(kind, changed(kind, raw=RAW["something before"]))) == {None}

@@ -148,6 +148,8 @@ class Group(Mapping[str, Any]):
             raise Damaged(f"a group has more than {MOST_MEMBERS} members")
         if elsewhere := [name for name, kind in links if kind != h5py.h5l.TYPE_HARD]:
             raise Damaged(f"{_shown(elsewhere[0])} is a link to another place")
+        if paths := [name for name, _ in links if b"/" in name or name in (b"", b".")]:
+            raise Damaged(f"{_shown(paths[0])} is no name: HDF5 would follow it to another place")
         self._names = dict.fromkeys(name.decode() for name, _ in links)
 
     def __getitem__(self, name: str) -> Any:
@@ -181,6 +183,14 @@ class Group(Mapping[str, Any]):
             if total > self.size:
                 raise Damaged("its attributes are larger than the file")
         return values
+
+    def check_members(self) -> None:
+        """Raise `Damaged` if a data set, or a group with its links, is refused, or if there are too many."""
+        count = len(self)
+        for item in self.values():
+            count += len(item) if isinstance(item, Group) else 0
+            if count > MOST_MEMBERS:
+                raise Damaged(f"it has more than {MOST_MEMBERS} groups and data sets")
 
     def datasets(self) -> dict[str, Any]:
         """Return every data set below the group, by its path in the group; raise `Damaged` if they exceed the file."""
@@ -291,7 +301,7 @@ def _check_heaps(file: BinaryIO) -> None:
     Texts are in global heaps: a signature, the size, and entries of an index, a size and a text (HDF5 file format,
     section III.E).
     """
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as content:
         end = 0
         for match in re.finditer(rb"GCOL\x01", content):
             start = match.start()
@@ -320,10 +330,10 @@ def _verify(path: Path, seal: Seal) -> None:
             raise Damaged(seal.broken)
         _check_heaps(content)
     with _open(path) as file:
-        if file.userblock_size:
-            raise Damaged("it begins with something else")
+        if file.userblock_size or file.id.get_create_plist().get_sizes() != (8, 8):
+            raise Damaged("it begins in another way than files of the package")
         root = Group(file.id, str(path), path.stat().st_size)
-        list(root.values())
+        root.check_members()
         if not is_sealed and seal.verify_unsealed is not None:
             seal.verify_unsealed(root)
 
