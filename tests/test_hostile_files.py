@@ -390,6 +390,8 @@ RAW = {
     "driver": at(48, *[0] * 8),
     "root beyond the end": at(64, *[255] * 6, 0, 0),
     "root at the superblock": at(64, *[0] * 8),
+    "parts of no bytes": lambda content: content.replace(b"\x24" + bytes(31), bytes(32)),
+    "parts of other filters": lambda content: content.replace(b"\x24" + bytes(31), b"\x20\0\0\0\1" + bytes(27)),
     "name that is not UTF-8": lambda content: content.replace(b"clip_ids\0", b"clip_\xff\xfes\0"),
     "name with a slash": lambda content: content.replace(b"clip_ids\0", b"clip/ids\0"),
     "attribute that is not UTF-8": lambda content: content.replace(b"recipe\0", b"\xff\xfecipe\0").replace(
@@ -403,6 +405,12 @@ RAW = {
 def test_bytes_that_are_not_what_hdf5_expects(changed, expected, outcomes, kind, case):
     returned = outcomes(kind, changed(kind, raw=RAW[case]))
     assert all(value in (None, right) for value, right in zip(returned, expected(kind)[1], strict=True))
+
+
+@pytest.mark.parametrize(("case", "nbytes"), [("parts of no bytes", 0), ("parts of other filters", 32)])
+def test_parts_have_their_size(changed, case, nbytes):
+    with pytest.raises(CheckpointError, match=rf"'l\w+' has a part of {nbytes} bytes, not of 36"):
+        load_run(changed("run", raw=RAW[case]))
 
 
 @pytest.mark.parametrize("name", ["x/y", "./x"])

@@ -227,6 +227,22 @@ def _check_dataset(dataset: Any, name: str, size: int) -> None:
         raise Damaged(f"{_shown(name)} is empty")
     chunk = settings.get_chunk() if layout == h5py.h5d.CHUNKED else ()
     _check_type(dataset.get_type(), [dataset.shape, chunk], name, size)
+    if layout == h5py.h5d.CHUNKED:
+        _check_chunks(dataset, math.prod(chunk) * dataset.get_type().get_size() + 4 * settings.get_nfilters(), name)
+
+
+def _check_chunks(dataset: Any, nbytes: int, name: str) -> None:
+    """Raise `Damaged` unless each part of a low-level data set has `nbytes`: HDF5 reads past the end of others."""
+    wrong: list[Any] = []
+
+    def add(info: Any) -> bool | None:
+        if info.filter_mask or info.size != nbytes:
+            wrong.append(info)
+        return bool(wrong) or None
+
+    dataset.chunk_iter(add)
+    if wrong:
+        raise Damaged(f"{_shown(name)} has a part of {wrong[0].size} bytes, not of {nbytes}")
 
 
 def _check_type(kind: Any, shapes: Sequence[Sequence[int]], name: str, size: int) -> np.dtype:
