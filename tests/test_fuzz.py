@@ -1,6 +1,7 @@
 """Files from others are data: whatever they contain, readers return it or raise the project's own errors.
 
 ``TRANSFERLENS_FUZZ=10000 python -m pytest tests/test_fuzz.py`` tries that many cases per reader; a few by default.
+``python tests/fuzz_stored_files.py 100000`` does so for run files and feature caches alone.
 """
 
 from __future__ import annotations
