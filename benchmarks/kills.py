@@ -48,7 +48,6 @@ from transferlens.features.cache import FeatureCache
 from transferlens.features.logmel import FeatureOptions
 from transferlens.util import text
 from transferlens.util.fields import at_least
-from transferlens.util.files import array
 
 # Imported here, once: kills hit the work, not the imports.
 IMPORTED = captum.attr, jinja2, librosa, matplotlib.pyplot, pandas, scipy.stats, seaborn
@@ -161,7 +160,7 @@ def _digest(path: Path) -> str:
 
     def add(name: str, item: object) -> None:
         if isinstance(item, h5py.Dataset) and name != "history/seconds":
-            values = array(item)
+            values = item[()]
             digest.update(repr((name, values.shape, values.tolist() if values.dtype == object else "")).encode())
             digest.update(values.tobytes() if values.dtype != object else b"")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tracemalloc
+import zlib
 from types import SimpleNamespace
 
 import h5py
@@ -16,9 +18,8 @@ import soundfile
 import torch
 
 from transferlens.data import catalogue
-from transferlens.data.catalogue import DataOptions
 from transferlens.features.augment import from_spectrum
-from transferlens.features.cache import FeatureCache
+from transferlens.features.cache import SEAL, FeatureCache, cached_clips, read_cached
 from transferlens.features.logmel import FeatureOptions, FeatureSettings, log_mel, mel_filters, resize
 from transferlens.util.errors import DataError, ParameterError
 
@@ -385,19 +386,122 @@ def test_whole_parts_are_used_and_count_as_room(small, tmp_path, killed, monkeyp
         FeatureCache(*small, tmp_path / "other").fill()
 
 
-@pytest.mark.parametrize("damage", ["flipped", "gone"])
-def test_a_cache_that_is_damaged_later_is_named(clips, tmp_path, damage):
-    dataset = DataOptions(clips=clips, width=32).open()
-    cache = FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path)
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content)) if isinstance(place, float) else place] ^= 1
+    path.write_bytes(content)
+    return bytes(content)
+
+
+@pytest.fixture
+def filled(small, tmp_path):
+    """A complete cache and its features."""
+    cache = FeatureCache(*small, tmp_path)
     cache.fill()
-    with h5py.File(cache.path) as file:
-        place = file["features"].id.get_offset()
-    content = bytearray(cache.path.read_bytes())
-    content[place + 100] ^= 1
-    cache.path.unlink() if damage == "gone" else cache.path.write_bytes(content)
-    message = {
-        "flipped": "is not a readable feature cache: delete it",
-        "gone": "does not exist any more: run the same",
-    }
-    with pytest.raises(DataError, match=message[damage]):
-        cache.load()
+    return cache, np.array(cache.load())
+
+
+@pytest.mark.parametrize("place", [8, 100, 2000, 0.5, 0.99, -10, -1])
+def test_a_flipped_bit_anywhere_is_seen_by_all_readers_and_mended(filled, caplog, place):
+    """In the headers, the features, the ids or the checksum: the file is kept beside, and computed again."""
+    cache, features = filled
+    damaged = flip(cache.path, place)
+    assert not cache.is_complete()
+    for read in (
+        lambda: cached_clips(cache.path),
+        lambda: read_cached(cache.path, cache.key, cached_clips(cache.path)),
+    ):
+        with pytest.raises(DataError, match=r"is not a readable feature cache \(.*\): run the same command again with"):
+            read()
+    np.testing.assert_array_equal(cache.load(), features)
+    aside = cache.path.with_name(f"{cache.path.name}.damaged")
+    assert aside.read_bytes() == damaged
+    assert f"{cache.path} is moved to {aside.name} and computed again: " in caplog.text
+    assert cache.is_complete()
+
+
+@pytest.mark.parametrize("change", ["cut", "appended", "gone", "other", "other type", "text"])
+def test_what_is_not_this_cache_is_computed_again(filled, change):
+    cache, features = filled
+    content = cache.path.read_bytes()
+    if change.startswith("other"):
+        with h5py.File(cache.path, "r+") as file:
+            if change == "other":
+                file.attrs["key"] = "0" * 64
+            else:
+                values = file["features"][()]
+                del file["features"]
+                file["features"] = values.astype("f8")
+        SEAL.write(cache.path)
+    elif change == "gone":
+        cache.path.unlink()
+    else:
+        cache.path.write_bytes({"cut": content[:-1], "appended": content + b"0", "text": b"hello"}[change])
+    assert not cache.is_complete()
+    np.testing.assert_array_equal(cache.load(), features)
+    assert cache.is_complete()
+
+
+def older(cache, **layout):
+    """The cache as older versions wrote it: without a checksum of the file, but of the features."""
+    features = np.array(cache.load())
+    with h5py.File(cache.path, "r") as file:
+        attributes, clip_ids = dict(file.attrs), file["clip_ids"][:]
+    with h5py.File(cache.path, "w") as file:
+        file.create_dataset("features", data=features, **layout)
+        file["clip_ids"] = clip_ids
+        file.attrs.update(attributes | ({} if layout else {"crc32": zlib.crc32(features.tobytes())}))
+
+
+@pytest.mark.parametrize("layout", [{}, {"chunks": (1, 3, 128, 32), "fletcher32": True}])
+def test_caches_of_older_versions_are_read_and_checked(filled, layout, monkeypatch):
+    cache, features = filled
+    older(cache, **layout)
+    content = cache.path.read_bytes()
+    assert cache.is_complete()
+    np.testing.assert_array_equal(cache.load(), features)
+    assert cache.path.read_bytes() == content
+    clips = cached_clips(cache.path)
+    np.testing.assert_array_equal(read_cached(cache.path, cache.key, clips), features)
+    flip(cache.path, content.index(features[3].tobytes()) + 100)
+    assert not cache.is_complete()
+    with pytest.raises(DataError, match="is not a readable feature cache"):
+        read_cached(cache.path, cache.key, clips)
+
+
+def test_a_verified_cache_is_mapped_and_not_read_again(filled, monkeypatch):
+    cache, features = filled
+    os.utime(cache.path, (0, 0))
+    verified, open_ = [], type(cache.path).open
+    monkeypatch.setattr(type(cache.path), "open", lambda self, *given: verified.append(self) or open_(self, *given))
+    for _ in range(3):
+        mapped = cache.load()
+        assert cache.is_complete()
+    assert isinstance(mapped, np.memmap)
+    assert verified == [cache.path]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            BlockingIOError(11, "unable to lock file, errno = 11"),
+            "it cannot be locked .*set HDF5_USE_FILE_LOCKING=FALSE",
+        ),
+        (OSError("unable to lock file, errno = 37, error message = 'No locks available'"), "No locks available"),
+        (PermissionError(13, "Permission denied"), "Permission denied: ask its owner"),
+        (MemoryError(), "Cannot allocate memory: end other programs"),
+    ],
+)
+def test_a_cache_that_the_machine_cannot_read_is_not_computed_again(filled, monkeypatch, error, message):
+    cache, _ = filled
+
+    def failing(*given, **options):
+        raise error
+
+    content = cache.path.read_bytes()
+    monkeypatch.setattr(h5py, "File", failing)
+    for read in (cache.is_complete, cache.fill, cache.load, lambda: cached_clips(cache.path)):
+        with pytest.raises(DataError, match=f"cannot be read: .*{message}"):
+            read()
+    assert {path.name: path.read_bytes() for path in cache.path.parent.iterdir()} == {cache.path.name: content}

@@ -1,6 +1,7 @@
 """Files from others are data: whatever they contain, readers return it or raise the project's own errors.
 
 ``TRANSFERLENS_FUZZ=10000 python -m pytest tests/test_fuzz.py`` tries that many cases per reader; a few by default.
+``python tests/fuzz_stored_files.py 100000`` does so for run files and feature caches alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import shutil
 import time
 
+import fuzz_stored_files
 import numpy as np
 import pytest
 import soundfile
@@ -19,13 +21,10 @@ from hypothesis import strategies as st
 from transferlens import study
 from transferlens.data.audit import unreadable
 from transferlens.data.catalogue import DataOptions
-from transferlens.features.cache import FeatureCache
-from transferlens.features.logmel import FeatureOptions
 from transferlens.models import weights
 from transferlens.models.plan import TransferPlan
 from transferlens.store.listing import progress, scan, summarise
 from transferlens.store.run import load_run
-from transferlens.store.runfile import read_state
 from transferlens.util.errors import TransferLensError
 
 CASES = int(os.environ.get("TRANSFERLENS_FUZZ", "40"))
@@ -156,28 +155,9 @@ def readers(store, path):
     return whole, lambda: summarise(path), lambda: scan(store), lambda: progress(store)
 
 
-@fuzz
-@given(data=st.data())
-def test_snapshots_cost_their_epochs_at_most(small_run, tmp_path, data):
-    """`trainer` starts again whatever `read_state` raises; it must return."""
-    path = tmp_path / "run.partial"
-    path.write_bytes(data.draw(changed(small_run[1].path.read_bytes())))
-    started = time.monotonic()
-    try:
-        read_state(path)
-    except Exception as error:  # noqa: BLE001
-        assert not isinstance(error, MemoryError)
-    assert time.monotonic() - started < MOST
-
-
-@fuzz
-@given(data=st.data())
-def test_feature_caches(small_run, tmp_path, data):
-    made, _ = small_run
-    cache = FeatureCache(made.dataset, FeatureOptions().settings(made.dataset), tmp_path)
-    cache.path.parent.mkdir(exist_ok=True)
-    cache.path.write_bytes(data.draw(changed(made.cache.path.read_bytes())))
-    own_errors_only(cache.is_complete, cache.load)
+def test_stored_files_damaged_at_random():
+    """Run files, checkpoints and feature caches, sealed again or not, also where HDF5 might crash or never return."""
+    assert fuzz_stored_files.fuzz(CASES // 2) == []
 
 
 @fuzz

@@ -9,6 +9,7 @@ import functools
 import multiprocessing
 import random
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -158,6 +159,18 @@ def test_damaged_partial_starts_over(study, whole, begun, damage, caplog):
         seal(partial)
     assert same_bits(one(made), whole())
     assert "starts over" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that cannot be read")
+def test_a_checkpoint_that_the_machine_cannot_read_is_kept(study):
+    made = study(folds=("1",))
+    (point,) = made.points(PLAN)
+    partial = point.path(made.options.store.runs).with_suffix(".partial")
+    partial.parent.mkdir(parents=True)
+    partial.symlink_to("/proc/self/mem")
+    with pytest.raises(CheckpointError, match="partial cannot be read: Input/output error: it may be whole"):
+        one(made)
+    assert partial.is_symlink()
 
 
 def train_all(options):

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import logging
 import math
 import shutil
 import zlib
@@ -19,23 +20,51 @@ import numpy as np
 from transferlens.data.attempts import attempt_each, check_readable
 from transferlens.data.decoding import naming_memory
 from transferlens.features.logmel import FeatureSettings
+from transferlens.util import hdf5
 from transferlens.util.errors import DataError
-from transferlens.util.files import (
-    UNREADABLE,
-    array,
-    check_space,
-    complete_or_absent,
-    content_hash,
-    once_per_state,
-)
+from transferlens.util.files import check_space, complete_or_absent, content_hash
 from transferlens.util.lazy import h5py, threadpoolctl, tqdm
 from transferlens.util.processes import keep_freed_memory
 
 if TYPE_CHECKING:
     from transferlens.data.clips import Clip, DataSet
 
+log = logging.getLogger(__name__)
+
 # Increase it when the numbers that log_mel gives change: old caches are then computed again.
 RECIPE = 1
+
+
+def _check_older(file: hdf5.Group) -> None:
+    """Raise if features of a file without seal are damaged: it has their checksum or, still older, one per clip."""
+    features = file["features"]
+    if features.chunks is None and zlib.crc32(_mapped(features).data) != file.attrs["crc32"]:
+        raise hdf5.Damaged(SEAL.broken)
+    for i in range(len(features) if features.chunks else 0):
+        features[i]  # HDF5 raises if the checksum does not match
+
+
+# crc32, as each process reads a cache of gigabytes once to verify it, and sha256 takes up to five times longer.
+SEAL = hdf5.Seal(b"transferlens crc32\n", hdf5.Crc32, verify_unsealed=_check_older)
+
+
+class UnusableCache(DataError):
+    """A feature cache is missing or damaged."""
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[hdf5.Group]:
+    """Open a feature cache, or raise UnusableCache if it is missing or found to be damaged, now or while it is read."""
+    try:
+        with hdf5.opened(path, SEAL) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise UnusableCache(f"{path} does not exist any more: run the same command again to compute it") from error
+    except hdf5.Damaged as error:
+        raise UnusableCache(
+            f"{path} is not a readable feature cache ({error}): run the same command again with its clips (clips, or "
+            "dataset and root), and it is moved aside and computed again"
+        ) from error
 
 
 def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
@@ -45,13 +74,13 @@ def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
     """
     with opened(path) as file:
         if file.attrs["key"] != key:
-            raise DataError(f"{path} contains other features than those with the key {key[:8]}: delete it")
-        rows = {clip: row for row, clip in enumerate(file["clip_ids"].asstr()[:])}
+            raise DataError(f"{path} contains other features than those with the key {key[:8]}: move it aside")
+        rows = {clip: row for row, clip in enumerate(hdf5.texts(file["clip_ids"]))}
         if unknown := [clip for clip in clip_ids if clip not in rows]:
             raise DataError(f"{path} has no features of {unknown[0]}: name the clips to compute them from")
         features = file["features"]
-        if features.nbytes > file.id.get_filesize():
-            raise ValueError("features are declared to be larger than the file")
+        if features.ndim != 4 or features.dtype.kind != "f":
+            raise ValueError("features are numbers of four axes")
         S = np.empty((len(clip_ids), *features.shape[1:]), np.float32)
         for i, clip in enumerate(clip_ids):
             S[i] = features[rows[clip]]
@@ -59,9 +88,9 @@ def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
 
 
 def cached_clips(path: Path) -> list[str]:
-    """Return the ids of all clips of a cache file; raise DataError if it is damaged."""
+    """Return the ids of all clips of a cache file; raise UnusableCache if it is missing or damaged."""
     with opened(path) as file:
-        return list(file["clip_ids"].asstr()[:])
+        return hdf5.texts(file["clip_ids"])
 
 
 def _mapped(features: Any) -> np.ndarray:
@@ -73,28 +102,6 @@ def _mapped(features: Any) -> np.ndarray:
     if start is None or start + features.nbytes > features.file.id.get_filesize():
         raise ValueError("features are declared to be larger than the file")
     return np.memmap(features.file.filename, features.dtype, "c", start, features.shape)
-
-
-@once_per_state
-def _verify(path: Path) -> None:
-    """Raise ValueError if features do not match their checksum; those of older files have one per clip."""
-    with h5py.File(path, "r") as file:
-        features = file["features"]
-        if features.chunks is None and zlib.crc32(_mapped(features).data) != file.attrs["crc32"]:
-            raise ValueError("its checksum does not match its content")
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Open a feature cache, or raise DataError if it is missing or found to be damaged, now or while it is read."""
-    try:
-        _verify(path)
-        with h5py.File(path, "r") as file:
-            yield file
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist any more: run the same command again to compute it") from error
-    except UNREADABLE as error:
-        raise DataError(f"{path} is not a readable feature cache: delete it, and it is computed again") from error
 
 
 class FeatureCache:
@@ -141,29 +148,54 @@ class FeatureCache:
         """Size of the features in memory [bytes]."""
         return np.dtype(self.dtype).itemsize * math.prod(self.shape)
 
+    def _check(self) -> None:
+        """Raise `hdf5.Damaged` or FileNotFoundError if the file is not whole or does not contain these features."""
+        with hdf5.opened(self.path, SEAL) as file:
+            features = file["features"]
+            if (file.attrs["key"], features.shape, features.dtype) != (self.key, self.shape, np.dtype(self.dtype)):
+                raise hdf5.Damaged("it holds other features")
+
     def is_complete(self) -> bool:
-        """Return whether the file exists, can be opened, and contains these features."""
+        """Return whether the file is whole and contains these features; raise MachineError if it cannot be read."""
         try:
-            with h5py.File(self.path, "r") as file:
-                return file.attrs["key"] == self.key and file["features"].shape == self.shape
-        except UNREADABLE:
+            self._check()
+        except (hdf5.Damaged, FileNotFoundError):
             return False
+        return True
 
     def load(self) -> np.ndarray:
-        """Return all features [shape and type of the cache], mapped to the file if it holds them in one piece."""
+        """Return all features [shape and type of the cache], mapped to the file if it holds them in one piece.
+
+        They are computed again if the file is missing or damaged.
+        """
+        self.fill()
         with opened(self.path) as file:
             features = file["features"]
-            return _mapped(features) if features.chunks is None else array(features)
+            return _mapped(features) if features.chunks is None else hdf5.array(features)
 
     def fill(self) -> None:
         """Compute the features and write them, unless this is done already; raise one DataError for unreadable clips.
 
-        Parts of some hundred rows are written as they are finished; if the process is killed, they are used again.
+        A file that is damaged is kept under another name. Parts of some hundred rows are written as they are finished;
+        if the process is killed, they are used again.
         """
-        if self.is_complete():
-            return
         if self.path.is_dir():
             raise DataError(f"{self.path} is a folder, and features are to be written there: move it away")
+        try:
+            self._check()
+        except FileNotFoundError:
+            self._compute_all()
+        except hdf5.Damaged as error:
+            self._set_aside(str(error))
+            self._compute_all()
+
+    def _set_aside(self, reason: str) -> None:
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            self.path.replace(aside)
+            log.warning("%s is moved to %s and computed again: %s", self.path, aside.name, reason)
+
+    def _compute_all(self) -> None:
         keep_freed_memory()
         folder = self.path.with_suffix(".parts")
         written = sum(part.stat().st_size for part in folder.iterdir()) if folder.is_dir() else 0
@@ -228,15 +260,15 @@ class FeatureCache:
 
     def _join_parts(self, folder: Path) -> None:
         """Write the cache file from its parts."""
-        checksum = 0
-        with complete_or_absent(self.path) as beside, h5py.File(beside, "w") as file:
-            rows = file.create_dataset("features", self.shape, self.dtype)
-            for path, clips in self._parts(folder):
-                part = self._read_part(path, clips)
-                if part is None:
-                    raise FileNotFoundError(errno.ENOENT, "was removed", str(path))
-                rows[self.per_clip * clips.start : self.per_clip * clips.stop] = part
-                checksum = zlib.crc32(part.data, checksum)
-            file["clip_ids"] = [clip.id for clip in self.dataset.clips]
-            settings = json.dumps(dataclasses.asdict(self.settings))
-            file.attrs.update(key=self.key, recipe=RECIPE, settings=settings, crc32=checksum)
+        with complete_or_absent(self.path) as beside:
+            with h5py.File(beside, "w", locking=False) as file:
+                rows = file.create_dataset("features", self.shape, self.dtype)
+                for path, clips in self._parts(folder):
+                    part = self._read_part(path, clips)
+                    if part is None:
+                        raise FileNotFoundError(errno.ENOENT, "was removed", str(path))
+                    rows[self.per_clip * clips.start : self.per_clip * clips.stop] = part
+                file["clip_ids"] = [clip.id for clip in self.dataset.clips]
+                settings = json.dumps(dataclasses.asdict(self.settings))
+                file.attrs.update(key=self.key, recipe=RECIPE, settings=settings)
+            SEAL.write(beside)

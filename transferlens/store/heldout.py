@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferlens.features.cache import FeatureCache, cached_clips, read_cached
+from transferlens.features.cache import FeatureCache, UnusableCache, cached_clips, read_cached
 from transferlens.models.forward import PASS_SIZE, forward
 from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError, ParameterError
@@ -103,22 +103,30 @@ def heldout_features(run: Run, options: DataOptions, cache: Path, *, training: b
     Raise CheckpointError if the run was trained on other clips than those that are named, or the built-in ones if no
     features are cached; DataError if clips or the cache cannot be read.
     """
-    key = run.provenance["features_key"]
+    key, unusable = run.provenance["features_key"], None
     path = cache / f"{run.config.dataset}-{key[:8]}.h5"
-    if not path.is_file() or options != type(options)():
+    if options == type(options)():
         try:
-            features = _feature_cache(run, options, cache)
-        except CheckpointError as error:
-            if path.is_file():
-                raise
-            raise CheckpointError(
-                f"{error}, or name the folder of the cache that holds its features (cache): {path} does not exist"
-            ) from None
-        if not path.is_file():
-            check_writable("cache", cache)
-        features.fill()
-        path = features.path
-    return read_cached(path, key, _trained_on(run, path) if training else run.clip_ids)
+            return _cached(run, path, training=training)
+        except UnusableCache as error:
+            unusable = error
+    try:
+        features = _feature_cache(run, options, cache)
+    except CheckpointError as error:
+        if path.is_file():
+            raise (unusable or error) from None
+        raise CheckpointError(
+            f"{error}, or name the folder of the cache that holds its features (cache): {path} does not exist"
+        ) from None
+    if unusable or not path.is_file():
+        check_writable("cache", cache)
+    features.fill()
+    return _cached(run, features.path, training=training)
+
+
+def _cached(run: Run, path: Path, *, training: bool) -> np.ndarray:
+    clips = _trained_on(run, path) if training else run.clip_ids
+    return read_cached(path, run.provenance["features_key"], clips)
 
 
 def _trained_on(run: Run, cache: Path) -> list[str]:

@@ -146,7 +146,7 @@ class Run:
         """
         with runfile.open_runfile(self.path) as file:
             state = runfile.to_torch(runfile.read_tensors(file["fresh"]))
-            names = list(runfile.tensor_items(file["weights"]))
+            names = list(file["weights"].datasets())
         if len(state) < len(names):
             option, sha256 = self.provenance["weights_option"], self.config.weights_sha256
             pretrained = build.imagenet_state(self.config.backbone, option, sha256=sha256).state

@@ -1,7 +1,7 @@
 """The run file: its layout, and reading and writing one.
 
-A run file is an HDF5 file, followed by `SEAL` and the sha256 of the HDF5 content. The checksum is verified before HDF5
-opens the file, because HDF5 may never return from a damaged one.
+A run file is an HDF5 file, followed by the tag of `SEAL` and the sha256 of the HDF5 content. The checksum is verified
+before HDF5 opens the file, because HDF5 may never return from a damaged one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +20,18 @@ import numpy as np
 from transferlens.store import schema
 from transferlens.store.config import RunConfig
 from transferlens.store.schema import TENSORS
-from transferlens.util.errors import CheckpointError, ParameterError
-from transferlens.util.files import UNREADABLE, array, check_space, complete_or_absent, once_per_state
+from transferlens.util import hdf5
+from transferlens.util.errors import CheckpointError
+from transferlens.util.files import check_space, complete_or_absent
 from transferlens.util.lazy import h5py, torch
 
 SCHEMA = 1
-# What stands between the HDF5 content and its sha256; HDF5 ignores what follows its content.
-SEAL = b"transferlens sha256\n"
-SEALED = -len(SEAL) - hashlib.sha256().digest_size  # where the HDF5 content ends
+SEAL = hdf5.Seal(
+    b"transferlens sha256\n",
+    hashlib.sha256,
+    "its checksum is missing or does not match its content: if it was changed on purpose, "
+    "transferlens.store.runfile.seal writes a new one",
+)
 _ARRAYS = ("clip_ids", "labels", "label_names", "normalisation", "logits_last", "logits_best")
 
 
@@ -63,7 +68,8 @@ def write_state(path: Path, state: RunState) -> None:
             _fill(file, state)
             file.flush()
             content = file.id.get_file_image()
-        beside.write_bytes(_sealed(content))
+        beside.write_bytes(content)
+        SEAL.write(beside)
 
 
 def _fill(file: Any, state: RunState) -> None:
@@ -90,19 +96,9 @@ def read_state(path: str | os.PathLike[str]) -> RunState:
         return RunState(**fields)
 
 
-def tensor_items(group: Any) -> dict[str, Any]:
-    """Return every HDF5 data set below a group, by its path in the group; nothing is read."""
-    items: dict[str, Any] = {}
-    group.visititems(lambda name, item: items.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-    return items
-
-
-def read_tensors(group: Any) -> dict[str, np.ndarray]:
+def read_tensors(group: hdf5.Group) -> dict[str, np.ndarray]:
     """Return the content of every HDF5 data set below a group, by its path in the group."""
-    items = tensor_items(group)
-    if not all(isinstance(name, str) for name in items):
-        raise ValueError("the name of a tensor is not text")
-    return {name: array(item) for name, item in items.items()}
+    return {name: hdf5.array(item) for name, item in group.datasets().items()}
 
 
 def to_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -110,51 +106,33 @@ def to_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.asarray(values)) for name, values in arrays.items()}
 
 
-def _sealed(content: bytes) -> bytes:
-    return content + SEAL + hashlib.sha256(content).digest()
-
-
 def seal(path: str | os.PathLike[str]) -> None:
     """Replace the checksum of a run file that was changed on purpose, which could not be opened otherwise."""
     path = Path(path)
-    content = path.read_bytes()
-    if content[SEALED:].startswith(SEAL):
-        content = content[:SEALED]
     with complete_or_absent(path) as beside:
-        beside.write_bytes(_sealed(content))
-
-
-@once_per_state
-def _check_seal(path: Path) -> None:
-    """Raise ValueError if the checksum of a file does not match."""
-    content = memoryview(path.read_bytes())
-    if content[SEALED:] != SEAL + hashlib.sha256(content[:SEALED]).digest():
-        raise ValueError("its checksum does not match its content")
+        shutil.copyfile(path, beside)
+        SEAL.write(beside)
 
 
 @contextlib.contextmanager
-def open_runfile(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Open a run file as an h5py.File for reading, after its checksum was verified.
+def open_runfile(path: str | os.PathLike[str]) -> Iterator[hdf5.Group]:
+    """Open a run file for reading, after its checksum was verified.
 
     Raise CheckpointError if it is missing, of another version, or found to be damaged, now or while it is read.
     """
     path = Path(path)
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path} {problem}: name a run file, as `python -m transferlens.runs` lists them")
     try:
-        _check_seal(path)
-        with h5py.File(path, "r") as file:
+        with hdf5.opened(path, SEAL) as file:
             if file.attrs.get("schema") != SCHEMA:
                 raise CheckpointError(f"{path} is an HDF5 file, but not a run of this version of transferlens")
             yield file
-    except UNREADABLE as error:
-        if isinstance(error, ParameterError):
-            raise
-        if isinstance(error, MemoryError) or getattr(error, "errno", None):  # the file may be whole
-            reason = getattr(error, "strerror", None) or "not enough memory"
-            raise CheckpointError(f"{path} cannot be read: {reason}") from error
+    except FileNotFoundError as error:
+        problem = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(
-            f"{path} is not a readable run file: damaged, cut short or of another kind; "
-            "if it was a run, delete it and train it again"
+            f"{path} {problem}: name a run file, as `python -m transferlens.runs` lists them"
+        ) from error
+    except hdf5.Damaged as error:
+        raise CheckpointError(
+            f"{path} is not a readable run file: damaged, cut short or of another kind ({error}); if it was "
+            "a run, move it aside and train it again"
         ) from error

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from transferlens.store.config import SHA256, RunConfig
+from transferlens.util import hdf5
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.fields import Rule, shown
-from transferlens.util.files import array
 from transferlens.util.lazy import h5py
 from transferlens.util.text import CONTROL
 
@@ -181,8 +181,7 @@ def _read(file: Any, name: str, field: Field, sizes: dict[str, int]) -> Any:
     if not isinstance(dataset, h5py.Dataset) or not _fits(dataset, field, sizes):
         words = ", ".join(str(sizes.get(str(size), size)) for size in field.shape)
         raise ValueError(f"must be {field.kind} of shape ({words})")
-    values = array(dataset)
-    values = [text.decode() for text in values] if field.kind == TEXT else values.astype(field.kind, copy=False)
+    values = hdf5.texts(dataset) if field.kind == TEXT else hdf5.array(dataset).astype(field.kind, copy=False)
     if not field.rule.holds(values):
         raise ValueError(f"must be {field.rule.text}")
     return values

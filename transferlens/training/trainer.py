@@ -32,7 +32,7 @@ from transferlens.store.runfile import RunState, read_state, to_torch, write_sta
 from transferlens.store.schema import history_names
 from transferlens.training.batches import Data, chunks
 from transferlens.util import lazy
-from transferlens.util.errors import CheckpointError
+from transferlens.util.errors import CheckpointError, MachineError
 from transferlens.util.files import expanded
 from transferlens.util.lazy import torch
 from transferlens.util.processes import keep_freed_memory
@@ -398,6 +398,8 @@ def _checkpoint(config: RunConfig, partial: Path) -> RunState | None:
     """Return the last epoch of an interrupted run; None if there is none, or it cannot be read."""
     try:
         return read_state(partial) if partial.is_file() else None
+    except MachineError:  # it may be whole
+        raise
     except Exception as error:  # a damaged checkpoint costs its epochs, but must not block the run for ever
         log.warning("%s starts over, its checkpoint cannot be used: %s", config.id, error)
         return None

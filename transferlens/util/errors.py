@@ -35,6 +35,10 @@ class CheckpointError(TransferLensError):
     """A run file or a weights file is missing, damaged, incomplete, or from another network."""
 
 
+class MachineError(CheckpointError, DataError):
+    """A file cannot be read for a reason of the machine, such as rights, locks or memory; the file may be whole."""
+
+
 class SweepError(TransferLensError):
     """Some runs of a sweep failed; the others are finished and kept."""
 

@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,6 @@ from transferlens.util.text import printable
 OLD = 60.0
 # Age of a file [s] from which any later change gives it another modification time: clocks of file systems are coarse.
 SETTLED = 2.0
-# What h5py raises for damaged files.
-UNREADABLE = (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 # Names of devices on Windows, whatever their ending.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³])(\.|\Z)", re.IGNORECASE)
 # A text cell that spreadsheets would take for a formula, or one that `_cell` returned for it; numbers are harmless.
@@ -134,25 +132,18 @@ def expanded(path: str | Path) -> Path:
         raise ParameterError(f"{path} cannot be found: {error}") from error
 
 
-def array(dataset: Any) -> Any:
-    """Read an uncompressed HDF5 data set; raise ValueError, before memory is allocated, if it exceeds its file."""
-    if dataset.nbytes > dataset.file.id.get_filesize():
-        raise ValueError(f"{dataset.name} is declared to have {dataset.nbytes} bytes, more than its file")
-    return dataset[()]
-
-
-def once_per_state(verify: Callable[[Path], None]) -> Callable[[Path], None]:
+def once_per_state(verify: Callable[..., None]) -> Callable[..., None]:
     """Decorate a check of a file's content: in one process it is repeated only after the file has changed."""
     # A file that fails is not remembered.
-    remembered = functools.lru_cache(maxsize=4096)(lambda path, *state: verify(path))
+    remembered = functools.lru_cache(maxsize=4096)(lambda path, given, *state: verify(path, *given))
 
     @functools.wraps(verify)
-    def check(path: Path) -> None:
+    def check(path: Path, *given: Hashable) -> None:
         status = path.stat()
         if time.time() - status.st_mtime <= SETTLED:
-            return verify(path)
+            return verify(path, *given)
         state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-        return remembered(path.resolve(), *state)
+        return remembered(path.resolve(), given, *state)
 
     return check
 
