@@ -47,13 +47,16 @@ from transferlens.data.catalogue import open_dataset
 from transferlens.features.cache import FeatureCache
 from transferlens.features.logmel import FeatureOptions
 from transferlens.util import text
+from transferlens.util.errors import ParameterError
 from transferlens.util.fields import at_least
 
 # Imported here, once: kills hit the work, not the imports.
 IMPORTED = captum.attr, jinja2, librosa, matplotlib.pyplot, pandas, scipy.stats, seaborn
 BACKBONE = "test_resnet"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
+INTERRUPTED = 130
 IN_A_ROW = 5
+KINDS = ("extraction", "training", "svcca", "saliency", "report")
 # What may differ between two undisturbed runs: times.
 TIMES = re.compile(rb"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?|\d+(\.\d+)? (s|min)\b")
 # An index only saves time, and its stamps are those of the files.
@@ -70,6 +73,10 @@ class Options:
     """Kinds of work. Default: all."""
     seed: int = 0
     """Seed of the moments and signals."""
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.only if name not in KINDS]:
+            raise ParameterError(f"only={unknown[0]!r} must be one of {', '.join(KINDS)}")
 
 
 def write_clips(folder: Path, each: int, seconds: float) -> Path:
@@ -135,15 +142,19 @@ def _asked(work: Callable[[], int]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(_start(work), 0)[1])
 
 
-def _killed(work: Callable[[], int], after: float, number: int) -> bool:
+def _killed(work: Callable[[], int], after: float, number: signal.Signals) -> bool:
     """Do the work and send it a signal after some time [s]; return whether it was still at work."""
     pid, end = _start(work), time.perf_counter() + after
-    while time.perf_counter() < end:
-        if os.waitpid(pid, os.WNOHANG)[0]:
-            return False
-        time.sleep(min(0.002, after))
-    os.kill(pid, number)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    ended, status = 0, 0
+    while time.perf_counter() < end and not ended:
+        time.sleep(0.002)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    if not ended:
+        os.kill(pid, number)
+        status = os.waitpid(pid, 0)[1]
+    code = os.waitstatus_to_exitcode(status)
+    if code not in (cli.DONE, -number, INTERRUPTED, 128 + number):
+        raise SystemExit(f"killed by {number.name} after {after:.2f} s, the work ends with exit code {code}")
     return code != cli.DONE
 
 

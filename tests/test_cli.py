@@ -127,6 +127,10 @@ def test_train_prints_accuracies_and_reads_them_again(options, capsys):
     [
         (DataError("two\nlines"), "two lines"),
         (MemoryError(), "there is too little memory: free some, or take smaller mini-batches"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            "there is too little memory: free some, or take smaller mini-batches",
+        ),
         (ImportError("libx.so: failed to map segment"), "a library cannot be loaded: libx.so: failed to map segment"),
     ],
 )

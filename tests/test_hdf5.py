@@ -153,7 +153,7 @@ def test_a_run_that_was_opened_for_writing_names_the_way_back(tmp_path):
         with pytest.raises(
             CheckpointError,
             match=r"checksum is missing or does not match its content: if it was changed on purpose, "
-            r"transferlens\.store\.runfile\.seal writes a new one\); if it was a run, move it aside",
+            r"transferlens\.store\.runfile\.seal writes a new one\); if it was a run, move it to another folder",
         ):
             reader(path)
     seal(path)
@@ -176,8 +176,8 @@ def test_texts_of_any_length_are_read(tmp_path, longest):
             file.attrs.update({f"a{i}": word for i, word in enumerate(words[:200])})
     tested.write(path)
     with hdf5.opened(path, tested) as file:
-        assert hdf5.texts(file["words"]) == words
-        assert set(hdf5.texts(file["texts"])) <= {"", *words}
+        assert file.texts("words") == words
+        assert set(file.texts("texts")) <= {"", *words}
         attributes = file.attrs
         assert [attributes[f"a{i}"] for i in range(200)] == words[:200]
 
@@ -190,7 +190,7 @@ def test_a_text_that_hdf5_would_read_for_ever(tmp_path):
         file["numbers"] = np.frombuffer(b"GCOL\x01" * 1000, np.uint8)
     tested.write(path)
     with hdf5.opened(path, tested) as file:
-        assert hdf5.texts(file["texts"]) == ["a", "b", "c"]
+        assert file.texts("texts") == ["a", "b", "c"]
     content = path.read_bytes()
     heap, numbers = content.index(b"GCOL\1\0\0\0"), content.index(b"GCOL\1GCOL\1")
     around = b"GCOL\1\0\0\0" + (4096).to_bytes(8, "little")

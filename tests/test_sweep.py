@@ -238,7 +238,7 @@ def test_damaged_run_file_is_named(study):
     made = study(folds=("1",))
     (run,) = made.gather(made.points(TransferPlan())).values()
     run.path.write_bytes(run.path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="damaged, cut short or of another kind.*move it aside"):
+    with pytest.raises(CheckpointError, match="damaged, cut short or of another kind.*move it to another folder"):
         made.gather(made.points(TransferPlan()))
 
 

@@ -125,10 +125,14 @@ def test_a_plan_that_pretrains_nothing_needs_no_weights(tmp_path):
     [
         ("missing.pth", None, r"missing\.pth does not exist"),
         ("", None, r"is a folder, not a file"),
-        ("w.npz", b"PK", r"w\.npz cannot be read \(UnpicklingError\): it is damaged, or no weights file; download it"),
+        (
+            "w.npz",
+            b"PK",
+            r"w\.npz cannot be read \(UnpicklingError\): it is damaged, or not a weights file; download it",
+        ),
         ("w.safetensors", b"not at all", r"w\.safetensors cannot be read \(SafetensorError\)"),
         ("w.pth", b"not at all", r"w\.pth cannot be read \(UnpicklingError\)"),
-        ("w.pth", b"", r"w\.pth cannot be read \(EOFError\): it is damaged, or no weights file; download it"),
+        ("w.pth", b"", r"w\.pth cannot be read \(EOFError\): it is damaged, or not a weights file; download it"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, file, content, message):

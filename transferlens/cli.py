@@ -169,7 +169,9 @@ def guarded(work: Callable[[], int]) -> int:
     except OSError as error:
         say(f"{error.filename or 'output'}: {error.strerror or error}", error=True)
         return BAD_INPUT
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):  # torch's
+            raise
         say("there is too little memory: free some, or take smaller mini-batches", error=True)
         return BAD_INPUT
     except ImportError as error:  # too little memory to load a library, too, or a damaged one

@@ -21,7 +21,7 @@ from transferlens.data.attempts import attempt_each, check_readable
 from transferlens.data.decoding import naming_memory
 from transferlens.features.logmel import FeatureSettings
 from transferlens.util import hdf5
-from transferlens.util.errors import DataError
+from transferlens.util.errors import DataError, MachineError
 from transferlens.util.files import check_space, complete_or_absent, content_hash
 from transferlens.util.lazy import h5py, threadpoolctl, tqdm
 from transferlens.util.processes import keep_freed_memory
@@ -63,7 +63,7 @@ def opened(path: Path) -> Iterator[hdf5.Group]:
     except hdf5.Damaged as error:
         raise UnusableCache(
             f"{path} is not a readable feature cache ({error}): run the same command again with its clips (clips, or "
-            "dataset and root), and it is moved aside and computed again"
+            "dataset and root), and it is renamed and computed again"
         ) from error
 
 
@@ -74,13 +74,15 @@ def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
     """
     with opened(path) as file:
         if file.attrs["key"] != key:
-            raise DataError(f"{path} contains other features than those with the key {key[:8]}: move it aside")
-        rows = {clip: row for row, clip in enumerate(hdf5.texts(file["clip_ids"]))}
+            raise DataError(
+                f"{path} contains other features than those with the key {key[:8]}: move it to another folder"
+            )
+        rows = {clip: row for row, clip in enumerate(file.texts("clip_ids"))}
         if unknown := [clip for clip in clip_ids if clip not in rows]:
             raise DataError(f"{path} has no features of {unknown[0]}: name the clips to compute them from")
         features = file["features"]
         if features.ndim != 4 or features.dtype.kind != "f":
-            raise ValueError("features are numbers of four axes")
+            raise hdf5.Damaged("its features are not numbers of four axes")
         S = np.empty((len(clip_ids), *features.shape[1:]), np.float32)
         for i, clip in enumerate(clip_ids):
             S[i] = features[rows[clip]]
@@ -90,17 +92,17 @@ def read_cached(path: Path, key: str, clip_ids: Sequence[str]) -> np.ndarray:
 def cached_clips(path: Path) -> list[str]:
     """Return the ids of all clips of a cache file; raise UnusableCache if it is missing or damaged."""
     with opened(path) as file:
-        return hdf5.texts(file["clip_ids"])
+        return file.texts("clip_ids")
 
 
 def _mapped(features: Any) -> np.ndarray:
     """Return an HDF5 data set as an array that stands for the file: processes share its memory; changes stay inside.
 
-    Raise ValueError if it exceeds its file.
+    Raise `hdf5.Damaged` if it exceeds its file.
     """
     start = features.id.get_offset()
     if start is None or start + features.nbytes > features.file.id.get_filesize():
-        raise ValueError("features are declared to be larger than the file")
+        raise hdf5.Damaged("its features are declared to be larger than the file")
     return np.memmap(features.file.filename, features.dtype, "c", start, features.shape)
 
 
@@ -180,7 +182,7 @@ class FeatureCache:
         if the process is killed, they are used again.
         """
         if self.path.is_dir():
-            raise DataError(f"{self.path} is a folder, and features are to be written there: move it away")
+            raise DataError(f"{self.path} is a folder, and features are to be written there: move it to another folder")
         try:
             self._check()
         except FileNotFoundError:
@@ -206,6 +208,8 @@ class FeatureCache:
         except FileNotFoundError:  # another process was faster, and has removed the parts
             if not self.is_complete():
                 raise
+        except MachineError:
+            raise
         except DataError:
             shutil.rmtree(folder, ignore_errors=True)
             raise

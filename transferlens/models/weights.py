@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transferlens.util.errors import CheckpointError
+from transferlens.util.errors import CheckpointError, MachineError
 from transferlens.util.files import expanded
 from transferlens.util.lazy import timm, torch
 
@@ -139,13 +139,15 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
             is_safe = file.read(9)[8:] == b"{"  # after the length of its header
         state = load_file(path) if is_safe else timm.models.load_state_dict(str(path))
         return {_timm_name(name): tensor for name, tensor in _flat(state)}
+    except MemoryError as error:
+        raise MachineError(f"weights file {path} cannot be read: too little memory: end other programs") from error
     except Exception as error:  # a damaged file raises many types of errors, depending on its reader
         first = error.__cause__ or error  # timm wraps those of unpickling
         reason, remedy = getattr(error, "strerror", None), ""
         if unsafe := re.search(r"GLOBAL (\S+)", str(first)):
             reason, remedy = type(first).__name__, f": {_to_convert(path, unsafe[1])}"
         elif reason is None:
-            reason, remedy = type(first).__name__, ": it is damaged, or no weights file; download it again"
+            reason, remedy = type(first).__name__, ": it is damaged, or not a weights file; download it again"
         raise CheckpointError(f"weights file {path} cannot be read ({reason}){remedy}") from error
 
 

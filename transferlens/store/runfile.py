@@ -134,5 +134,5 @@ def open_runfile(path: str | os.PathLike[str]) -> Iterator[hdf5.Group]:
     except hdf5.Damaged as error:
         raise CheckpointError(
             f"{path} is not a readable run file: damaged, cut short or of another kind ({error}); if it was "
-            "a run, move it aside and train it again"
+            "a run, move it to another folder and train it again"
         ) from error

@@ -169,7 +169,9 @@ def _check_groups(file: Any, names: Sequence[str]) -> None:
 
 def _invalid(file: Any, broken: Sequence[str]) -> CheckpointError:
     words = "; ".join(broken)
-    return CheckpointError(f"{file.filename} is not a valid run: {words}: move it away, and train the run again")
+    return CheckpointError(
+        f"{file.filename} is not a valid run: {words}: move it to another folder, and train the run again"
+    )
 
 
 def _read(file: Any, name: str, field: Field, sizes: dict[str, int]) -> Any:
@@ -181,7 +183,7 @@ def _read(file: Any, name: str, field: Field, sizes: dict[str, int]) -> Any:
     if not isinstance(dataset, h5py.Dataset) or not _fits(dataset, field, sizes):
         words = ", ".join(str(sizes.get(str(size), size)) for size in field.shape)
         raise ValueError(f"must be {field.kind} of shape ({words})")
-    values = hdf5.texts(dataset) if field.kind == TEXT else hdf5.array(dataset).astype(field.kind, copy=False)
+    values = file.texts(name) if field.kind == TEXT else hdf5.array(dataset).astype(field.kind, copy=False)
     if not field.rule.holds(values):
         raise ValueError(f"must be {field.rule.text}")
     return values

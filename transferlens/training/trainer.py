@@ -374,7 +374,9 @@ def train(
     if path.is_file():
         return load_run(path, expected=config)
     if folders := [file for file in (path, partial) if file.is_dir()]:
-        raise CheckpointError(f"{folders[0]} is a folder, but the run is written to a file of this name: move it away")
+        raise CheckpointError(
+            f"{folders[0]} is a folder, but the run is written to a file of this name: move it to another folder"
+        )
     state = _checkpoint(config, partial)
     with threads_of(config.training.threads or (state.provenance.get("threads") if state else threads)):
         trainer = _resumed(config, data, weights, state)

@@ -22,11 +22,13 @@ import time
 import unicodedata
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transferlens.util import processes
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.text import printable
+
+Result = TypeVar("Result")
 
 # Age after which a temporary file is no longer being written [s].
 OLD = 60.0
@@ -39,7 +41,9 @@ _FORMULA = re.compile(r"'*(?![+-]?[\d.]+\Z)[=+\-@\t]")
 
 
 def file_name(text: str, *, most: int = 100) -> str:
-    """Return a name for a file or folder, made of any text: safe, at most `most` bytes long, and unlike all others.
+    """Return a name for a file or folder, made of any text: safe, and at most `most` bytes long.
+
+    Different texts have different names, except those that were made to share one (32 bits of a hash tell them apart).
 
     Words of letters, digits, "-", "_" and "." stay as they are, unless they are too long or have a meaning of their
     own, such as ".." or "CON". Any other text is changed, and followed by a hash of it.
@@ -132,13 +136,13 @@ def expanded(path: str | Path) -> Path:
         raise ParameterError(f"{path} cannot be found: {error}") from error
 
 
-def once_per_state(verify: Callable[..., None]) -> Callable[..., None]:
+def once_per_state(verify: Callable[..., Result]) -> Callable[..., Result]:
     """Decorate a check of a file's content: in one process it is repeated only after the file has changed."""
     # A file that fails is not remembered.
     remembered = functools.lru_cache(maxsize=4096)(lambda path, given, *state: verify(path, *given))
 
     @functools.wraps(verify)
-    def check(path: Path, *given: Hashable) -> None:
+    def check(path: Path, *given: Hashable) -> Result:
         status = path.stat()
         if time.time() - status.st_mtime <= SETTLED:
             return verify(path, *given)

@@ -36,7 +36,7 @@ SMALLEST_HEAP = 4096
 _UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError)
 # System errors that a damaged file causes: it names places that no file has.
 _OF_CONTENT = {errno.EINVAL, errno.EFBIG, errno.EOVERFLOW, errno.ERANGE}
-_LOCK = re.compile(r"\block(ing)?\b")
+_LOCK = re.compile("unable to lock file|file locking")
 _RIGHTS, _FILES = "ask its owner for the right to read it", "raise the limit of open files (ulimit -n)"
 _REMEDIES = {
     errno.EACCES: _RIGHTS,
@@ -133,8 +133,8 @@ class Group(Mapping[str, Any]):
         That of the file.
     """
 
-    def __init__(self, id: Any, filename: str, size: int, depth: int = 0) -> None:
-        self._id, self.filename, self.size, self._depth = id, filename, size, depth
+    def __init__(self, id: Any, filename: str, size: int, longest: int, depth: int = 0) -> None:
+        self._id, self.filename, self.size, self._longest, self._depth = id, filename, size, longest, depth
         if depth > DEEPEST or h5py.h5o.get_info(id).rc > 1:
             raise Damaged(f"groups are nested deeper than {DEEPEST}, or in a circle")
         links: list[tuple[bytes, int]] = []  # an error in what HDF5 calls back would be lost
@@ -149,7 +149,7 @@ class Group(Mapping[str, Any]):
         if elsewhere := [name for name, kind in links if kind != h5py.h5l.TYPE_HARD]:
             raise Damaged(f"{_shown(elsewhere[0])} is a link to another place")
         if paths := [name for name, _ in links if b"/" in name or name in (b"", b".")]:
-            raise Damaged(f"{_shown(paths[0])} is no name: HDF5 would follow it to another place")
+            raise Damaged(f"{_shown(paths[0])} is not a valid name: HDF5 would read it as a path")
         self._names = dict.fromkeys(name.decode() for name, _ in links)
 
     def __getitem__(self, name: str) -> Any:
@@ -157,7 +157,7 @@ class Group(Mapping[str, Any]):
             raise KeyError(name)
         item = h5py.h5o.open(self._id, name.encode())
         if isinstance(item, h5py.h5g.GroupID):
-            return Group(item, self.filename, self.size, self._depth + 1)
+            return Group(item, self.filename, self.size, self._longest, self._depth + 1)
         _check_dataset(item, name, self.size)
         return h5py.Dataset(item)
 
@@ -166,6 +166,23 @@ class Group(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def texts(self, name: str) -> list[str]:
+        """Return the texts that a data set holds [shape=(n,)]; raise `Damaged` if they exceed the file."""
+        dataset = self[name]
+        if not _is_text(dataset.id.get_type()) or dataset.ndim != 1:
+            raise Damaged(f"{_shown(dataset.name)} is not a list of texts")
+        space, total, values = dataset.id.get_space(), 0, np.empty(len(dataset), dataset.dtype)
+        # All texts may be one place in the file, and take many times its size in memory.
+        step = max(1, MOST_TEXT // max(self._longest, dataset.dtype.itemsize))
+        for start in range(0, len(values), step):
+            part = values[start : start + step]
+            space.select_hyperslab((start,), part.shape)
+            dataset.id.read(h5py.h5s.create_simple(part.shape), space, part)
+            total += sum(map(len, part))
+            if total > self.size:
+                raise Damaged(f"{_shown(dataset.name)} is larger than the file")
+        return [value.decode() for value in values.tolist()]
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -280,23 +297,6 @@ def array(dataset: Any) -> Any:
     return dataset[()]
 
 
-def texts(dataset: Any) -> list[str]:
-    """Return the texts that a data set of an open file holds [shape=(n,)]; raise `Damaged` if they exceed the file."""
-    if not _is_text(dataset.id.get_type()) or dataset.ndim != 1:
-        raise Damaged(f"{_shown(dataset.name)} is not a list of texts")
-    size, space, total = dataset.file.id.get_filesize(), dataset.id.get_space(), 0
-    values: Any = np.empty(len(dataset), dataset.dtype)
-    step = max(1, MOST_TEXT // size)  # all texts may be one place in the file, and take many times its size in memory
-    for start in range(0, len(values), step):
-        part = values[start : start + step]
-        space.select_hyperslab((start,), part.shape)
-        dataset.id.read(h5py.h5s.create_simple(part.shape), space, part)
-        total += sum(map(len, part))
-        if total > size:
-            raise Damaged(f"{_shown(dataset.name)} is larger than the file")
-    return [value.decode() for value in values]
-
-
 def _open(path: Path) -> Any:
     """Open a file, with a lock or, if it cannot be locked, without: none is changed in place, all have a checksum."""
     first = None
@@ -311,47 +311,55 @@ def _open(path: Path) -> Any:
     raise first
 
 
-def _check_heaps(file: BinaryIO) -> None:
-    """Raise `Damaged` if a place of texts has an entry that leads nowhere or to itself, which HDF5 would read for ever.
+def _check_heaps(file: BinaryIO) -> int:
+    """Return the size of the longest text [bytes]; raise `Damaged` if HDF5 would read texts for ever.
 
-    Texts are in global heaps: a signature, the size, and entries of an index, a size and a text (HDF5 file format,
-    section III.E).
+    It does if an entry of a heap leads nowhere or to itself. Texts are in global heaps: a signature, the size, and
+    entries of an index, a size and a text (HDF5 file format, section III.E).
     """
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as content:
-        end = 0
+        end = longest = 0
         for match in re.finditer(rb"GCOL\x01", content):
             start = match.start()
             size = int.from_bytes(content[start + 8 : start + 16], "little")
             if SMALLEST_HEAP <= size <= len(content) - start:  # else numbers that look like a heap: HDF5 reads no such
                 if start < end:
-                    raise Damaged("places of texts overlap")
+                    raise Damaged("global heaps, where HDF5 keeps texts, overlap")
                 end = start + size
-                _check_heap(content, start + 16, end)
+                longest = max(longest, _check_heap(content, start + 16, end))
+        return longest
 
 
-def _check_heap(content: Any, place: int, end: int) -> None:
+def _check_heap(content: Any, place: int, end: int) -> int:
+    longest = 0
     while place + 16 <= end:
         index, _, length = struct.unpack_from("<H6sQ", content, place)
         place += 16 + -8 * (-length // 8) if index else length
         if place > end or (not index and length < 16):
-            raise Damaged("a place of texts is damaged")
+            raise Damaged("a global heap, where HDF5 keeps texts, is damaged")
+        longest = max(longest, length if index else 0)
+    return longest
 
 
 @once_per_state
-def _verify(path: Path, seal: Seal) -> None:
-    """Raise `Damaged` if a file does not match its checksum, or what it has at its first levels leads out of it."""
+def _verify(path: Path, seal: Seal) -> int:
+    """Return the size of the longest text [bytes].
+
+    Raise `Damaged` if a file does not match its checksum, or what it has at its first levels leads out of it.
+    """
     with path.open("rb") as content:
         is_sealed = seal.verify(content)
         if not is_sealed and seal.verify_unsealed is None:
             raise Damaged(seal.broken)
-        _check_heaps(content)
+        longest = _check_heaps(content)
     with _open(path) as file:
         if file.userblock_size or file.id.get_create_plist().get_sizes() != (8, 8):
-            raise Damaged("it begins in another way than files of the package")
-        root = Group(file.id, str(path), path.stat().st_size)
+            raise Damaged("it has a user block, or sizes of addresses, that transferlens never writes")
+        root = Group(file.id, str(path), path.stat().st_size, longest)
         root.check_members()
         if not is_sealed and seal.verify_unsealed is not None:
             seal.verify_unsealed(root)
+    return longest
 
 
 @contextlib.contextmanager
@@ -372,9 +380,9 @@ def opened(path: Path, seal: Seal) -> Iterator[Group]:
             raise FileNotFoundError(errno.ENOENT, "is not a file", str(path))
         if not path.is_file():  # reading a pipe may never end
             raise Damaged("it is not a regular file")
-        _verify(path, seal)
+        longest = _verify(path, seal)
         with _open(path) as file:
-            yield Group(file.id, str(path), path.stat().st_size)
+            yield Group(file.id, str(path), path.stat().st_size, longest)
     except (TransferLensError, Damaged, FileNotFoundError):
         raise
     except _UNREADABLE as error:
