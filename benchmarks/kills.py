@@ -94,7 +94,7 @@ def write_clips(folder: Path, each: int, seconds: float) -> Path:
 
 def prepared(base: Path) -> dict[str, Callable[[Path], int]]:
     """Write clips and weights, train two runs, and return the kinds of work: functions of a folder to an exit code."""
-    many, few = write_clips(base / "many", 300, 0.1), write_clips(base / "few", 8, 0.5)
+    many, few = write_clips(base / "many", 150, 0.1), write_clips(base / "few", 8, 0.5)
     safetensors.torch.save_file(timm.create_model(BACKBONE).state_dict(), base / "imagenet.safetensors")
     quick = ["--max-steps=64", "--rows=2", "--score=drawn", "--listen"]
     own = [f"--clips={few}", f"--cache={base / 'cache'}"]
