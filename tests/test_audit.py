@@ -1,6 +1,7 @@
 """The audit finds what would spoil an experiment, and nothing else."""
 
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import soundfile
 from audio_files import SR, add, table, tone, two_by_two, write
 
+from transferlens.data import decoding
 from transferlens.data.audit import Audit, audit, unreadable
 from transferlens.data.catalogue import open_dataset
 
@@ -121,13 +123,13 @@ def noise(folder, *, per_fold=4, **of_dogs):
     [
         ({}, {}),
         ({"sr": 11025}, {"confound": "sample rate .* 8000 Hz in 100 %", "cue": "duration .*: median 0.2 s, .* 0.15 s"}),
-        ({"subtype": "PCM_24"}, {"confound": "encoding alone tells cat .* WAV PCM_16 in 100 % of its clips"}),
+        ({"subtype": "PCM_24"}, {"confound": "encoding alone distinguishes cat .* WAV PCM_16 in 100 % of its clips"}),
         ({"suffix": "flac"}, {"confound": "encoding alone"}),
         (
             {"change": lambda y: np.stack([y, y], axis=1)},
             {"confound": "number of channels alone .* 1 channel in"},
         ),
-        ({"change": lambda y: y / 2}, {"cue": "level alone tells cat from all others with 100 % accuracy"}),
+        ({"change": lambda y: y / 2}, {"cue": "level alone distinguishes cat from all others with 100 % accuracy"}),
         ({"change": lambda y: np.tile(y, 2)}, {"cue": "duration alone"}),
     ],
 )
@@ -168,6 +170,31 @@ def test_channels_that_cancel_are_named_and_an_offset_does_not_hide_it(tmp_path,
     assert re.search("their mean, which is used, is more than 20 dB quieter than they are", finding.message)
 
 
+def test_the_audit_opens_every_file_once(clips, monkeypatch):
+    opened, init = [], soundfile.SoundFile.__init__
+
+    def counted(self, file, *args, **options):
+        opened.append(file)
+        init(self, file, *args, **options)
+
+    dataset = open_dataset(clips=add(clips, "stereo.wav", y=np.stack([tone(375)] * 2, axis=1)))
+    monkeypatch.setattr(soundfile.SoundFile, "__init__", counted)
+    assert audit(dataset).findings == ()
+    assert len(opened) == len(set(opened)) == 5
+
+
+def test_the_audit_needs_memory_for_two_waveforms(tmp_path, monkeypatch):
+    path = write(tmp_path / "long.wav", np.zeros(10**6))
+    dataset = open_dataset(clips=table(tmp_path, [f"{path.name},x,1"]))
+    monkeypatch.setattr(decoding, "BLOCK", 2**16)
+    audit(dataset)  # imports what it needs
+    tracemalloc.start()
+    audit(dataset)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * 4 * 10**6
+
+
 def test_a_constant_clip_is_silent(clips):
     dataset = open_dataset(clips=add(clips, "offset.wav", y=np.full(SR, 0.5)))
     (finding,) = audit(dataset).findings
@@ -182,4 +209,4 @@ def test_only_the_quiet_clocks_of_esc10_are_told():
     assert (dataset.name, dataset.sr, len(dataset.clips)) == ("esc10", 44100, 400)
     (finding,) = audit(dataset).findings
     assert (finding.kind, finding.serious) == ("cue", False)
-    assert finding.message.startswith("level alone tells clock_tick from all others with 92 % accuracy")
+    assert finding.message.startswith("level alone distinguishes clock_tick from all others with 92 % accuracy")

@@ -57,13 +57,13 @@ def messages(values, *, classes=DOG_CAT, folds=FOLDS, least=0.6):
 def test_messages_name_class_accuracy_and_values():
     (message,) = messages(np.where(DOG_CAT == 0, "16000", "8000"))
     assert message == (
-        "value alone tells cat from all others with 100 % accuracy (chance: 50 %): "
+        "value alone distinguishes cat from all others with 100 % accuracy (chance: 50 %): "
         "8000 Hz in 100 % of its clips and 0 % of the others"
     )
     (message,) = messages(np.where(DOG_CAT == 0, 4.0, 2.0) + np.arange(40) / 1000)
     assert "with 100 % accuracy (chance: 50 %): median 2.029 Hz, of the others 4.01 Hz" in message
     (message,) = messages(np.tile([5.0, 7.0, 9.0], 20), classes=np.tile([0, 1, 2], 20), folds=np.repeat([1, 2], 30))
-    assert message.endswith("it tells cat, dog too")
+    assert message.endswith("it also distinguishes cat, dog")
 
 
 def test_what_hardly_tells_or_tells_by_chance_is_no_cue():

@@ -172,12 +172,13 @@ def test_backslashes_separate_folders(tmp_path):
         open_dataset(clips=table(tmp_path, ["audio/dog/1.wav,x,1", rows[0]]))
 
 
-@pytest.mark.parametrize("column", ["label", "fold"])
+@pytest.mark.parametrize("column", ["label", "fold", "group", "src_file"])
 def test_one_name_in_two_encodings_is_named(tmp_path, column):
     names = [normalize(form, "Käfig") for form in ("NFC", "NFD")]
-    rows = [f"a.wav,{name},1" if column == "label" else f"a.wav,x,{name}" for name in names]
+    header = ["path", "label", "fold"] + ([column] if column in readers.RECORDINGS else [])
+    rows = [",".join(name if key == column else "a.wav" for key in header) for name in names]
     with pytest.raises(DataError, match=f"letters with accents of a {column} in more than one way: {names[0]}"):
-        open_dataset(clips=table(tmp_path, rows))
+        open_dataset(clips=table(tmp_path, rows, header=",".join(header)))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from transferlens.data.clips import Clip, DataSet
 from transferlens.util.errors import DataError
+from transferlens.util.lazy import tqdm
 from transferlens.util.processes import cores
 
 Item = TypeVar("Item")
@@ -14,22 +17,17 @@ Result = TypeVar("Result")
 
 
 def attempt_each(
-    action: Callable[[Item], Result],
-    items: Iterable[Item],
-    *,
-    errors: type[Exception] | tuple[type[Exception], ...] = DataError,
-    bar: Any = None,
-) -> list[Result | Exception]:
-    """Call `action` for every item, in threads; return each result, or the error raised, in the order of the items.
+    action: Callable[[Item], Result], items: Iterable[Item], *, bar: Any = None
+) -> list[Result | DataError]:
+    """Call `action` for every item, in threads; return each result, or its DataError, in the order of the items.
 
-    Only errors of the types in `errors` are returned; others are raised. `bar`, a progress bar of tqdm, is advanced by
-    one per item.
+    Other errors are raised. `bar`, a progress bar of tqdm, is advanced by one per item.
     """
 
-    def attempt(item: Item) -> Result | Exception:
+    def attempt(item: Item) -> Result | DataError:
         try:
             return action(item)
-        except errors as error:
+        except DataError as error:
             return error
 
     results = []
@@ -39,6 +37,18 @@ def attempt_each(
             if bar is not None:
                 bar.update()
     return results
+
+
+def read_each(
+    read: Callable[[Clip], Result], dataset: DataSet, *, progress: bool = True
+) -> dict[str, Result | DataError]:
+    """Call `read` for every clip of a data set, in threads; return by id each result, or the DataError of the clip."""
+    bar: Any = contextlib.nullcontext()
+    if progress:
+        bar = tqdm.tqdm(total=len(dataset.clips), desc=f"reading {dataset.name}", unit="clip", delay=2)
+    with bar as shown:
+        results = attempt_each(read, dataset.clips, bar=shown)
+    return {clip.id: result for clip, result in zip(dataset.clips, results, strict=True)}
 
 
 def check_readable(results: Iterable[object], n_clips: int) -> None:

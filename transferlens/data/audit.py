@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
 import numpy as np
 
 from transferlens.data import decoding
-from transferlens.data.attempts import attempt_each
+from transferlens.data.attempts import read_each
 from transferlens.data.clips import Clip, DataSet
 from transferlens.data.cues import Property, cues
 from transferlens.util.errors import DataError
 from transferlens.util.grouping import group_by
-from transferlens.util.lazy import tqdm
 from transferlens.util.text import counted, natural
 
 SILENT_PEAK = 1e-4  # full scale is 1
@@ -28,8 +27,6 @@ CANCELLED_DB = 20.0
 TOLD_BY_FILE, TOLD_BY_SOUND = 0.6, 0.8
 CONFOUNDED = 0.8  # from which on a property of the files makes results invalid
 SERIOUS = ("unreadable", "same audio", "same group", "one fold", "confound")
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -80,19 +77,30 @@ class Audit:
         return tuple(finding for finding in self.findings if finding.serious)
 
 
+def _peak(y: np.ndarray) -> float:
+    return float(max(y.max(), -y.min()))
+
+
+def _digest(y: np.ndarray) -> str:
+    """Return the sha256 of 16-bit samples, so that a wav and its copy in flac or in floats are the same audio."""
+    digest = hashlib.sha256()
+    for start in range(0, len(y), decoding.BLOCK):
+        samples = np.rint(y[start : start + decoding.BLOCK] * 32768.0)
+        digest.update(np.clip(samples, -32768, 32767).astype("<i2").tobytes())
+    return digest.hexdigest()
+
+
 class _Sound:
     """The properties of a decoded clip that the audit compares."""
 
-    def __init__(self, clip: Clip, y: np.ndarray, sr: int) -> None:
-        self.sr, self.seconds = sr, len(y) / sr
-        self.file = decoding.Properties() if clip.path is None else decoding.properties(clip.path)
-        self.peak = float(np.abs(y).max())
-        centred = y - y.mean(dtype=np.float64)  # a constant is not heard
-        self.dbfs = float(10 * np.log10(max(np.mean(np.square(centred)), 1e-24)))
-        self.is_silent = np.abs(centred).max() < SILENT_PEAK or self.dbfs < SILENT_DBFS
-        # To 16 bits, so that a wav and its copy in flac or in floats are the same audio.
-        samples = np.clip(np.rint(y * 32768.0), -32768, 32767).astype("<i2")
-        self.digest = hashlib.sha256(samples.tobytes()).hexdigest()
+    def __init__(self, y: np.ndarray, sr: int, file: decoding.Properties) -> None:
+        self.sr, self.seconds, self.file = sr, len(y) / sr, file
+        self.peak = _peak(y)
+        centred = y - np.float32(y.mean(dtype=np.float64))  # a constant is not heard
+        is_faint = _peak(centred) < SILENT_PEAK
+        self.dbfs = float(10 * np.log10(max(np.square(centred, out=centred).mean(dtype=np.float64), 1e-24)))
+        self.is_silent = is_faint or self.dbfs < SILENT_DBFS
+        self.digest = _digest(y)
 
     @property
     def is_beyond(self) -> bool:
@@ -102,27 +110,25 @@ class _Sound:
     def cancels(self) -> bool:
         return self.file.cancelled_db > CANCELLED_DB
 
-
-def _decode_each(dataset: DataSet, measure: Callable[[Clip, np.ndarray, int], Result]) -> dict[str, Result | Exception]:
-    """Decode every clip; return by id the result of `measure`, or the error if the clip cannot be decoded."""
-
-    def attempt(clip: Clip) -> Result:
-        with decoding.naming_memory(clip.path or clip.id):
-            return measure(clip, *dataset.decode(clip))
-
-    with tqdm.tqdm(total=len(dataset.clips), desc=f"reading {dataset.name}", unit="clip", delay=2) as bar:
-        results = attempt_each(attempt, dataset.clips, bar=bar)
-    return {clip.id: result for clip, result in zip(dataset.clips, results, strict=True)}
+    @property
+    def shortened(self) -> str:
+        """In words how the file decodes to less than its header states; empty if it does not."""
+        if self.file.stated > self.seconds + decoding.SLACK:
+            return f"decodes to {self.seconds:.1f} s, its header says {self.file.stated:.1f} s"
+        return f"decodes to {self.seconds:.1f} s, and its end is missing" if self.file.lacks_end else ""
 
 
-def decoded_lengths(dataset: DataSet) -> dict[str, tuple[int, int] | Exception]:
-    """Decode every clip; return by id its number of frames and the rate of its file [Hz], or the error."""
-    return _decode_each(dataset, lambda clip, y, sr: (len(y), sr))
+def _measured(dataset: DataSet, clip: Clip) -> _Sound:
+    with decoding.naming_memory(clip.path or clip.id):
+        if clip.path is None:
+            return _Sound(*dataset.decode(clip), decoding.Properties())
+        return _Sound(*decoding.examine(clip.path, longest=dataset.longest))
 
 
 def unreadable(dataset: DataSet) -> dict[str, str]:
     """Decode every clip, and return the error messages of those that cannot be decoded, by id."""
-    return {id: str(result) for id, result in decoded_lengths(dataset).items() if isinstance(result, DataError)}
+    lengths = read_each(partial(dataset.length, whole=True), dataset)
+    return {id: str(length) for id, length in lengths.items() if isinstance(length, DataError)}
 
 
 def _in_two_folds(clips: Iterable[Clip], key: Callable[[Clip], Hashable | None]) -> Iterator[list[Clip]]:
@@ -151,7 +157,7 @@ def _silent_or_short(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterat
 def _cut_short(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
     """Find files that decode to less than their header states."""
     for clip in clips:
-        if clip.path is not None and (why := decoding.shortened(clip.path, sounds[clip.id].seconds)):
+        if why := sounds[clip.id].shortened:
             yield _finding("cut short", [clip], why)
 
 
@@ -220,7 +226,7 @@ def audit(dataset: DataSet) -> Audit:
     >>> audit(open_dataset()).findings
     ()
     """
-    results = _decode_each(dataset, _Sound)
+    results = read_each(partial(_measured, dataset), dataset)
     sounds = {id: result for id, result in results.items() if isinstance(result, _Sound)}
     readable = [clip for clip in dataset.clips if clip.id in sounds]
     unread = [clip for clip in dataset.clips if clip.id not in sounds]

@@ -8,12 +8,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from transferlens.data import decoding, readers, synthetic
-from transferlens.data.attempts import attempt_each
-from transferlens.data.audit import decoded_lengths
+from transferlens.data.attempts import read_each
 from transferlens.data.clips import BUILT_IN, Clip, DataSet
 from transferlens.data.manifest import ManifestRow, manifest
 from transferlens.util.errors import DataError, ParameterError
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 LONGEST_NAME = 150  # of a data set [bytes]: hashes, endings and the names of temporary files follow it
 USER_WIDTH = 250  # [frames], that of the paper for clips of about five seconds
 # Number of frames and rate [Hz] of each clip's file, or its error, by id.
-Lengths = Mapping[str, tuple[int, int] | Exception]
+Lengths = Mapping[str, tuple[int, int] | DataError]
 
 
 @checked
@@ -119,8 +119,8 @@ def _sorted(clips: Sequence[Clip]) -> tuple[Clip, ...]:
     names = {clip.id: (clip.id, clip.label, clip.fold, clip.group or "") for clip in clips}
     if odd := [printable(id) for id, words in names.items() if any(map(CONTROL.search, words))]:
         raise DataError(
-            "paths, labels, folds and groups must be valid UTF-8 without control characters, such as line ends: "
-            f"rename {some(odd)}"
+            f"the path, label, fold or group of {some(odd)} has control characters, such as line ends, or is not "
+            "UTF-8: correct it in the table, or rename the file"
         )
     if twice := [id for id, n in Counter(clip.id for clip in clips).items() if n > 1]:
         raise DataError(f"clips are listed more than once: {some(twice)}")
@@ -149,16 +149,9 @@ def _from_table(path: Path) -> DataSet:
     return DataSet(name, 0, 0, None, USER_WIDTH, _sorted(readers.read_user_table(path)))
 
 
-def _file_lengths(dataset: DataSet) -> Lengths:
-    """Find the length and rate of each file without decoding all of it."""
-    files = [Path(clip.path or "") for clip in dataset.clips]
-    results = attempt_each(lambda file: decoding.end(file, longest=dataset.longest), files)
-    return {clip.id: result for clip, result in zip(dataset.clips, results, strict=True)}
-
-
 def _measured(dataset: DataSet, lengths: Lengths, table: Path) -> DataSet:
     """Return the data set with the most common rate of its files and the length of the longest; errors do not count."""
-    known = [length for length in lengths.values() if not isinstance(length, Exception)]
+    known = [length for length in lengths.values() if not isinstance(length, DataError)]
     if not known:
         first = next(iter(lengths.values()))
         raise DataError(f"no audio file of {table} can be read: {some(lengths)}; the first one: {first}")
@@ -169,7 +162,7 @@ def _measured(dataset: DataSet, lengths: Lengths, table: Path) -> DataSet:
 
 def _readable(dataset: DataSet, lengths: Lengths) -> DataSet:
     """Return the data set without the clips that cannot be read."""
-    reasons = {id: length for id, length in lengths.items() if isinstance(length, Exception)}
+    reasons = {id: length for id, length in lengths.items() if isinstance(length, DataError)}
     for reason in reasons.values():
         log.warning("left out: %s", reason)
     return replace(dataset.without(reasons), skipped=tuple(reasons))
@@ -207,7 +200,8 @@ class DataOptions(Fields):
         dataset = replace(dataset, longest=self.longest)
         lengths: Lengths = {}
         if self.skip_unreadable or self.clips is not None:
-            lengths = decoded_lengths(dataset) if self.skip_unreadable else _file_lengths(dataset)
+            whole = self.skip_unreadable
+            lengths = read_each(partial(dataset.length, whole=whole), dataset, progress=whole)
         if self.clips is not None:
             dataset = _measured(dataset, lengths, self.clips)
         if self.skip_unreadable:

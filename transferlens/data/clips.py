@@ -155,6 +155,18 @@ class DataSet:
         return decoding.load(clip.path, sr=self.sr, longest=self.longest)
 
     @checked
+    def length(self, clip: Clip, *, whole: bool = False) -> tuple[int, int]:
+        """Return the number of samples that `decode` returns, and the sample rate of the clip's file [Hz].
+
+        Unless `whole`, only the end of the file is decoded if that can be: damage in its middle is not found. Errors
+        are those of `decode`.
+        """
+        if clip.path is None:
+            y, native = self.decode(clip)
+            return len(y), native
+        return decoding.length(clip.path, longest=self.longest, whole=whole)
+
+    @checked
     def digest(self, clip: Clip) -> str:
         """Return the sha256 of a clip's file, or of a built-in clip's recipe; raise DataError if it cannot be read."""
         if clip.path is None:

@@ -145,8 +145,8 @@ def cues(
         if told and len(varying) * _p(candidate, classes) < ALPHA:
             best, others = told[0], [names[number] for number in told[1:]]
             accuracy_text = f"{100 * accuracy[best]:.0f} % accuracy (chance: 50 %)"
-            message = f"{candidate.name} alone tells {names[best]} from all others with {accuracy_text}: "
+            message = f"{candidate.name} alone distinguishes {names[best]} from all others with {accuracy_text}: "
             message += candidate.contrast(classes == best)
             if others and len(names) > 2:
-                message += f"; it tells {some(others)} too"
+                message += f"; it also distinguishes {some(others)}"
             yield candidate, float(accuracy[best]), message

@@ -1,8 +1,7 @@
 """Decode audio files: the one place that reads them, by blocks, and that trusts no header.
 
-- `load`: the waveform of a file at some rate; `decode`: at the rate of the file
-- `end`: how many frames a file really has, without decoding all of it
-- `properties`: how a file is encoded; `shortened`: whether it decodes to less than its header states
+- `load`: the waveform of a file at some rate; `decode`: at the rate of the file; `examine`: and how it is encoded
+- `length`: how many frames a file really has, also without decoding all of it
 - `naming_memory`: a MemoryError becomes an error that names the clip
 """
 
@@ -38,7 +37,7 @@ FRAMES = re.compile(r"^\s*(?:Frames|(?:Rows : \d+\s+)?Cols)\s*:\s*(\d+)", re.MUL
 LENGTHS = re.compile(
     r"^\s*(?:data :|BODY :|riff :|Data Size\s*:|Data length) (\d+) \(?should be ([1-9]\d*)", re.MULTILINE
 )
-ENDLESS = re.compile(r"Last page lacks an end-of-stream bit|truncated file")
+LACKS_END = re.compile(r"Last page lacks an end-of-stream bit|truncated file")
 STREAMED = 0x7FFF0000  # [bytes], programs that write to a pipe state this length or more
 
 
@@ -69,16 +68,16 @@ class _Stream(soundfile.SoundFile):
         return False
 
     def blocks(self, path: Path, longest: float) -> Iterator[np.ndarray]:
-        """Decode block by block, each mixed to mono [shape=(n,), float32]; raise DataError for what cannot be used."""
+        """Decode block by block [shape=(n, channels), float32]; raise DataError for what cannot be used."""
         most, left = longest * self.samplerate, self.frames
         if most < self.frames and _ends(path):
-            raise _too_long(path, self.frames / self.samplerate, longest)
+            raise _too_long(path, longest)
         while left and len(y := self.read(min(left, BLOCK // self.channels), "float32", always_2d=True)):
             left -= len(y)
             if self.frames - left > most:
-                raise _too_long(path, (self.frames - left) / self.samplerate, longest)
+                raise _too_long(path, longest)
             _check(path, y)
-            yield y.mean(axis=1, dtype=np.float32)
+            yield y
         if left == self.frames:
             raise DataError(f"{path} is empty: it has no samples{_hint(path)}")
 
@@ -91,10 +90,8 @@ def _hint(path: Path) -> str:
     return HINTS.get(path.stem, "")
 
 
-def _too_long(path: Path, seconds: float, longest: float) -> DataError:
-    return DataError(
-        f"{path} lasts {seconds:.0f} s or more, and a clip may last at most {longest:g} s: cut it, or raise longest"
-    )
+def _too_long(path: Path, longest: float) -> DataError:
+    return DataError(f"{path} is longer than {longest:g} s, the longest that is allowed: cut it, or raise longest")
 
 
 def _check(path: Path, y: np.ndarray) -> None:
@@ -129,7 +126,7 @@ def _naming(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:
-        reason = " ".join(str(getattr(error, "error_string", None) or error or type(error).__name__).split())
+        reason = " ".join((getattr(error, "error_string", None) or str(error) or type(error).__name__).split())
         raise DataError(f"{path} cannot be decoded{_hint(path)}: {reason.rstrip('.')}") from error
 
 
@@ -140,6 +137,10 @@ def _opened(path: Path) -> Iterator[_Stream]:
             raise DataError(f"{path} does not exist{_hint(path)}")
         with _Stream(path) as file:
             yield file
+
+
+def _mono(y: np.ndarray) -> np.ndarray:
+    return y.mean(axis=1, dtype=np.float32)
 
 
 def _joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
@@ -176,23 +177,24 @@ def resample(blocks: Iterable[np.ndarray], native: int, sr: int) -> np.ndarray:
 def decode(path: Path, *, longest: float = LONGEST) -> tuple[np.ndarray, int]:
     """Decode a file: its mono waveform [shape=(n,), float32], and its rate [Hz]; errors as in `DataSet.decode`."""
     with _opened(path) as file:
-        return _joined(file.blocks(path, longest)), file.samplerate
+        return _joined(map(_mono, file.blocks(path, longest))), file.samplerate
 
 
 def load(path: Path, *, sr: int, longest: float = LONGEST) -> np.ndarray:
     """Decode a file and resample it to `sr` [shape=(n,), float32]; errors as in `DataSet.decode`."""
     with _opened(path) as file:
-        return resample(file.blocks(path, longest), file.samplerate, sr)
+        return resample(map(_mono, file.blocks(path, longest)), file.samplerate, sr)
 
 
-def end(path: Path, *, longest: float = LONGEST) -> tuple[int, int]:
+def length(path: Path, *, longest: float = LONGEST, whole: bool = False) -> tuple[int, int]:
     """Return the number of frames that a file decodes to, and its rate [Hz]; errors as in `DataSet.decode`.
 
-    If its last frames can be decoded, those before them are not: damage in the middle is not found.
+    If its last frames can be decoded, those before them are only if `whole`: else, damage in the middle is not found.
     """
-    with _opened(path) as file:
-        if file.frames <= longest * file.samplerate and file.ends():
-            return file.frames, file.samplerate
+    if not whole:
+        with _opened(path) as file:
+            if file.frames <= longest * file.samplerate and file.ends():
+                return file.frames, file.samplerate
     with _opened(path) as file:
         return sum(map(len, file.blocks(path, longest))), file.samplerate
 
@@ -209,53 +211,63 @@ class Properties:
     is_float : bool
         Whether samples may lie beyond full scale.
     cancelled_db : float [dB]
-        By how much the mean of the channels is quieter than the channels; 0 for one channel.
+        By how much the mean of the channels is quieter than the channels, without offsets; 0 for one channel.
+    stated : float [s]
+        Duration that the header states; 0 if it states none.
+    lacks_end : bool
+        Whether the stream has no end, as if the file was cut.
     """
 
     encoding: str = ""
     channels: int = 1
     is_float: bool = False
     cancelled_db: float = 0.0
+    stated: float = 0.0
+    lacks_end: bool = False
 
 
-def properties(path: Path) -> Properties:
-    """Return how a file is encoded; one of several channels is decoded. Errors as in `DataSet.decode`."""
+def examine(path: Path, *, longest: float = LONGEST) -> tuple[np.ndarray, int, Properties]:
+    """Decode a file as `decode` does; return its waveform, its rate [Hz], and how it is encoded."""
     with _opened(path) as file:
-        cancelled = _cancelled_db(file) if file.channels > 1 else 0.0
-        return Properties(f"{file.format} {file.subtype}", file.channels, file.subtype in FLOATS, cancelled)
+        # Before decoding, which adds to what libsndfile notes.
+        stated, lacks_end = _stated(path, file) / file.samplerate, LACKS_END.search(file.extra_info) is not None
+        moments: list[np.ndarray] = []
+        y = _joined(_mixed(file.blocks(path, longest), moments))
+        cancelled_db = _cancelled_db(np.sum(moments, axis=0) / len(y)) if moments else 0.0
+        encoding, is_float = f"{file.format} {file.subtype}", file.subtype in FLOATS
+        return y, file.samplerate, Properties(encoding, file.channels, is_float, cancelled_db, stated, lacks_end)
 
 
-def _cancelled_db(file: _Stream) -> float:
-    """Return by how much the mean of the channels is quieter than the channels [dB]; offsets do not count."""
-    n, sums, squares, left = 0, np.zeros(file.channels + 1), np.zeros(file.channels + 1), file.frames
-    while left and len(block := file.read(min(left, BLOCK // file.channels), always_2d=True)):
-        left -= len(block)
-        block = np.column_stack([block, block.mean(axis=1)])
-        n, sums, squares = n + len(block), sums + block.sum(axis=0), squares + np.square(block).sum(axis=0)
-    power = np.maximum(squares / n - (sums / n) ** 2, QUIETEST)
+def _mixed(blocks: Iterable[np.ndarray], moments: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Mix blocks to mono; append the sums of several channels and of their mean, and those of the squares."""
+    for y in blocks:
+        mono = _mono(y)
+        if y.shape[1] > 1:
+            both = np.concatenate([y, mono[:, np.newaxis]], axis=1, dtype=np.float64)
+            moments.append(np.array([both.sum(axis=0), np.square(both).sum(axis=0)]))
+        yield mono
+
+
+def _cancelled_db(moments: np.ndarray) -> float:
+    """Return by how much the mean of the channels, the last item of each moment, is quieter than the channels [dB]."""
+    power = np.maximum(moments[1] - moments[0] ** 2, QUIETEST)
     return float(10 * np.log10(power[:-1].mean() / power[-1]))
 
 
-def _stated(path: Path, file: soundfile.SoundFile) -> float:
+def _start(path: Path, n_bytes: int) -> bytes:
+    with path.open("rb") as content:
+        return content.read(n_bytes)
+
+
+def _stated(path: Path, file: _Stream) -> float:
     """Return the number of frames that a header states, 0 if it states none."""
     if file.frames >= UNKNOWN:
         return 0
-    with path.open("rb") as content:
-        start = content.read(2**20)
-    if file.format == "MP3" and not re.search(rb"Xing|Info|VBRI", start):  # libsndfile estimates the length
+    if file.format == "MP3" and not re.search(rb"Xing|Info|VBRI", _start(path, 2**20)):  # libsndfile estimates it
         return 0
-    sample_count = re.findall(rb"sample_count -i (\d+)", start[:1024]) if file.format == "NIST" else []
+    sample_count = re.findall(rb"sample_count -i (\d+)", _start(path, 1024)) if file.format == "NIST" else []
     frames = [file.frames, *map(int, sample_count), *map(int, FRAMES.findall(file.extra_info))]
     for stated, real in LENGTHS.findall(file.extra_info):
         if int(stated) < STREAMED:
             frames.append(file.frames * int(stated) / int(real))
     return max(n for n in frames if n < UNKNOWN)
-
-
-def shortened(path: Path, seconds: float) -> str:
-    """Return in words how a file, which decodes to some seconds, is shorter than its header states; "" if it is not."""
-    with _naming(path), soundfile.SoundFile(_name(path)) as file:
-        stated = _stated(path, file) / file.samplerate
-        if stated > seconds + SLACK:
-            return f"decodes to {seconds:.1f} s, its header says {stated:.1f} s"
-        return f"decodes to {seconds:.1f} s, and its end is missing" if ENDLESS.search(file.extra_info) else ""

@@ -109,8 +109,8 @@ def _located(folder: Path, written: str, names: Callable[[Path], dict[str, str]]
     return (id, file) if os.path.isfile(file) else (written, folder / written)  # noqa: PTH113
 
 
-def _check_spelling(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    for column in ("label", "fold"):
+def _check_spelling(path: Path, rows: Sequence[dict[str, str]], columns: Sequence[str]) -> None:
+    for column in columns:
         spellings = group_by(sorted({row[column] for row in rows}), _composed)
         if twice := [name for name, same in spellings.items() if len(same) > 1]:
             raise DataError(
@@ -128,7 +128,7 @@ def read_user_table(path: Path) -> tuple[Clip, ...]:
     rows = read_table(path, needed)
     # One column for all rows: the same name in two columns may be of two recordings.
     recording = next((name for name in RECORDINGS if any(row.get(name) for row in rows)), "")
-    _check_spelling(path, rows)
+    _check_spelling(path, rows, ("label", "fold", recording) if recording else ("label", "fold"))
     names = cache(_names)
     located = [_located(path.parent, row["path"], names) for row in rows]
     clips = tuple(
