@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from transferlens.data.clips import Clip, DataSet
-from transferlens.util.errors import DataError
+from transferlens.util.errors import DataError, MachineError
 from transferlens.util.lazy import tqdm
 from transferlens.util.processes import cores
 
@@ -21,12 +21,15 @@ def attempt_each(
 ) -> list[Result | DataError]:
     """Call `action` for every item, in threads; return each result, or its DataError, in the order of the items.
 
-    Other errors are raised. `bar`, a progress bar of tqdm, is advanced by one per item.
+    Other errors are raised, and so is MachineError, which says nothing of the item. `bar`, a progress bar of tqdm, is
+    advanced by one per item.
     """
 
     def attempt(item: Item) -> Result | DataError:
         try:
             return action(item)
+        except MachineError:
+            raise
         except DataError as error:
             return error
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -19,12 +20,13 @@ import numpy as np
 import soundfile
 import soxr
 
-from transferlens.util.errors import DataError
+from transferlens.util.errors import DataError, MachineError
 
 BLOCK = 2**22  # samples that are decoded at once
 LONGEST = 3600.0  # default of the longest clip that is decoded [s]
 LOUDEST = 1e6  # largest magnitude of a sample whose power is in the range of float32
 RATES = (1000, 768_000)  # [Hz]
+OF_MACHINE = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # errors that are not of a file
 UNKNOWN = 2**62  # [frames], libsndfile reports more if a header does not state the length
 FLOATS = ("FLOAT", "DOUBLE")
 QUIETEST = 1e-8  # power of a channel below which it is as good as silent
@@ -108,11 +110,11 @@ def _ends(path: Path) -> bool:
 
 @contextlib.contextmanager
 def naming_memory(clip: Path | str) -> Iterator[None]:
-    """Raise DataError, which names a clip, if there is too little memory for what is done inside."""
+    """Raise MachineError, which names a clip, if there is too little memory for what is done inside."""
     try:
         yield
     except MemoryError as error:
-        raise DataError(
+        raise MachineError(
             f"{clip} needs more memory than there is: free some, or cut the clip into shorter ones"
         ) from error
 
@@ -125,6 +127,10 @@ def _naming(path: Path) -> Iterator[None]:
             yield
     except DataError:
         raise
+    except OSError as error:
+        if error.errno in OF_MACHINE:
+            raise MachineError(f"{path} cannot be read: {error.strerror}: the file may be whole, try again") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:
         reason = " ".join((getattr(error, "error_string", None) or str(error) or type(error).__name__).split())
         raise DataError(f"{path} cannot be decoded{_hint(path)}: {reason.rstrip('.')}") from error
@@ -135,6 +141,8 @@ def _opened(path: Path) -> Iterator[_Stream]:
     with _naming(path):
         if not os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises if a folder may not be read
             raise DataError(f"{path} does not exist{_hint(path)}")
+        with path.open("rb"):  # libsndfile does not say why a file cannot be opened
+            pass
         with _Stream(path) as file:
             yield file
 
