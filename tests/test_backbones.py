@@ -10,6 +10,7 @@ import torch
 from fake_weights import fake_files, one_thread, randomised  # noqa: F401 (fixtures)
 
 from transferlens import backbones
+from transferlens.models import build as building
 from transferlens.models.build import block_table, build, check, cost, imagenet_state, skeleton
 from transferlens.models.network import Network, anatomy
 from transferlens.models.plan import TransferPlan
@@ -388,10 +389,13 @@ def test_memory_kept_for_gradients_is_what_torch_saves(name):
     assert expected.training_memory(8) - expected.training_memory(7) == expected.kept
 
 
-def test_passes_are_smaller_where_memory_is_small():
+def test_passes_are_smaller_where_memory_is_small(monkeypatch):
     costs = cost("test_resnet", n_classes=2, plan=TransferPlan(), input_size=(128, 5000))
-    sizes = [costs.pass_size(n * 3 * costs.moved) for n in (2.9, 10, 64, 10**6)]
+    sizes = [costs.pass_size(n * 3 * costs.largest) for n in (2.9, 10, 64, 10**6)]
     assert sizes == [2, 10, 64, 64]
+    for limit, size in ((60 * costs.largest, 10), (float("inf"), 64)):
+        monkeypatch.setattr(building, "memory_limit", lambda limit=limit: limit)
+        assert costs.pass_size() == size
     small = cost("test_resnet", n_classes=2, plan=TransferPlan(), input_size=(128, 32))
     assert small.pass_size(0) == 64  # which take next to nothing
 

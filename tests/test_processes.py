@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -61,6 +62,20 @@ V1 = "5:cpuset:/x\n4:memory:/a/b\n2:cpu,cpuacct:/a\n0::/\n"
 def test_free_memory_is_what_the_limits_of_a_container_leave(cgroup, files, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
     assert processes.free_memory(machine(tmp_path, cgroup, **files)) == (10**9 if expected is None else expected)
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "expected"),
+    [
+        ("0::/\n", {"memory.max": 10**6, "memory.current": 4 * 10**5}, 10**6),
+        ("0::/a/b\n", {"a/b/memory.max": 9, "a/memory.max": 7, "memory.max": "max"}, 7),
+        ("0::/\n", {"memory.max": "max"}, math.inf),
+        ("", {}, math.inf),
+        (V1, {"memory/a/b/memory.limit_in_bytes": NONE, "memory/a/memory.limit_in_bytes": 90}, 90),
+    ],
+)
+def test_the_limit_of_a_container_does_not_depend_on_what_is_taken(cgroup, files, expected, tmp_path):
+    assert processes.memory_limit(machine(tmp_path, cgroup, **files)) == expected
 
 
 def test_free_memory_is_never_more_than_the_machine_has(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ import torch
 from conftest import last_of_each
 
 from transferlens import runs, train
+from transferlens.data.clips import DataSet
 from transferlens.models.plan import TransferPlan
 from transferlens.store import listing, locks
 from transferlens.store.run import load_run
@@ -177,17 +178,30 @@ def test_a_warning_where_memory_hardly_suffices(study, monkeypatch, caplog):
     made = study(folds=("1",), epochs=1)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=3 * 10**8))
     made.runs(TransferPlan.scratch())
-    assert "training takes 0.2 GB to twice as much, and 0.3 GB are free" in caplog.text
+    assert "training needs 0.2 to 0.4 GB, and 0.3 GB are free" in caplog.text
+    assert "; if it is killed, use a smaller batch_size or width, or allow more memory" in caplog.text
 
 
 def test_workers_share_the_free_memory(study, monkeypatch):
-    """Half of it in all, for features and for outputs of frozen blocks."""
-    made = study(folds=("1",))
+    """Half of it in all, for features and for outputs of frozen blocks; a run outside workers has all of it."""
+    made = study(folds=("1",), workers=3)
     free = 5 * made.cache.nbytes
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
     for workers, is_held in ((2, True), (3, False)):
-        options = schedule.for_workers(made.options, workers)
-        assert (sweep.Study.of(options).data.held is not None) == is_held
+        in_worker = sweep.Study.of(schedule.for_workers(made.options), sharers=workers)
+        assert (in_worker.data.held is not None) == is_held
+    assert made.data.held is not None
+
+
+def test_the_clips_of_a_fold_are_counted_once_for_all_its_runs(study, monkeypatch):
+    """Of a large data set that takes as long as a whole run file, and sweeps have thousands of runs."""
+    made, calls = study(folds=("1",), seeds=range(50)), []
+    split = DataSet.split
+    monkeypatch.setattr(DataSet, "split", lambda *args: calls.append(args) or split(*args))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    with pytest.raises(ParameterError, match="takes at least"):
+        made.runs(TransferPlan.scratch())
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("name", ["seeds", "backbone"])
@@ -279,8 +293,11 @@ def warnings_of(study, tmp_path, caplog, where, **options):
 
 def test_classes_that_are_never_both_trained_on_and_held_out_are_named_once(study, tmp_path, caplog):
     def messages(where, **options):
-        return warnings_of(study, tmp_path, caplog, where, **options)
+        warnings = warnings_of(study, tmp_path, caplog, where, **options)
+        assert all(warning.endswith(remedy) for warning in warnings)
+        return [warning.removesuffix(remedy) for warning in warnings]
 
+    remedy = ": put clips of each class both in folds that are held out and in folds that are trained on"
     good = {"a": "1234", "b": "1234"}
     assert messages(good) == []
     assert messages(good | {"c": "12"}) == []

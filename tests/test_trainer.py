@@ -10,13 +10,16 @@ import multiprocessing
 import random
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from transferlens.models import build
 from transferlens.models.device import pick_device
 from transferlens.models.plan import TransferPlan
 from transferlens.store.listing import list_runs
@@ -230,15 +233,15 @@ def test_features_streamed_from_the_file_give_the_same_bits(study, whole):
 
 
 @pytest.mark.parametrize("plan", [PLAN, TransferPlan.freeze(4)])
-def test_passes_of_fewer_clips_where_memory_is_small(study, caplog, plan):
+def test_passes_of_fewer_clips_where_memory_is_small(study, plan):
     """They are recorded, kept when an interrupted run goes on, and the same but for rounding."""
     usual = trained(study(folds=("1",), precision="fp32"), plan)
     assert "pass_size" not in usual.provenance
-    made = study(folds=("1",), precision="fp32", width=250, memory=0.0)
-    (point,) = made.points(plan)
-    small = trainer.Trainer(point, made.data, made.options.sweep.weights)
-    assert small.provenance["pass_size"] == small.pass_size == 43  # in 0.25 GB
-    assert "memory suffices to evaluate 43 clips at once, not 64" in caplog.text
+    for batch_size in (4, 2**20):
+        made = study(folds=("1",), precision="fp32", width=250, memory=0.0, batch_size=batch_size)
+        (point,) = made.points(plan)
+        small = trainer.Trainer(point, made.data, made.options.sweep.weights)
+        assert small.provenance["pass_size"] == small.pass_size == 43  # in 0.25 GB
     state = copy.deepcopy(usual.state())
     state.provenance["pass_size"] = 3
     made = study(folds=("1",), precision="fp32")
@@ -250,6 +253,27 @@ def test_passes_of_fewer_clips_where_memory_is_small(study, caplog, plan):
     usual.epoch()
     assert sizes[-3:] == ([3, 3, 2] if plan == PLAN else [3, 3, 3])  # the held-out clips, or all
     np.testing.assert_allclose(smaller.logits_last, usual.logits_last, rtol=1e-3, atol=1e-4)
+
+
+def test_other_programs_do_not_change_the_size_of_passes(study, monkeypatch):
+    made = study(folds=("1",), width=250)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    limits = {2**28: 21, 2**40: 64}  # half of which is too little, or suffices
+    monkeypatch.setattr(build, "ALWAYS_ALLOWED", 0)
+    for limit, size in limits.items():
+        monkeypatch.setattr(build, "memory_limit", lambda limit=limit: limit)
+        assert trainer.Trainer(*made.points(PLAN), made.data, made.options.sweep.weights).pass_size == size
+
+
+def test_a_resumed_run_tells_its_own_size_of_passes(study, caplog):
+    made = study(folds=("1",), memory=0.0)
+    (point,) = made.points(PLAN)
+    begun = trainer.Trainer(point, made.data, made.options.sweep.weights)
+    begun.provenance["pass_size"] = 3
+    begun.epoch()
+    write_state(point.path(made.options.store.runs).with_suffix(".partial"), begun.state())
+    assert one(made).provenance["pass_size"] == 3
+    assert f"{point.id}: 3 clips are evaluated at once, not 64, which changes rounding" in caplog.text
 
 
 def test_streaming_takes_no_random_numbers_from_dropout(study):

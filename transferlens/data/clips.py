@@ -6,6 +6,7 @@ import hashlib
 import html
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -71,7 +72,7 @@ class DataSet:
         """The recording of each clip, that without a group its own; empty if no clip has a group."""
         return tuple(clip.group or clip.id for clip in self.clips) if any(clip.group for clip in self.clips) else ()
 
-    @property
+    @cached_property
     def folds(self) -> tuple[str, ...]:
         """Names of the folds, in natural order: "2" before "10"."""
         return tuple(sorted({clip.fold for clip in self.clips}, key=natural))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from transferlens.models.forward import PASS_SIZE, seeded
 from transferlens.models.weights import imagenet_state
 from transferlens.util.errors import ParameterError
+from transferlens.util.processes import memory_limit
 
 if TYPE_CHECKING:
     from transferlens.models.network import Anatomy, Network
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 # Memory of a pass without gradients, in units of the largest input and output of a module: measured are up to 3.
 OVERHEAD = 3
 # Memory that such a pass may always take [bytes]: less would slow it down and save next to nothing.
-LEAST = 2**28
+ALWAYS_ALLOWED = 2**28
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class BlockRow:
         Trainable parameters; multiply-adds of the convolutions and linear layers for one input.
     share : float in [0, 1]
         Its part of the multiply-adds of all blocks measured.
-    kept, moved : int [bytes]
+    kept, largest : int [bytes]
         Memory for one input in float32: what training keeps for gradients; the most that the input and output of one
         module take.
     """
@@ -58,7 +59,7 @@ class BlockRow:
     multiply_adds: int
     share: float
     kept: int
-    moved: int
+    largest: int
 
 
 def check(name: str) -> None:
@@ -168,16 +169,12 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250), through:
     total = sum(block.multiply_adds for block in measured)
     return tuple(
         BlockRow(
-            block=number,
-            modules=_condense(parts, number),
+            number,
+            _condense(parts, number),
             channels=parts.channels[number],
             stride=parts.strides[number],
-            size=block.size,
-            parameters=block.parameters,
-            multiply_adds=block.multiply_adds,
             share=block.multiply_adds / total,
-            kept=block.kept,
-            moved=block.moved,
+            **block._asdict(),
         )
         for number, block in enumerate(measured)
     )
@@ -187,26 +184,29 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250), through:
 class Cost:
     """The cost of the network of a plan: its kept blocks and its head; multiply-adds are those of one input.
 
-    `kept` and `moved` are memory for one input, as in `BlockRow`: the sum of the trained blocks, the most of all.
+    `kept` and `largest` are memory for one input, as in `BlockRow`: the sum of the trained blocks, the most of all.
     """
 
     parameters: int
     trainable_parameters: int
     multiply_adds: int
     kept: int
-    moved: int
+    largest: int
 
     def training_memory(self, batch_size: int, *, bf16: bool = False) -> int:
         """Return the least memory that training takes besides features [bytes]; it takes up to twice as much."""
         # Weights, and of those that are trained the gradient and two moments; bf16 halves what is kept.
         return batch_size * self.kept // (2 if bf16 else 1) + 4 * (self.parameters + 3 * self.trainable_parameters)
 
-    def pass_size(self, room: float) -> int:
-        """Return how many inputs may go through the network at once without gradients, by the `room` for them [bytes].
+    def pass_size(self, memory: float | None = None) -> int:
+        """Return how many inputs may go through the network at once, on a processor and without gradients.
 
-        It is `PASS_SIZE`, or if fewer fit as many as do, but at least 2, and as many as fit in `LEAST`.
+        It is `PASS_SIZE`, or if fewer fit in `memory` [bytes] (default: half of what the container may use) as many as
+        do, but at least 2, and as many as fit in `ALWAYS_ALLOWED`. Sums of fewer inputs are rounded differently,
+        therefore the memory that other programs take at the moment does not count.
         """
-        return max(2, int(min(PASS_SIZE, max(room, LEAST) // (OVERHEAD * self.moved))))
+        room = memory_limit() / 2 if memory is None else memory
+        return max(2, int(min(PASS_SIZE, max(room, ALWAYS_ALLOWED) // (OVERHEAD * self.largest))))
 
 
 def cost(name: str, *, n_classes: int, plan: TransferPlan, input_size: tuple[int, int] = (128, 250)) -> Cost:
@@ -220,7 +220,7 @@ def cost(name: str, *, n_classes: int, plan: TransferPlan, input_size: tuple[int
         trainable_parameters=head + sum(row.parameters for row in trained),
         multiply_adds=width * n_classes + sum(row.multiply_adds for row in rows),
         kept=sum(row.kept for row in trained),
-        moved=max(row.moved for row in rows),
+        largest=max(row.largest for row in rows),
     )
 
 

@@ -203,7 +203,7 @@ class Measures(NamedTuple):
     multiply_adds: int
     size: tuple[int, int]
     kept: int
-    moved: int
+    largest: int
 
 
 def measure(parts: Anatomy, input_size: tuple[int, int], *, through: int) -> list[Measures]:

@@ -16,7 +16,6 @@ from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.files import check_writable
 from transferlens.util.lazy import torch
-from transferlens.util.processes import free_memory
 
 if TYPE_CHECKING:
     from transferlens.data.catalogue import DataOptions
@@ -32,7 +31,7 @@ def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
     """Compute the logits [shape=(n_clips, n_classes)] of features S [shape=(n_clips, channels, n_mels, width)].
 
     They are computed as in training, in the precision of the run: for its held-out clips they are the stored logits,
-    bit by bit on the same machine with as many threads, if memory suffices for as many clips at once. (The outputs of
+    bit by bit on the same machine with as many threads, if its container allows as many clips at once. (The outputs of
     frozen blocks, which training computes in batches of other sizes, may differ by rounding.) The run normalises the
     features; the network, as `Run.model` returns it, may be on any device.
     """
@@ -44,8 +43,10 @@ def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
             return network(x.to(device).contiguous(memory_format=torch.channels_last)).float()
 
     size = run.provenance.get("pass_size", PASS_SIZE)
-    if device.type == "cpu":
-        size = min(size, run.config.cost(len(run.label_names)).pass_size(free_memory()))
+    if device.type == "cpu" and (fitting := run.cost.pass_size()) < size:
+        words = "%s: memory suffices to evaluate %d clips at once, not %d as in training, which changes rounding"
+        log.warning(words, run.config.id, fitting, size)
+        size = fitting
     return forward(logits, run.inputs(S), batch_size=size).numpy()
 
 

@@ -8,15 +8,10 @@ from dataclasses import dataclass
 from math import nan
 from typing import Any, TypeVar
 
-from transferlens.models import build
 from transferlens.models.plan import block_text
 from transferlens.store.run import Run
 
 Row = TypeVar("Row")
-
-
-def _cost(run: Run) -> build.Cost:
-    return run.config.cost(len(run.label_names))
 
 
 # What a column holds. Accuracies are fractions, epochs count from 1, seconds are those of training.
@@ -42,9 +37,9 @@ COLUMNS: dict[str, Callable[[Run], Any]] = {
     "accuracy_last": lambda run: run.accuracy_last,
     "accuracy_best": lambda run: run.accuracy_best,
     "accuracy_nested": lambda run: nan if run.accuracy_nested is None else run.accuracy_nested,
-    "trainable_parameters": lambda run: _cost(run).trainable_parameters,
-    "parameters": lambda run: _cost(run).parameters,
-    "multiply_adds": lambda run: _cost(run).multiply_adds,
+    "trainable_parameters": lambda run: run.cost.trainable_parameters,
+    "parameters": lambda run: run.cost.parameters,
+    "multiply_adds": lambda run: run.cost.multiply_adds,
     "seconds": lambda run: float(run.history["seconds"].sum()),
 }
 

@@ -85,6 +85,11 @@ class Run:
         return self.logits.argmax(1) == self.labels
 
     @property
+    def cost(self) -> build.Cost:
+        """The cost of the network, as of `build.cost`."""
+        return self.config.cost(len(self.label_names))
+
+    @property
     def n_recordings(self) -> int:
         """Number of recordings that the held-out clips were cut from; 0 if it is not known."""
         return len(set(self.groups))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from transferlens.models.forward import PASS_SIZE
 from transferlens.store.config import SHA256, RunConfig
 from transferlens.util import hdf5
 from transferlens.util.errors import CheckpointError, ParameterError
@@ -81,8 +82,10 @@ PROVENANCE = {
     "weights_option": Rule("text", lambda value: isinstance(value, str)),
     "weights_source": Rule("text", lambda value: isinstance(value, str)),
 }
-_POSITIVE = Rule("a whole number above 0", lambda value: type(value) is int and value > 0)
-LATER = {"n_train": _POSITIVE, "pass_size": _POSITIVE}
+LATER = {
+    "n_train": Rule("a whole number above 0", lambda value: type(value) is int and value > 0),
+    "pass_size": Rule(f"2 to {PASS_SIZE}", lambda value: type(value) is int and 2 <= value <= PASS_SIZE),
+}
 PLAIN = Rule("one text or number", lambda value: value is None or isinstance(value, (str, int, float)))
 
 

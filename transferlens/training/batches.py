@@ -19,7 +19,6 @@ import numpy as np
 
 from transferlens.features.augment import Augmentation, VariantCache
 from transferlens.features.cache import FeatureCache, opened
-from transferlens.models.build import Cost
 from transferlens.models.forward import PASS_SIZE
 from transferlens.util.files import check_space
 from transferlens.util.lazy import torch, tqdm
@@ -105,12 +104,6 @@ class Data:
 
     def _fits_in_memory(self, nbytes: int) -> bool:
         return nbytes <= (free_memory() / 2 / self.sharers if self.memory is None else self.memory)
-
-    def pass_size(self, cost: Cost, step: float) -> int:
-        """Return how many clips go through a network at once without gradients; a training step takes `step` bytes."""
-        if self.device.type != "cpu":
-            return PASS_SIZE
-        return cost.pass_size(max(step, free_memory() if self.memory is None else self.memory))
 
     def _fits_on_device(self, nbytes: int) -> bool:
         return self.device.type == "cuda" and nbytes < torch.cuda.mem_get_info(self.device)[0] / 2

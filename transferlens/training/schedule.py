@@ -23,6 +23,7 @@ from transferlens.store.config import RunConfig
 from transferlens.store.locks import holder, lock
 from transferlens.store.run import Run, load_run
 from transferlens.training import engines, trainer
+from transferlens.training.batches import chunks
 from transferlens.util import lazy, processes
 from transferlens.util.errors import CheckpointError, DataError, ParameterError, SweepError, TransferLensError
 from transferlens.util.fields import Fields, Rule, between
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 # What `attempt` returns for a run that another process trains.
 HELD = "held"
 # Memory that libraries take when training starts [bytes].
-START = 2 * 10**8
+LIBRARIES = 2 * 10**8
 # Seconds between two checks of runs that other processes train.
 POLL = 1.0
 GPU_SHARE = Rule("0 to 1, or a whole number to 64", lambda gpus: 0 <= gpus <= 64 and (gpus <= 1 or gpus % 1 == 0))
@@ -63,8 +64,8 @@ class ExecutionOptions(DeviceOptions):
 
     memory: Annotated[float | None, Rule("0 GB or more", lambda value: value >= 0)] = None
     """Memory [GB] that features, and outputs of frozen blocks, may each take; what takes more is read from files.
-    Evaluation and frozen blocks take 64 clips at once, or as many as fit in it, which changes rounding. Default: half
-    of what is free, in a container of its limit; for evaluation all of it."""
+    Evaluation and frozen blocks take 64 clips at once, or on a processor as many as fit in it, which changes rounding.
+    Default: half of what is free; for the number of clips at once half of the container's limit, if it has one."""
     engine: Literal["local", "ray"] = "local"
     """local: this machine. ray: a Ray cluster, all of whose machines see the clips, --runs and --cache."""
     workers: Annotated[int | None, between(1, 1024)] = None
@@ -97,11 +98,11 @@ class Study(Protocol):
     @property
     def data(self) -> trainer.Data: ...
     @classmethod
-    def of(cls, options: Any) -> Study: ...
+    def of(cls, options: Any, *, sharers: int = 1) -> Study: ...
 
 
-def for_workers(options: Any, workers: int = 1) -> Any:
-    """Return a study's options for one of several worker processes: absolute paths, and its share of the memory."""
+def for_workers(options: Any) -> Any:
+    """Return a study's options for a worker process, which trains one run at a time: all paths are absolute."""
     data, sweep, store, execution = options.data, options.sweep, options.store, options.execution
     absolute: dict[str, Any] = {name: value.absolute() for name, value in vars(data).items() if isinstance(value, Path)}
     weights = sweep.weights if sweep.weights == "auto" else str(expanded(sweep.weights).absolute())
@@ -110,7 +111,7 @@ def for_workers(options: Any, workers: int = 1) -> Any:
         data=dataclasses.replace(data, **absolute, splits=tuple(path.absolute() for path in data.splits)),
         sweep=dataclasses.replace(sweep, weights=weights),
         store=dataclasses.replace(store, runs=store.runs.absolute(), cache=store.cache.absolute()),
-        execution=ExecutionOptions(device=execution.device, memory=execution.memory, workers=workers),
+        execution=ExecutionOptions(device=execution.device, memory=execution.memory),
     )
 
 
@@ -152,7 +153,7 @@ def train(study: Study, points: Sequence[RunConfig], *, threads: int | None = No
     Runs whose settings name no number of threads get `threads`; None is one per core. Raise ParameterError, before any
     is trained, if the settings of a run cannot be computed here.
     """
-    _check(study, points)
+    _check_can_compute(study, points)
     missing, held, failures = list(points), [], []
     progress = _Progress(points)
     with progress.bar:
@@ -168,15 +169,16 @@ def train(study: Study, points: Sequence[RunConfig], *, threads: int | None = No
         raise SweepError(f"{number} failed: {reasons}. The same command tries just these again")
 
 
-def _check(study: Study, points: Sequence[RunConfig]) -> None:
+def _check_can_compute(study: Study, points: Sequence[RunConfig]) -> None:
     """Raise ParameterError if a run cannot be computed here: its size of input, its precision, or too little memory."""
     execution, n_classes = study.options.execution, len(study.dataset.label_names)
     at_once, needed = min(execution.workers or 1, len(points)), {}
+    n_trained = functools.cache(lambda fold, inner_fold: len(study.dataset.split(fold, inner_fold)[0]))
     for point in points:
         chosen = precision.choose(point.training.precision, study.device, **point.computed)
-        trained_on = np.repeat(study.dataset.split(point.fold, point.inner_fold)[0], point.training.draws)
-        batch_size = len(trainer.chunks(trained_on, point.training.batch_size)[0])
-        memory = START + point.cost(n_classes).training_memory(batch_size, bf16=chosen == "bf16")
+        drawn = np.arange(n_trained(point.fold, point.inner_fold) * point.training.draws)
+        batch_size = len(chunks(drawn, point.training.batch_size)[0])
+        memory = LIBRARIES + point.cost(n_classes).training_memory(batch_size, bf16=chosen == "bf16")
         needed[at_once * memory] = point, batch_size
     if study.device.type != "cpu" or execution.engine != "local":
         return  # a GPU says itself that its memory is full, and other machines have other memory
@@ -191,7 +193,8 @@ def _check(study: Study, points: Sequence[RunConfig]) -> None:
             f"{most / 1e9:.1f} GB of memory, and {where}: {remedy}"
         )
     if most > free / 2:
-        log.warning("training takes %.1f GB to twice as much, and %s: if it is killed, %s", most / 1e9, where, remedy)
+        words = "training needs %.1f to %.1f GB, and %s; if it is killed, %s"
+        log.warning(words, most / 1e9, 2 * most / 1e9, where, remedy)
 
 
 def workers(study: Study, n_points: int, threads: int) -> int:
@@ -213,7 +216,7 @@ def _outcomes(
             yield point, attempt(study, point, threads=threads, progress=functools.partial(progress, point))
         return
     study.cache.fill()  # once, not in every worker
-    task = functools.partial(_attempt_in_worker, type(study), for_workers(study.options, n_workers), threads or 1)
+    task = functools.partial(_attempt_in_worker, type(study), for_workers(study.options), n_workers, threads or 1)
     if execution.engine == "ray":
         gpus = execution.gpus_per_run or 0
         outcomes = engines.on_ray(task, points, address=execution.address, cpus=cores, gpus=gpus)
@@ -235,15 +238,20 @@ def _outcomes(
 
 
 def _attempt_in_worker(
-    kind: type[Study], options: Any, threads: int, point: RunConfig, report: Callable[[tuple[int, str]], None]
+    kind: type[Study],
+    options: Any,
+    sharers: int,
+    threads: int,
+    point: RunConfig,
+    report: Callable[[tuple[int, str]], None],
 ) -> str:
-    return attempt(_opened(kind, options), point, threads=threads, progress=lambda *told: report(told))
+    return attempt(_opened(kind, options, sharers), point, threads=threads, progress=lambda *told: report(told))
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(kind: type[Study], options: Any) -> Study:
+def _opened(kind: type[Study], options: Any, sharers: int) -> Study:
     """Return the study, opened once per worker."""
-    return kind.of(options)
+    return kind.of(options, sharers=sharers)
 
 
 def _last_saved(store: Path, point: RunConfig) -> int | None:

@@ -136,11 +136,17 @@ class Study:
         self.settings = self.options.features.settings(self.dataset)
         self.folds = self._folds()
         self.device = pick_device(self.options.execution.device)
+        self._sharers = 1
 
     @classmethod
-    def of(cls, options: StudyOptions) -> Study:
-        """Return the study of options that are already composed; those of a question may have more groups."""
-        return cls(**{name: value for name, value in flat(options).items() if name in names(StudyOptions)})
+    def of(cls, options: StudyOptions, *, sharers: int = 1) -> Study:
+        """Return the study of options that are already composed; those of a question may have more groups.
+
+        It is one of several processes that share the free memory, `sharers`, if it is opened in a worker.
+        """
+        study = cls(**{name: value for name, value in flat(options).items() if name in names(StudyOptions)})
+        study._sharers = sharers
+        return study
 
     def __repr__(self) -> str:
         parts = self.backbones, ("folds", *self.folds), ("seeds", *map(str, self.options.sweep.seeds))
@@ -220,9 +226,9 @@ class Study:
     def data(self) -> Data:
         """Features and labels, loaded."""
         self.cache.fill()
-        execution = self.options.execution
-        memory = None if execution.memory is None else 1e9 * execution.memory
-        return Data(self.dataset, self.cache, self.device, memory=memory, sharers=execution.workers or 1)
+        memory = self.options.execution.memory
+        nbytes = None if memory is None else 1e9 * memory
+        return Data(self.dataset, self.cache, self.device, memory=nbytes, sharers=self._sharers)
 
     @checked
     def training(self, plan: TransferPlan) -> Training:
@@ -234,7 +240,8 @@ class Study:
         """Return the runs of one plan: backbones x folds x seeds."""
         plan.warn()
         if self._misplaced:
-            warn_once(f"{self.dataset.name} has classes that are {self._misplaced}")
+            remedy = "put clips of each class both in folds that are held out and in folds that are trained on"
+            warn_once(f"{self.dataset.name} has classes that are {self._misplaced}: {remedy}")
         for backbone in self.backbones:  # raises if the input is too small for one
             size = self.settings.n_mels, self.settings.width
             block_table(backbone, input_size=size, through=plan.truncate_after)

@@ -137,12 +137,8 @@ class Trainer:
 
     def _smaller_passes(self) -> dict[str, int]:
         """Return how many clips go through the network at once without gradients, if memory limits them."""
-        cost = self.config.cost(len(self.data.label_names))
-        size = self.data.pass_size(cost, cost.training_memory(self.config.training.batch_size, bf16=True))
-        if size == PASS_SIZE:
-            return {}
-        log.warning("%s: memory suffices to evaluate %d clips at once, not %d", self.config.id, size, PASS_SIZE)
-        return {"pass_size": size}
+        size = self.config.cost(len(self.data.label_names)).pass_size(self.data.memory)
+        return {"pass_size": size} if self.data.device.type == "cpu" and size < PASS_SIZE else {}
 
     @property
     def pass_size(self) -> int:
@@ -380,6 +376,9 @@ def train(
     state = _checkpoint(config, partial)
     with threads_of(config.training.threads or (state.provenance.get("threads") if state else threads)):
         trainer = _resumed(config, data, weights, state)
+        if trainer.pass_size < PASS_SIZE:
+            words = "%s: %d clips are evaluated at once, not %d, which changes rounding; raise memory to avoid it"
+            log.warning(words, config.id, trainer.pass_size, PASS_SIZE)
 
         def advance() -> None:
             accuracy = trainer.history["heldout_accuracy"][-1:]

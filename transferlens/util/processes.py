@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import math
 import os
 import platform
 import signal
@@ -69,6 +70,12 @@ def free_memory(root: Path = Path("/")) -> int:
             fields = dict(line.split(" ", 1) for line in _content(folder / "memory.stat").splitlines())
             left.append(int(numbers[0]) - int(numbers[1]) + int(fields.get(cached, 0)))
     return max(0, min(left))
+
+
+def memory_limit(root: Path = Path("/")) -> float:
+    """Return the memory that the limits of the process's cgroup allow in all [bytes]; infinite without a limit."""
+    limits = [_content(folder / _MEMORY[version][0]) for version, folder in _cgroups("memory", root)]
+    return min((int(limit) for limit in limits if limit.isdecimal()), default=math.inf)
 
 
 def _cgroups(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
