@@ -186,7 +186,7 @@ def test_every_clip_is_attempted_and_all_that_fail_are_named():
 
     results = attempt_each(halve, range(4))
     assert [str(result) for result in results] == ["0", "1 is odd", "1", "3 is odd"]
-    with pytest.raises(DataError, match="2 of 4 clips cannot be read: 1 is odd; 3 is odd. Repair or remove them"):
+    with pytest.raises(DataError, match="2 of 4 clips cannot be read: 1 is odd; 3 is odd. Repair them or make"):
         check_readable(results, 4)
     check_readable(results[::2], 4)
     with pytest.raises(ZeroDivisionError):

@@ -16,6 +16,7 @@ import scipy.fft
 import scipy.signal
 import soundfile
 import torch
+from conftest import write_clips
 
 from transferlens.data import catalogue
 from transferlens.features.augment import from_spectrum
@@ -229,6 +230,17 @@ def test_cache_holds_the_features_in_the_clips_order(small, tmp_path):
         np.testing.assert_allclose(row, settings.compute(dataset.load(clip)), rtol=0, atol=1e-5)
 
 
+def test_audio_that_changes_while_features_are_computed_is_named(tmp_path):
+    clips = write_clips(tmp_path / "tones", folds=("1", "2"), each=1)
+    dataset = catalogue.open_dataset(clips=clips)
+    cache = FeatureCache(dataset, FeatureSettings(dataset.sr, width=32), tmp_path)
+    path = dataset.clips[1].path
+    path.write_bytes(dataset.clips[0].path.read_bytes())
+    with pytest.raises(DataError, match=rf"1 of 4 clips .*: {path} has changed since the command began: run it again"):
+        cache.fill()
+    assert not cache.is_complete()
+
+
 def test_second_use_reads(small, tmp_path, monkeypatch):
     dataset, settings = small
     cache = FeatureCache(dataset, settings, tmp_path)
@@ -420,7 +432,7 @@ def test_a_flipped_bit_anywhere_is_seen_by_all_readers_and_mended(filled, caplog
     assert cache.is_complete()
 
 
-@pytest.mark.parametrize("change", ["cut", "appended", "gone", "other", "other type", "text"])
+@pytest.mark.parametrize("change", ["cut", "appended", "gone", "other", "other type", "other order", "text"])
 def test_what_is_not_this_cache_is_computed_again(filled, change):
     cache, features = filled
     content = cache.path.read_bytes()
@@ -428,6 +440,8 @@ def test_what_is_not_this_cache_is_computed_again(filled, change):
         with h5py.File(cache.path, "r+") as file:
             if change == "other":
                 file.attrs["key"] = "0" * 64
+            elif change == "other order":
+                file["clip_ids"][:] = file["clip_ids"][:][::-1]
             else:
                 values = file["features"][()]
                 del file["features"]

@@ -101,6 +101,7 @@ def test_links_that_lead_up_or_nowhere_and_names_in_no_encoding(folder):
     (folder / "loop").symlink_to(".")
     (folder / "set" / "up").symlink_to("..")
     (folder / "gone.h5").symlink_to("nothing")
+    (folder / "itself.h5").symlink_to("itself.h5")
     (folder / "set" / os.fsdecode(b"\xff.h5")).write_text("odd")
     first, again = listed(folder), listed(folder)
     assert len(first[0]) == 4

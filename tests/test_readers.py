@@ -1,6 +1,7 @@
 """Every layout of a data set is read, and what is wrong with one is named in one line."""
 
 import logging
+import os
 from unicodedata import normalize
 
 import pytest
@@ -312,3 +313,10 @@ def test_damaged_clip_of_gtzan_is_named_with_a_hint(gtzan):
     reasons = unreadable(open_dataset("gtzan", root=gtzan))
     assert list(reasons) == ["jazz/jazz.00054.wav"]
     assert "known to be damaged" in reasons["jazz/jazz.00054.wav"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_not_a_table(tmp_path):
+    os.mkfifo(tmp_path / "clips.csv")
+    with pytest.raises(DataError, match="clips.csv is not a regular file: name a csv file with the columns path"):
+        open_dataset(clips=tmp_path / "clips.csv")

@@ -629,7 +629,7 @@ def test_a_disk_that_fills_up_and_one_that_cannot_be_written_to(study, small_dis
     made = study(runs=disk, epochs=1)
     points = made.points(TransferPlan())
     (disk / "other").write_bytes(bytes(3_500_000))
-    with pytest.raises(DataError, match=r"needs \d MB and .* has \d MB free: make room, or name another folder"):
+    with pytest.raises(DataError, match=r"needs [\d.]+ MB and .* has [\d.]+ MB free: make room, or name"):
         made.gather(points)
     done = [point.path(disk) for point in points if point.path(disk).is_file()]
     assert len(done) == 1  # 2.7 MB each

@@ -275,6 +275,8 @@ def test_packaged_weights_recognise_a_palace(name, size):
         ("integer", "is torch.int64"),
         ("complex", "is torch.complex64"),
         ("sparse", "is torch.sparse_coo"),
+        ("float8", "is torch.float8_e4m3fn"),
+        ("meta", "is without values"),
     ],
 )
 def test_tensors_that_cannot_be_weights_are_refused(damage, problem, tmp_path):
@@ -285,6 +287,8 @@ def test_tensors_that_cannot_be_weights_are_refused(damage, problem, tmp_path):
         "integer": state[name].long(),
         "complex": state[name].to(torch.complex64),
         "sparse": state[name].to_sparse(),
+        "float8": state[name].to(torch.float8_e4m3fn),
+        "meta": state[name].to("meta"),
     }[damage]
     torch.save(state | {name: damaged}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=f"tensor {name} must be dense, real and finite, but {problem}"):

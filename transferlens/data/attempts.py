@@ -59,5 +59,5 @@ def check_readable(results: Iterable[object], n_clips: int) -> None:
     if problems := [str(result) for result in results if isinstance(result, DataError)]:
         raise DataError(
             f"{len(problems)} of {n_clips} clips cannot be read: {'; '.join(problems)}. "
-            "Repair or remove them, or leave them out by skip_unreadable"
+            "Repair them or make them readable, or leave them out by skip_unreadable"
         )

@@ -115,7 +115,12 @@ def accuracies(bins: np.ndarray, classes: np.ndarray, folds: np.ndarray) -> np.n
 
 
 def fisher(table: np.ndarray) -> float:
-    """Return the p-value of Fisher's exact test for a table of counts, from 999 random tables of the same sums."""
+    """Return the p-value of Fisher's exact test for a table of counts.
+
+    That of tables larger than 2x2 is from 999 random tables of the same sums.
+    """
+    if table.shape == (2, 2):
+        return float(scipy.stats.fisher_exact(table).pvalue)
     # scipy.stats.fisher_exact compares probabilities, which are all 0 for large tables, and not their logarithms.
     law = scipy.stats.random_table(table.sum(axis=1), table.sum(axis=0), seed=0)
     most = law.logpmf(table) + 1e-9  # equal but for rounding

@@ -34,6 +34,8 @@ def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     """
     if path.is_dir():
         raise DataError(f"{path} is a folder, not a table of clips: name a csv file with the columns {some(needed)}")
+    if path.exists() and not path.is_file():  # reading a pipe may never end
+        raise DataError(f"{path} is not a regular file: name a csv file with the columns {some(needed)}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = csv.reader(file)

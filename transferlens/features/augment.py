@@ -141,6 +141,11 @@ class VariantCache(FeatureCache):
         """What the key is computed from."""
         return [self.clips.key, RECIPE, self.augmentation.kind, self.augmentation.variants]
 
+    @property
+    def digests(self) -> list[str]:
+        """Sha256 of the content of every clip."""
+        return self.clips.digests
+
     def compute(self, number: int, clip: Clip) -> np.ndarray:
         """Compute the variants of one clip [shape=(variants, channels, n_mels, width)]."""
         return self.augmentation.render(self.dataset.load(clip), self.settings, number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -137,9 +138,14 @@ class FeatureCache:
     @property
     def content(self) -> list:
         """What the key is computed from."""
+        return [RECIPE, dataclasses.asdict(self.settings), [clip.id for clip in self.dataset.clips], self.digests]
+
+    @functools.cached_property
+    def digests(self) -> list[str]:
+        """Sha256 of the content of every clip."""
         digests = attempt_each(self.dataset.digest, self.dataset.clips)
         check_readable(digests, len(digests))
-        return [RECIPE, dataclasses.asdict(self.settings), [clip.id for clip in self.dataset.clips], digests]
+        return [str(digest) for digest in digests]
 
     def compute(self, number: int, clip: Clip) -> np.ndarray:
         """Compute the rows of the clip with this index in the data set [shape=(per_clip, channels, n_mels, width)]."""
@@ -156,6 +162,10 @@ class FeatureCache:
             features = file["features"]
             if (file.attrs["key"], features.shape, features.dtype) != (self.key, self.shape, np.dtype(self.dtype)):
                 raise hdf5.Damaged("it holds other features")
+            if features.chunks is None:
+                _mapped(features)
+            if file.texts("clip_ids") != [clip.id for clip in self.dataset.clips]:
+                raise hdf5.Damaged("its clips are in another order")
 
     def is_complete(self) -> bool:
         """Return whether the file is whole and contains these features; raise MachineError if it cannot be read."""
@@ -238,7 +248,10 @@ class FeatureCache:
         def compute(number: int) -> np.ndarray:
             clip = self.dataset.clips[number]
             with naming_memory(clip.id):
-                return self.compute(number, clip).astype(self.dtype)
+                rows = self.compute(number, clip).astype(self.dtype)
+            if self.dataset.digest(clip) != self.digests[number]:
+                raise DataError(f"{clip.path} has changed since the command began: run it again")
+            return rows
 
         with threadpoolctl.threadpool_limits(1):  # threads compute side by side: FFT and products release the GIL
             rows: list[Any] = attempt_each(compute, clips, bar=bar)

@@ -35,6 +35,7 @@ TORCHVISION = (
 )
 
 IMAGENET = "ImageNet"
+FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 _FILE = "file "  # before the name in the source of weights from a file
 _COUNTER = "num_batches_tracked"  # of BatchNorm; not used at its default momentum, and missing in old files
 
@@ -267,8 +268,8 @@ def _check(state: Mapping[str, torch.Tensor], needed: Mapping[str, tuple[int, ..
 def _problem(tensor: torch.Tensor) -> str:
     if tensor.layout != torch.strided:
         return f"is {tensor.layout}"
-    if not tensor.is_floating_point():
-        return f"is {tensor.dtype}"
+    if tensor.is_meta or tensor.is_nested or str(tensor.dtype) not in FLOATS:
+        return f"is {'without values' if tensor.is_meta else 'nested' if tensor.is_nested else tensor.dtype}"
     return "" if tensor.isfinite().all() else "has NaN or infinite values"
 
 

@@ -26,7 +26,11 @@ def _walk(folder: str, suffixes: Sequence[str], above: Sequence[Path] = ()) -> I
     above = [*above, Path(folder).resolve()]
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir():
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link to itself
+                continue
+            if is_folder:
                 if not (entry.is_symlink() and Path(entry.path).resolve() in above):
                     yield from _walk(entry.path, suffixes, above)
             elif entry.name.endswith(tuple(suffixes)):

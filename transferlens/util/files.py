@@ -155,9 +155,9 @@ def once_per_state(verify: Callable[..., Result]) -> Callable[..., Result]:
 def check_space(path: Path, nbytes: int) -> None:
     """Raise DataError if a file does not fit on its disk with a small reserve: HDF5 may crash on a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if (free := shutil.disk_usage(path.parent).free) < 1.05 * nbytes + 1e6:
+    if (free := shutil.disk_usage(path.parent).free) < (needed := 1.05 * nbytes + 1e6):
         raise DataError(
-            f"{path} needs {nbytes / 1e6:.0f} MB and {path.parent} has {free / 1e6:.0f} MB free: make room, "
+            f"{path} needs {needed / 1e6:.1f} MB and {path.parent} has {free / 1e6:.1f} MB free: make room, "
             "or name another folder"
         )
 
