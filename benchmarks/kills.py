@@ -130,6 +130,8 @@ def _start(work: Callable[[], int]) -> int:
     code = 70
     try:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process ignores these two
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         code = work()
