@@ -293,3 +293,9 @@ def test_tensors_that_cannot_be_weights_are_refused(damage, problem, tmp_path):
     torch.save(state | {name: damaged}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=f"tensor {name} must be dense, real and finite, but {problem}"):
         build.imagenet_state("test_resnet", tmp_path / "x.pth")
+
+
+def test_a_file_of_torch_that_is_named_safetensors_says_so(tmp_path):
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="x.safetensors was written by torch.save: give it the ending .pth"):
+        build.imagenet_state("test_resnet", tmp_path / "x.safetensors")

@@ -137,9 +137,14 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
     try:
         with path.open("rb") as file:
-            is_safe = file.read(9)[8:] == b"{"  # after the length of its header
+            start = file.read(9)
+        is_safe = start[8:] == b"{"  # after the length of its header
+        if path.suffix == ".safetensors" and start[:2] == b"PK":  # timm goes by this ending
+            raise CheckpointError(f"weights file {path} was written by torch.save: give it the ending .pth")
         state = load_file(path) if is_safe else timm.models.load_state_dict(str(path))
         return {_timm_name(name): tensor for name, tensor in _flat(state)}
+    except CheckpointError:
+        raise
     except MemoryError as error:
         raise MachineError(f"weights file {path} cannot be read: too little memory: end other programs") from error
     except Exception as error:  # a damaged file raises many types of errors, depending on its reader
