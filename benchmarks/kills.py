@@ -135,6 +135,8 @@ def _start(work: Callable[[], int]) -> int:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         code = work()
+    except KeyboardInterrupt:  # before the command has begun
+        code = INTERRUPTED
     finally:
         os._exit(code)
 
