@@ -201,7 +201,7 @@ def measure(work: Callable[[Path], int], folder: Path, kills: int, rng: np.rando
     """Kill one kind of work, and return a row of the table, and what differed."""
     start = time.perf_counter()
     usual = []
-    for _ in range(2):  # what differs between these two is no fault of a kill
+    for _ in range(2):  # what differs between these two is not due to a kill
         if _asked(lambda: work(folder)) != cli.DONE:
             raise SystemExit(f"the work in {folder} fails without any kill")
         usual.append(content(folder))

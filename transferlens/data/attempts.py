@@ -26,6 +26,7 @@ def attempt_each(
     """
 
     def attempt(item: Item) -> Result | DataError:
+        """Return the result for an item, or its error."""
         try:
             return action(item)
         except MachineError:

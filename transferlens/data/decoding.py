@@ -171,6 +171,7 @@ def resample(blocks: Iterable[np.ndarray], native: int, sr: int) -> np.ndarray:
     stream, n = soxr.ResampleStream(native, sr, 1, dtype="float32", quality="HQ"), 0
 
     def resampled() -> Iterator[np.ndarray]:
+        """Yield resampled blocks [shape=(n,), float32], and count the samples that went in."""
         nonlocal n
         for block in blocks:
             n += len(block)

@@ -246,6 +246,7 @@ class FeatureCache:
         """Compute and write the rows of some clips, or return the errors of those that cannot be read."""
 
         def compute(number: int) -> np.ndarray:
+            """Return the rows of a clip [shape=(per_clip, channels, n_mels, width)]; raise DataError if it changed."""
             clip = self.dataset.clips[number]
             with naming_memory(clip.id):
                 rows = self.compute(number, clip).astype(self.dtype)

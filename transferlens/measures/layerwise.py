@@ -204,6 +204,7 @@ def compare(
     distinct = {layer.module: layer for layer in common}.values()
 
     def measure(layer: Layer) -> LayerSimilarity:
+        """Return the measures of a layer, and drop its sums."""
         sums = moments.pop(layer.module)  # frees its memory
         assert sums.n_neurons is not None  # every layer has run
         if sums.n_samples < 2:

@@ -274,7 +274,7 @@ def _check_type(kind: Any, shapes: Sequence[Sequence[int]], name: str, size: int
 
 
 def _value(attribute: Any, name: str, size: int) -> Any:
-    """Return the value of a low-level attribute as h5py does; raise `Damaged` if it is no number or text."""
+    """Return the value of a low-level attribute as h5py does; raise `Damaged` if it is neither a number nor a text."""
     shape = attribute.shape
     dtype = _check_type(attribute.get_type(), [shape or ()], name, size)
     if shape is None:
