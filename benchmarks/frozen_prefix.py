@@ -55,7 +55,7 @@ def seconds(study: Study, point: RunConfig, epochs: int, *, run_frozen_once: boo
     study.data.forget_outputs()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(point, study.data, study.options.sweep.weights, run_frozen_once=run_frozen_once)
+        trainer = Trainer(point, study.data, study.sources, run_frozen_once=run_frozen_once)
         ready = time.perf_counter()
         for _ in range(epochs):
             trainer.epoch()

@@ -64,7 +64,7 @@ def cost(folder: Path, options: Options, memory: float | None) -> tuple[float, f
     """Seconds of the batches, and largest resident set [GB]."""
     made = study(folder, options, memory)
     (point,) = made.points(TransferPlan.scratch())
-    trainer = Trainer(point, made.data, "auto")
+    trainer = Trainer(point, made.data)
     trainer.rows = trainer.rows[: 32 * options.batches]
     start = time.perf_counter()
     trainer._train(0)

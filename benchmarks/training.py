@@ -126,7 +126,7 @@ def plain_epoch(
 def step_claim(study: Study, name: str, options: Options) -> Claim:
     """The median of some steps."""
     (point,) = study.points(TransferPlan.scratch())
-    trainer, data = Trainer(point, study.data, "auto"), study.data
+    trainer, data = Trainer(point, study.data), study.data
     rows = trainer.rows[: options.batch_size]
     x, y = data.cache.load()[rows], data.labels[rows]
     other = apart(plain_steps, name, data.device, x, y, len(data.label_names), options.steps)
@@ -149,7 +149,7 @@ def epoch_claim(study: Study, rendered: float, options: Options) -> Claim:
     """One epoch over some clips."""
     data, name = study.data, options.epoch
     (point,) = study.points(TransferPlan.scratch())
-    trainer = Trainer(point, data, "auto")
+    trainer = Trainer(point, data)
     trainer.rows = trainer.rows[: options.n_clips]
     waveforms = [data.dataset.load(data.dataset.clips[i]) for i in trainer.rows]
     labels = data.labels[trainer.rows]

@@ -81,7 +81,8 @@ def test_nothing_where_the_input_is_the_baseline(method):
     np.testing.assert_allclose(values[..., :covered], 0, atol=1e-7)
     assert np.abs(values[..., 32:]).max() > 1e-5
     same = attribute(network(), silence()[None], targets=[0], baseline=silence(), method=method)
-    assert not same.values.any()
+    # Occlusion compares passes of one input in batches of several sizes, which some processors round differently.
+    np.testing.assert_allclose(same.values, 0, atol=1e-7 if method == "occlusion" else 0)
     assert same.change == 0
 
 

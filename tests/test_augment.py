@@ -262,7 +262,7 @@ def test_loss_of_a_mixture_is_that_of_both_labels_by_their_shares(tones, tmp_pat
 
     made = study(tones, tmp_path, weights_file, mixup=0.2)
     (point,) = made.points(TransferPlan())
-    trainer = Trainer(point, made.data, str(weights_file))
+    trainer = Trainer(point, made.data, made.sources)
     x, target = torch.randn(4, 3, 128, 32), torch.tensor([0, 1, 0, 1])
     others = torch.tensor([1, 0, 2, 3])
     monkeypatch.setattr(augment, "mix", lambda x, alpha: (0.3 * x + 0.7 * x[others], others, 0.3))
@@ -279,7 +279,7 @@ def test_variants_are_drawn_anew_in_every_epoch_from_memory_or_a_file(memory, to
 
     made = study(tones, tmp_path, weights_file, augment="spectrum", variants=5, memory=memory)
     (point,) = made.points(TransferPlan())
-    trainer = Trainer(point, made.data, str(weights_file))
+    trainer = Trainer(point, made.data, made.sources)
     parts = [np.arange(6), np.arange(6, 12)]
     epochs = [torch.cat(list(trainer._drawn(trainer.variants, parts, epoch))) for epoch in (0, 0, 1)]
     assert torch.equal(epochs[0], epochs[1])
@@ -295,7 +295,7 @@ def test_frozen_blocks_run_in_every_epoch_where_inputs_change(tones, tmp_path, w
     for options, start in (({}, 3), ({"masks": 1}, 0)):
         made = study(tones, tmp_path, weights_file, **options)
         (point,) = made.points(TransferPlan.freeze(2))
-        assert Trainer(point, made.data, str(weights_file)).start == start
+        assert Trainer(point, made.data, made.sources).start == start
 
 
 def test_ids_of_runs_without_augmentation_are_those_of_before(tones, tmp_path, weights_file):

@@ -72,8 +72,8 @@ def test_intervals_cover_what_they_say(monkeypatch):
 
 @pytest.mark.slow(20)
 def test_one_script_from_the_runner(tmp_path):
-    argv = [sys.executable, "-m", "benchmarks", "--clips", "clips.csv", "--only", "depthwise"]
+    argv = [sys.executable, "-m", "benchmarks", "--clips", "clips.csv", "--only", "start"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=True, cwd=BENCHMARKS.parent)
     table = [line for line in done.stdout.splitlines() if line.startswith("|")]
     assert len(table) == 3
-    assert "gradient of a batch" in table[2]
+    assert "--help of any command" in table[2]

@@ -1,5 +1,6 @@
 """Transfer plans: the table of experiments, their words, errors and warnings, and the command line."""
 
+import itertools
 import logging
 import subprocess
 import sys
@@ -8,11 +9,37 @@ import numpy as np
 import pytest
 
 from transferlens import cli
+from transferlens.features.logmel import FeatureSettings
 from transferlens.models import plan
 from transferlens.models.plan import TransferPlan
 from transferlens.options import PlanOptions
+from transferlens.store.config import RunConfig, Training
+from transferlens.training.sweep import SweepOptions
 from transferlens.util.errors import ParameterError, warn_once
 
+# Numbers of a plan, its words, and the hash in the id of its run, as they were before plans had letters.
+RECORDED = [
+    ((None, None, 4, "fixed"), "pnone-none-4", "6be13519"),
+    ((None, None, 2, "fixed"), "pnone-none-2", "5e0a299f"),
+    ((None, 2, 4, "fixed"), "pnone-2-4", "882bfd5f"),
+    ((None, 3, 3, "fixed"), "pnone-3-3", "3feee04f"),
+    ((None, 1, 3, "updating"), "pnone-1-3-updating", "593580a5"),
+    ((0, None, 4, "fixed"), "p0-none-4", "d976ec22"),
+    ((1, None, 4, "fixed"), "p1-none-4", "33c0e723"),
+    ((1, 1, 4, "fixed"), "p1-1-4", "1a669dbb"),
+    ((2, None, 3, "fixed"), "p2-none-3", "61d4bb76"),
+    ((2, 2, 2, "fixed"), "p4-2-2", "2c09f67f"),
+    ((3, 1, 4, "updating"), "p3-1-4-updating", "291e921c"),
+    ((3, None, 4, "fixed"), "p3-none-4", "308294a6"),
+    ((4, None, 4, "fixed"), "p4-none-4", "836c8238"),
+    ((4, None, 1, "fixed"), "p4-none-1", "66f0707a"),
+    ((4, None, 3, "fixed"), "p4-none-3", "2c3e2fef"),
+    ((4, 0, 4, "fixed"), "p4-0-4", "e454bb7a"),
+    ((4, 2, 4, "fixed"), "p4-2-4", "89cc1ce2"),
+    ((4, 2, 4, "updating"), "p4-2-4-updating", "c8d34b7d"),
+    ((4, 2, 2, "fixed"), "p4-2-2", "2c09f67f"),
+    ((4, 4, 4, "updating"), "p4-4-4-updating", "f9ec149f"),
+]
 TABLE = [
     (TransferPlan.finetune(), (4, None, 4), "p4-none-4"),
     (TransferPlan.scratch(), (None, None, 4), "pnone-none-4"),
@@ -33,6 +60,71 @@ def test_each_experiment_is_three_numbers(experiment, numbers, words):
     assert (experiment.pretrained_through, experiment.frozen_through, experiment.truncate_after) == numbers
     assert experiment.words == str(experiment) == words
     assert experiment == TransferPlan(*numbers)
+
+
+@pytest.mark.parametrize(("numbers", "words", "digits"), RECORDED, ids=[words for _, words, _ in RECORDED])
+def test_ids_of_runs_are_what_they_were(numbers, words, digits):
+    experiment = TransferPlan(*numbers)
+    weights = "cd" * 32 if numbers[0] is not None else ""
+    training = Training(epochs=3)
+    config = RunConfig("esc10", "ab" * 32, FeatureSettings(44100), "1", "resnet18", experiment, weights, 0, training)
+    assert config.id == f"esc10-f1-resnet18-{words}-s0-{digits}"
+    letters = TransferPlan(start=experiment.start, train=experiment.train, bn=experiment.bn)
+    assert letters == experiment
+    assert RunConfig.from_flat(config.flat()) == config
+
+
+@pytest.mark.parametrize(
+    ("letters", "experiment"),
+    [
+        ({"start": "IIIII", "train": "AAAAA"}, TransferPlan.finetune()),
+        ({"start": "RRRRR"}, TransferPlan.scratch()),
+        ({"start": "IIRRR"}, TransferPlan.fuse(1)),
+        ({"train": "FFFAA", "bn": "updating"}, TransferPlan.freeze(2, bn="updating")),
+        ({"start": "III--"}, TransferPlan.truncate(2)),
+        ({"train": "AAA--"}, TransferPlan.truncate(2)),
+        ({"start": "IIIII", "truncate_after": 2}, TransferPlan.truncate(2)),
+        ({"start": "III--", "train": "FFF--"}, TransferPlan.probe(2)),
+        ({"start": "IIiii", "statistics": "permuted"}, TransferPlan.fuse(1, behind="permuted")),
+        ({"start": "RRIII"}, TransferPlan.reverse(2)),
+        ({"start": "RRRRR"}, TransferPlan.reverse(None)),
+        ({"start": "IIIII"}, TransferPlan.reverse(0)),
+        ({"train": "FFAFF"}, TransferPlan.surgical(2)),
+        ({"train": "NNNAA"}, TransferPlan.norm(2)),
+        ({"start": "RRRRR", "train": "NNNNN"}, TransferPlan.norm(4, pretrained=False)),
+        ({"start": "IRRRR", "statistics": "permuted", "bn": "updating"}, TransferPlan.fuse(0)),
+    ],
+)
+def test_letters_say_the_same_as_names(letters, experiment):
+    assert TransferPlan(**letters) == experiment
+    assert TransferPlan(**experiment.flat()) == experiment
+
+
+def test_words_are_distinct_for_plans_of_letters():
+    starts = map("".join, itertools.product("IRi", repeat=3))
+    plans = {
+        TransferPlan(start=f"{start}RR", train=train, statistics=how)
+        for start in starts
+        for train in ("AAAAA", "NAAAA", "FAAAA", "AFAAA")
+        for how in ("normal", "permuted")
+    }
+    assert len({experiment.words for experiment in plans}) == len(plans)
+
+
+def test_plans_that_numbers_cannot_express_say_so():
+    experiment = TransferPlan.reverse(2)
+    assert experiment.numbers is None
+    assert repr(experiment) == "TransferPlan(start='RRIII', train='AAAAA')"
+    with pytest.raises(
+        ParameterError, match="the plan RRIII-AAAAA cannot be given by pretrained_through: use its start"
+    ):
+        experiment.pretrained_through  # noqa: B018
+
+
+def test_sources_are_named_in_the_order_of_blocks():
+    experiment = TransferPlan(start="BRbAA")
+    assert experiment.letters == ("B", "A")
+    assert experiment.renamed({"B": "I", "A": "J"}) == TransferPlan(start="IRiJJ")
 
 
 def test_through_includes_the_block_it_names_and_after_keeps_it():
@@ -93,6 +185,17 @@ def test_frozen_batchnorm_that_updates_is_in_the_words():
         ({"truncate_after": None}, r"^truncate_after=None must be one of 1, 2, 3, 4$"),
         ({"frozen_through": 3, "truncate_after": 2}, r"frozen_through=3 must not exceed truncate_after=2"),
         ({"bn": "eval"}, r"bn='eval' must be 'fixed' or 'updating'"),
+        ({"statistics": "uniform"}, r"statistics='uniform' must be 'normal' or 'permuted'"),
+        ({"start": "IIRR"}, r"start='IIRR' must have five letters, one per block: R \(random\), I or another"),
+        ({"start": "I----"}, r"start='I----' must have five letters"),
+        ({"start": "II-RR"}, r"start='II-RR' must have five letters"),
+        ({"start": "rRRRR"}, r"start='rRRRR' must have .*: r would be the statistics of nothing"),
+        ({"start": 4}, r"start=4 must have five letters"),
+        ({"train": "NNBBB"}, r"train='NNBBB' must have five letters, one per block: A \(all is trained\)"),
+        ({"start": "IIRRR", "pretrained_through": 1}, r"start='IIRRR' and pretrained_through=1 contradict"),
+        ({"train": "FFAAA", "frozen_through": 1}, r"train='FFAAA' and frozen_through=1 contradict"),
+        ({"start": "III--", "train": "AAAA-"}, r"train='AAAA-' keeps Block 3 as the last, but another option Block 2"),
+        ({"start": "III--", "frozen_through": 3}, r"frozen_through=3 must not exceed truncate_after=2"),
     ],
 )
 def test_a_value_that_is_not_allowed_raises_in_one_line(numbers, message):
@@ -121,8 +224,7 @@ def test_freezing_random_blocks_warns_once(caplog):
         TransferPlan(pretrained_through=0, frozen_through=2).warn()
         TransferPlan(pretrained_through=0, frozen_through=2).warn()
     assert [record.getMessage() for record in caplog.records] == [
-        "frozen_through=2 with pretrained_through=0: the blocks between are frozen at random weights "
-        "(meant for a random-features control)"
+        "p0-2-4: blocks 1 2 are frozen at random weights (meant for a random-features control)"
     ]
 
 
@@ -146,10 +248,26 @@ def parse(*argv):
         (("--pretrained-through", "0", "--frozen-through", "none"), TransferPlan.fuse(0)),
         (("--frozen-through", "2", "--truncate-after", "2"), TransferPlan.probe(2)),
         (("--frozen-through", "1", "--bn", "updating"), TransferPlan.freeze(1, bn="updating")),
+        (("--start", "IIRRR", "--train", "NNAAA"), TransferPlan(start="IIRRR", train="NNAAA")),
+        (("--start", "iiiii", "--statistics", "permuted"), TransferPlan(start="iiiii", statistics="permuted")),
     ],
 )
 def test_command_line(argv, experiment):
     assert parse(*argv) == experiment
+
+
+@pytest.mark.parametrize(
+    ("options", "sweep", "message"),
+    [
+        ({"start": "RRRRR"}, {"source": ("a=auto",)}, "source='a=auto' has no effect, as all blocks start from random"),
+        ({"start": "RRRRR"}, {"weights": "w.pth"}, "weights='w.pth' has no effect"),
+        ({"statistics": "permuted"}, {}, "statistics='permuted' needs a block that starts from statistics"),
+        ({"bn": "updating"}, {}, "bn='updating' needs frozen blocks"),
+    ],
+)
+def test_options_without_effect_are_refused(options, sweep, message):
+    with pytest.raises(ParameterError, match=message):
+        PlanOptions(**options).plan(SweepOptions(**sweep))
 
 
 def test_none_is_a_word_in_python_too():

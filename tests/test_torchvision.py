@@ -67,7 +67,7 @@ def test_normalisation_is_followed_by_the_change_of_the_input(study, fake):
     weights = fake("inception_v3")
     given = {"backbone": "inception_v3", "weights": weights, "width": 100, "folds": ("1",)}
     plain, scaled = (study(**given, network=network) for network in ("plain", "torchvision"))
-    plain, scaled = (Trainer(made.points(TransferPlan())[0], made.data, str(weights)) for made in (plain, scaled))
+    plain, scaled = (Trainer(made.points(TransferPlan())[0], made.data, made.sources) for made in (plain, scaled))
     S = -7 + torch.randn(2, 3, 128, 100)
     expected = normalised(normalised(S, plain.normalisation), torchvision.input_change())
     torch.testing.assert_close(normalised(S, scaled.normalisation), expected)
@@ -78,7 +78,7 @@ def test_epochs_of_preset_paper_are_those_of_the_released_code(study, weights_fi
     """Known answer: a data set of 2 n clips, in any order; the first n are as they are, the others augmented."""
     made = study(folds=("1",), preset="paper", epochs=3, milestones=(1, 2), variants=3)
     (point,) = made.points(TransferPlan())
-    trainer = Trainer(point, made.data, str(weights_file))
+    trainer = Trainer(point, made.data, made.sources)
     inputs, logits = [], []
 
     def keep(module, arguments, output):

@@ -240,12 +240,12 @@ def test_passes_of_fewer_clips_where_memory_is_small(study, plan):
     for batch_size in (4, 2**20):
         made = study(folds=("1",), precision="fp32", width=250, memory=0.0, batch_size=batch_size)
         (point,) = made.points(plan)
-        small = trainer.Trainer(point, made.data, made.options.sweep.weights)
+        small = trainer.Trainer(point, made.data, made.sources)
         assert small.provenance["pass_size"] == small.pass_size == 43  # in 0.25 GB
     state = copy.deepcopy(usual.state())
     state.provenance["pass_size"] = 3
     made = study(folds=("1",), precision="fp32")
-    smaller, sizes = trainer.Trainer(usual.config, made.data, made.options.sweep.weights), []
+    smaller, sizes = trainer.Trainer(usual.config, made.data, made.sources), []
     smaller.resume(state)
     stem = smaller.network.blocks[0] if plan == PLAN else smaller.network.blocks[4]
     stem.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
@@ -262,13 +262,13 @@ def test_other_programs_do_not_change_the_size_of_passes(study, monkeypatch):
     monkeypatch.setattr(build, "ALWAYS_ALLOWED", 0)
     for limit, size in limits.items():
         monkeypatch.setattr(build, "memory_limit", lambda limit=limit: limit)
-        assert trainer.Trainer(*made.points(PLAN), made.data, made.options.sweep.weights).pass_size == size
+        assert trainer.Trainer(*made.points(PLAN), made.data, made.sources).pass_size == size
 
 
 def test_a_resumed_run_tells_its_own_size_of_passes(study, caplog):
     made = study(folds=("1",), memory=0.0)
     (point,) = made.points(PLAN)
-    begun = trainer.Trainer(point, made.data, made.options.sweep.weights)
+    begun = trainer.Trainer(point, made.data, made.sources)
     begun.provenance["pass_size"] = 3
     begun.epoch()
     write_state(point.path(made.options.store.runs).with_suffix(".partial"), begun.state())
@@ -292,7 +292,7 @@ def test_weights_that_changed_under_the_run(study, weights_file):
     (point,) = made.points(PLAN)
     other = dataclasses.replace(point, weights_sha256="0" * 64)
     with pytest.raises(CheckpointError, match="sha256 .* the run started from 000000000000"):
-        trainer.Trainer(other, made.data, str(weights_file))
+        trainer.Trainer(other, made.data, made.sources)
 
 
 def test_partial_of_a_finished_run_goes(study):
@@ -401,7 +401,7 @@ FROZEN = [TransferPlan.freeze(0), TransferPlan.freeze(3), TransferPlan.freeze(4)
 
 def trained(study, plan, *, epochs=1, **how):
     (point,) = study.points(plan)
-    made = trainer.Trainer(point, study.data, study.options.sweep.weights, **how)
+    made = trainer.Trainer(point, study.data, study.sources, **how)
     for _ in range(epochs):
         made.epoch()
     return made

@@ -242,9 +242,9 @@ def test_weights_that_lack_a_tensor_are_refused(tmp_path):
 
 def test_weights_of_another_shape_are_refused(tmp_path):
     state = randomised("resnet18", seed=1)
-    state["conv1.weight"] = state["conv1.weight"][:, :1].clone()
+    state["conv1.weight"] = state["conv1.weight"][:32].clone()
     save_file(state, tmp_path / "w.safetensors")
-    message = r"of 100 tensors 0 are missing and 1 have another shape \(conv1\.weight is \(64, 1, 7, 7\), not \(64, 3"
+    message = r"of 100 tensors 0 are missing and 1 have another shape \(conv1\.weight is \(32, 3, 7, 7\), not \(64, 3"
     with pytest.raises(CheckpointError, match=message):
         build.imagenet_state("resnet18", tmp_path / "w.safetensors")
 

@@ -180,7 +180,7 @@ def points(options: Options) -> dict[str, Arm]:
         study = Study.of(options)
         if len(study.backbones) * len(set(options.sweep.seeds)) < FEWEST:
             raise ParameterError(f"seeds={options.sweep.seeds} gives one network: an ensemble needs at least {FEWEST}")
-        return {"members": study.arm(options.plan.plan(options.sweep.weights))}
+        return {"members": study.arm(options.plan.plan(options.sweep))}
     check_alone(options, "ckpt", beside=["figures", "cache", *names(DataOptions), *names(ExecutionOptions)])
     pick_device(options.execution.device)
     return {}

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 from tyro.constructors import PrimitiveConstructorSpec
 
 from transferlens.models.plan import BLOCKS, TransferPlan, block_text
-from transferlens.training.sweep import StudyOptions
+from transferlens.training.sweep import StudyOptions, SweepOptions
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule
+from transferlens.util.text import some
 
 # A block, or "none" on the command line.
 _BlockOrNone = Annotated[
@@ -32,21 +33,35 @@ class PlanOptions(Fields):
     """The transfer plan: which blocks start pretrained, which are frozen, and where the network is cut."""
 
     pretrained_through: _BlockOrNone = BLOCKS[-1]
-    """Last block that starts from ImageNet weights (0 is the stem). none: train from scratch."""
+    """Last block that starts from pretrained weights (0 is the stem). none: train from scratch."""
     frozen_through: _BlockOrNone = None
     """Last block that is frozen, with all blocks before it. Default: none, all blocks are trained."""
     truncate_after: int = BLOCKS[-1]
     """Last block that is kept, 1 to 4; the classifier follows it directly."""
     bn: Literal["fixed", "updating"] = "fixed"
     """BatchNorm statistics of frozen blocks, if any. fixed: those of ImageNet. updating: they follow the new clips."""
+    start: str | None = None
+    """Instead of --pretrained-through: a letter for each of the five blocks, such as IIRRR. R: random. I, or the first
+    letter of another source: its weights; the small letter: its statistics. -: the block is cut."""
+    train: str | None = None
+    """Instead of --frozen-through: a letter for each of the five blocks, such as NNAAA. A: all of it is trained. N: its
+    normalisation layers only. F: it is frozen. -: the block is cut."""
+    statistics: Literal["normal", "permuted"] = "normal"
+    """What the small letters of --start stand for. normal: values from a normal distribution with the mean and
+    deviation of each tensor of the source. permuted: the values of each tensor in random order."""
 
-    def plan(self, weights: str = "auto") -> TransferPlan:
+    def plan(self, sweep: SweepOptions | None = None) -> TransferPlan:
         """Return the transfer plan of these options; raise ParameterError if they or the weights have no effect."""
-        if weights != "auto" and self.pretrained_through is None:
-            raise ParameterError(f"weights={weights!r} has no effect with pretrained_through=none: leave it out")
-        if self.bn == "updating" and self.frozen_through is None:
-            raise ParameterError("bn='updating' needs frozen blocks: give frozen_through, or leave bn out")
-        return TransferPlan(self.pretrained_through, self.frozen_through, self.truncate_after, self.bn)
+        sweep = sweep or SweepOptions()
+        plan = TransferPlan(**vars(self))
+        given = f"weights={sweep.weights!r}" if sweep.weights != "auto" else f"source={some(sweep.source)!r}"
+        if not plan.letters and (sweep.source or sweep.weights != "auto"):
+            raise ParameterError(f"{given} has no effect, as all blocks start from random weights: leave it out")
+        if self.bn != plan.bn:
+            raise ParameterError("bn='updating' needs frozen blocks: give frozen_through or train, or leave bn out")
+        if self.statistics != plan.statistics:
+            raise ParameterError("statistics='permuted' needs a block that starts from statistics, as in start='iRRRR'")
+        return plan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ class Result(question.Result):
 
 def points(options: Options) -> dict[str, Arm]:
     """Return the runs of the plan."""
-    return {"runs": Study.of(options).arm(options.plan.plan(options.sweep.weights))}
+    return {"runs": Study.of(options).arm(options.plan.plan(options.sweep))}
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:

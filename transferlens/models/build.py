@@ -9,12 +9,11 @@ Importing this module does not import torch; its functions do.
 from __future__ import annotations
 
 import functools
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transferlens.models.forward import PASS_SIZE, seeded
+from transferlens.models.forward import PASS_SIZE, seed_of, seeded
 from transferlens.models.weights import imagenet_state
 from transferlens.util.errors import ParameterError
 from transferlens.util.processes import memory_limit
@@ -108,9 +107,9 @@ def build(name: str, *, n_classes: int, plan: TransferPlan, weights: str | Path 
     Linear(in_features=128, out_features=10, bias=True)
     """
     # Weights first: an error about them comes before the time that building takes.
-    pretrained = {} if plan.pretrained_through is None else imagenet_state(name, weights).state
+    states = {letter: imagenet_state(name, weights).state for letter in plan.letters}
     network = skeleton(name, n_classes=n_classes, plan=plan, seed=seed)
-    network.load_pretrained(pretrained)
+    network.load_pretrained(states, seed=seed)
     return network
 
 
@@ -122,16 +121,10 @@ def skeleton(name: str, *, n_classes: int, plan: TransferPlan, seed: int = 0) ->
         if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
             raise ParameterError(f"{argument}={value!r} must be an integer of at least {least}")
     parts = anatomy(name)
-    with seeded(_seed(name, "backbone", seed)):
+    with seeded(seed_of(name, "backbone", seed)):
         backbone = create(name)
-    with seeded(_seed(name, "head", n_classes, seed)):
+    with seeded(seed_of(name, "head", n_classes, seed)):
         return Network(backbone, parts, n_classes=int(n_classes), plan=plan)
-
-
-def _seed(*words: object) -> int:
-    """Return a seed that depends on the words alone."""
-    digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
-    return int.from_bytes(digest[:7], "little")
 
 
 @functools.lru_cache(maxsize=32)

@@ -3,12 +3,14 @@
 - `forward` returns the outputs of a network for any number of inputs.
 - `hooked` calls a function with the output of every chosen module.
 - `seeded` fixes torch's random numbers for a while, `threads_of` the number of threads.
+- `seed_of` turns words into a seed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -87,6 +89,12 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         # torch.manual_seed would reseed the caller's GPUs, too.
         (torch.random.default_generator.manual_seed if kind == "cpu" else torch.manual_seed)(seed)
         yield
+
+
+def seed_of(*words: object) -> int:
+    """Return a seed that depends on the words alone."""
+    digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
+    return int.from_bytes(digest[:7], "little")
 
 
 @contextlib.contextmanager

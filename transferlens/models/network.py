@@ -21,11 +21,12 @@ import timm
 import torch
 from torch import nn
 
-from transferlens.models.forward import hooked
+from transferlens.models.forward import hooked, seed_of
+from transferlens.models.plan import RANDOM
 from transferlens.util.errors import ParameterError
 
 if TYPE_CHECKING:
-    from transferlens.models.plan import TransferPlan
+    from transferlens.models.plan import Statistics, TransferPlan
 
 LARGEST = 100_000  # height or width [pixels]
 PROBE_SIZE = (128, 128)  # height and width [pixels] of the one input that finds the chain
@@ -295,8 +296,12 @@ class Network(nn.Module):
         self.blocks = chain(backbone, kept)
         self._homes = {name: block for block, names in enumerate(kept) for name in names}
         self._frozen = [block for block in plan.blocks if plan.is_frozen(block)]
-        for block in self._frozen:
-            self.blocks[block].requires_grad_(False)
+        for block in plan.blocks:
+            if plan.train[block] != "A":
+                self.blocks[block].requires_grad_(False)
+            if plan.train[block] == "N":
+                for layer in normalisations(self.blocks[block]):
+                    layer.requires_grad_(True)
         self.train()
 
     def train(self, mode: bool = True) -> Network:
@@ -309,12 +314,28 @@ class Network(nn.Module):
                     module.training = mode  # not train(mode), as timm's contain dropout
         return self
 
-    def load_pretrained(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Copy the tensors of `state`, under timm's names, into the blocks that the plan starts from ImageNet."""
+    def load_pretrained(self, states: Mapping[str, Mapping[str, torch.Tensor]], *, seed: int = 0) -> None:
+        """Start blocks from the sources that the plan names for them.
+
+        Parameters
+        ----------
+        states : mapping of str to mapping of str to torch.Tensor
+            The tensors of each source, under timm's names, by the capital letter of the source in the plan.
+        seed : int >= 0
+            Of the values of blocks that start from the statistics of a source.
+        """
         with torch.no_grad():
             for name, tensor in self.backbone.state_dict().items():
-                if self.plan.is_pretrained(self.block_of(f"backbone.{name}")):
-                    tensor.copy_(state[name])
+                block = self.block_of(f"backbone.{name}")
+                letter = self.plan.start[block] if block != "head" else RANDOM
+                if letter == RANDOM:
+                    continue
+                source = states[letter.upper()][name]
+                if letter.islower():
+                    # Variances are permuted in any case: what is drawn from a normal distribution may be negative.
+                    how = "permuted" if name.endswith("running_var") else self.plan.statistics
+                    source = redrawn(source, how, f"{name}/{seed}")
+                tensor.copy_(source)
 
     def features(self, x: torch.Tensor, *, start: int = 0, through: int | None = None) -> torch.Tensor:
         """Run the blocks `start` to `through`, both included; raise ParameterError if the network lacks one of them.
@@ -351,6 +372,42 @@ class Network(nn.Module):
         if root != "backbone" or not path:
             raise ParameterError(f"name={name!r} is not a parameter or buffer of this network")
         return self._homes[path]
+
+
+def normalisations(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the normalisation layers in a module: of batches, layers, groups or instances, of torch or timm."""
+    kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+    for layer in module.modules():
+        is_other = "norm" in type(layer).__name__.lower() and not any(layer.children())  # such as timm's RmsNorm
+        if isinstance(layer, kinds) or is_other:
+            yield layer
+
+
+def redrawn(tensor: torch.Tensor, how: Statistics, words: str) -> torch.Tensor:
+    """Return a tensor with the mean and standard deviation of another, but none of its structure.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+    how : {"normal", "permuted"}
+        Values are drawn from a normal distribution, or are those of the tensor in random order.
+    words : str
+        Of the seed.
+
+    Returns
+    -------
+    torch.Tensor [shape of `tensor`, float32]
+        Integers, such as BatchNorm's counters, are returned as they are.
+    """
+    if not tensor.is_floating_point():
+        return tensor
+    generator = torch.Generator().manual_seed(seed_of(words))
+    values = tensor.double().flatten()
+    if how == "permuted" or values.numel() == 1:
+        return values[torch.randperm(values.numel(), generator=generator)].view_as(tensor).float()
+    drawn = torch.randn(values.numel(), generator=generator, dtype=torch.float64)
+    drawn = (drawn - drawn.mean()) / drawn.std(correction=0)
+    return (values.mean() + values.std(correction=0) * drawn).view_as(tensor).float()
 
 
 def _prune(module: nn.Module, *, keep: Collection[str], prefix: str = "") -> None:

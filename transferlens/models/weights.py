@@ -1,4 +1,4 @@
-"""ImageNet weights: from a file, an installed package, or timm's hub.
+"""Pretrained weights: ImageNet's from an installed package or timm's hub, or those of a file.
 
 Pickles are never executed, and weights are checked against the network that they are for.
 """
@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transferlens.util.errors import CheckpointError, MachineError
+from transferlens.util.errors import CheckpointError, MachineError, ParameterError
 from transferlens.util.files import expanded
 from transferlens.util.lazy import timm, torch
+from transferlens.util.text import some, suggestion
 
 # Packages of ImageNet weights: the module, and its class that knows the file.
 _PACKAGES = {
@@ -35,14 +36,67 @@ TORCHVISION = (
 )
 
 IMAGENET = "ImageNet"
+# Of files that weights can be in.
+ENDINGS = (".h5", ".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 _FILE = "file "  # before the name in the source of weights from a file
 _COUNTER = "num_batches_tracked"  # of BatchNorm; not used at its default momentum, and missing in old files
 
 
 @dataclass(frozen=True)
+class Source:
+    """Weights that blocks can start from, by the name that figures and tables call them.
+
+    Attributes
+    ----------
+    name : str
+    option : str
+        "auto", a tag of timm's hub, or the absolute path of a weights file or of a finished run (.h5).
+    """
+
+    name: str = IMAGENET
+    option: str = "auto"
+
+    @classmethod
+    def of_file(cls, weights: str | Path) -> Source:
+        """Return the source of ``--weights``: "auto", or a file, whose name it has."""
+        return cls() if str(weights) == "auto" else cls(Path(weights).name, _absolute(str(weights)))
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """Return the source of ``NAME=VALUE``; raise ParameterError if it is not one."""
+        name, equals, option = (part.strip() for part in text.partition("="))
+        if not equals or not option or not _NAME.fullmatch(name):
+            raise ParameterError(
+                f"source={text!r} must be NAME=VALUE, such as audioset=weights.pth: the name of up to 64 letters, "
+                "digits, spaces and _ . + -, beginning with a letter other than R (which stands for random); the value "
+                "auto, a weights file, a run (.h5) or a tag of timm's hub"
+            )
+        return cls(name, option if option == "auto" or _is_tag(option) else _absolute(option))
+
+    @property
+    def letter(self) -> str:
+        """The letter that stands for the source in plans: the first of its name, as a capital."""
+        return self.name[0].upper()
+
+
+_NAME = re.compile(r"[A-QS-Za-qs-z][\w .+-]{0,63}", re.ASCII)
+
+
+def _is_tag(option: str) -> bool:
+    """Return whether an option names weights of timm's hub, such as ``a1_in1k``, and not a file."""
+    is_name = re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?", option)
+    return bool(is_name) and Path(option).suffix.lower() not in ENDINGS and not expanded(option).exists()
+
+
+def _absolute(option: str) -> str:
+    """Return a path that names the same file from any folder."""
+    return str(expanded(option).absolute())
+
+
+@dataclass(frozen=True)
 class Weights:
-    """ImageNet weights: at least all tensors of the five blocks in float32, by timm's names, and where they come from.
+    """Weights of a backbone: at least all tensors of the five blocks in float32, by timm's names, and their origin.
 
     All callers share the tensors: do not write into them. `sha256` is that of the names, types, shapes and bytes of the
     blocks' tensors, without BatchNorm's counters: the same for the same weights, in whatever file.
@@ -51,6 +105,14 @@ class Weights:
     state: Mapping[str, torch.Tensor]
     source: str
     sha256: str
+
+    def check(self, sha256: str | None) -> None:
+        """Raise CheckpointError if these are not the weights with this hash, if there is one."""
+        if sha256 not in (None, self.sha256):
+            raise CheckpointError(
+                f"{self.source} holds weights with sha256 {self.sha256[:12]}, but the run started from "
+                f"{sha256[:12]}: give the weights that it was trained from"
+            )
 
 
 def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | None = None) -> Weights:
@@ -61,11 +123,12 @@ def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | Non
     name : str
         timm's name of the model.
     weights : str or Path
-        A file, or "auto": an installed package, or else timm's hub, with the tag in `name`, torchvision's weights for
-        the networks of its first recipe, or timm's default. The file is of safetensors or ``torch.save``, whatever its
-        name, with timm's or torchvision's names; what a training framework writes before them (``model.``) is
-        removed. Of a checkpoint with several entries timm's choice is taken: weights that were averaged
-        (``state_dict_ema``, ``model_ema``) before the last ones (``state_dict``, ``model``).
+        A file, a tag of timm's hub for this model, or "auto": an installed package, or else timm's hub, with the tag in
+        `name`, torchvision's weights for the networks of its first recipe, or timm's default. The file is of
+        safetensors or ``torch.save``, whatever its name, with timm's or torchvision's names; what a training framework
+        writes before them (``model.``) is removed, and a stem for one or two channels is widened. Of a checkpoint with
+        several entries timm's choice is taken: weights that were averaged (``state_dict_ema``, ``model_ema``) before
+        the last ones (``state_dict``, ``model``).
     sha256 : str, optional
         The `Weights.sha256` that is required.
 
@@ -77,16 +140,26 @@ def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | Non
     """
     if str(weights) == "auto":
         loaded = _imagenet_state(name, None, ())
+    elif _is_tag(str(weights)):
+        loaded = _imagenet_state(_tagged(name, str(weights)), None, ())
     else:
         path = _existing(expanded(weights))
         stat = path.stat()
         loaded = _imagenet_state(name, path, (stat.st_mtime_ns, stat.st_size))
-    if sha256 not in (None, loaded.sha256):
-        raise CheckpointError(
-            f"{loaded.source} holds ImageNet weights with sha256 {loaded.sha256[:12]}, but the run started from "
-            f"{sha256[:12]}: give the weights that it was trained from"
-        )
+    loaded.check(sha256)
     return loaded
+
+
+def _tagged(name: str, tag: str) -> str:
+    """Return timm's name of a model with a tag of its hub; raise CheckpointError if it has no such weights."""
+    base = name.partition(".")[0]
+    tagged = tag if tag.startswith(f"{base}.") else f"{base}.{tag}"
+    if tagged not in (known := timm.list_pretrained(f"{base}.*")):
+        tags = [each.partition(".")[2] for each in known]
+        raise CheckpointError(
+            f"weights {tag!r} are neither a file nor a tag of {base} on timm's hub: {suggestion(tag, tags, some(tags))}"
+        )
+    return tagged
 
 
 def title(source: str) -> str:
@@ -124,11 +197,26 @@ def _imagenet_state(name: str, path: Path | None, version: tuple[int, ...]) -> W
         state, source = _from_package(name, package, kind), f"package {package}"
     else:
         state, source = _from_hub(name)
+    state = _widened(state, needed)
     _check(state, needed, name, str(path or source))
     counters = {name: torch.zeros((), dtype=torch.int64) for name in shapes.keys() - needed.keys()}
     # In the precision of the networks, so that a copy in one has the same bits.
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    return Weights(counters | state, source, _sha256({name: state[name] for name in needed}))
+    return Weights(counters | state, source, sha256_of(name, state))
+
+
+def _widened(state: dict[str, torch.Tensor], needed: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Return tensors with the filters of a stem for one or two channels repeated for three, as timm's rule does.
+
+    timm's ``adapt_input_conv`` repeats filters of three channels and scales them by 3 / channels, so that the sum over
+    equal channels stays the same; here by channels / 3.
+    """
+    wide = dict(state)
+    for name, shape in needed.items():
+        tensor = state.get(name)
+        if len(shape) == 4 and shape[1] == 3 and tensor is not None and tensor.ndim == 4 and tensor.shape[1] in (1, 2):
+            wide[name] = tensor.repeat(1, 3, 1, 1)[:, :3] * (tensor.shape[1] / 3)
+    return wide
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
@@ -278,9 +366,13 @@ def _problem(tensor: torch.Tensor) -> str:
     return "" if tensor.isfinite().all() else "has NaN or infinite values"
 
 
-def _sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+def sha256_of(name: str, state: Mapping[str, torch.Tensor]) -> str:
+    """Return the hash of the names, types, shapes and bytes of a backbone's tensors, without BatchNorm's counters."""
+    from transferlens.models.network import anatomy
+
     digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    for key in sorted(key for key in anatomy(name).shapes if not key.endswith(_COUNTER)):
+        tensor = state[key]
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

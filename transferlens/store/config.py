@@ -14,7 +14,7 @@ import numpy as np
 from transferlens.features.augment import Augmentation, Kind
 from transferlens.features.logmel import HOPS, WINDOWS, FeatureSettings
 from transferlens.models import build
-from transferlens.models.plan import TransferPlan
+from transferlens.models.plan import NUMBERS, SOURCES, TransferPlan
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import NAME, Fields, Rule, above, at_least, between, shown
 from transferlens.util.files import content_hash
@@ -40,9 +40,10 @@ class Training(Fields):
     """cosine: to 0 at the end. step: divided by 10 at each milestone. constant."""
     milestones: tuple[Annotated[int, at_least(1)], ...] = ()
     """Epochs after which the step schedule divides the learning rate by 10."""
-    normalise: Literal["none", "channel", "imagenet"] = "channel"
+    normalise: Literal["none", "channel", "imagenet", "source"] = "channel"
     """none: log-mel as it is (the paper). channel: mean 0, standard deviation 1 over the training folds. imagenet: the
-    range of the training folds scaled to 0 to 1, then ImageNet's mean and standard deviation."""
+    range of the training folds scaled to 0 to 1, then ImageNet's mean and standard deviation. source: as in the run
+    that is the source."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto: bf16 autocast where the processor or GPU computes in it. bf16. fp32. Recorded in the run."""
     augment: Literal["none", Kind] = "none"
@@ -89,7 +90,7 @@ class Training(Fields):
 
 # Settings that older runs do not have: these values are left out, so that run ids stay the same.
 _LATER = {"augment": "none", "variants": 0, "masks": 0, "mixup": 0.0, "threads": None, "draws": 1, "network": "plain"}
-_PARTS = {"features": FeatureSettings, "plan": TransferPlan, "training": Training}
+_PARTS = {"features": FeatureSettings, "training": Training}
 
 
 def _is_name(value: Any) -> bool:
@@ -98,6 +99,10 @@ def _is_name(value: Any) -> bool:
 
 def _is_sha256(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _are_sha256(value: Any) -> bool:
+    return value == "" or (isinstance(value, str) and all(map(_is_sha256, value.split(" "))))
 
 
 NAMED = Rule(f"a name of at most {NAME} bytes without control characters", _is_name)
@@ -112,7 +117,7 @@ _TEXTS = {
     "data_key": SHA256,
     "fold": NAMED,
     "backbone": NAMED,
-    "weights_sha256": Rule(f"{SHA256.text}, or empty", lambda value: value == "" or _is_sha256(value)),
+    "weights_sha256": Rule(f"{SHA256.text}, one per source of the plan, or empty", _are_sha256),
     "inner_fold": Rule(f"{NAMED.text}, or empty", lambda value: value == "" or _is_name(value)),
 }
 
@@ -133,7 +138,8 @@ class RunConfig:
         timm's name.
     plan : TransferPlan
     weights_sha256 : str
-        Hash of the ImageNet tensors; empty where nothing is pretrained.
+        Hash of the tensors of the source; of several, in the order in which the plan names them, with spaces between;
+        empty if all blocks are randomly initialised.
     seed : int >= 0
     training : Training
     inner_fold : str
@@ -158,6 +164,8 @@ class RunConfig:
                 raise ParameterError(f"{name}={shown(value)} must be {rule.text}")
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ParameterError(f"seed={self.seed!r} must be a whole number of 0 or more")
+        if self.plan.letters != (letters := (*SOURCES[: len(self.plan.letters)],)):
+            raise ParameterError(f"plan={str(self.plan)!r} must name its sources {', '.join(letters)}, in this order")
 
     @property
     def id(self) -> str:
@@ -165,7 +173,7 @@ class RunConfig:
         short = self.backbone.removeprefix("tf_").removeprefix("efficientnet_")
         inner = f"-n{self.inner_fold}" if self.inner_fold else ""
         words = f"{self.dataset}-f{self.fold}-{short}-{self.plan}-s{self.seed}{inner}"
-        content = dataclasses.asdict(self)
+        content = dataclasses.asdict(self) | {"plan": self.plan.flat()}
         if not self.inner_fold:
             del content["inner_fold"]
         content["training"] = dict(item for item in content["training"].items() if item not in _LATER.items())
@@ -200,13 +208,13 @@ class RunConfig:
         """The first block computed in every epoch: outputs of those before it do not change and are computed once."""
         plan, training = self.plan, self.training
         changes = plan.bn != "fixed" or training.augment != "none" or training.masks > 0 or training.mixup > 0
-        return 0 if plan.frozen_through is None or changes else plan.frozen_through + 1
+        return 0 if changes else plan.n_frozen
 
     @property
     def changes_input(self) -> bool:
         """Whether the features are scaled as torchvision's pretrained Inception-v3 scales its input."""
         is_inception = self.backbone.partition(".")[0] == "inception_v3"
-        return is_inception and self.training.network == "torchvision" and self.plan.pretrained_through is not None
+        return is_inception and self.training.network == "torchvision" and bool(self.plan.letters)
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -231,12 +239,17 @@ class RunConfig:
         flat = dataclasses.asdict(self)
         for name in _PARTS:
             flat |= flat.pop(name)
-        return flat
+        del flat["plan"]
+        return flat | self.plan.flat()
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, Any]) -> RunConfig:
         """The inverse of `flat`."""
         flat = dict(flat)
+        letters = ("start", "train", "statistics", "bn")
+        flat["plan"] = TransferPlan(
+            **{key: flat.pop(key) for key in (letters if "start" in flat else (*NUMBERS, "bn"))}
+        )
         for name, part in _PARTS.items():
             keys = [field.name for field in dataclasses.fields(part)]
             flat[name] = part(**{key: flat.pop(key) for key in keys if key in flat or key not in _LATER})

@@ -13,11 +13,11 @@ from pathlib import Path
 from transferlens import __version__
 from transferlens.features.logmel import FeatureSettings
 from transferlens.models.plan import TransferPlan
-from transferlens.models.weights import title
 from transferlens.store import index, locks, schema
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.run import load_run
 from transferlens.store.runfile import SCHEMA, open_runfile
+from transferlens.store.sources import sources_of
 from transferlens.util import text
 from transferlens.util.errors import CheckpointError
 from transferlens.util.fields import checked
@@ -97,7 +97,7 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
             accuracy_best=float(accuracy.max()),
             seconds=float(seconds.sum()),
             nbytes=path.stat().st_size,
-            weights=title(provenance["weights_source"]),
+            weights=" + ".join(source.name for source in sources_of(provenance, config.plan)),
             settings=json.dumps(config.flat()),
         )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import Any, TypeVar
 
-from transferlens.models.plan import block_text
+from transferlens.models.plan import TransferPlan, block_text
 from transferlens.store.run import Run
 
 Row = TypeVar("Row")
@@ -25,9 +25,12 @@ COLUMNS: dict[str, Callable[[Run], Any]] = {
     "n_clips": lambda run: len(run.labels),
     "n_recordings": lambda run: run.n_recordings,
     "seed": lambda run: run.config.seed,
-    "pretrained_through": lambda run: block_text(run.config.plan.pretrained_through),
-    "frozen_through": lambda run: block_text(run.config.plan.frozen_through),
+    "pretrained_through": lambda run: _number(run.config.plan, 0),
+    "frozen_through": lambda run: _number(run.config.plan, 1),
     "truncate_after": lambda run: run.config.plan.truncate_after,
+    "start": lambda run: run.config.plan.start,
+    "train": lambda run: run.config.plan.train,
+    "statistics": lambda run: run.config.plan.statistics,
     "weights": lambda run: run.weights,
     "bn": lambda run: run.config.plan.bn,
     "epochs": lambda run: run.config.training.epochs,
@@ -44,6 +47,11 @@ COLUMNS: dict[str, Callable[[Run], Any]] = {
 }
 
 
+def _number(plan: TransferPlan, i: int) -> str:
+    """Return a number of a plan as text; "" if its letters say more than numbers can."""
+    return "" if plan.numbers is None else block_text(plan.numbers[i])
+
+
 def row_of(kind: type[Row], run: Run, **own: Any) -> Row:
     """Return a row of a run: the fields of a dataclass that are named in `COLUMNS`, and those given here."""
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
@@ -54,7 +62,8 @@ def row_of(kind: type[Row], run: Run, **own: Any) -> Row:
 class RunRow:
     """A run in a table, with its plan and its cost.
 
-    It was trained on `n_train` clips (NaN if that is not known), and `n_clips` were held out, of `n_recordings` (0 if
+    `start` and `train` are the letters of the plan; its numbers are empty where they cannot express it. It was trained
+    on `n_train` clips (NaN if that is not known), and `n_clips` were held out, of `n_recordings` (0 if
     that is not known). Multiply-adds are those of one clip; if runs share the output of frozen blocks, the time to
     compute it is counted in the first of them.
     """
@@ -64,7 +73,11 @@ class RunRow:
     pretrained_through: str
     frozen_through: str
     truncate_after: int
+    start: str
+    train: str
     bn: str
+    statistics: str
+    weights: str
     fold: str
     n_train: float
     n_clips: int

@@ -15,9 +15,10 @@ import numpy as np
 
 from transferlens.data.manifest import manifest
 from transferlens.models import build
-from transferlens.models.weights import title
+from transferlens.models.weights import Source
 from transferlens.store import runfile, schema
 from transferlens.store.config import RunConfig
+from transferlens.store.sources import find, sources_of
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.fields import Rule, at_least, checked
 from transferlens.util.lazy import torch
@@ -125,8 +126,13 @@ class Run:
 
     @property
     def weights(self) -> str:
-        """What the pretrained blocks start from: "ImageNet", or the name of a file given as weights; "" without any."""
-        return title(self.provenance["weights_source"])
+        """The names of the sources that blocks start from, such as "ImageNet", with + between them; "" without any."""
+        return " + ".join(source.name for source in self.sources)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The sources that blocks start from, in the order in which the plan names them."""
+        return sources_of(self.provenance, self.config.plan)
 
     def within(self, dataset: DataSet) -> Run:
         """Return the run with what files of older versions lack, from the data set that it was trained on.
@@ -153,12 +159,22 @@ class Run:
             state = runfile.to_torch(runfile.read_tensors(file["fresh"]))
             names = list(file["weights"].datasets())
         if len(state) < len(names):
-            option, sha256 = self.provenance["weights_option"], self.config.weights_sha256
-            pretrained = build.imagenet_state(self.config.backbone, option, sha256=sha256).state
-            state = {f"backbone.{name}": tensor for name, tensor in pretrained.items()} | state
+            state = self._pretrained_state() | state
         if missing := sorted(set(names) - set(state)):
             raise CheckpointError(f"{self.path} is damaged: initial values of {', '.join(missing[:3])} are missing")
         return {name: state[name] for name in names}
+
+    def _pretrained_state(self) -> dict[str, torch.Tensor]:
+        """Return the tensors of the blocks that started from the weights of a source."""
+        config = self.config
+        found = [
+            find(config.backbone, source.option, sha256=sha256).state
+            for source, sha256 in zip(self.sources, config.weights_sha256.split(), strict=True)
+        ]
+        network = build.skeleton(config.backbone, n_classes=len(self.label_names), plan=config.plan)
+        network.load_pretrained(dict(zip(config.plan.letters, found, strict=True)))
+        tensors = network.state_dict()
+        return {name: tensors[name] for name in tensors if config.plan.is_pretrained(network.block_of(name))}
 
     def final_state(self) -> dict[str, torch.Tensor]:
         """Return the state dict of the network after the last epoch."""

@@ -215,8 +215,8 @@ def _contradictions(config: RunConfig, values: Mapping[str, Any]) -> list[str]:
         f"labels must be below {len(values['label_names'])}": (labels < len(values["label_names"])).all(),
         "logits_last must have the last accuracy": is_accuracy("logits_last", accuracy[-1]),
         "logits_best must have the highest accuracy": is_accuracy("logits_best", accuracy.max()),
-        "weights_sha256 must be empty if nothing is pretrained, and only then": bool(config.weights_sha256)
-        != (config.plan.pretrained_through is None),
+        "weights_sha256 must have one hash per source of the plan": len(config.weights_sha256.split())
+        == len(config.plan.letters),
         "inner_fold must be another fold than fold": config.inner_fold != config.fold,
     }
     return [words for words, holds in rules.items() if not holds]

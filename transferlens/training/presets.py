@@ -58,7 +58,7 @@ class TrainingOptions(Settings):
         """Return the settings for one plan; raise ParameterError if one that is given would have no effect."""
         # An epoch of the released code holds every clip as it is, too.
         implied = {"draws": 2} if self.given.get("augment") == "released" else {}
-        preset = PRESETS[self.preset][plan.pretrained_through is None]
+        preset = PRESETS[self.preset][not plan.letters]
         training = dataclasses.replace(preset, **(implied | self.given))
         variants = self.given.get("variants")
         if variants == 0:

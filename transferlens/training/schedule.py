@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from transferlens.data.clips import DataSet
     from transferlens.features.cache import FeatureCache
+    from transferlens.models.weights import Source
 
 precision = lazy.load("transferlens.models.precision")
 
@@ -92,6 +93,7 @@ class Study(Protocol):
     options: Any
     dataset: DataSet
     device: torch.device
+    sources: tuple[Source, ...]
 
     @property
     def cache(self) -> FeatureCache: ...
@@ -106,10 +108,11 @@ def for_workers(options: Any) -> Any:
     data, sweep, store, execution = options.data, options.sweep, options.store, options.execution
     absolute: dict[str, Any] = {name: value.absolute() for name, value in vars(data).items() if isinstance(value, Path)}
     weights = sweep.weights if sweep.weights == "auto" else str(expanded(sweep.weights).absolute())
+    source = tuple(f"{source.name}={source.option}" for source in sweep.sources if sweep.source)
     return dataclasses.replace(
         options,
         data=dataclasses.replace(data, **absolute, splits=tuple(path.absolute() for path in data.splits)),
-        sweep=dataclasses.replace(sweep, weights=weights),
+        sweep=dataclasses.replace(sweep, weights=weights, source=source),
         store=dataclasses.replace(store, runs=store.runs.absolute(), cache=store.cache.absolute()),
         execution=ExecutionOptions(device=execution.device, memory=execution.memory),
     )
@@ -302,8 +305,7 @@ def attempt(
         if not is_ours:
             return HELD
         try:
-            weights = study.options.sweep.weights
-            trainer.train(point, study.data, folder=store, weights=weights, threads=threads, progress=progress)
+            trainer.train(point, study.data, folder=store, sources=study.sources, threads=threads, progress=progress)
         except (TransferLensError, OSError):
             raise
         except Exception as error:

@@ -5,6 +5,7 @@ No clip is decoded and no network trained before a run is missing; `schedule` re
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,12 +17,14 @@ from transferlens.data.catalogue import DataOptions
 from transferlens.data.clips import DataSet
 from transferlens.features.cache import FeatureCache
 from transferlens.features.logmel import FeatureOptions
-from transferlens.models.build import block_table, check, imagenet_state
+from transferlens.models.build import block_table, check
 from transferlens.models.device import pick_device
 from transferlens.models.forward import threads_of
-from transferlens.models.plan import TransferPlan
+from transferlens.models.plan import SOURCES, TransferPlan
+from transferlens.models.weights import Source
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.run import Run
+from transferlens.store.sources import RunWeights, find, normalisation_of
 from transferlens.training import forecast, schedule
 from transferlens.training.batches import Data
 from transferlens.training.presets import TrainingOptions
@@ -43,6 +46,9 @@ class SweepOptions(Fields):
     """timm's name of the network, one or more: any convolutional one with four spatial stages."""
     weights: str = "auto"
     """ImageNet weights: a .safetensors or .pth file, or auto (an installed weights package, else timm's hub)."""
+    source: tuple[str, ...] = ()
+    """Instead of --weights: what blocks start from, as NAME=VALUE, one or more. The value is auto, a weights file, a
+    finished run (.h5), or a tag of timm's hub such as a1_in1k; figures and tables say the name."""
     folds: tuple[str, ...] = ()
     """Folds to hold out, one run each. Default: all."""
     n_folds: Annotated[int | None, at_least(1)] = None
@@ -52,6 +58,18 @@ class SweepOptions(Fields):
     select: Literal["last", "nested"] = "last"
     """last: train on all other folds. nested: keep the fold after the held-out one from training too, to choose the
     epoch there; the accuracy to report is still that after the last epoch."""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The sources that are given, or ImageNet; raise ParameterError if they cannot be told apart."""
+        if not self.source:
+            return (Source.of_file(self.weights),)
+        if self.weights != "auto":
+            raise ParameterError(f"weights={self.weights!r} and source={self.source[0]!r}: give only source")
+        sources = tuple(map(Source.parse, self.source))
+        if twice := [name for name, n in Counter(source.name for source in sources).items() if n > 1]:
+            raise ParameterError(f"source={twice[0]!r} is given twice: each source needs a name of its own")
+        return sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +152,7 @@ class Study:
             check(backbone)
         self.dataset: DataSet = self.options.data.open()
         self.settings = self.options.features.settings(self.dataset)
+        self.sources = self.options.sweep.sources
         self.folds = self._folds()
         self.device = pick_device(self.options.execution.device)
         self._sharers = 1
@@ -235,19 +254,64 @@ class Study:
         """Return the settings that a plan is trained with by default."""
         return self.options.training.training(plan)
 
+    def _resolved(self, plan: TransferPlan, source: str | None) -> tuple[TransferPlan, tuple[Source, ...]]:
+        """Return the plan as runs have it, and the sources that it names, in its order."""
+        if not plan.letters:
+            return plan, ()
+        if source is not None:
+            by_letter = {SOURCES[0]: [each for each in self.sources if each.name == source]}
+        elif len(self.sources) == 1:
+            by_letter = {SOURCES[0]: [*self.sources], self.sources[0].letter: [*self.sources]}
+        else:
+            by_letter = group_by(self.sources, attrgetter("letter"))
+        names = some(f"{each.name} ({each.letter})" for each in self.sources)
+        if unknown := [letter for letter in plan.letters if len(by_letter.get(letter, ())) != 1]:
+            problem = "several sources begin" if by_letter.get(unknown[0]) else "no source begins"
+            raise ParameterError(f"plan={str(plan)!r}: {problem} with {unknown[0]}; the sources are {names}")
+        sources = tuple(by_letter[letter][0] for letter in plan.letters)
+        if source is None and (unused := [each.name for each in self.sources if each not in sources]):
+            raise ParameterError(f"source={some(unused)!r} has no effect: the plan {plan} does not name it")
+        return plan.renamed(dict(zip(plan.letters, SOURCES, strict=False))), sources
+
+    def _check_sources(self, point: RunConfig, sources: Sequence[Source]) -> None:
+        """Raise if a run that a point starts from has seen its held-out clips; warn if its input was another."""
+        found = [find(point.backbone, source.option) for source in sources]
+        if point.training.normalise == "source":
+            normalisation_of(found)
+        for source, weights in zip(sources, found, strict=True):
+            if not isinstance(weights, RunWeights):
+                continue
+            config, here = weights.config, point.features
+            if config.data_key == point.data_key and config.fold != point.fold:
+                raise ParameterError(
+                    f"source={source.name}: its run held out fold {config.fold} of these clips, and was trained on "
+                    f"fold {point.fold}, which is held out here; give folds={config.fold}"
+                )
+            names = ("windows", "hops", "n_mels")
+            if changed := [name for name in names if getattr(config.features, name) != getattr(here, name)]:
+                warn_once(f"source {source.name} was trained on features with other {some(changed)}")
+            if config.training.normalise != point.training.normalise != "source":
+                warn_once(f"source {source.name} was trained with normalise={config.training.normalise!r}")
+
     @checked
-    def points(self, plan: TransferPlan, training: Training | None = None) -> list[RunConfig]:
-        """Return the runs of one plan: backbones x folds x seeds."""
+    def points(
+        self, plan: TransferPlan, training: Training | None = None, *, source: str | None = None
+    ) -> list[RunConfig]:
+        """Return the runs of one plan: backbones x folds x seeds.
+
+        The letters of the plan are the first letters of the study's sources, and I is also that of a single one, or of
+        the one that is named here.
+        """
         plan.warn()
+        plan, sources = self._resolved(plan, source)
         if self._misplaced:
             remedy = "put clips of each class both in folds that are held out and in folds that are trained on"
             warn_once(f"{self.dataset.name} has classes that are {self._misplaced}: {remedy}")
         for backbone in self.backbones:  # raises if the input is too small for one
             size = self.settings.n_mels, self.settings.width
             block_table(backbone, input_size=size, through=plan.truncate_after)
-        weights, data_key = self.options.sweep.weights, self.cache.data_key
-        is_pretrained = plan.pretrained_through is not None
-        return [
+        data_key = self.cache.data_key
+        points = [
             RunConfig(
                 dataset=self.dataset.name,
                 data_key=data_key,
@@ -255,7 +319,7 @@ class Study:
                 fold=fold,
                 backbone=backbone,
                 plan=plan,
-                weights_sha256=imagenet_state(backbone, weights).sha256 if is_pretrained else "",
+                weights_sha256=" ".join(find(backbone, source.option).sha256 for source in sources),
                 seed=seed,
                 training=training or self.training(plan),
                 inner_fold=self._inner(fold),
@@ -264,15 +328,23 @@ class Study:
             for fold in self.folds
             for seed in dict.fromkeys(self.options.sweep.seeds)
         ]
+        for point in points:
+            self._check_sources(point, sources)
+        return points
 
     @checked
     def arm(
-        self, plan: TransferPlan, training: Training | None = None, *, backbones: Sequence[str] | None = None
+        self,
+        plan: TransferPlan,
+        training: Training | None = None,
+        *,
+        backbones: Sequence[str] | None = None,
+        source: str | None = None,
     ) -> Arm:
-        """Return the runs of one plan, of these backbones or of all, as an arm of a question."""
+        """Return the runs of one plan as an arm of a question: of these backbones or all; `source` as in `points`."""
         if unknown := [name for name in backbones or () if name not in self.backbones]:
             raise ParameterError(f"backbones={some(unknown)!r} must be of the study: {some(self.backbones)}")
-        points = self.points(plan, training)
+        points = self.points(plan, training, source=source)
         return Arm(self, tuple(point for point in points if backbones is None or point.backbone in backbones))
 
     def runs(self, plan: TransferPlan, training: Training | None = None) -> list[Run]:

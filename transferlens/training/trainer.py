@@ -16,7 +16,7 @@ import importlib.metadata
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,15 @@ from transferlens import __version__
 from transferlens.features import augment
 from transferlens.models import build, torchvision
 from transferlens.models.forward import PASS_SIZE, forward, seeded, threads_of
+from transferlens.models.weights import Source, Weights
 from transferlens.store.config import RunConfig
 from transferlens.store.run import Run, load_run, normalised
 from transferlens.store.runfile import RunState, read_state, to_torch, write_state
 from transferlens.store.schema import history_names
+from transferlens.store.sources import named_by, normalisation_of, origins
 from transferlens.training.batches import Data, chunks
 from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError, MachineError
-from transferlens.util.files import expanded
 from transferlens.util.lazy import torch
 from transferlens.util.processes import keep_freed_memory
 
@@ -44,8 +45,13 @@ log = logging.getLogger(__name__)
 DIVERGED = "training diverged, lower the learning rate"
 
 
-def _normalisation(data: Data, rows: np.ndarray, how: str) -> np.ndarray:
-    """Return mean and deviation of each channel over the training clips [shape=(2, channels)]; 0 and 1 for "none"."""
+def _normalisation(data: Data, rows: np.ndarray, how: str, sources: Sequence[Weights] = ()) -> np.ndarray:
+    """Return mean and deviation of each channel over the training clips [shape=(2, channels)]; 0 and 1 for "none".
+
+    For "source" they are those of the run that is the first source.
+    """
+    if how == "source":
+        return normalisation_of(sources)
     channels = data.cache.shape[1]
     if how == "none":
         return np.stack([np.zeros(channels), np.ones(channels)])
@@ -87,14 +93,16 @@ class Trainer:
     ----------
     config : RunConfig
     data : Data
-    weights : str
-        Source of the ImageNet weights, as for `build.build`; they must be those that the configuration names.
+    sources : sequence of Source
+        Among them those whose weights the configuration names by their hashes.
     run_frozen_once : bool
         Whether to compute the outputs of frozen blocks once, not in every epoch. If their BatchNorm statistics are
         updated, the outputs change and are always computed in every epoch.
     """
 
-    def __init__(self, config: RunConfig, data: Data, weights: str, *, run_frozen_once: bool = True) -> None:
+    def __init__(
+        self, config: RunConfig, data: Data, sources: Sequence[Source] = (Source(),), *, run_frozen_once: bool = True
+    ) -> None:
         keep_freed_memory()
         self.config, self.data = config, data
         self.start = config.start if run_frozen_once else 0
@@ -102,13 +110,21 @@ class Trainer:
         self.variants = None if training.augmentation is None else data.variants(training.augmentation)
         self.rows, self.held_out = data.dataset.split(config.fold, config.inner_fold)
         self.inner = data.dataset.split(config.inner_fold)[1] if config.inner_fold else np.empty(0, int)
-        self.normalisation = _scaled(_normalisation(data, self.rows, training.normalise), config)
+        named = named_by(config, sources)
+        found = [weights for _, weights in named]
+        self.normalisation = _scaled(_normalisation(data, self.rows, training.normalise, found), config)
         n_classes = len(data.label_names)
         self.network = build.skeleton(config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed)
         if training.network == "torchvision":
             torchvision.adapt(self.network, config.backbone)
-        self.provenance = self._provenance(weights)
-        self.fresh = self._load_pretrained(weights)
+        self.provenance = self._provenance() | origins(named)
+        states = {letter: weights.state for letter, weights in zip(config.plan.letters, found, strict=True)}
+        self.network.load_pretrained(states, seed=config.seed)
+        self.fresh = {
+            name: tensor.numpy(force=True).copy()
+            for name, tensor in self.network.state_dict().items()
+            if not config.plan.is_pretrained(self.network.block_of(name))
+        }
         self.network.to(data.device).to(memory_format=torch.channels_last)
         self.learned = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
@@ -117,7 +133,7 @@ class Trainer:
         self.history: dict[str, list[float]] = {name: [] for name in history_names(config)}
         self.logits_last = self.logits_best = np.empty((0, 0), np.float32)
 
-    def _provenance(self, weights: str) -> dict[str, Any]:
+    def _provenance(self) -> dict[str, Any]:
         config = self.config
         return _environment(self.data.device) | {
             "transferlens": __version__,
@@ -125,9 +141,6 @@ class Trainer:
             "timm": importlib.metadata.version("timm"),
             "numpy": np.__version__,
             "precision": precision.choose(config.training.precision, self.data.device, **config.computed),
-            # Absolute, so that it names the same file from any folder.
-            "weights_option": weights if weights == "auto" else str(expanded(weights).resolve()),
-            "weights_source": "none",
             "features_key": self.data.cache.key,
             "n_train": len(self.rows),
             "skipped_clips": " ".join(self.data.dataset.skipped) or "none",
@@ -144,19 +157,6 @@ class Trainer:
     def pass_size(self) -> int:
         """Number of clips that go through the network at once without gradients."""
         return self.provenance.get("pass_size", PASS_SIZE)
-
-    def _load_pretrained(self, weights: str) -> dict[str, np.ndarray]:
-        """Load the pretrained blocks of the plan; return the initial tensors of all others."""
-        config = self.config
-        if config.weights_sha256:
-            imagenet = build.imagenet_state(config.backbone, weights, sha256=config.weights_sha256)
-            self.network.load_pretrained(imagenet.state)
-            self.provenance["weights_source"] = imagenet.source
-        return {
-            name: tensor.numpy(force=True).copy()
-            for name, tensor in self.network.state_dict().items()
-            if not config.plan.is_pretrained(self.network.block_of(name))
-        }
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         return precision.autocast(self.data.device, self.provenance["precision"])
@@ -338,7 +338,7 @@ def train(
     data: Data,
     *,
     folder: Path,
-    weights: str = "auto",
+    sources: Sequence[Source] = (Source(),),
     threads: int | None = None,
     progress: Callable[[int, str], object] = lambda epochs, text: None,
 ) -> Run:
@@ -350,8 +350,8 @@ def train(
     data : Data
     folder : Path
         The run store.
-    weights : str
-        Source of the ImageNet weights, as for `build.build`.
+    sources : sequence of Source
+        Those of the plan, as for `Trainer`.
     threads : int, optional
         Number of threads where the configuration names none. Default: torch's, one per core. An interrupted run goes
         on with as many as it began with, since the rounding of sums depends on them.
@@ -375,7 +375,7 @@ def train(
         )
     state = _checkpoint(config, partial)
     with threads_of(config.training.threads or (state.provenance.get("threads") if state else threads)):
-        trainer = _resumed(config, data, weights, state)
+        trainer = _resumed(config, data, sources, state)
         if trainer.pass_size < PASS_SIZE:
             words = "%s: %d clips are evaluated at once, not %d, which changes rounding; raise memory to avoid it"
             log.warning(words, config.id, trainer.pass_size, PASS_SIZE)
@@ -406,15 +406,15 @@ def _checkpoint(config: RunConfig, partial: Path) -> RunState | None:
         return None
 
 
-def _resumed(config: RunConfig, data: Data, weights: str, state: RunState | None) -> Trainer:
+def _resumed(config: RunConfig, data: Data, sources: Sequence[Source], state: RunState | None) -> Trainer:
     """Return a trainer at the last epoch of an interrupted run, or at the start if its checkpoint cannot be used."""
-    trainer = Trainer(config, data, weights)
+    trainer = Trainer(config, data, sources)
     if state is None:
         return trainer
     try:
         trainer.resume(state)
     except Exception as error:
         log.warning("%s starts over, its checkpoint cannot be used: %s", config.id, error)
-        return Trainer(config, data, weights)
+        return Trainer(config, data, sources)
     log.info("resuming %s after epoch %d", config.id, trainer.epochs_done)
     return trainer
