@@ -125,29 +125,17 @@ class TransferPlan:
         pretrained = _checked("pretrained_through", pretrained_through, (None, *BLOCKS))
         frozen = _checked("frozen_through", frozen_through, (None, *BLOCKS))
         after = _checked("truncate_after", truncate_after, BLOCKS[1:]) or 0
-        for name, letters, other, number in (
-            ("start", start, "pretrained_through", pretrained if pretrained != LAST else None),
-            ("train", train, "frozen_through", frozen),
-        ):
+        if start is not None and pretrained != LAST:
+            raise ParameterError(f"start={start!r} and pretrained_through={block_text(pretrained)}: give only one")
+        if train is not None and frozen is not None:
+            raise ParameterError(f"train={train!r} and frozen_through={frozen}: give only one")
+        for name, letters in (("start", start), ("train", train)):
             if letters is not None:
                 _check_letters(name, letters)
-                if number is not None:
-                    raise ParameterError(f"{name}={letters!r} and {other}={number} contradict each other: give one")
                 after = _cut(name, letters, after)
-        if start is None:
-            start = _prefix(SOURCES[0], pretrained, RANDOM)
-            if pretrained is not None and after < pretrained < LAST:
-                warn_once(
-                    f"pretrained_through={pretrained} with truncate_after={after}: a block that is cut cannot be "
-                    f"pretrained; this is the same as pretrained_through={LAST}"
-                )
-        if train is None:
-            train = _prefix("F", frozen, "A")
-            if frozen is not None and frozen > after:
-                raise ParameterError(
-                    f"frozen_through={frozen} must not exceed truncate_after={after}: a block that is cut cannot be "
-                    "frozen"
-                )
+        _check_cut(pretrained, frozen, after)
+        start = _prefix(SOURCES[0], pretrained, RANDOM) if start is None else start
+        train = _prefix("F", frozen, "A") if train is None else train
         start, train = (letters[: after + 1].ljust(len(BLOCKS), CUT) for letters in (start, train))
         bn = bn if "F" in train else "fixed"
         statistics = statistics if re.search("[a-z]", start) else "normal"
@@ -312,6 +300,19 @@ def _prefix(letter: str, through: int | None, other: str) -> str:
     """Return one letter for the blocks through a number, and another for those behind it."""
     n = 0 if through is None else through + 1
     return letter * n + other * (len(BLOCKS) - n)
+
+
+def _check_cut(pretrained: int | None, frozen: int | None, after: int) -> None:
+    """Raise if a block that is cut would be frozen; warn if it would be pretrained."""
+    if frozen is not None and frozen > after:
+        raise ParameterError(
+            f"frozen_through={frozen} must not exceed truncate_after={after}: a block that is cut cannot be frozen"
+        )
+    if pretrained is not None and after < pretrained < LAST:
+        warn_once(
+            f"pretrained_through={pretrained} with truncate_after={after}: a block that is cut cannot be pretrained; "
+            f"this is the same as pretrained_through={LAST}"
+        )
 
 
 def _check_word(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from transferlens.models.forward import PASS_SIZE
-from transferlens.store.config import SHA256, RunConfig
+from transferlens.store.config import NAMED, SHA256, RunConfig
 from transferlens.util import hdf5
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.fields import Rule, shown
@@ -140,7 +140,10 @@ def read_head(file: Any) -> tuple[RunConfig, dict[str, Any]]:
     """Return configuration and provenance of an open run file; errors as of `read`."""
     _check_groups(file, GROUPS)
     config, provenance = read_config(file), read_attributes(file["provenance"])
-    rules = dict.fromkeys(provenance, PLAIN) | {name: LATER[name] for name in LATER if name in provenance} | PROVENANCE
+    more = [f"_{i}" for i in range(2, len(config.plan.letters) + 1)]  # of the names of what is said of more sources
+    later = LATER | {f"weights_name{end}": NAMED for end in ("", *more)}
+    rules = dict.fromkeys(provenance, PLAIN) | {name: later[name] for name in later if name in provenance} | PROVENANCE
+    rules |= {f"weights_{key}{end}": PROVENANCE[f"weights_{key}"] for key in ("option", "source") for end in more}
     if broken := [
         f"provenance/{name}={shown(provenance.get(name))} must be {rule.text}"
         for name, rule in rules.items()
