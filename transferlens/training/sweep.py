@@ -31,7 +31,7 @@ from transferlens.training.presets import TrainingOptions
 from transferlens.training.schedule import ExecutionOptions
 from transferlens.util.errors import DataError, ParameterError, warn_once
 from transferlens.util.fields import Fields, Rule, at_least, between, build, checked, flat, names, signature
-from transferlens.util.files import check_writable
+from transferlens.util.files import check_folder, check_writable
 from transferlens.util.grouping import group_by
 from transferlens.util.text import some
 
@@ -146,7 +146,7 @@ class Study:
     def __init__(self, clips: Path | str | None = None, **options: Any) -> None:
         self.options = build(StudyOptions, options if clips is None else {"clips": clips, **options})
         for name in ("runs", "cache"):
-            check_writable(name, getattr(self.options.store, name))
+            check_folder(name, getattr(self.options.store, name))
         self.backbones = tuple(dict.fromkeys(self.options.sweep.backbone))
         for backbone in self.backbones:
             check(backbone)
@@ -365,6 +365,8 @@ class Study:
         points, store = list(dict.fromkeys(points)), self.options.store.runs
         runs = schedule.read(store, points)
         if missing := [point for point in points if point not in runs]:
+            for name in ("runs", "cache"):  # a finished study may be read-only
+                check_writable(name, getattr(self.options.store, name))
             self._warn_of_bands()
             schedule.train(self, missing, threads=_threads(points))
             runs |= schedule.read(store, missing)

@@ -113,13 +113,19 @@ def clear_left(path: Path) -> None:
                 left.unlink()
 
 
-def check_writable(name: str, folder: Path) -> None:
-    """Raise ParameterError, naming an option, if its folder cannot be made or written to."""
+def check_folder(name: str, folder: Path) -> Path:
+    """Return the nearest folder that exists; raise ParameterError, naming an option, if it is something else."""
     folders = (folder, *folder.absolute().parents)
     existing = next(parent for parent in folders if parent.exists() or parent.is_symlink())
     if not existing.is_dir():
         what = "is a file" if existing.exists() else "is a link to something that does not exist"
         raise ParameterError(f"{name}={str(folder)!r} must be a folder: {existing} {what}")
+    return existing
+
+
+def check_writable(name: str, folder: Path) -> None:
+    """Raise ParameterError, naming an option, if its folder cannot be made or written to."""
+    existing = check_folder(name, folder)
     try:
         Path(tempfile.mkdtemp(dir=existing)).rmdir()  # what permissions do not tell, as of /proc
     except OSError as error:
