@@ -7,6 +7,7 @@ file next to it.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -129,9 +130,10 @@ def read(store: Path, points: Sequence[RunConfig]) -> dict[RunConfig, Run]:
             except CheckpointError as error:
                 problems.append(str(error))
             else:  # files that remain if a run was killed between its last two steps
-                path.with_suffix(".partial").unlink(missing_ok=True)
-                path.with_suffix(".failed").unlink(missing_ok=True)
-                holder(path)  # removes the lock of a killed process
+                with contextlib.suppress(OSError):  # they are in nobody's way
+                    path.with_suffix(".partial").unlink(missing_ok=True)
+                    path.with_suffix(".failed").unlink(missing_ok=True)
+                    holder(path)  # removes the lock of a killed process
     if problems:
         raise CheckpointError("; ".join(problems))
     return runs
