@@ -476,3 +476,6 @@ def test_arms_of_other_settings_are_told_apart_and_folds_and_seeds_are_not(run):
     assert arm_names([like(), like(weights_sha256="ab" * 32)])[1] == "pretrained (weights abababab)"
     assert arm_names([like(), like(weights_sha256="ab" * 32, backbone="resnet50")]) == ["pretrained"] * 2
     assert arm_names([like(), like(data_key="cd" * 32)])[1] == "pretrained (data cdcdcdcd)"
+    other = like(weights_sha256="ab" * 32)
+    other = dataclasses.replace(other, provenance=other.provenance | {"weights_name": "audioset"})
+    assert arm_names([like(), other]) == [f"pretrained (from {run.weights})", "pretrained (from audioset)"]

@@ -131,7 +131,7 @@ def test_runs_that_keep_an_inner_fold_have_a_cell_of_their_own(seeds_store, tmp_
         seal(other)
     found = cells(list_runs(tmp_path / "runs"))
     mine = {cell.setting: cell for cell in found if (cell.backbone, cell.column) == ("test_resnet", "ensemble")}
-    plain = "1 epoch, lr 0.001, width 32, batch_size 8"
-    nested = f"{plain}, an inner fold kept from training"
+    plain = "1 epoch, lr 0.001, width 32, batch_size 8, from imagenet.safetensors"
+    nested = plain.replace(", from", ", an inner fold kept from training, from")
     assert mine.keys() == {plain, nested}
     assert mine[plain].accuracy == mine[nested].accuracy

@@ -14,6 +14,7 @@ import numpy as np
 from transferlens.compare import ensembles
 from transferlens.data.manifest import manifest
 from transferlens.models.plan import TransferPlan
+from transferlens.models.weights import IMAGENET
 from transferlens.store.listing import RunSummary
 from transferlens.store.run import load_runs
 from transferlens.util.grouping import group_by
@@ -130,6 +131,8 @@ def _cells_of_row(place: tuple[str, str], summaries: Sequence[RunSummary]) -> li
             if settings.count(setting) > 1:  # they differ in data or weights
                 setting += f", data {config.data_key[:8]}"
                 setting += f", weights {config.weights_sha256[:8]}" if config.weights_sha256 else ""
+            if runs[0].weights not in ("", IMAGENET):
+                setting += f", from {runs[0].weights}"
             row += _cells_of_arm(place, column, runs, setting)
     columns = {cell.column for cell in row}
     row += [_cell(place, column) for column in COLUMNS if column not in columns]

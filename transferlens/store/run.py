@@ -333,12 +333,17 @@ def arm_names(runs: Sequence[Run]) -> list[str]:
     """Return a name for each run, to be shown in figures: that of its plan, such as "pretrained" or "from scratch".
 
     If runs have the same plan but differ in settings, weights or data, the difference is added in parentheses: the
-    settings, or the first 8 digits of a hash. Runs that differ only in fold, seed or backbone have the same name.
+    settings, the names of the sources, or if they are the same, the first 8 digits of a hash. Runs that differ only in
+    fold, seed or backbone have the same name.
     """
     configs = [run.config for run in runs]
+    sources = {run.config: run.weights for run in runs}
     differences = [
         _differences(configs, lambda c: c.setting.split(", "), lambda c: (c.plan.title, c.dataset)),
-        _differences(configs, lambda c: [f"weights {c.weights_sha256[:8]}"], lambda c: (c.plan.title, c.backbone)),
+        _differences(configs, lambda c: [f"from {sources[c]}"], lambda c: (c.plan.title, c.backbone)),
+        _differences(
+            configs, lambda c: [f"weights {c.weights_sha256[:8]}"], lambda c: (c.plan.title, c.backbone, sources[c])
+        ),
         _differences(configs, lambda c: [f"data {c.data_key[:8]}"], lambda c: (c.plan.title, c.dataset, c.setting)),
     ]
     words = [list(itertools.chain(*parts)) for parts in zip(*differences, strict=True)]
