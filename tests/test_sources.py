@@ -1,0 +1,268 @@
+"""What blocks start from: named sources, finished runs, statistics; what of blocks is trained."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from transferlens.models import build
+from transferlens.models.network import normalisations, redrawn
+from transferlens.models.plan import TransferPlan
+from transferlens.models.weights import Source, imagenet_state
+from transferlens.store.run import load_run
+from transferlens.store.sources import find
+from transferlens.train import main as train
+from transferlens.util.errors import CheckpointError, ParameterError
+
+BACKBONE = "test_resnet"
+
+
+@pytest.fixture(scope="module")
+def other_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("other") / "other.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        save_file(timm.create_model(BACKBONE).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(make_study, tmp_path_factory):
+    """A finished run that held out fold 1."""
+    (run,) = make_study(tmp_path_factory.mktemp("finished"), folds=("1",)).runs(TransferPlan())
+    return run
+
+
+def one(study, plan, **options):
+    (run,) = study.gather(study.points(plan, **options)).values()
+    return run
+
+
+def network_of(plan, weights_file, seed=0):
+    return build.build(BACKBONE, n_classes=2, plan=plan, weights=weights_file, seed=seed)
+
+
+# --- statistics
+
+
+@pytest.mark.parametrize("how", ["normal", "permuted"])
+def test_statistics_keep_mean_and_deviation_and_nothing_else(how, weights_file):
+    source = imagenet_state(BACKBONE, weights_file).state
+    network = network_of(TransferPlan(start="iiiii", statistics=how), weights_file)
+    correlations, sizes = [], []
+    for name, tensor in network.backbone.state_dict().items():
+        if not tensor.is_floating_point():
+            assert torch.equal(tensor, source[name])
+            continue
+        start, drawn = source[name].double().flatten(), tensor.double().flatten()
+        scale = start.abs().max().item()
+        assert drawn.mean().item() == pytest.approx(start.mean().item(), abs=1e-6 * scale)
+        assert drawn.std(correction=0).item() == pytest.approx(start.std(correction=0).item(), abs=1e-6 * scale)
+        if how == "permuted":
+            assert torch.equal(drawn.sort().values, start.sort().values)
+        if name.endswith("running_var"):
+            assert (drawn > 0).all()
+        if len(start) > 50 and start.std() > 0:
+            correlations.append(np.corrcoef(start, drawn)[0, 1])
+            sizes.append(len(start))
+    assert len(correlations) > 5
+    assert (np.abs(correlations) * np.sqrt(sizes) < 4).all()
+
+
+def test_statistics_depend_on_the_seed_alone(weights_file):
+    plan = TransferPlan(start="Iiiii")
+    first, again, other = (network_of(plan, weights_file, seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    stem = {name for name in first if network_of(plan, weights_file).block_of(name) == 0}
+    assert all(torch.equal(first[name], other[name]) == (name in stem) for name in first if first[name].ndim == 4)
+
+
+def test_a_single_value_and_a_constant_stay_as_they_are():
+    for tensor in (torch.tensor([0.5]), torch.ones(7), torch.tensor(3)):
+        assert torch.equal(redrawn(tensor, "normal", "seed"), tensor)
+
+
+# --- what is trained
+
+
+@pytest.mark.parametrize("train_letters", ["NNAFA", "FAFFF", "NNNNN"])
+def test_blocks_are_trained_as_the_letters_say(train_letters, study):
+    run = one(study(folds=("1",), epochs=1), TransferPlan(train=train_letters))
+    before, after, network = run.initial_state(), run.final_state(), run.model()
+    layers = {id(p) for p in network.parameters()}
+    norms = {id(p) for layer in normalisations(network) for p in layer.parameters()}
+    kinds = {name: id(p) in norms for name, p in network.named_parameters() if id(p) in layers}
+    moved = {name: not torch.equal(before[name], after[name]) for name in before}
+    for name, has_moved in moved.items():
+        block = network.block_of(name)
+        letter = "A" if block == "head" else train_letters[block]
+        if letter == "F":
+            assert not has_moved, name
+        elif name in kinds:
+            assert has_moved == (letter == "A" or kinds[name]), name
+        else:
+            assert has_moved, name  # running statistics follow the clips
+
+
+def test_normalisation_layers_of_all_kinds_are_found_and_no_convolution():
+    names = ["convnext_pico", "resnet18", "test_vit", "test_byobnet", "tf_efficientnet_lite0"]
+    for model in (timm.create_model(name, num_classes=0) for name in names):
+        layers = list(normalisations(model))
+        assert layers
+        assert all(parameter.ndim == 1 for layer in layers for parameter in layer.parameters())
+
+
+# --- sources by name
+
+
+def test_a_named_source_is_the_run_of_its_weights(study, weights_file):
+    by_weights = study(folds=("1",), epochs=1)
+    by_name = study(folds=("1",), epochs=1, weights="auto", source=(f"audio set={weights_file}",), runs="elsewhere")
+    assert by_name.points(TransferPlan()) == by_weights.points(TransferPlan())
+    assert by_name.points(TransferPlan(start="AAAAA")) == by_weights.points(TransferPlan())
+
+
+@pytest.mark.slow(8)
+def test_names_stand_in_runs_and_tables(options, weights_file, tmp_path, capsys):
+    argv = [*(word for word in options if not word.startswith(("--weights", "--figures"))), "--folds", "1"]
+    assert train([*argv, "--source", f"audioset={weights_file}", "--start", "AARRR", "--train", "NNAAA"]) == 0
+    (path,) = (tmp_path / "runs").rglob("*.h5")
+    run = load_run(path)
+    assert (run.weights, run.config.plan) == ("audioset", TransferPlan(start="IIRRR", train="NNAAA"))
+    assert run.provenance["weights_option"] == str(weights_file)
+    assert "IIRRR-NNAAA" in capsys.readouterr().out
+
+
+def test_two_sources_in_one_network(study, weights_file, other_file):
+    made = study(folds=("1",), epochs=1, weights="auto", source=(f"b={other_file}", f"a={weights_file}"))
+    run = one(made, TransferPlan(start="ABbRA"))
+    assert run.config.plan == TransferPlan(start="IJjRI")
+    assert [source.name for source in run.sources] == ["a", "b"]
+    assert run.weights == "a + b"
+    network, start = run.model(trained=False), run.initial_state()
+    files = {0: load_file(weights_file), 1: load_file(other_file), 4: load_file(weights_file)}
+    for name, tensor in start.items():
+        block = network.block_of(name)
+        if block in files:
+            assert torch.equal(tensor, files[block][name.removeprefix("backbone.")])
+    again = one(made, TransferPlan(start="ABbRA"))
+    assert again.config.weights_sha256.split() == [find(BACKBONE, file).sha256 for file in (weights_file, other_file)]
+
+
+@pytest.mark.parametrize(
+    ("source", "plan", "message"),
+    [
+        (("other",), "IIIII", r"source='other' must be NAME=VALUE, such as audioset=weights\.pth"),
+        (("a=",), "IIIII", r"source='a=' must be NAME=VALUE"),
+        (("random=auto",), "IIIII", r"beginning with a letter other than R \(which stands for random\)"),
+        (("a={file}", "a={other}"), "AAAAA", r"source='a' is given twice"),
+        (
+            ("a={file}", "audio={other}"),
+            "AAAAA",
+            r"plan='AAAAA-AAAAA': several sources begin with A; the sources are a",
+        ),
+        (("a={file}", "b={other}"), "IIIII", r"plan='p4-none-4': no source begins with I; the sources are a \(A\), b"),
+        (("a={file}", "b={other}"), "AAAAA", r"source='b' has no effect: the plan AAAAA-AAAAA does not name it"),
+        (("a={file}",), "ccccc", r"plan='ccccc-AAAAA': no source begins with C; the sources are a \(A\)"),
+        (("a=nowhere.pth",), "IIIII", r"weights file .*nowhere\.pth does not exist"),
+        (("a=nowhere.h5",), "IIIII", r"nowhere\.h5 does not exist: name a run file"),
+        (("a=some_tag",), "IIIII", r"weights 'some_tag' are neither a file nor a tag of test_resnet on timm's hub"),
+    ],
+)
+def test_sources_that_cannot_be_used_are_one_line(source, plan, message, study, weights_file, other_file):
+    source = tuple(each.format(file=weights_file, other=other_file) for each in source)
+    with pytest.raises((ParameterError, CheckpointError), match=message) as caught:
+        study(weights="auto", source=source).points(TransferPlan(start=plan))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_and_source_together_are_refused(study, weights_file):
+    with pytest.raises(ParameterError, match="weights=.* and source='a=auto': give only source"):
+        study(source=("a=auto",)).points(TransferPlan())
+
+
+def test_a_tag_of_the_hub_is_that_of_the_backbone():
+    assert Source.parse("in12k=a1_in1k").option == "a1_in1k"
+    with pytest.raises(CheckpointError, match="did you mean 'a1_in1k'"):
+        imagenet_state("resnet50", "a1_in1kk")
+
+
+def test_a_stem_for_fewer_channels_sums_as_it_did(weights_file, tmp_path):
+    state = load_file(weights_file)
+    (stem,) = (name for name, tensor in state.items() if tensor.ndim == 4 and tensor.shape[1] == 3)
+    for channels, origins in ((1, [0, 0, 0]), (2, [0, 1, 0])):
+        narrow = state[stem][:, :channels].clone()
+        save_file(state | {stem: narrow}, tmp_path / f"{channels}.safetensors")
+        wide = imagenet_state(BACKBONE, tmp_path / f"{channels}.safetensors").state[stem]
+        torch.testing.assert_close(wide, narrow[:, origins] * channels / 3)
+
+
+# --- runs as sources
+
+
+def test_a_run_as_a_source_gives_its_own_logits(finished, study):
+    made = study(folds=("1",), weights="auto", source=(f"earlier={finished.path}",))
+    (point,) = made.points(TransferPlan())
+    network = build.skeleton(BACKBONE, n_classes=2, plan=point.plan)
+    network.load_pretrained({"I": find(BACKBONE, finished.path, sha256=point.weights_sha256).state})
+    final = finished.final_state()
+    assert all(torch.equal(network.state_dict()[name], final[name]) for name in final if name.startswith("backbone"))
+    network.head.load_state_dict({name: final[f"head.{name}"] for name in ("weight", "bias")})
+    made.cache.fill()
+    x = finished.inputs(made.cache.load()[made.dataset.split("1")[1]])
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()(x), torch.from_numpy(finished.logits), rtol=1e-4, atol=1e-5)
+
+
+def test_a_chain_starts_where_the_run_ended(finished, study):
+    made = study(folds=("1",), epochs=1, weights="auto", source=(f"earlier={finished.path}",), normalise="source")
+    run = one(made, TransferPlan())
+    assert run.weights == "earlier"
+    assert run.provenance["weights_source"] == f"run {finished.config.id}"
+    np.testing.assert_array_equal(run.normalisation, finished.normalisation)
+    start, final = run.initial_state(), finished.final_state()
+    assert all(torch.equal(start[name], final[name]) for name in start if name.startswith("backbone"))
+
+
+def test_runs_that_cannot_be_a_source_are_named(finished, study, tmp_path):
+    def refused(path, *, match, **options):
+        with pytest.raises((ParameterError, CheckpointError), match=match) as caught:
+            made = study(**({"folds": ("1",), "weights": "auto", "source": (f"earlier={path}",)} | options))
+            made.points(TransferPlan())
+        assert "\n" not in str(caught.value)
+
+    refused(
+        finished.path, folds=("2",), match="source=earlier: its run held out fold 1 of these clips, and was trained on"
+    )
+    refused(finished.path, backbone=("resnet18",), match="is a run of backbone 'test_resnet': it cannot be a source of")
+    damaged = tmp_path / "damaged.h5"
+    content = bytearray(finished.path.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    refused(damaged, match=r"damaged\.h5 is not a readable run file")
+    cut = one(study(folds=("1",), epochs=1), TransferPlan.truncate(2))
+    refused(cut.path, match="was cut after Block 2: a source must have all blocks")
+
+
+def test_normalise_source_needs_a_run(study):
+    with pytest.raises(ParameterError, match="normalise='source' needs a run"):
+        study(normalise="source").points(TransferPlan())
+
+
+def test_a_source_that_is_gone_is_named_when_the_start_is_asked_for(finished, study, tmp_path):
+    copy = shutil.copyfile(finished.path, tmp_path / "copy.h5")
+    run = one(study(folds=("1",), epochs=1, weights="auto", source=(f"earlier={copy}",)), TransferPlan())
+    copy.unlink()
+    with pytest.raises(CheckpointError, match=r"copy\.h5 does not exist"):
+        load_run(run.path).initial_state()
+
+
+def test_hashes_of_sources_belong_to_the_plan(finished):
+    with pytest.raises(ParameterError, match="plan='JJJJJ-AAAAA' must name its sources I, in this order"):
+        dataclasses.replace(finished.config, plan=TransferPlan(start="JJJJJ"))
+    with pytest.raises(ParameterError, match="weights_sha256='cd' must be a sha256"):
+        dataclasses.replace(finished.config, weights_sha256="cd")
