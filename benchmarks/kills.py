@@ -229,6 +229,8 @@ def _differences(usual: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def work(options: Options) -> int:
     """Kill all kinds of work, and print the table."""
     torch.set_num_threads(1)
+    # Compiled here, once: numba, which librosa uses, can crash the process if it is interrupted while it compiles.
+    librosa.istft(librosa.stft(np.zeros(4096)))
     rng, failed = np.random.default_rng(options.seed), False
     head = ["work", "kills", *(number.name for number in SIGNALS), "finished", "undisturbed [s]", "files that differ"]
     table = [head]

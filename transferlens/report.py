@@ -62,6 +62,25 @@ FIGURES = {
         "Question 2: truncation",
         "Accuracy of the network cut after Block K, pretrained and from scratch, and against its size.",
     ),
+    "statistics": (
+        "Features or scale",
+        "Accuracy if the blocks up to K start from pretrained weights, and the others from random ones, from the mean and "
+        "deviation of the pretrained ones, or from their values in random order.",
+    ),
+    "reverse": (
+        "Later blocks without earlier ones",
+        "Accuracy if only the blocks from K on start from pretrained weights, and those before them from random ones.",
+    ),
+    "surgical": ("One block trained", "Accuracy if only Block K of the pretrained network and the head are trained."),
+    "norm": (
+        "Normalisation layers alone",
+        "Accuracy if only normalisation layers are trained up to Block K, with pretrained and with random filters.",
+    ),
+    "sources": (
+        "Sources of the initial weights",
+        "Accuracy with each start, and below the difference to the reference, paired by fold. Permuted values have the "
+        "scale of a source and none of its features.",
+    ),
     "plan_grid": ("Question 2: the plan space", "Accuracy over truncation and pretraining or freezing, by block."),
     "svcca": (
         "Question 2: change of representations",

@@ -60,7 +60,7 @@ class Analysis:
     shows_cost: bool = False
 
     def select(self, blocks: Sequence[int], *, references: bool) -> dict[Place, TransferPlan]:
-        """Return plans by variant and block: of these blocks or of all, and those that are a reference."""
+        """Return plans by variant and block: of these blocks or of all, references, and what stands before them."""
         known = {block for plans in self.plans.values() for block in plans if block is not None}
         if wrong := [block for block in blocks if block not in known]:
             raise ParameterError(
@@ -72,7 +72,7 @@ class Analysis:
             (variant, block): plan
             for variant, plans in self.plans.items()
             for block, plan in plans.items()
-            if block in chosen or (references and plan in REFERENCES.values())
+            if block in chosen or (references if plan in REFERENCES.values() else block is None)
         }
 
 
@@ -206,7 +206,7 @@ def draw(result: Result) -> Figure:
         _draw_cost(result, size, palette, ax)
     _trim(axes, costs)
     legend = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels()), strict=True))
-    fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=len(legend), frameon=False)
+    style.legend_below(fig, legend)
     title = f"{result.rows[0].dataset}: {result.analysis.title}"
     fig.suptitle(f"{title}\n{_caption(result)}", x=0.01, ha="left", fontsize="medium")
     return fig

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -93,6 +93,13 @@ def handles(palette: Mapping[str, tuple]) -> list[Line2D]:
     from matplotlib.lines import Line2D
 
     return [Line2D([], [], color=colour, marker="o", lw=2, label=name) for name, colour in palette.items()]
+
+
+def legend_below(fig: Figure, handles: Mapping[str, Any]) -> None:
+    """Draw a legend below all Axes, from a dict of name to handle, in as many columns as fit."""
+    column = 0.6 + 0.075 * max(map(len, handles))  # [inches], at the usual size of text
+    n = min(len(handles), max(1, int(fig.get_figwidth() // column)))
+    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=n, frameon=False)
 
 
 # The interval of means over folds that figures show.
