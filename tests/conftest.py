@@ -14,7 +14,9 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 BACKBONE = "test_resnet"
-ESC10 = Path(__file__).parents[2] / "shared" / "esc10" / "clips.csv"
+SHARED = Path(__file__).parents[2] / "shared"
+# Real data, by the marker of the tests that need them.
+REAL = {"esc10": SHARED / "esc10" / "clips.csv", "urbansound8k": SHARED / "urbansound8k"}
 
 
 def seconds(item):
@@ -26,13 +28,19 @@ def seconds(item):
 def pytest_collection_modifyitems(items):
     items.sort(key=seconds, reverse=True)  # no long test is left for one process at the end
     for item in items:
-        if item.get_closest_marker("esc10") and not ESC10.is_file():
-            item.add_marker(pytest.mark.skip(reason="the ESC-10 clips are not at ../shared/esc10"))
+        for marker, place in REAL.items():
+            if item.get_closest_marker(marker) and not place.exists():
+                item.add_marker(pytest.mark.skip(reason=f"the clips of {marker} are not at ../shared/{marker}"))
 
 
 @pytest.fixture(scope="session")
 def esc10():
-    return ESC10
+    return REAL["esc10"]
+
+
+@pytest.fixture(scope="session")
+def urbansound8k():
+    return REAL["urbansound8k"]
 
 
 def write_clips(folder: Path, *, folds=("1", "2", "3"), each=4, sr=8000, seconds=0.5) -> Path:

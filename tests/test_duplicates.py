@@ -165,3 +165,88 @@ def test_runs_of_other_clips(clips, seeds_store, capsys):
     path = str(seeds_store[0]["tuned"][0].path)
     assert duplicates.main(arguments(clips, "--ckpt", path)) == 2
     assert "was trained on other clips" in capsys.readouterr().err
+
+
+@pytest.fixture
+def others(tmp_path):
+    """Clips of another class, rate and length: a copy of a clip, one of a shared recording, and a third."""
+    folder = tmp_path / "others"
+    folder.mkdir()
+    rows = [("path", "label", "fold", "group")]
+    for name, y, group in (
+        ("copy.wav", 0.5 * sound(4), "x"),
+        ('take, "2".wav', sound(100), "r7"),
+        ("größe.wav", sound(101), ""),
+    ):
+        y = np.concatenate([y, np.zeros(SR, np.float32)])
+        soundfile.write(folder / name, np.repeat(y, 2), 2 * SR, subtype="FLOAT")
+        rows.append((name, "c", "1", group))
+    with (folder / "clips.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return folder / "clips.csv"
+
+
+@pytest.fixture
+def grouped(clips):
+    """The clips, the seventh of recording r7."""
+    with clips.open() as file:
+        rows = list(csv.reader(file))
+    table = clips.with_name("grouped.csv")
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [[*rows[0], "group"], *([*row, "r7" if row[0] == "7.wav" else ""] for row in rows[1:])]
+        )
+    return table
+
+
+def test_another_data_set_shares_a_copy_and_a_recording(grouped, others, tmp_path, capsys):
+    left = tmp_path / "left.csv"
+    assert duplicates.main(arguments(grouped, "--against", str(others), "--leave-out", str(left))) == 1
+    with (tmp_path / "f" / "duplicates.csv").open(encoding="utf-8") as file:
+        found = {(row["clip"], row["other_clip"], row["recording"], row["other_label"]) for row in csv.DictReader(file)}
+    assert ("7.wav", 'take, "2".wav', "r7", "c") in found
+    assert ("4.wav", "copy.wav", "", "c") in found
+    assert {clip for clip, *_ in found} <= {"7.wav", "4.wav", "9.wav"}  # 9 is a copy of 4
+    out = capsys.readouterr().out
+    assert "recordings that are in others too: 1 (r7), of 1 clip; other clips that sound like one there: " in out
+    rest = DataOptions(clips=left).open()
+    assert {clip.id for clip in rest.clips}.isdisjoint(str(clips) for clips in ("7.wav", "4.wav"))
+    before = {clip.path: (clip.label, clip.fold) for clip in DataOptions(clips=grouped).open().clips}
+    assert len(rest.clips) == 24 - len({clip for clip, *_ in found})
+    assert all(before[clip.path] == (clip.label, clip.fold) for clip in rest.clips)
+
+
+def test_what_is_left_survives_odd_names(grouped, others, tmp_path):
+    left = tmp_path / "left.csv"
+    argv = ["--clips", str(others), "--cache", str(tmp_path / "cache"), "--figures", str(tmp_path / "f"), "--width=64"]
+    assert duplicates.main([*argv, "--against", str(grouped), "--leave-out", str(left), "--threshold", "0.99"]) == 1
+    assert [clip.path.name for clip in DataOptions(clips=left).open().clips] == ["copy.wav", "größe.wav"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--leave-out", "x.csv"], "leave_out goes with against, the other data set"),
+        (["--against-root", "x"], "against_root goes with against, the other data set"),
+        (["--against", "esc99"], "against='esc99' must be one of"),
+        (["--against", "esc50"], "against='esc50' needs root"),
+        (["--against", "nowhere.csv"], "nowhere.csv"),
+    ],
+)
+def test_another_data_set_that_cannot_be_opened(clips, more, message, capsys):
+    assert duplicates.main(arguments(clips, *more)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+@pytest.mark.esc10
+@pytest.mark.urbansound8k
+def test_recordings_of_esc10_in_urbansound8k(esc10, urbansound8k):
+    """Nine recordings are in both, of which these folds have some: see the read-me of the copy."""
+    both = {"30344", "59513", "114587", "116400", "163459", "170015", "180256", "199261", "203128"}
+    target, source = DataOptions(clips=esc10).open(), DataOptions(dataset="urbansound8k", root=urbansound8k).open()
+    marks = [np.zeros((len(dataset.clips), 1, 2), complex) for dataset in (target, source)]
+    pairs = duplicates.shared(target, marks[0], source, marks[1], 1.0)
+    names = {pair.recording for pair in pairs}
+    assert names == {clip.group for clip in target.clips} & {clip.group for clip in source.clips}
+    assert names and names <= both

@@ -1,4 +1,4 @@
-"""Near-duplicates across folds: clips of one class that may be of one recording, and the accuracy without them.
+"""Near-duplicates across folds or data sets: clips that may be of one recording, and the accuracy without them.
 
 `transferlens.datasets --audit` finds identical samples in two folds. This command also finds copies that were cut,
 shifted, made softer or compressed again. Two clips are compared by the fine structure of their log-mel features (middle
@@ -9,12 +9,17 @@ over all shifts in time.
 The threshold is calibrated on the data set: it is the largest similarity of two clips of different classes and
 recordings, which cannot contain the same event. Copies of clips, made for this purpose, show which share of copies is
 found. The pairs that are listed are candidates: listen to them.
+
+With ``--against`` the clips are compared with those of another data set instead, such as the one that a source was
+trained on: clips of one recording, by its name in both data sets (``group``, as the ids of Freesound in ESC-50 and
+UrbanSound8K), and clips of any classes that sound alike. ``--leave-out`` writes a table of the other clips.
 """
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,18 +30,19 @@ from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
 from transferlens.features.cache import FeatureCache
 from transferlens.features.corruptions import CORRUPTIONS
-from transferlens.features.logmel import FeatureOptions
+from transferlens.features.logmel import FeatureOptions, FeatureSettings
 from transferlens.options import OutputOptions
 from transferlens.store.run import Run, arm_names, load_runs
 from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule
+from transferlens.util.files import check_folder, complete_or_absent
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import scipy
-from transferlens.util.text import counted, table
+from transferlens.util.text import counted, natural, some, table
 
 if TYPE_CHECKING:
-    from transferlens.data.clips import DataSet
+    from transferlens.data.clips import Clip, DataSet
 
 BANDS = 32
 DEPTH = 8.0  # cells further below the loudest one do not count [log power]: 35 dB
@@ -54,6 +60,13 @@ class Options(Fields):
     """Run files of this data set: their accuracy with and without clips that have a near-duplicate in another fold."""
     threshold: Annotated[float | None, Rule("greater than 0 and at most 1", lambda value: 0 < value <= 1)] = None
     """Similarity from which on two clips are listed, 0 to 1. Default: calibrated on the data set."""
+    against: str | None = None
+    """Compare with another data set instead of across folds: a csv table of clips, or a name with --against-root. Names
+    of recordings (group, src_file, fsID or freesound_id) must mean the same in both."""
+    against_root: Path | None = None
+    """Folder of the data set that --against names."""
+    leave_out: Path | None = None
+    """With --against: write a table (.csv) of the clips that are in no pair, to be used as --clips."""
     data: DataOptions = DataOptions()
     features: FeatureOptions = FeatureOptions()
     store: CacheOptions = CacheOptions()
@@ -83,7 +96,10 @@ def similarity(one: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two similar clips of one class in different folds; a row of duplicates.csv."""
+    """Two similar clips of one class in different folds, or of two data sets; a row of duplicates.csv.
+
+    `recording` is the name of the recording that clips of two data sets share; empty if they only sound alike.
+    """
 
     clip: str
     fold: str
@@ -91,6 +107,8 @@ class Pair:
     other_fold: str
     label: str
     similarity: float
+    other_label: str = ""
+    recording: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,24 +125,24 @@ class Calibration:
     n_copies: int
     lowest: float
 
-    def text(self, n_compared: int) -> str:
-        """Return the calibration in words, for a number of pairs that are compared with the threshold."""
+    def text(self, n_compared: int, pairs: str) -> str:
+        """Return the calibration in words, for a number of pairs, in words, that are compared with the threshold."""
         return (
             f"threshold {self.threshold:.3f}: the most alike of {self.n_pairs} pairs of different classes, so that "
-            f"{n_compared / (self.n_pairs + 1):.1f} of the {n_compared} pairs of one class in different folds are "
+            f"{n_compared / (self.n_pairs + 1):.1f} of the {n_compared} {pairs} are "
             f"expected to reach it by chance, were they no more alike; it finds {100 * self.found:.0f} % of "
             f"{self.n_copies} clips shifted, made softer and noisy on purpose (which reach {self.lowest:.3f} or more)"
         )
 
 
-def calibrate(dataset: DataSet, cache: FeatureCache, marks: np.ndarray) -> Calibration:
-    """Compute the threshold of a data set from its complete cache and the fingerprints of all clips.
+def calibrate(dataset: DataSet, cache: FeatureCache, marks: np.ndarray, n_pairs: int = PAIRS) -> Calibration:
+    """Compute the threshold of a data set from its complete cache, the fingerprints of all clips and about `n_pairs`.
 
     Raise ParameterError if there are not two clips of different classes and recordings, or nothing but silence.
     """
     rng, n = np.random.default_rng(0), len(marks)
     strangers = _partners(dataset, same_class=False)
-    share = PAIRS / max(PAIRS, sum(map(len, strangers)))
+    share = n_pairs / max(n_pairs, sum(map(len, strangers)))
     drawn = [others[rng.random(len(others)) < share] for others in strangers]
     values = [float(value) for i, others in enumerate(drawn) for value in similarity(marks[i], marks[others])]
     if not values:
@@ -163,25 +181,57 @@ def find(dataset: DataSet, marks: np.ndarray, threshold: float) -> list[Pair]:
         values = similarity(marks[i], marks[others])
         for j in np.flatnonzero(values >= threshold - ROUNDING):
             other = dataset.clips[others[j]]
-            pairs.append(Pair(clip.id, clip.fold, other.id, other.fold, clip.label, float(min(1.0, values[j]))))
+            pairs.append(_pair(clip, other, values[j]))
     return sorted(pairs, key=lambda pair: -pair.similarity)
 
 
-def _without(runs: Sequence[Run], pairs: Sequence[Pair]) -> str:
-    """Return a line per arm: its accuracy, and that without clips that have a near-duplicate in another fold."""
-    twins = {clip for pair in pairs for clip in (pair.clip, pair.other_clip)}
+def _pair(clip: Clip, other: Clip, value: float, recording: str = "") -> Pair:
+    alike = float(min(1.0, value))
+    return Pair(clip.id, clip.fold, other.id, other.fold, clip.label, alike, other.label, recording)
+
+
+def shared(
+    dataset: DataSet, marks: np.ndarray, other: DataSet, other_marks: np.ndarray, threshold: float
+) -> list[Pair]:
+    """Return the pairs of clips of two data sets that are of one recording or reach the threshold, those first."""
+    recordings = np.array([clip.group for clip in other.clips], dtype=object)
+    pairs = []
+    for clip, mark in zip(dataset.clips, marks, strict=True):
+        values = similarity(mark, other_marks)
+        same = (recordings == clip.group) & (recordings != None)  # noqa: E711  # elementwise
+        for j in np.flatnonzero(same | (values >= threshold - ROUNDING)):
+            pairs.append(_pair(clip, other.clips[j], values[j], recordings[j] if same[j] else ""))
+    return sorted(pairs, key=lambda pair: (not pair.recording, -pair.similarity))
+
+
+def write_others(dataset: DataSet, pairs: Sequence[Pair], path: Path) -> int:
+    """Write a table of the clips that are in no pair, with absolute paths; return their number."""
+    twins = {pair.clip for pair in pairs}
+    others = [clip for clip in dataset.clips if clip.id not in twins]
+    with complete_or_absent(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["path", "label", "fold", "group"])
+        table.writerows([clip.path.absolute(), clip.label, clip.fold, clip.group or ""] for clip in others if clip.path)
+    return len(others)
+
+
+def _without(runs: Sequence[Run], pairs: Sequence[Pair], where: str = "another fold") -> str:
+    """Return a line per arm: its accuracy, and that without clips that have a near-duplicate elsewhere."""
+    twins = {pair.clip for pair in pairs}
+    if where == "another fold":
+        twins |= {pair.other_clip for pair in pairs}
     arms = group_by(zip(runs, arm_names(runs), strict=True), lambda named: f"{named[0].config.backbone}, {named[1]}")
-    return "\n".join(f"{arm}: {_accuracies([run for run, _ in named], twins)}" for arm, named in arms.items())
+    return "\n".join(f"{arm}: {_accuracies([run for run, _ in named], twins, where)}" for arm, named in arms.items())
 
 
-def _accuracies(runs: Sequence[Run], twins: Set[str]) -> str:
+def _accuracies(runs: Sequence[Run], twins: Set[str], where: str) -> str:
     right = np.concatenate([run.right for run in runs])
     alone = np.array([clip not in twins for run in runs for clip in run.clip_ids])
     accuracy = f"accuracy of {counted(len(runs), 'run')} {100 * right.mean():.1f} %"
     text = f"{accuracy} over {counted(len(right), 'held-out clip')}, "
     if not alone.any():
-        return f"{text}every one of which has a near-duplicate in another fold"
-    return f"{text}{100 * right[alone].mean():.1f} % over the {alone.sum()} without a near-duplicate in another fold"
+        return f"{text}every one of which has a near-duplicate in {where}"
+    return f"{text}{100 * right[alone].mean():.1f} % over the {alone.sum()} without a near-duplicate in {where}"
 
 
 def _check_runs(runs: Sequence[Run], dataset: DataSet) -> None:
@@ -201,6 +251,7 @@ class Result(question.Result):
     row_type = Pair
     rows: tuple[Pair, ...]
     calibration: str
+    found: str
     accuracies: str
 
     @property
@@ -210,33 +261,95 @@ class Result(question.Result):
 
     def summary(self) -> str:
         """Return where the threshold comes from, the pairs, and the accuracies."""
-        parts = [self.calibration, f"pairs of one class in different folds that are as alike: {len(self.rows)}"]
+        parts = [self.calibration, self.found]
         if self.rows:
             cells = [
-                (p.label, f"{p.clip} (fold {p.fold})", f"{p.other_clip} (fold {p.other_fold})", f"{p.similarity:.3f}")
+                (
+                    p.label if p.label == p.other_label else f"{p.label}, {p.other_label}",
+                    *(f"{p.clip} (fold {p.fold})", f"{p.other_clip} (fold {p.other_fold})"),
+                    *(f"{p.similarity:.3f}", p.recording),
+                )
                 for p in self.rows
             ]
-            parts.append(table([("class", "clip", "other clip", "similarity"), *cells]))
+            parts.append(table([("class", "clip", "other clip", "similarity", "recording"), *cells]))
         return "\n".join(filter(None, [*parts, self.accuracies]))
 
 
-def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+PAIRS_OF_FOLDS = "pairs of one class in different folds"
+
+
+def _marks(dataset: DataSet, settings: FeatureSettings, folder: Path) -> tuple[FeatureCache, np.ndarray]:
+    cache = FeatureCache(dataset, settings, folder)
+    cache.fill()
+    return cache, fingerprints(cache.load())
+
+
+def _across_folds(dataset: DataSet, trained: Sequence[Run], options: Options) -> Result:
     """Compare all clips of a class across folds."""
-    trained = load_runs(options.ckpt, least=0)
-    dataset = options.data.open()
-    _check_runs(trained, dataset)
     n_compared = sum(map(len, _partners(dataset, same_class=True)))
     if not n_compared:
         raise ParameterError(f"{dataset.name} has no two clips of one class in different folds: nothing to compare")
-    cache = FeatureCache(dataset, options.features.settings(dataset), options.store.cache)
-    cache.fill()
-    marks = fingerprints(cache.load())
+    cache, marks = _marks(dataset, options.features.settings(dataset), options.store.cache)
     threshold, calibration = options.threshold, ""
     if threshold is None:
         calibrated = calibrate(dataset, cache, marks)
-        threshold, calibration = calibrated.threshold, calibrated.text(n_compared)
+        threshold, calibration = calibrated.threshold, calibrated.text(n_compared, PAIRS_OF_FOLDS)
     pairs = find(dataset, marks, threshold)
-    return Result(tuple(pairs), calibration, _without(trained, pairs) if trained else "")
+    found = f"{PAIRS_OF_FOLDS} that are as alike: {len(pairs)}"
+    return Result(tuple(pairs), calibration, found, _without(trained, pairs) if trained else "")
+
+
+def _across_data_sets(dataset: DataSet, other: DataSet, trained: Sequence[Run], options: Options) -> Result:
+    """Compare all clips with those of another data set, at one rate and one length, so that time has one scale."""
+    seconds = max(dataset.seconds, other.seconds)
+    settings = replace(options.features.settings(dataset), seconds=seconds)
+    cache, marks = _marks(dataset, settings, options.store.cache)
+    _, other_marks = _marks(other, settings, options.store.cache)
+    threshold, calibration, n_compared = options.threshold, "", len(marks) * len(other_marks)
+    if threshold is None:
+        calibrated = calibrate(dataset, cache, marks, n_compared)
+        threshold, calibration = calibrated.threshold, calibrated.text(n_compared, f"pairs with {other.name}")
+    pairs = shared(dataset, marks, other, other_marks, threshold)
+    names = sorted({pair.recording for pair in pairs} - {""}, key=natural)
+    by_name = {pair.clip for pair in pairs if pair.recording}
+    others = {pair.clip for pair in pairs} - by_name
+    found = (
+        f"recordings that are in {other.name} too: {len(names)}{f' ({some(names)})' if names else ''}, of "
+        f"{counted(len(by_name), 'clip')}; other clips that sound like one there: {len(others)}"
+    )
+    if options.leave_out is not None:
+        n = write_others(dataset, pairs, options.leave_out)
+        found += f"\nwritten: {options.leave_out} with {n} of {len(dataset.clips)} clips"
+    return Result(tuple(pairs), calibration, found, _without(trained, pairs, other.name) if trained else "")
+
+
+def _other(dataset: DataSet, options: Options) -> DataSet | None:
+    """Return the other data set, at the rate of the first; None if folds are compared."""
+    name, root = options.against, options.against_root
+    if name is None:
+        if given := [word for word in ("against_root", "leave_out") if getattr(options, word) is not None]:
+            raise ParameterError(f"{given[0]} goes with against, the other data set")
+        return None
+    if options.leave_out is not None:
+        check_folder("leave_out", options.leave_out.parent)
+        if any(clip.path is None for clip in dataset.clips):
+            raise ParameterError(f"leave_out needs sound files: {dataset.name} is generated by code, see `synth`")
+    is_table = Path(name).suffix.lower() == ".csv"
+    chosen = {"clips": Path(name)} if is_table else {"dataset": name}
+    return DataOptions(**chosen, root=root, sr=dataset.sr, longest=dataset.longest).open(argument="against")
+
+
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Compare all clips of a class across folds, or all clips with those of another data set."""
+    trained = load_runs(options.ckpt, least=0)
+    dataset = options.data.open()
+    _check_runs(trained, dataset)
+    other = _other(dataset, options)
+    return (
+        _across_folds(dataset, trained, options)
+        if other is None
+        else _across_data_sets(dataset, other, trained, options)
+    )
 
 
 duplicates = question.Question("duplicates", Options, analyse)

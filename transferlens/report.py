@@ -64,8 +64,8 @@ FIGURES = {
     ),
     "statistics": (
         "Features or scale",
-        "Accuracy if the blocks up to K start from pretrained weights, and the others from random ones, from the mean and "
-        "deviation of the pretrained ones, or from their values in random order.",
+        "Accuracy if the blocks up to K start from pretrained weights, and the others from random ones, from the mean "
+        "and deviation of the pretrained ones, or from their values in random order.",
     ),
     "reverse": (
         "Later blocks without earlier ones",
