@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transferlens.models.converters import converted, family
 from transferlens.util.errors import CheckpointError, MachineError, ParameterError
 from transferlens.util.files import expanded
 from transferlens.util.lazy import timm, torch
@@ -192,7 +193,7 @@ def _imagenet_state(name: str, path: Path | None, version: tuple[int, ...]) -> W
     needed = {name: shape for name, shape in shapes.items() if not name.endswith(_COUNTER)}
     package, kind = _PACKAGES.get(name.partition(".")[0], ("", ""))
     if path is not None:
-        state, source = _unwrapped(_read(path), needed, path), f"{_FILE}{path.name}"
+        state, source = _unwrapped(converted(name, _read(path)), needed, path), f"{_FILE}{path.name}"
     elif package and importlib.util.find_spec(package):
         state, source = _from_package(name, package, kind), f"package {package}"
     else:
@@ -352,9 +353,10 @@ def _check(state: Mapping[str, torch.Tensor], needed: Mapping[str, tuple[int, ..
             example += f"; it has {next(iter(state), 'no tensors')}"
         if misfit:
             example = f"{misfit[0]} is {tuple(present[misfit[0]].shape)}, not {tuple(needed[misfit[0]])}"
+        remedy = f"give the weights of this backbone{f', or backbone={kind}' if (kind := family(state)) else ''}"
         raise CheckpointError(
             f"{source} does not hold the weights of backbone {name!r}: of {len(needed)} tensors {len(missing)} are "
-            f"missing and {len(misfit)} have another shape ({example}); give the weights of this backbone"
+            f"missing and {len(misfit)} have another shape ({example}); {remedy}"
         )
 
 
