@@ -81,7 +81,8 @@ def build(
     """Build the network of a transfer plan, with ImageNet weights in the blocks that the plan starts from them.
 
     All other tensors are randomly initialised. They depend on `name`, `n_classes` and `seed` alone, not on the plan,
-    except that the head depends on its number of inputs, and a network made for one size of input on that. Torch's global generator keeps its state.
+    except that the head depends on its number of inputs, and a network made for one size of input on that size.
+    Torch's global generator keeps its state.
 
     Parameters
     ----------

@@ -19,6 +19,7 @@ import difflib
 import functools
 import inspect
 import sys
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -142,7 +143,7 @@ def _sized(name: str, native: nn.Module) -> tuple[nn.Module, torch.Tensor, int]:
     It is `native` itself, unless that takes only one size of input and timm makes it for others.
     """
     x = torch.randn(1, 3, *PROBE_SIZE, generator=torch.Generator().manual_seed(0))
-    if "img_size" not in inspect.signature(type(native)).parameters:
+    if not any("img_size" in inspect.signature(kind.__init__).parameters for kind in type(native).__mro__):
         return native, x, 1
     try:
         native.forward_features(x[..., :-3])  # type: ignore[operator]  # torch takes what timm adds for a tensor
@@ -175,7 +176,9 @@ def _check_weights(model: nn.Module, native: nn.Module, shapes: Mapping[str, tor
 def resampled(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return weights of timm's own size of input for a model of another: positions are interpolated as timm does."""
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    return convert(state, model) if convert else state
+    with warnings.catch_warnings():  # timm's interpolation calls torch in ways that it will not allow for ever
+        warnings.simplefilter("ignore")
+        return convert(state, model) if convert else state
 
 
 class _Tokens(nn.Module):
@@ -257,7 +260,7 @@ def _levels(model: nn.Module, steps: list[_Step], atoms: dict[str, nn.Module]) -
     infos = list(getattr(model, "feature_info", None) or [])
     layout = _layout(infos, steps)
     listed = [_level(info, steps) for info in infos]
-    if len(listed) > 4 and len({level.stride for level in listed}) == 1:
+    if len(listed) >= 4 and len({level.stride for level in listed}) == 1:
         return _quarters(listed), layout
     levels: list[_Level] = []
     for level in listed:
@@ -484,7 +487,7 @@ class Network(nn.Module):
         self._parts = parts
         self._homes = {name: block for block, names in enumerate(kept) for name in names}
         # A ViT's class token and position embedding are not in a module.
-        self._homes |= {name: 0 for name, _ in backbone.named_parameters(recurse=False)}
+        self._homes |= {name: 0 for name, _ in backbone.named_parameters(recurse=False) if name in parts.shapes}
         self._frozen = [block for block in plan.blocks if plan.is_frozen(block)]
         for block in plan.blocks:
             if plan.train[block] != "A":
