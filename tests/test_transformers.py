@@ -1,5 +1,7 @@
 """Transformers as backbones: five blocks that are timm's model, for any size of input, and analyses of them."""
 
+import copy
+
 import captum
 import numpy as np
 import pytest
@@ -207,6 +209,18 @@ def test_class_token_and_positions_belong_to_the_stem_by_timms_names():
         tokens, patches = ours.run(inputs()), ours.features(inputs())
     assert (tokens.shape, patches.shape) == ((1, 192, 1, 21), (1, 192, 4, 5))
     assert torch.equal(tokens[0, :, 0, 1:], patches.flatten(2)[0])
+
+
+def test_a_copy_has_its_own_positions():
+    ours = network("test_vit2")
+    twin = copy.deepcopy(ours)
+    with torch.no_grad():
+        assert torch.equal(twin(inputs()), ours(inputs()))
+        twin.backbone.pos_embed += torch.randn_like(twin.backbone.pos_embed)
+        assert not torch.equal(twin(inputs()), ours(inputs()))
+    twin.blocks[0].requires_grad_(False)
+    assert ours.backbone.pos_embed.requires_grad
+    assert not twin.backbone.pos_embed.requires_grad
 
 
 @EACH

@@ -1,4 +1,4 @@
-"""Which cells of its input make a network decide for a class? Attributions, by captum.
+"""Which cells of its input make a network decide for a class? Attributions, by captum (Grad-CAM after it).
 
 Question 5 of Palanisamy, Singhania and Yao (2020, section 4.4); `transferlens.saliency` asks it of runs.
 
