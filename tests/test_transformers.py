@@ -322,7 +322,7 @@ def test_a_run_is_trained_and_read_and_names_weights_by_the_file(study, fake, tm
         ("gmixer_12_224", r"its weights fit inputs of 224x224 pixels only: blocks\.0\.mlp_tokens"),
         ("test_vit", r"it has one resolution, and its depth of 6 is not a multiple of 4"),
         ("test_vit_relpos", r"its modules do not run one after the other"),
-        ("levit_128", r"it does not run on 128x128 pixels, but on 224x224"),
+        ("efficientformer_l1", r"it does not run on 128x128 pixels, but on 224x224"),
         ("convit_tiny", r"its modules do not run one after the other"),
     ],
 )

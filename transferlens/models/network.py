@@ -91,7 +91,8 @@ def create(name: str, size: tuple[int, int] | None = None) -> nn.Module:
         near = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
         raise ParameterError(f"backbone={name!r} is not a model of timm; {hint}")
-    return timm.create_model(name, pretrained=False, num_classes=0, **({"img_size": size} if size else {}))
+    options: dict[str, Any] = {"img_size": size} if size else {}
+    return timm.create_model(name, pretrained=False, num_classes=0, **options)
 
 
 @functools.lru_cache(maxsize=32)
@@ -126,6 +127,8 @@ def _dissect(name: str, native: nn.Module) -> Anatomy:
     shapes = {key: tensor.shape for step in steps for key, tensor in _tensors(native, step.module)}
     if model is not native:
         _check_weights(model, native, shapes)
+    if layout == "NLC" and not hasattr(getattr(model, "patch_embed", None), "grid_size"):
+        raise _NotAChain("its tokens are not those of patches on a grid")
     return Anatomy(
         name=name,
         blocks=tuple(tuple(step.module for step in part) for part in parts),
@@ -143,7 +146,7 @@ def _sized(name: str, native: nn.Module) -> tuple[nn.Module, torch.Tensor, int]:
     It is `native` itself, unless that takes only one size of input and timm makes it for others.
     """
     x = torch.randn(1, 3, *PROBE_SIZE, generator=torch.Generator().manual_seed(0))
-    if not any("img_size" in inspect.signature(kind.__init__).parameters for kind in type(native).__mro__):
+    if not any("img_size" in inspect.signature(kind).parameters for kind in type(native).__mro__):
         return native, x, 1
     try:
         native.forward_features(x[..., :-3])  # type: ignore[operator]  # torch takes what timm adds for a tensor
@@ -167,8 +170,8 @@ def _check_weights(model: nn.Module, native: nn.Module, shapes: Mapping[str, tor
     try:
         fitted = resampled(model, {name: state[name] for name in shapes})
         misfit = [name for name in shapes if fitted[name].shape != own[name].shape]
-    except (*_ERRORS, KeyError):
-        misfit = ["some"]
+    except (*_ERRORS, KeyError) as error:
+        raise _NotAChain(f"timm does not resample its weights, which fit {_own_size(native)} pixels") from error
     if misfit:
         raise _NotAChain(f"its weights fit inputs of {_own_size(native)} pixels only: {misfit[0]} has another shape")
 
@@ -364,8 +367,8 @@ def to_map(model: nn.Module, parts: Anatomy, state: torch.Tensor) -> torch.Tenso
     """Return the state after a block as a map: of tokens those of the patches, where these are in the input."""
     if parts.layout != "NLC":
         return state
-    patches = state[..., model.num_prefix_tokens :]  # type: ignore[misc]
-    return patches.squeeze(2).unflatten(2, model.patch_embed.grid_size)  # type: ignore[union-attr, arg-type]
+    tokens: Any = model  # which timm's class describes
+    return state[..., tokens.num_prefix_tokens :].squeeze(2).unflatten(2, tokens.patch_embed.grid_size)
 
 
 class Measures(NamedTuple):
