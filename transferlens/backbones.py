@@ -1,7 +1,7 @@
 """Show the five blocks of backbones: ``python -m transferlens.backbones densenet201 resnet50``.
 
-Every convolutional model of timm with four spatial stages is a backbone; `transferlens.models.network` finds its stem
-and its four blocks.
+Every convolutional model of timm with four spatial stages is a backbone, and so are ViT, DeiT, Swin, MaxViT and
+CoAtNet; `transferlens.models.network` finds their stem and their four blocks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Options:
     """Names of timm, such as densenet201 resnet50."""
 
     input: tuple[int, int] = (128, 250)
-    """Height and width of the input for which multiply-adds are counted [pixels]."""
+    """Height and width of the input for which multiply-adds are counted [pixels]: those of convolutions, linear layers
+    and attention."""
 
 
 def _lines(rows: Sequence[BlockRow]) -> Iterator[str]:

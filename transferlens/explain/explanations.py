@@ -231,7 +231,9 @@ def randomised(explained: Explained, options: ExplanationOptions) -> Iterator[tu
     """Yield the stages of `faithfulness.cascade`, each with the `cells` of the same clips and classes."""
     config, n_classes = explained.run.config, len(explained.run.label_names)
     # Another seed than the run's, which may have started from the same random weights.
-    random = skeleton(config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed + 1)
+    random = skeleton(
+        config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed + 1, input_size=config.input_size
+    )
     for through, network in cascade(explained.network, random.to(explained.x.device)):
         attribution = _attributed(network, explained.x, explained.targets, explained.baseline, options)
         yield through, attribution.values.sum(1)

@@ -1,4 +1,4 @@
-"""Which cells of its input make a network decide for a class? Attributions, by captum.
+"""Which cells of its input make a network decide for a class? Attributions, by captum (Grad-CAM after it).
 
 Question 5 of Palanisamy, Singhania and Yao (2020, section 4.4); `transferlens.saliency` asks it of runs.
 
@@ -177,8 +177,17 @@ def _smoothgrad(task: _Task) -> Result:
 
 
 def _gradcam(task: _Task) -> Result:
-    """Compute Grad-CAM without its last ReLU, to keep negative values; divide each value equally among the channels."""
-    values = captum.attr.LayerGradCam(task.model, task.block).attribute(task.x, target=task.target)
+    """Compute Grad-CAM without its last ReLU, to keep negative values; divide each value equally among the channels.
+
+    Of tokens, as in a ViT, those of the patches are taken, as a map.
+    """
+    assert task.block is not None
+    states: list[torch.Tensor] = []
+    with hooked({0: task.block}, lambda key, state: states.append(state)):
+        logits = task.model(task.x.clone().requires_grad_())
+    gradients = torch.autograd.grad(logits[:, task.target].sum(), states)
+    maps, slopes = (task.model.map(each[0].detach()) for each in (states, gradients))  # type: ignore[operator]
+    values = (slopes.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True)
     values = torch.nn.functional.interpolate(values, task.x.shape[2:], mode="bilinear")
     return values.expand_as(task.x) / task.x.shape[1], 1
 

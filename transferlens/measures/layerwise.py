@@ -65,8 +65,10 @@ class Layer:
 def _observed(
     network: Network, names: Iterable[str], hook: Callable[[str, Any], object]
 ) -> AbstractContextManager[None]:
-    """Call ``hook(name, output)`` whenever one of the modules of these names has run."""
-    return hooked({name: network.get_submodule(name) for name in names}, hook)
+    """Call ``hook(name, output)`` whenever a module has run; the output of one that ends a block is the block's map."""
+    ends = _block_ends(network)
+    modules = {name: network.blocks[ends[name]] if name in ends else network.get_submodule(name) for name in names}
+    return hooked(modules, lambda name, output: hook(name, network.map(output) if name in ends else output))
 
 
 def _block_ends(network: Network) -> dict[str, int]:

@@ -41,7 +41,8 @@ class BlockRow:
     channels, stride, size
         Of its output: channels, distance of neighbouring cells [pixels of the input], height and width [cells].
     parameters, multiply_adds : int
-        Trainable parameters; multiply-adds of the convolutions and linear layers for one input.
+        Trainable parameters; multiply-adds of the convolutions, linear layers and attention for one input: see
+        `network.measure`.
     share : float in [0, 1]
         Its part of the multiply-adds of all blocks measured.
     kept, largest : int [bytes]
@@ -62,22 +63,31 @@ class BlockRow:
 
 
 def check(name: str) -> None:
-    """Raise ParameterError if timm does not know the name, or the model does not have four spatial stages."""
+    """Raise ParameterError if timm does not know the name, or the network cannot be cut into five blocks."""
     from transferlens.models.network import anatomy
 
     anatomy(name)
 
 
-def build(name: str, *, n_classes: int, plan: TransferPlan, weights: str | Path = "auto", seed: int = 0) -> Network:
+def build(
+    name: str,
+    *,
+    n_classes: int,
+    plan: TransferPlan,
+    weights: str | Path = "auto",
+    seed: int = 0,
+    input_size: tuple[int, int] = (128, 250),
+) -> Network:
     """Build the network of a transfer plan, with ImageNet weights in the blocks that the plan starts from them.
 
     All other tensors are randomly initialised. They depend on `name`, `n_classes` and `seed` alone, not on the plan,
-    except that the head depends on its number of inputs. Torch's global generator keeps its state.
+    except that the head depends on its number of inputs, and a network made for one size of input on that size.
+    Torch's global generator keeps its state.
 
     Parameters
     ----------
     name : str
-        timm's name of a convolutional model, such as ``densenet201`` or ``resnet50.a1_in1k``.
+        timm's name of a model, such as ``densenet201``, ``resnet50.a1_in1k`` or ``vit_tiny_patch16_224``.
     n_classes : int > 0
         Number of outputs.
     plan : TransferPlan
@@ -86,6 +96,9 @@ def build(name: str, *, n_classes: int, plan: TransferPlan, weights: str | Path 
         A weights file, or "auto" (see `transferlens.models.weights`). Ignored if the plan pretrains no block.
     seed : int >= 0
         Of the random initialisation.
+    input_size : tuple of int > 0 [pixels]
+        Height and width of the input. Only transformers depend on it: positions of pretrained weights are resampled,
+        and inputs are padded with zeros on the right and at the bottom (see `transferlens.models.network`).
 
     Returns
     -------
@@ -95,7 +108,7 @@ def build(name: str, *, n_classes: int, plan: TransferPlan, weights: str | Path 
     Raises
     ------
     ParameterError
-        If an argument has a value that is not allowed, or the model does not have four spatial stages.
+        If an argument has a value that is not allowed, or the network cannot be cut into five blocks.
     CheckpointError
         If weights are needed and are not available, cannot be read, or belong to another network.
 
@@ -108,12 +121,14 @@ def build(name: str, *, n_classes: int, plan: TransferPlan, weights: str | Path 
     """
     # Weights first: an error about them comes before the time that building takes.
     states = {letter: imagenet_state(name, weights).state for letter in plan.letters}
-    network = skeleton(name, n_classes=n_classes, plan=plan, seed=seed)
+    network = skeleton(name, n_classes=n_classes, plan=plan, seed=seed, input_size=input_size)
     network.load_pretrained(states, seed=seed)
     return network
 
 
-def skeleton(name: str, *, n_classes: int, plan: TransferPlan, seed: int = 0) -> Network:
+def skeleton(
+    name: str, *, n_classes: int, plan: TransferPlan, seed: int = 0, input_size: tuple[int, int] = (128, 250)
+) -> Network:
     """Build the network of a transfer plan entirely randomly initialised; parameters and errors as for `build`."""
     from transferlens.models.network import Network, anatomy, create
 
@@ -122,7 +137,7 @@ def skeleton(name: str, *, n_classes: int, plan: TransferPlan, seed: int = 0) ->
             raise ParameterError(f"{argument}={value!r} must be an integer of at least {least}")
     parts = anatomy(name)
     with seeded(seed_of(name, "backbone", seed)):
-        backbone = create(name)
+        backbone = create(name, parts.made_for(input_size))
     with seeded(seed_of(name, "head", n_classes, seed)):
         return Network(backbone, parts, n_classes=int(n_classes), plan=plan)
 
@@ -134,7 +149,7 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250), through:
     Parameters
     ----------
     name : str
-        timm's name of a convolutional model.
+        timm's name of a model.
     input_size : tuple of int > 0 [pixels]
         Height and width of the input.
     through : int in 0..4
@@ -148,7 +163,7 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250), through:
     Raises
     ------
     ParameterError
-        If timm does not know the name, the model does not have four spatial stages, or the input is too small for it.
+        If timm does not know the name, the network cannot be cut into five blocks, or the input is too small for it.
 
     Examples
     --------

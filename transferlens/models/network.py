@@ -4,6 +4,11 @@ How the blocks are found: timm lists the module at which each level of resolutio
 forward pass records which modules ``forward_features`` calls, in order. The last four levels end Blocks 1 to 4; modules
 that downsample after a level begin the next block, modules after the last level belong to Block 4, and those before
 Block 1 are the stem, Block 0. Run one after the other, the modules must return what ``forward_features`` returns.
+Where all levels have one resolution, as in a ViT, Blocks 1 to 4 are quarters of the depth.
+
+Transformers are made for one size of input (timm's ``img_size``). Inputs are padded on the right and at the bottom with
+zeros, as timm's ``dynamic_img_pad`` does, to multiples of the stride of the last block: 128 x 250 becomes 128 x 256 for
+patches of 16 pixels. The last columns of the last patches then hold zeros, and count as much as the others.
 
 Importing this module imports torch, which takes seconds: import it inside the function that needs it.
 """
@@ -12,6 +17,9 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
+import sys
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,27 +28,40 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import timm
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from transferlens.models.forward import hooked, seed_of
 from transferlens.models.plan import RANDOM
-from transferlens.util.errors import ParameterError
+from transferlens.util.errors import CheckpointError, ParameterError
 
 if TYPE_CHECKING:
     from transferlens.models.plan import Statistics, TransferPlan
 
 LARGEST = 100_000  # height or width [pixels]
 PROBE_SIZE = (128, 128)  # height and width [pixels] of the one input that finds the chain
+Layout = Literal["NCHW", "NHWC", "NLC"]  # axes of what modules return: batch, channels, height, width, length
+_ERRORS = (AssertionError, AttributeError, RuntimeError, TypeError, ValueError)  # of models on inputs they do not take
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The five blocks of a backbone, and the shapes of their parameters and buffers, by timm's names."""
+    """The five blocks of a backbone, and the shapes of their parameters and buffers, by timm's names.
+
+    The shapes are those of timm's own size of input, which its weights have.
+    """
 
     name: str
     blocks: tuple[tuple[str, ...], ...]  # names of the modules, in the order in which they run
     channels: tuple[int, ...]  # of the output of each block
     strides: tuple[int, ...]  # distance of neighbouring cells of each output [pixels of the input]
     shapes: dict[str, torch.Size]
+    layout: Layout = "NCHW"  # of what the modules return
+    multiple: int = 1  # to which inputs are padded [pixels], of a network that is made for one size of input
+
+    def made_for(self, input_size: tuple[int, int]) -> tuple[int, int] | None:
+        """Return the size of input (height, width) that timm makes the network for; None if it takes all sizes."""
+        height, width = (-(-length // self.multiple) * self.multiple for length in input_size)
+        return (height, width) if self.multiple > 1 else None
 
 
 class _Step(NamedTuple):
@@ -58,8 +79,11 @@ class _Level(NamedTuple):
     stride: int
 
 
-def create(name: str) -> nn.Module:
-    """Return timm's model `name` without a classifier, randomly initialised by torch's global generator."""
+def create(name: str, size: tuple[int, int] | None = None) -> nn.Module:
+    """Return timm's model `name` without a classifier, randomly initialised by torch's global generator.
+
+    `size` is that of its input (see `Anatomy.made_for`); None: timm's own.
+    """
     base, dot, _ = name.partition(".")
     tagged = timm.list_pretrained(f"{base}.*") if dot else []
     if not (name in tagged if dot else timm.is_model(name)):
@@ -67,7 +91,8 @@ def create(name: str) -> nn.Module:
         near = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
         raise ParameterError(f"backbone={name!r} is not a model of timm; {hint}")
-    return timm.create_model(name, pretrained=False, num_classes=0)
+    options: dict[str, Any] = {"img_size": size} if size else {}
+    return timm.create_model(name, pretrained=False, num_classes=0, **options)
 
 
 @functools.lru_cache(maxsize=32)
@@ -79,8 +104,8 @@ def anatomy(name: str) -> Anatomy:
             return _dissect(name, model)
         except _NotAChain as why:
             raise ParameterError(
-                f"backbone={name!r} cannot be cut into a stem and four blocks ({why}); choose a convolutional backbone "
-                "with four spatial stages, such as densenet201, resnet50, inception_v3 or tf_efficientnet_lite0"
+                f"backbone={name!r} cannot be cut into a stem and four blocks ({why}); choose a network with four "
+                "stages, such as densenet201, resnet50, tf_efficientnet_lite0 or swin_tiny_patch4_window7_224, or a ViT"
             ) from None
 
 
@@ -88,26 +113,109 @@ class _NotAChain(Exception):
     """The reason why a model cannot be cut into five blocks."""
 
 
-def _dissect(name: str, model: nn.Module) -> Anatomy:
+def _dissect(name: str, native: nn.Module) -> Anatomy:
     """Cut the chain of modules after the stem and after each of the last four levels."""
+    model, x, multiple = _sized(name, native)
     atoms = dict(_atoms(model))
-    x = torch.randn(1, 3, *PROBE_SIZE, generator=torch.Generator().manual_seed(0))
     steps, output = _trace(model, atoms, x)
-    _verify(steps, atoms, x, output)
-    levels = _levels(model, steps, atoms)
+    _verify(model, steps, x, output)
+    levels, layout = _levels(model, steps, atoms)
     ends = [_stem_end(levels), *(level.last for level in levels[-4:-1]), len(steps) - 1]
+    if any(len(steps[end].shape) != len(layout) for end in ends):
+        raise _NotAChain("what its stem returns has other axes than what its stages return")
     parts = [steps[first + 1 : last + 1] for first, last in pairwise([-1, *ends])]
+    shapes = {key: tensor.shape for step in steps for key, tensor in _tensors(native, step.module)}
+    if model is not native:
+        _check_weights(model, native, shapes)
+    if layout == "NLC" and not hasattr(getattr(model, "patch_embed", None), "grid_size"):
+        raise _NotAChain("its tokens are not those of patches on a grid")
     return Anatomy(
         name=name,
         blocks=tuple(tuple(step.module for step in part) for part in parts),
-        channels=tuple(part[-1].shape[1] for part in parts),
-        strides=_strides(levels, steps, ends),
-        shapes={
-            f"{step.module}.{key}": tensor.shape
-            for step in steps
-            for key, tensor in atoms[step.module].state_dict().items()
-        },
+        channels=tuple(part[-1].shape[layout.index("C")] for part in parts),
+        strides=_strides(levels, steps, ends, layout, x.shape[2]),
+        shapes=shapes,
+        layout=layout,
+        multiple=multiple,
     )
+
+
+def _sized(name: str, native: nn.Module) -> tuple[nn.Module, torch.Tensor, int]:
+    """Return a model, an input of about `PROBE_SIZE` that it takes, and the multiple that its inputs are padded to.
+
+    It is `native` itself, unless that takes only one size of input and timm makes it for others.
+    """
+    x = torch.randn(1, 3, *PROBE_SIZE, generator=torch.Generator().manual_seed(0))
+    if not any("img_size" in inspect.signature(kind).parameters for kind in type(native).__mro__):
+        return native, x, 1
+    try:
+        native.forward_features(x[..., :-3])  # type: ignore[operator]  # torch takes what timm adds for a tensor
+        return native, x, 1
+    except _ERRORS:
+        multiple = max((info["reduction"] for info in getattr(native, "feature_info", None) or []), default=1)
+    x = _padded(x, multiple)
+    try:
+        return create(name, (x.shape[2], x.shape[3])).eval(), x, multiple
+    except _ERRORS as error:
+        raise _NotAChain(f"timm makes it for {_own_size(native)} pixels only") from error
+
+
+def _own_size(model: nn.Module) -> str:
+    return "x".join(map(str, getattr(model, "pretrained_cfg", {}).get("input_size", (0, "?", "?"))[1:]))
+
+
+def _check_weights(model: nn.Module, native: nn.Module, shapes: Mapping[str, torch.Size]) -> None:
+    """Raise if timm's weights cannot be resampled for another size of input."""
+    own, state = model.state_dict(), native.state_dict()
+    try:
+        fitted = resampled(model, {name: state[name] for name in shapes})
+        misfit = [name for name in shapes if fitted[name].shape != own[name].shape]
+    except (*_ERRORS, KeyError) as error:
+        raise _NotAChain(f"timm does not resample its weights, which fit {_own_size(native)} pixels") from error
+    if misfit:
+        raise _NotAChain(f"its weights fit inputs of {_own_size(native)} pixels only: {misfit[0]} has another shape")
+
+
+def resampled(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return weights of timm's own size of input for a model of another: positions are interpolated as timm does."""
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    with warnings.catch_warnings():  # timm's interpolation calls torch in ways that it will not allow for ever
+        warnings.simplefilter("ignore")
+        return convert(state, model) if convert else state
+
+
+class _Tokens(nn.Module):
+    """What a ViT does after its patch embedding: it adds its class token and its position embedding.
+
+    That is a function of timm's model, whose last call is its module ``pos_drop``: it has the name of this module.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        for name, parameter in model.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        self.pos_drop = model.pos_drop
+        self._model = [model]  # in a list, so that it is not registered in a part of itself
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._model[0]._pos_embed(x)  # type: ignore[operator]
+
+
+def _module(model: nn.Module, name: str) -> nn.Module:
+    """Return the module of a step of the chain."""
+    return _Tokens(model) if name == "pos_drop" and hasattr(model, "_pos_embed") else model.get_submodule(name)
+
+
+def _tensors(model: nn.Module, step: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the parameters and buffers of a step by their names in the model."""
+    module = _module(model, step)
+    yield from module.state_dict(prefix="" if isinstance(module, _Tokens) else f"{step}.").items()
+
+
+def _padded(x: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Pad an input with zeros on the right and at the bottom, to multiples of a number of pixels."""
+    bottom, right = (-length % multiple for length in x.shape[2:])
+    return nn.functional.pad(x, (0, right, 0, bottom)) if bottom or right else x
 
 
 def _atoms(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -129,16 +237,17 @@ def _trace(model: nn.Module, atoms: dict[str, nn.Module], x: torch.Tensor) -> tu
     try:
         with hooked(atoms, note):
             return steps, model.forward_features(x)  # type: ignore[operator]  # torch takes what timm adds for a tensor
-    except (AssertionError, RuntimeError, ValueError, AttributeError) as error:
-        raise _NotAChain(f"it does not run on {PROBE_SIZE[0]}x{PROBE_SIZE[1]} pixels") from error
+    except _ERRORS as error:
+        why = f"it does not run on {x.shape[2]}x{x.shape[3]} pixels, but on {_own_size(model)}"
+        raise _NotAChain(why) from error
 
 
-def _verify(steps: list[_Step], atoms: dict[str, nn.Module], x: torch.Tensor, output: torch.Tensor) -> None:
+def _verify(model: nn.Module, steps: list[_Step], x: torch.Tensor, output: torch.Tensor) -> None:
     """Raise if a model is not its modules one after the other, but has skip connections or functions between them."""
     if len({step.module for step in steps}) < len(steps):
         raise _NotAChain("it calls a module twice")
     try:
-        y = nn.Sequential(*(atoms[step.module] for step in steps))(x)
+        y = nn.Sequential(*(_module(model, step.module) for step in steps))(x)
         same = torch.allclose(y, output, rtol=1e-5, atol=1e-6)
     except (AttributeError, RuntimeError, TypeError, ValueError):
         same = False
@@ -146,11 +255,18 @@ def _verify(steps: list[_Step], atoms: dict[str, nn.Module], x: torch.Tensor, ou
         raise _NotAChain("its modules do not run one after the other")
 
 
-def _levels(model: nn.Module, steps: list[_Step], atoms: dict[str, nn.Module]) -> list[_Level]:
-    """Return the levels of resolution, at least four, each with its own parameters and NCHW output."""
+def _levels(model: nn.Module, steps: list[_Step], atoms: dict[str, nn.Module]) -> tuple[list[_Level], Layout]:
+    """Return the levels of resolution, at least four, each with its own parameters, and the axes of their outputs.
+
+    If there is one resolution, they are quarters of the depth.
+    """
+    infos = list(getattr(model, "feature_info", None) or [])
+    layout = _layout(infos, steps)
+    listed = [_level(info, steps) for info in infos]
+    if len(listed) >= 4 and len({level.stride for level in listed}) == 1:
+        return _quarters(listed), layout
     levels: list[_Level] = []
-    for info in getattr(model, "feature_info", None) or []:
-        level = _level(info, steps)
+    for level in listed:
         start = levels[-1].last + 1 if levels else 0
         own = [atoms[step.module] for step in steps[start : level.last + 1]]
         if not any(list(atom.parameters()) for atom in own):
@@ -160,19 +276,41 @@ def _levels(model: nn.Module, steps: list[_Step], atoms: dict[str, nn.Module]) -
         levels.append(level)
     if len(levels) < 4:
         raise _NotAChain(f"it has {len(levels)} levels of resolution")
-    return levels
+    return levels, layout
+
+
+def _quarters(listed: list[_Level]) -> list[_Level]:
+    """Return four levels of as many of those that timm lists."""
+    each, rest = divmod(len(listed), 4)
+    if rest:
+        raise _NotAChain(f"it has one resolution, and its depth of {len(listed)} is not a multiple of 4")
+    return [_Level(listed[i].first, listed[i + each - 1].last, listed[i].stride) for i in range(0, len(listed), each)]
 
 
 def _level(info: dict, steps: list[_Step]) -> _Level:
     """Find the steps of one entry of ``feature_info``."""
-    module, channels = info["module"], info["num_chs"]
-    inside = [i for i, step in enumerate(steps) if f"{step.module}.".startswith(f"{module}.")]
-    if not inside:
-        raise _NotAChain(f"its level {module} ends inside a module")
-    shape = steps[inside[-1]].shape
-    if len(shape) != 4 or shape[1] != channels:
-        raise _NotAChain(f"its level {module} returns {shape}, not (batch, {channels}, height, width)")
+    inside = _inside(info, steps)
     return _Level(inside[0], inside[-1], info["reduction"])
+
+
+def _inside(info: dict, steps: list[_Step]) -> list[int]:
+    """Return the places of the steps in the module of one entry of ``feature_info``."""
+    inside = [i for i, step in enumerate(steps) if f"{step.module}.".startswith(f"{info['module']}.")]
+    if not inside:
+        raise _NotAChain(f"its level {info['module']} ends inside a module")
+    return inside
+
+
+def _layout(infos: list[dict], steps: list[_Step]) -> Layout:
+    """Return the axes of what all levels return."""
+    outputs = [(info, steps[_inside(info, steps)[-1]].shape) for info in infos]
+    layout: Layout
+    for layout in ("NCHW", "NHWC", "NLC"):
+        channel = layout.index("C")
+        if all(len(shape) == len(layout) and shape[channel] == info["num_chs"] for info, shape in outputs):
+            return layout
+    info, shape = next((info, shape) for info, shape in outputs if len(shape) != 4 or shape[1] != info["num_chs"])
+    raise _NotAChain(f"its level {info['module']} returns {shape}, not (batch, {info['num_chs']}, height, width)")
 
 
 def _stem_end(levels: list[_Level]) -> int:
@@ -183,18 +321,54 @@ def _stem_end(levels: list[_Level]) -> int:
     return end
 
 
-def _strides(levels: list[_Level], steps: list[_Step], ends: list[int]) -> tuple[int, ...]:
+def _strides(levels: list[_Level], steps: list[_Step], ends: list[int], layout: Layout, height: int) -> tuple[int, ...]:
     """Return the stride of each block: timm's where known, as unpadded convolutions shrink maps by more than that."""
     known = {level.last: level.stride for level in levels}
     last = levels[-1]
-    after = round(steps[last.last].shape[2] / steps[ends[-1]].shape[2])
-    stem = round(PROBE_SIZE[0] / steps[ends[0]].shape[2])
+    if layout == "NLC":
+        return (last.stride,) * len(ends)
+    rows = layout.index("H")
+    after = round(steps[last.last].shape[rows] / steps[ends[-1]].shape[rows])
+    stem = round(height / steps[ends[0]].shape[rows])
     return (known.get(ends[0], stem), *(known[end] for end in ends[1:-1]), last.stride * after)
 
 
-def chain(model: nn.Module, blocks: Iterable[Iterable[str]]) -> tuple[nn.Sequential, ...]:
-    """Return the blocks of `model`, given by the names of their modules, as modules that can be called."""
-    return tuple(nn.Sequential(*map(model.get_submodule, names)) for names in blocks)
+class _Block(nn.Sequential):
+    """The modules of a block, from state to state [shape=(batch, channels, height, width)].
+
+    Tokens, with those before the patches, are a state of height 1. The first block takes inputs instead.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], layout: Layout, multiple: int = 0) -> None:
+        super().__init__(*modules)
+        self.layout, self.multiple = layout, multiple
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(_padded(x, self.multiple) if self.multiple else self._unpacked(x))
+        if self.layout == "NLC":
+            return y.transpose(1, 2).unsqueeze(2)
+        return y.permute(0, 3, 1, 2) if self.layout == "NHWC" else y
+
+    def _unpacked(self, x: torch.Tensor) -> torch.Tensor:
+        if self.layout == "NLC":
+            return x.flatten(2).transpose(1, 2)
+        return x.permute(0, 2, 3, 1) if self.layout == "NHWC" else x
+
+
+def chain(model: nn.Module, parts: Anatomy, *, through: int) -> tuple[nn.Sequential, ...]:
+    """Return the blocks of `model` up to `through` as modules that can be called."""
+    return tuple(
+        _Block((_module(model, name) for name in names), parts.layout, 0 if number else parts.multiple)
+        for number, names in enumerate(parts.blocks[: through + 1])
+    )
+
+
+def to_map(model: nn.Module, parts: Anatomy, state: torch.Tensor) -> torch.Tensor:
+    """Return the state after a block as a map: of tokens those of the patches, where these are in the input."""
+    if parts.layout != "NLC":
+        return state
+    tokens: Any = model  # which timm's class describes
+    return state[..., tokens.num_prefix_tokens :].squeeze(2).unflatten(2, tokens.patch_embed.grid_size)
 
 
 class Measures(NamedTuple):
@@ -211,16 +385,18 @@ def measure(parts: Anatomy, input_size: tuple[int, int], *, through: int) -> lis
     """Return the size and cost of each block up to `through`, for one input in float32.
 
     They are parameters, multiply-adds, (height, width) of the output, the memory kept for gradients [bytes], and the
-    most that the input and output of one module take [bytes]. Raise ParameterError if the input is too small.
+    most that the input and output of one module take [bytes]. Multiply-adds are those of convolutions, linear layers
+    and the two products of attention, without its softmax and its position biases. Attention is taken to keep its
+    matrices for gradients, which fused kernels do not. Raise ParameterError if the input is too small.
     """
     height, width = input_size
     if not (0 < height <= LARGEST and 0 < width <= LARGEST):
         raise ParameterError(f"input_size={height}x{width} must be from 1 to {LARGEST} pixels high and wide")
     with torch.device("meta"):  # only shapes are needed
-        blocks = chain(create(parts.name).eval(), parts.blocks[: through + 1])
+        model = create(parts.name, parts.made_for(input_size)).eval()
         x = torch.empty(1, 3, height, width)
     measured = []
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(chain(model, parts, through=through)):
         try:
             x, *costs = _run(block, x)
         except RuntimeError as error:
@@ -229,7 +405,7 @@ def measure(parts: Anatomy, input_size: tuple[int, int], *, through: int) -> lis
                 f"input_size={height}x{width} is too small for {parts.name}: Block {number} cannot be computed; "
                 f"use a larger input (width){cut}"
             ) from error
-        parameters, (rows, columns) = sum(p.numel() for p in block.parameters()), x.shape[2:]
+        parameters, (rows, columns) = sum(p.numel() for p in block.parameters()), to_map(model, parts, x).shape[2:]
         measured.append(Measures(parameters, costs[0], (rows, columns), *costs[1:]))
     return measured
 
@@ -254,11 +430,27 @@ def _run(block: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, int, int, int
             counts.append(output.numel() * layers[name].weight[0].numel())
         sizes.append(getattr(output, "nbytes", 0))
 
-    with hooked(layers, note), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    products = _Products()
+    with hooked(layers, note), products, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         y = block(x)
     for tensor in block.state_dict().values():
         kept.pop(tensor.untyped_storage()._cdata, None)
-    return y.detach(), sum(counts), sum(kept.values()), max(map(sum, pairwise(sizes)))
+    return y.detach(), sum(counts) + products.multiply_adds, sum(kept.values()), max(map(sum, pairwise(sizes)))
+
+
+class _Products(TorchFunctionMode):
+    """Counts the multiply-adds of products of activations, which attention consists of, while it is entered."""
+
+    multiply_adds = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        y = func(*args, **(kwargs or {}))
+        if func is nn.functional.scaled_dot_product_attention:
+            query, key, value = args[:3]
+            self.multiply_adds += query[..., 0].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        elif getattr(func, "__name__", "") in ("matmul", "__matmul__", "bmm"):
+            self.multiply_adds += y.numel() * args[0].shape[-1]
+        return y
 
 
 class Network(nn.Module):
@@ -266,7 +458,8 @@ class Network(nn.Module):
 
     Nothing else is between the last block and the head, in any architecture, except for `dropout`, which is 0 unless
     `torchvision.adapt` sets it. The last convolution of MobileNetV3 and the last normalisation of ConvNeXt work on
-    pooled features: they are part of timm's head and are left out.
+    pooled features: they are part of timm's head and are left out. Of tokens the head gets the mean of the patches,
+    without the class token.
     `transferlens.models.build.build` constructs it.
 
     Attributes
@@ -278,7 +471,7 @@ class Network(nn.Module):
     head : nn.Linear
         The classifier.
     blocks : tuple of nn.Sequential
-        The kept blocks: the modules of `backbone`, not registered a second time.
+        The kept blocks: the modules of `backbone`, not registered a second time. They return states: see `run`.
     width : int
         Channels of the last kept block.
     plan : TransferPlan
@@ -293,8 +486,11 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(0.0)
         self.head = nn.Linear(self.width, n_classes)
         self.plan = plan
-        self.blocks = chain(backbone, kept)
+        self.blocks = chain(backbone, parts, through=plan.truncate_after)
+        self._parts = parts
         self._homes = {name: block for block, names in enumerate(kept) for name in names}
+        # A ViT's class token and position embedding are not in a module.
+        self._homes |= {name: 0 for name, _ in backbone.named_parameters(recurse=False) if name in parts.shapes}
         self._frozen = [block for block in plan.blocks if plan.is_frozen(block)]
         for block in plan.blocks:
             if plan.train[block] != "A":
@@ -323,7 +519,13 @@ class Network(nn.Module):
             The tensors of each source, under timm's names, by the capital letter of the source in the plan.
         seed : int >= 0
             Of the values of blocks that start from the statistics of a source.
+
+        Raises
+        ------
+        CheckpointError
+            If a network that is made for one size of input starts from a run on another size.
         """
+        states = {letter: self._fitted(state) for letter, state in states.items()}
         with torch.no_grad():
             for name, tensor in self.backbone.state_dict().items():
                 block = self.block_of(f"backbone.{name}")
@@ -337,19 +539,34 @@ class Network(nn.Module):
                     source = redrawn(source, how, f"{name}/{seed}")
                 tensor.copy_(source)
 
-    def features(self, x: torch.Tensor, *, start: int = 0, through: int | None = None) -> torch.Tensor:
+    def _fitted(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Return weights that fit the size of input: those of timm's own size are resampled."""
+        own = {name: tensor.shape for name, tensor in self.backbone.state_dict().items()}
+        needed = {name: tensor for name, tensor in state.items() if name in own}
+        misfit = {name: tuple(tensor.shape) for name, tensor in needed.items() if tensor.shape != own[name]}
+        for name, shape in misfit.items():
+            if shape != self._parts.shapes[name]:
+                raise CheckpointError(
+                    f"{name} of the source is {shape}, not {tuple(own[name])}: the source is of another size of input; "
+                    "use features of its size (width, n_mels)"
+                )
+        return resampled(self.backbone, needed) if misfit else needed
+
+    def run(self, x: torch.Tensor, *, start: int = 0, through: int | None = None) -> torch.Tensor:
         """Run the blocks `start` to `through`, both included; raise ParameterError if the network lacks one of them.
 
         Parameters
         ----------
         x : torch.Tensor [shape=(batch, channels, height, width)]
-            The input of the network, or for ``start > 0`` the output of block ``start - 1``.
+            The input of the network, or for ``start > 0`` the state after block ``start - 1``.
         start, through : int
             By default the stem and the last block kept. If `start` is ``through + 1``, `x` is returned.
 
         Returns
         -------
         torch.Tensor [shape=(batch, channels, height, width)]
+            The state after block `through`, all that the blocks behind it need: its map, or in a ViT all tokens in one
+            row, those before the patches first.
         """
         last = len(self.blocks) - 1 if through is None else through
         if not 0 <= start <= last + 1 <= len(self.blocks):
@@ -358,8 +575,24 @@ class Network(nn.Module):
             x = block(x)
         return x
 
+    def map(self, state: torch.Tensor) -> torch.Tensor:
+        """Return the map [shape=(batch, channels, height, width)] in a state: of a ViT the tokens of the patches."""
+        return to_map(self.backbone, self._parts, state)
+
+    def features(self, x: torch.Tensor, *, start: int = 0, through: int | None = None) -> torch.Tensor:
+        """Return the `map` of what `run` returns; if `start` is ``through + 1``, `x` itself, which is a map."""
+        last = len(self.blocks) - 1 if through is None else through
+        state = self.run(x, start=start, through=through)
+        return state if start > last else self.map(state)
+
+    def before(self, x: torch.Tensor, start: int) -> torch.Tensor:
+        """Return what `forward` takes for `start`: the state after block ``start - 1``; pooled, if the head follows."""
+        if start < len(self.blocks):
+            return self.run(x, through=start - 1)
+        return self.features(x, through=start - 1).mean((2, 3), keepdim=True)
+
     def forward(self, x: torch.Tensor, *, start: int = 0) -> torch.Tensor:
-        """Return the logits [shape=(batch, n_classes)] of inputs, or of the outputs of block ``start - 1``."""
+        """Return the logits [shape=(batch, n_classes)] of inputs, or of what `before` returns for `start`."""
         return self.head(self.dropout(self.features(x, start=start).mean(dim=(2, 3))))
 
     def block_of(self, name: str) -> int | Literal["head"]:

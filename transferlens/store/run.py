@@ -171,10 +171,15 @@ class Run:
             find(config.backbone, source.option, sha256=sha256).state
             for source, sha256 in zip(self.sources, config.weights_sha256.split(), strict=True)
         ]
-        network = build.skeleton(config.backbone, n_classes=len(self.label_names), plan=config.plan)
+        network = self._skeleton()
         network.load_pretrained(dict(zip(config.plan.letters, found, strict=True)))
         tensors = network.state_dict()
         return {name: tensors[name] for name in tensors if config.plan.is_pretrained(network.block_of(name))}
+
+    def _skeleton(self) -> Network:
+        """Return the network of the run, randomly initialised."""
+        config, n_classes = self.config, len(self.label_names)
+        return build.skeleton(config.backbone, n_classes=n_classes, plan=config.plan, input_size=config.input_size)
 
     def final_state(self) -> dict[str, torch.Tensor]:
         """Return the state dict of the network after the last epoch."""
@@ -194,7 +199,7 @@ class Run:
         """
         if not isinstance(trained, bool):
             raise ParameterError(f"trained={trained!r} must be true or false")
-        network = build.skeleton(self.config.backbone, n_classes=len(self.label_names), plan=self.config.plan)
+        network = self._skeleton()
         state = self.final_state() if trained else self.initial_state()
         if not all(torch.isfinite(tensor).all() for tensor in state.values()):
             raise CheckpointError(f"{self.path} is damaged: some of its weights are NaN or infinite")

@@ -78,7 +78,7 @@ def rows(
 def _from_step(config: RunConfig, n_classes: int, device: torch.device) -> tuple[float, float, int]:
     """Return the seconds per clip before training and in an epoch, and the bytes of a run file, by timed steps."""
     plan, batch_size = config.plan, config.training.batch_size
-    network = skeleton(config.backbone, n_classes=n_classes, plan=plan)
+    network = skeleton(config.backbone, n_classes=n_classes, plan=plan, input_size=config.input_size)
     sizes = {name: tensor.nbytes for name, tensor in network.state_dict().items()}
     # A run file also holds the tensors that are randomly initialised, as they were before training.
     random = sum(nbytes for name, nbytes in sizes.items() if not plan.is_pretrained(network.block_of(name)))
@@ -93,7 +93,7 @@ def _from_step(config: RunConfig, n_classes: int, device: torch.device) -> tuple
 
     def before() -> torch.Tensor:
         with torch.no_grad(), autocast():
-            return network.features(x, through=config.start - 1)
+            return network.before(x, config.start)
 
     def step() -> None:
         with autocast():

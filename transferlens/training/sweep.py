@@ -43,7 +43,8 @@ class SweepOptions(Fields):
     """Which runs: networks x held-out folds x seeds."""
 
     backbone: Annotated[tuple[str, ...], Rule("one or more, such as resnet50", bool)] = ("tf_efficientnet_lite0",)
-    """timm's name of the network, one or more: any convolutional one with four spatial stages."""
+    """timm's name of the network, one or more: a convolutional network with four stages, a ViT, Swin, MaxViT or
+    CoAtNet."""
     weights: str = "auto"
     """ImageNet weights: a .safetensors or .pth file, or auto (an installed weights package, else timm's hub)."""
     source: tuple[str, ...] = ()

@@ -114,7 +114,9 @@ class Trainer:
         found = [weights for _, weights in named]
         self.normalisation = _scaled(_normalisation(data, self.rows, training.normalise, found), config)
         n_classes = len(data.label_names)
-        self.network = build.skeleton(config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed)
+        self.network = build.skeleton(
+            config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed, input_size=config.input_size
+        )
         if training.network == "torchvision":
             torchvision.adapt(self.network, config.backbone)
         self.provenance = self._provenance() | origins(named)
@@ -173,8 +175,7 @@ class Trainer:
     def _prefix(self, x: torch.Tensor) -> torch.Tensor:
         """Return the output of the last frozen block; pooled, if only the head follows."""
         with torch.no_grad(), self._autocast():
-            y = self.network.features(self._inputs(x), through=self.start - 1)
-            return y.mean((2, 3), keepdim=True) if self.start > self.config.plan.truncate_after else y
+            return self.network.before(self._inputs(x), self.start)
 
     @functools.cached_property
     def _prefix_key(self) -> str:
