@@ -337,3 +337,8 @@ def test_a_network_of_one_resolution_is_cut_in_quarters_of_its_depth():
     rows = block_table("convmixer_768_32", input_size=(64, 64))
     assert [row.channels for row in rows] == [768] * 5
     assert len({row.parameters for row in rows[1:]}) == 1
+
+
+def test_another_grid_of_as_many_patches_is_refused(fake):
+    with pytest.raises(ParameterError, match="an input of 5x20 patches has as many as timm's own of 10x10"):
+        build("test_vit2", n_classes=5, plan=TransferPlan(), weights=fake("test_vit2"), input_size=(80, 320))

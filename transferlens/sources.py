@@ -13,6 +13,7 @@ A source that was trained on recordings of the target has seen what is held out:
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from transferlens.util.grouping import group_by
 from transferlens.util.text import some
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 RANDOM = "random"
@@ -71,7 +73,7 @@ class Row(RunRow):
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """One row per run, and the difference of each arm to the reference, by network and arm."""
+    """One row per run, and the difference of each arm to its reference, by network and arm."""
 
     stem = "sources"
     rows: tuple[Row, ...]
@@ -97,25 +99,30 @@ def points(options: Options) -> dict[str, Arm]:
     return arms
 
 
-def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
-    """Compare each arm with the reference."""
-    reference = options.reference
+def compare(runs: Mapping[str, Sequence[Run]], references: Mapping[str, str]) -> Result:
+    """Compare each arm with its reference, another arm; those without one are not compared."""
     rows_of = {arm: [row_of(RunRow, run) for run in runs_of_arm] for arm, runs_of_arm in runs.items()}
-    others = {row.pair: row.accuracy_last for row in rows_of[reference]}
     differences = {}
-    for arm, rows in rows_of.items():
-        for backbone, own in group_by(rows, key=lambda row: row.backbone).items() if arm != reference else ():
+    for arm, reference in references.items():
+        others = {row.pair: row.accuracy_last for row in rows_of[reference]}
+        for backbone, own in group_by(rows_of[arm], key=lambda row: row.backbone).items():
             gains = stats.fold_means([row.accuracy_last - others[row.pair] for row in own], own)
             differences[backbone, arm] = stats.fold_difference(gains)
     differences = dict(zip(differences, stats.adjusted([*differences.values()]), strict=True))
-    return Result(
-        tuple(
-            Row(**vars(row), arm=arm, reference=reference, **_columns(differences.get((row.backbone, arm))))
-            for arm, rows in rows_of.items()
-            for row in rows
-        ),
-        differences,
-    )
+    rows = [(arm, row) for arm, rows in rows_of.items() for row in rows]
+    return Result(tuple(_row(arm, row, references, differences) for arm, row in rows), differences)
+
+
+def _row(
+    arm: str, row: RunRow, references: Mapping[str, str], differences: Mapping[tuple[str, str], stats.Difference]
+) -> Row:
+    own = {"arm": arm, "reference": references.get(arm, "")}
+    return Row(**vars(row), **own, **_columns(differences.get((row.backbone, arm))))
+
+
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Compare each arm with the reference."""
+    return compare(runs, {arm: options.reference for arm in runs if arm != options.reference})
 
 
 def _columns(difference: stats.Difference | None) -> dict[str, Any]:
@@ -126,52 +133,48 @@ def _columns(difference: stats.Difference | None) -> dict[str, Any]:
 
 def draw(result: Result) -> Figure:
     """Draw the accuracies of each arm by fold, and below them their differences to the reference."""
-    networks, arms = list(dict.fromkeys(row.backbone for row in result.rows)), result.arms
-    fig, axes = style.new_figure(
-        2,
-        len(networks),
-        width=max(7.0, (1.2 + 1.3 * len(arms)) * len(networks)),
-        height=6.2,
-        sharex="col",
-        sharey="row",
-        height_ratios=[3, 1.6],
-    )
-    palette = style.colours(arms)
+    networks, n_arms = list(dict.fromkeys(row.backbone for row in result.rows)), len(result.arms)
+    width = max(7.0, (1.2 + 1.3 * n_arms) * len(networks))
+    ratios = {"sharex": "col", "sharey": "row", "height_ratios": [3, 1.6]}
+    fig, axes = style.new_figure(2, len(networks), width=width, height=6.2, **ratios)
     for network, (above, below) in zip(networks, axes.T, strict=True):
-        groups = {arm: {arm: stats.by_fold(result.rows, "accuracy_last", backbone=network, arm=arm)} for arm in arms}
-        accuracy.points_and_means(groups, palette=palette, ax=above)
-        intervals = {
-            arm: [(i, result.differences[network, arm].interval)]
-            for i, arm in enumerate(arms)
-            if (network, arm) in result.differences
-        }
-        for arm, places in intervals.items():
-            accuracy.changes({arm: places}, palette=palette, ax=below)
-        above.set_title(network, fontsize="small", loc="left")
-        below.set_xticks(range(len(arms)), [arm.replace(", ", ",\n") for arm in arms])
-    lowest = min(ax.dataLim.y0 for ax in axes[0])
-    axes[0, 0].set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), 103)
-    axes[1, 0].set_ylabel(f"less {result.rows[0].reference}\n[points]")
+        draw_arms(result, network, above, below)
     for ax in axes.flat:
         ax.label_outer()
-    n = len({row.fold for row in result.rows})
-    caption = f"{style.means_caption(n)}, last epoch; below: paired by fold"
-    fig.suptitle(
-        f"{result.rows[0].dataset}: sources of the initial weights\n{caption}", x=0.01, ha="left", fontsize="medium"
-    )
+    caption = f"{style.means_caption(len({row.fold for row in result.rows}))}, last epoch; below: paired by fold"
+    title = f"{result.rows[0].dataset}: sources of the initial weights\n{caption}"
+    fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return fig
+
+
+def draw_arms(result: Result, network: str, above: Axes, below: Axes) -> None:
+    """Draw the accuracies of the arms of a network on one Axes, and their differences on the one below it."""
+    arms = result.arms
+    palette = style.colours(arms)
+    groups = {arm: {arm: stats.by_fold(result.rows, "accuracy_last", backbone=network, arm=arm)} for arm in arms}
+    accuracy.points_and_means(groups, palette=palette, ax=above)
+    for i, arm in enumerate(arms):
+        if (network, arm) in result.differences:
+            places = [(i, result.differences[network, arm].interval)]
+            accuracy.changes({arm: places}, palette=palette, ax=below)
+    above.set_title(network, fontsize="small", loc="left")
+    above.set_ylim(max(0, 10 * np.floor(above.dataLim.y0 / 10) - 2), 103)
+    below.set_xlim(above.get_xlim())
+    below.set_xticks(range(len(arms)), [textwrap.fill(arm, 14) for arm in arms])
+    references = {row.reference for row in result.rows} - {""}
+    below.set_ylabel(f"less {references.pop() if len(references) == 1 else 'its control'}\n[points]")
 
 
 def summary(result: Result) -> str:
     """Return the accuracy of each arm, and its difference to the reference."""
-    lines, reference = [], result.rows[0].reference
+    lines, references = [], {row.arm: row.reference for row in result.rows}
     for backbone in dict.fromkeys(row.backbone for row in result.rows):
         for arm in result.arms:
             values = stats.by_fold(result.rows, "accuracy_last", backbone=backbone, arm=arm)
             lines.append(f"{backbone}  {arm}: {stats.fold_interval(values)}")
         for (network, arm), difference in result.differences.items():
             if network == backbone:
-                lines.append(f"{backbone}  {arm} - {reference}, paired by fold: {difference}")
+                lines.append(f"{backbone}  {arm} - {references[arm]}, paired by fold: {difference}")
     return "\n".join(lines)
 
 

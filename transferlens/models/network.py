@@ -184,6 +184,20 @@ def resampled(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, tor
         return convert(state, model) if convert else state
 
 
+def _check_grid(model: nn.Module) -> None:
+    """Raise if position embeddings of another grid of as many patches would be taken for those of the model."""
+    patches = getattr(model, "patch_embed", None)
+    if not hasattr(model, "pos_embed") or not getattr(patches, "grid_size", None):
+        return
+    (height, width), (down, across) = model.pretrained_cfg["input_size"][1:], patches.patch_size
+    own, here = (height // down, width // across), tuple(patches.grid_size)
+    if own != here and own[0] * own[1] == here[0] * here[1]:
+        raise ParameterError(
+            f"an input of {here[0]}x{here[1]} patches has as many as timm's own of {own[0]}x{own[1]}, so that position "
+            "embeddings cannot be told apart: use another width"
+        )
+
+
 class _Tokens(nn.Module):
     """What a ViT does after its patch embedding: it adds its class token and its position embedding.
 
@@ -550,6 +564,8 @@ class Network(nn.Module):
                     f"{name} of the source is {shape}, not {tuple(own[name])}: the source is of another size of input; "
                     "use features of its size (width, n_mels)"
                 )
+        if not misfit:
+            _check_grid(self.backbone)
         return resampled(self.backbone, needed) if misfit else needed
 
     def run(self, x: torch.Tensor, *, start: int = 0, through: int | None = None) -> torch.Tensor:

@@ -1,0 +1,172 @@
+"""Question 2: why is a pretrained stem before random blocks worse than random weights everywhere?
+
+Fusion at 0, on ESC-10: the stem starts from ImageNet and all other blocks from random weights. The arms ask what does
+it: the filters of the stem or their scale (the stem from ImageNet's statistics), that they are trained (normalisation
+layers only, or nothing), the learning rate (of several, the one that is best on an inner fold), or too few epochs. Each
+arm is compared with its control, the same with a random stem, paired by fold. Writes ``anomaly``, .png, .pdf and .csv,
+and ``anomaly_losses.csv``. Finished runs are not trained again.
+
+    python -m analyses.rq2_anomaly --clips path/to/esc10/clips.csv
+
+The options are those of ``python -m transferlens.train`` without those of the plan, and ``--figures``.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transferlens import cli, sources
+from transferlens.compare import question
+from transferlens.models.plan import TransferPlan
+from transferlens.options import QuestionOptions
+from transferlens.plots import style
+from transferlens.store.run import Run
+from transferlens.training.sweep import Arm, Study
+from transferlens.util.grouping import group_by
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LONGER, RATES = 3, (3e-4, 1e-3, 3e-3)
+SCRATCH, STEM = "random stem", "pretrained stem"
+PLANS = {
+    SCRATCH: TransferPlan.scratch(),
+    STEM: TransferPlan.fuse(0),
+    "its mean and deviation": TransferPlan(start="iRRRR"),
+    "its values, permuted": TransferPlan(start="iRRRR", statistics="permuted"),
+    "its filters fixed": TransferPlan(start="IRRRR", train="NAAAA"),
+    "random filters fixed": TransferPlan(start="RRRRR", train="NAAAA"),
+}
+CONTROLS = {"its filters fixed": "random filters fixed"}  # of the others: a random stem
+LOSSES = {"train_loss": "training loss", "heldout_loss": "held-out loss"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(QuestionOptions):
+    """Compare ways to start and to train the stem before random blocks."""
+
+
+@dataclass(frozen=True)
+class LossRow:
+    """One epoch of one run: its mean loss over training clips, and over held-out clips."""
+
+    arm: str
+    fold: str
+    seed: int
+    epoch: int
+    train_loss: float
+    heldout_loss: float
+
+
+def points(options: Options) -> dict[Any, Arm]:
+    """Return the arms by name, and those of several learning rates by name and rate, with an inner fold."""
+    study = Study.of(options)
+    training = study.training(TransferPlan.finetune())  # all arms are trained alike
+    milestones = tuple(LONGER * epoch for epoch in training.milestones)
+    longer = replace(training, epochs=LONGER * training.epochs, milestones=milestones)
+    arms: dict[Any, Arm] = {name: study.arm(plan, training) for name, plan in PLANS.items()}
+    arms |= {_longer(name): study.arm(PLANS[name], longer) for name in (SCRATCH, STEM)}
+    if len(study.dataset.folds) > 2:  # to hold out, to choose the rate, and to train
+        nested = Study.of(replace(options, sweep=replace(options.sweep, select="nested")))
+        for name, rate in ((name, rate) for name in (SCRATCH, STEM) for rate in RATES):
+            arms[name, rate] = nested.arm(PLANS[name], replace(training, lr=rate))
+    return arms
+
+
+def _longer(name: str) -> str:
+    return f"{name}, {LONGER} times the epochs"
+
+
+def _best(name: str) -> str:
+    return f"{name}, best rate"
+
+
+@dataclass(frozen=True)
+class Result(question.Result):
+    """The arms compared, and the losses of the two arms in question by epoch."""
+
+    stem = "anomaly"
+    arms: sources.Result
+    losses: tuple[LossRow, ...]
+
+    @property
+    def rows(self) -> tuple[sources.Row, ...]:  # type: ignore[override]
+        """One row per run."""
+        return self.arms.rows
+
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """Return the tables by name."""
+        return {"anomaly": self.rows, "anomaly_losses": self.losses}
+
+
+def analyse(runs: Mapping[Any, Sequence[Run]], options: Options | None = None) -> Result:
+    """Choose the learning rate of each fold, and compare each arm with its control."""
+    arms = {name: [*runs_of_arm] for name, runs_of_arm in runs.items() if isinstance(name, str)}
+    for name in (SCRATCH, STEM):
+        if candidates := [runs[name, rate] for rate in RATES if (name, rate) in runs]:
+            arms[_best(name)] = [max(each, key=_inner) for each in zip(*candidates, strict=True)]
+    controls = {arm: CONTROLS.get(arm, SCRATCH) for arm in PLANS if arm not in (SCRATCH, *CONTROLS.values())}
+    controls |= {words(STEM): words(SCRATCH) for words in (_longer, _best) if words(STEM) in arms}
+    losses = [row for arm in (SCRATCH, STEM) for run in arms[arm] for row in _losses(arm, run)]
+    return Result(sources.compare(arms, controls), tuple(losses))
+
+
+def _inner(run: Run) -> float:
+    return float(run.history["inner_accuracy"][-1])
+
+
+def _losses(arm: str, run: Run) -> list[LossRow]:
+    pairs = zip(run.history["train_loss"].tolist(), run.history["heldout_loss"].tolist(), strict=True)
+    return [LossRow(arm, run.config.fold, run.config.seed, i, *pair) for i, pair in enumerate(pairs, start=1)]
+
+
+def draw(result: Result) -> "Figure":
+    """Draw the accuracies and differences of all arms, and beside them the losses by epoch."""
+    n = len(result.arms.arms)
+    ratios = {"width_ratios": [1.25 * n, 4.5], "height_ratios": [3, 2]}
+    fig, axes = style.new_figure(2, 2, width=5.5 + 1.25 * n, height=6.8, **ratios)
+    sources.draw_arms(result.arms, result.rows[0].backbone, *axes[:, 0])
+    for (field, words), ax in zip(LOSSES.items(), axes[:, 1], strict=True):
+        _draw_losses(result.losses, field, ax)
+        ax.set_ylabel(words)
+    axes[0, 0].tick_params(labelbottom=False)
+    axes[0, 1].legend(frameon=False, fontsize="small")
+    axes[1, 1].set_xlabel("epoch")
+    caption = f"{style.means_caption(len({row.fold for row in result.rows}))}, last epoch; below: paired by fold"
+    title = f"{result.rows[0].dataset}: a pretrained stem before random blocks\n{caption}; right: means, and each run"
+    fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    return fig
+
+
+def _draw_losses(rows: Sequence[LossRow], field: str, ax: "Axes") -> None:
+    colours = style.colours([SCRATCH, STEM])
+    for arm, rows_of_arm in group_by(rows, key=lambda row: row.arm).items():
+        runs = group_by(rows_of_arm, key=lambda row: (row.fold, row.seed)).values()
+        values = np.array([[getattr(row, field) for row in run] for run in runs])
+        epochs = np.arange(1, values.shape[1] + 1)
+        ax.plot(epochs, values.T, color=colours[arm], lw=0.6, alpha=0.5)
+        ax.plot(epochs, values.mean(0), color=colours[arm], lw=2, label=arm)
+    ax.set_yscale("log")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+
+
+def summary(result: Result) -> str:
+    """Return the accuracy of each arm, its difference to its control, and the losses after the last epoch."""
+    last = max(row.epoch for row in result.losses)
+    lines = [sources.summary(result.arms)]
+    for arm in (SCRATCH, STEM):
+        rows = [row for row in result.losses if row.arm == arm and row.epoch == last]
+        means = [np.mean([getattr(row, field) for row in rows]) for field in LOSSES]
+        lines.append(f"{arm}: training loss {means[0]:.3f}, held-out loss {means[1]:.3f} after epoch {last}")
+    return "\n".join(lines)
+
+
+anomaly = question.Question("anomaly", Options, analyse, points)
+main = cli.command("analyses.rq2_anomaly", Options, anomaly)
+
+if __name__ == "__main__":
+    sys.exit(main())
