@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens import cli, sources
-from transferlens.compare import question
+from transferlens import cli
+from transferlens.compare import arms, question
 from transferlens.models.plan import TransferPlan
 from transferlens.options import QuestionOptions
 from transferlens.plots import style
@@ -68,13 +68,13 @@ def points(options: Options) -> dict[Any, Arm]:
     training = study.training(TransferPlan.finetune())  # all arms are trained alike
     milestones = tuple(LONGER * epoch for epoch in training.milestones)
     longer = replace(training, epochs=LONGER * training.epochs, milestones=milestones)
-    arms: dict[Any, Arm] = {name: study.arm(plan, training) for name, plan in PLANS.items()}
-    arms |= {_longer(name): study.arm(PLANS[name], longer) for name in (SCRATCH, STEM)}
+    asked: dict[Any, Arm] = {name: study.arm(plan, training) for name, plan in PLANS.items()}
+    asked |= {_longer(name): study.arm(PLANS[name], longer) for name in (SCRATCH, STEM)}
     if len(study.dataset.folds) > 2:  # to hold out, to choose the rate, and to train
         nested = Study.of(replace(options, sweep=replace(options.sweep, select="nested")))
         for name, rate in ((name, rate) for name in (SCRATCH, STEM) for rate in RATES):
-            arms[name, rate] = nested.arm(PLANS[name], replace(training, lr=rate))
-    return arms
+            asked[name, rate] = nested.arm(PLANS[name], replace(training, lr=rate))
+    return asked
 
 
 def _longer(name: str) -> str:
@@ -90,13 +90,13 @@ class Result(question.Result):
     """The arms compared, and the losses of the two arms in question by epoch."""
 
     stem = "anomaly"
-    arms: sources.Result
+    comparison: arms.Comparison
     losses: tuple[LossRow, ...]
 
     @property
-    def rows(self) -> tuple[sources.Row, ...]:  # type: ignore[override]
+    def rows(self) -> tuple[arms.Row, ...]:  # type: ignore[override]
         """One row per run."""
-        return self.arms.rows
+        return self.comparison.rows
 
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return the tables by name."""
@@ -105,14 +105,14 @@ class Result(question.Result):
 
 def analyse(runs: Mapping[Any, Sequence[Run]], options: Options | None = None) -> Result:
     """Choose the learning rate of each fold, and compare each arm with its control."""
-    arms = {name: [*runs_of_arm] for name, runs_of_arm in runs.items() if isinstance(name, str)}
+    named = {name: [*runs_of_arm] for name, runs_of_arm in runs.items() if isinstance(name, str)}
     for name in (SCRATCH, STEM):
         if candidates := [runs[name, rate] for rate in RATES if (name, rate) in runs]:
-            arms[_best(name)] = [max(each, key=_inner) for each in zip(*candidates, strict=True)]
+            named[_best(name)] = [max(each, key=_inner) for each in zip(*candidates, strict=True)]
     controls = {arm: CONTROLS.get(arm, SCRATCH) for arm in PLANS if arm not in (SCRATCH, *CONTROLS.values())}
-    controls |= {words(STEM): words(SCRATCH) for words in (_longer, _best) if words(STEM) in arms}
-    losses = [row for arm in (SCRATCH, STEM) for run in arms[arm] for row in _losses(arm, run)]
-    return Result(sources.compare(arms, controls), tuple(losses))
+    controls |= {words(STEM): words(SCRATCH) for words in (_longer, _best) if words(STEM) in named}
+    losses = [row for arm in (SCRATCH, STEM) for run in named[arm] for row in _losses(arm, run)]
+    return Result(arms.compare(named, controls), tuple(losses))
 
 
 def _inner(run: Run) -> float:
@@ -126,18 +126,18 @@ def _losses(arm: str, run: Run) -> list[LossRow]:
 
 def draw(result: Result) -> "Figure":
     """Draw the accuracies and differences of all arms, and beside them the losses by epoch."""
-    n = len(result.arms.arms)
+    comparison, n = result.comparison, len(result.comparison.arms)
     ratios = {"width_ratios": [1.25 * n, 4.5], "height_ratios": [3, 2]}
     fig, axes = style.new_figure(2, 2, width=5.5 + 1.25 * n, height=6.8, **ratios)
-    sources.draw_arms(result.arms, result.rows[0].backbone, *axes[:, 0])
+    arms.draw(comparison, comparison.networks[0], *axes[:, 0])
     for (field, words), ax in zip(LOSSES.items(), axes[:, 1], strict=True):
         _draw_losses(result.losses, field, ax)
         ax.set_ylabel(words)
     axes[0, 0].tick_params(labelbottom=False)
     axes[0, 1].legend(frameon=False, fontsize="small")
     axes[1, 1].set_xlabel("epoch")
-    caption = f"{style.means_caption(len({row.fold for row in result.rows}))}, last epoch; below: paired by fold"
-    title = f"{result.rows[0].dataset}: a pretrained stem before random blocks\n{caption}; right: means, and each run"
+    words = f"{comparison.caption}; right: means, and each run"
+    title = f"{result.rows[0].dataset}: a pretrained stem before random blocks\n{words}"
     fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return fig
 
@@ -151,13 +151,13 @@ def _draw_losses(rows: Sequence[LossRow], field: str, ax: "Axes") -> None:
         ax.plot(epochs, values.T, color=colours[arm], lw=0.6, alpha=0.5)
         ax.plot(epochs, values.mean(0), color=colours[arm], lw=2, label=arm)
     ax.set_yscale("log")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params(axis="x", integer=True)
 
 
 def summary(result: Result) -> str:
     """Return the accuracy of each arm, its difference to its control, and the losses after the last epoch."""
     last = max(row.epoch for row in result.losses)
-    lines = [sources.summary(result.arms)]
+    lines = [arms.summary(result.comparison)]
     for arm in (SCRATCH, STEM):
         rows = [row for row in result.losses if row.arm == arm and row.epoch == last]
         means = [np.mean([getattr(row, field) for row in rows]) for field in LOSSES]

@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 
-from transferlens import freeze, fuse, plan_grid, truncate
+from transferlens import freeze, fuse, norm, plan_grid, reverse, statistics, surgical, truncate
 from transferlens.compare import by_block
 from transferlens.measures import stats
 from transferlens.models import build
@@ -37,6 +37,28 @@ def test_plans_of_each_analysis():
     assert cut == {k: TransferPlan(4, None, k) for k in range(1, 5)}
 
 
+def test_plans_of_letters_of_each_analysis():
+    (turned,) = reverse.ANALYSIS.plans.values()
+    (single,) = surgical.ANALYSIS.plans.values()
+    pretrained, random = norm.ANALYSIS.plans.values()
+    assert [plan.start for plan in turned.values()] == ["IIIII", "RIIII", "RRIII", "RRRII", "RRRRI", "RRRRR"]
+    assert [*turned] == [0, 1, 2, 3, 4, None]
+    assert [plan.train for plan in single.values()] == ["FFFFF", "AFFFF", "FAFFF", "FFAFF", "FFFAF", "FFFFA"]
+    assert [plan.train for plan in pretrained.values()] == ["AAAAA", "NAAAA", "NNAAA", "NNNAA", "NNNNA", "NNNNN"]
+    assert [plan.train for plan in pretrained.values()] == [plan.train for plan in random.values()]
+    assert {plan.start for plan in random.values()} == {"RRRRR"}
+
+
+def test_statistics_stand_beside_fusion_with_the_same_runs():
+    fused, normal, permuted = statistics.analysis().plans.values()
+    assert fused == fuse.ANALYSIS.plans["weight fusion"]
+    assert [plan.start for plan in normal.values()] == ["iiiii", "Iiiii", "IIiii", "IIIii", "IIIIi", "IIIII"]
+    assert [(plan.start, plan.statistics) for plan in permuted.values()] == [
+        *((plan.start, "permuted") for plan in [*normal.values()][:-1]),
+        ("IIIII", "normal"),
+    ]
+
+
 def test_batchnorm_is_a_factor_of_freezing():
     fixed, updating = freeze.analysis(("fixed", "updating")).plans.values()
     assert [plan.bn for plan in fixed.values()] == ["fixed"] * 6
@@ -52,6 +74,9 @@ def test_batchnorm_is_a_factor_of_freezing():
         (truncate.ANALYSIS, (3,), True, [3, 4]),
         (freeze.analysis(), (0, 4), True, [None, 0, 4]),
         (freeze.analysis(), (), False, [0, 1, 2, 3, 4]),
+        (reverse.ANALYSIS, (2,), True, [0, 2, None]),
+        (surgical.ANALYSIS, (2,), True, [None, 2]),
+        (surgical.ANALYSIS, (), False, [None, 0, 1, 2, 3, 4]),
     ],
 )
 def test_blocks_asked_for_stand_between_references(analysis, blocks, references, places):

@@ -186,10 +186,11 @@ def resampled(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, tor
 
 def _check_grid(model: nn.Module) -> None:
     """Raise if position embeddings of another grid of as many patches would be taken for those of the model."""
-    patches = getattr(model, "patch_embed", None)
+    patches: Any = getattr(model, "patch_embed", None)
     if not hasattr(model, "pos_embed") or not getattr(patches, "grid_size", None):
         return
-    (height, width), (down, across) = model.pretrained_cfg["input_size"][1:], patches.patch_size
+    configuration: Any = model.pretrained_cfg
+    (height, width), (down, across) = configuration["input_size"][1:], patches.patch_size
     own, here = (height // down, width // across), tuple(patches.grid_size)
     if own != here and own[0] * own[1] == here[0] * here[1]:
         raise ParameterError(

@@ -1,0 +1,132 @@
+"""Arms against their controls: accuracies by fold, differences paired by fold, and how both are drawn.
+
+* `compare`: the runs of arms, each arm with another one as its control
+* `draw`: accuracies on one Axes, and differences on the one below it
+* `summary`: the same in words
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transferlens.measures import stats
+from transferlens.plots import accuracy, style
+from transferlens.store.rows import RunRow, row_of
+from transferlens.store.run import Run
+from transferlens.util.grouping import group_by
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Row(RunRow):
+    """One run in a CSV.
+
+    `arm` is its name. `less_reference` is the mean difference of the arm to the arm `reference`, paired by fold and
+    seed, with its 95 % interval, which is conservative, the plain one (`stats.fold_interval`), the p-value for no
+    difference, and that adjusted for the number of arms (`stats.adjusted`).
+    """
+
+    arm: str = ""
+    reference: str = ""
+    less_reference: float = np.nan
+    less_reference_low: float = np.nan
+    less_reference_high: float = np.nan
+    less_reference_plain_low: float = np.nan
+    less_reference_plain_high: float = np.nan
+    less_reference_p: float = np.nan
+    less_reference_p_adjusted: float = np.nan
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row per run, the references by arm, and the difference of each arm to its reference, by network and arm."""
+
+    rows: tuple[Row, ...]
+    references: Mapping[str, str]
+    differences: Mapping[tuple[str, str], stats.Difference]
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the arms, in the order of the rows."""
+        return list(dict.fromkeys(row.arm for row in self.rows))
+
+    @property
+    def networks(self) -> list[str]:
+        """Names of the networks, in the order of the rows."""
+        return list(dict.fromkeys(row.backbone for row in self.rows))
+
+    @property
+    def caption(self) -> str:
+        """What the marks of `draw` are."""
+        n_folds = len({row.fold for row in self.rows})
+        return f"{style.means_caption(n_folds)}, last epoch; below: paired by fold"
+
+
+def compare(runs: Mapping[str, Sequence[Run]], references: Mapping[str, str]) -> Comparison:
+    """Compare arms with their references.
+
+    Parameters
+    ----------
+    runs : mapping of str to sequence of Run
+        The runs of each arm, of the same networks, folds and seeds.
+    references : mapping of str to str
+        The arm that an arm is compared with, by its name; arms that are missing are not compared.
+
+    Returns
+    -------
+    Comparison
+    """
+    rows = {arm: [row_of(RunRow, run) for run in runs_of_arm] for arm, runs_of_arm in runs.items()}
+    differences = {}
+    for arm, reference in references.items():
+        others = {row.pair: row.accuracy_last for row in rows[reference]}
+        for network, own in group_by(rows[arm], key=lambda row: row.backbone).items():
+            gains = stats.fold_means([row.accuracy_last - others[row.pair] for row in own], own)
+            differences[network, arm] = stats.fold_difference(gains)
+    differences = dict(zip(differences, stats.adjusted([*differences.values()]), strict=True))
+    table = []
+    for arm, row in ((arm, row) for arm, rows_of_arm in rows.items() for row in rows_of_arm):
+        full = Row(**vars(row), arm=arm, reference=references.get(arm, ""))
+        if difference := differences.get((row.backbone, arm)):
+            columns: dict[str, Any] = difference.columns("less_reference")
+            full = replace(full, less_reference=difference.interval.mean, **columns)
+        table.append(full)
+    return Comparison(tuple(table), references, differences)
+
+
+def draw(comparison: Comparison, network: str, above: Axes, below: Axes) -> None:
+    """Draw the accuracies of the arms of a network, and below them their differences to their references."""
+    arms = comparison.arms
+    palette = style.colours(arms)
+    groups = {arm: {arm: stats.by_fold(comparison.rows, "accuracy_last", backbone=network, arm=arm)} for arm in arms}
+    accuracy.points_and_means(groups, palette=palette, ax=above)
+    for i, arm in enumerate(arms):
+        if (network, arm) in comparison.differences:
+            interval = comparison.differences[network, arm].interval
+            accuracy.changes({arm: [(i, interval)]}, palette=palette, ax=below)
+    above.set_title(network, fontsize="small", loc="left")
+    above.set_ylim(max(0, 10 * np.floor(above.dataLim.y0 / 10) - 2), 103)
+    below.set_xlim(above.get_xlim())
+    below.set_xticks(range(len(arms)), [textwrap.fill(arm, 14) for arm in arms])
+    references = {*comparison.references.values()}
+    below.set_ylabel(f"less {references.pop() if len(references) == 1 else 'its control'}\n[points]")
+
+
+def summary(comparison: Comparison) -> str:
+    """Return the accuracy of each arm, and its difference to its reference."""
+    lines = []
+    for network in comparison.networks:
+        for arm in comparison.arms:
+            values = stats.by_fold(comparison.rows, "accuracy_last", backbone=network, arm=arm)
+            lines.append(f"{network}  {arm}: {stats.fold_interval(values)}")
+        for (name, arm), difference in comparison.differences.items():
+            if name == network:
+                lines.append(f"{network}  {arm} - {comparison.references[arm]}, paired by fold: {difference}")
+    return "\n".join(lines)
