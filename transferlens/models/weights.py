@@ -201,7 +201,7 @@ def _imagenet_state(name: str, path: Path | None, version: tuple[int, ...]) -> W
     else:
         state, source = _from_hub(name)
     state = _widened(state, needed)
-    _check(state, needed, name, str(path or source))
+    check_tensors(state, name, str(path or source))
     counters = {name: torch.zeros((), dtype=torch.int64) for name in shapes.keys() - needed.keys()}
     # In the precision of the networks, so that a copy in one has the same bits.
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
@@ -341,8 +341,14 @@ def _not_found(name: str, why: str) -> str:
     )
 
 
-def _check(state: Mapping[str, torch.Tensor], needed: Mapping[str, tuple[int, ...]], name: str, source: str) -> None:
-    """Raise if a tensor cannot be used, or if the tensors are not those of the network."""
+def check_tensors(state: Mapping[str, torch.Tensor], name: str, source: str) -> None:
+    """Raise CheckpointError if a tensor cannot be used, or if they are not those of the blocks of timm's model `name`.
+
+    BatchNorm's counters may be missing; `source` is what errors say of where the tensors are from.
+    """
+    from transferlens.models.network import anatomy
+
+    needed = {key: shape for key, shape in anatomy(name).shapes.items() if not key.endswith(_COUNTER)}
     present = {key: state[key] for key in needed if key in state}
     for key, tensor in present.items():
         if problem := _problem(tensor):
