@@ -3,19 +3,26 @@
 import dataclasses
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 import timm
 import torch
+from conftest import write_clips
 from safetensors.torch import load_file, save_file
 
 from transferlens.models import build
 from transferlens.models.network import normalisations, redrawn
 from transferlens.models.plan import TransferPlan
 from transferlens.models.weights import Source, imagenet_state
+from transferlens.store.heldout import classify
+from transferlens.store.listing import list_runs
+from transferlens.store.rows import RunRow, row_of
 from transferlens.store.run import load_run
+from transferlens.store.runfile import seal
 from transferlens.store.sources import find
 from transferlens.train import main as train
+from transferlens.training.trainer import Trainer
 from transferlens.util.errors import CheckpointError, ParameterError
 
 BACKBONE = "test_resnet"
@@ -77,8 +84,9 @@ def test_statistics_depend_on_the_seed_alone(weights_file):
     plan = TransferPlan(start="Iiiii")
     first, again, other = (network_of(plan, weights_file, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    stem = {name for name in first if network_of(plan, weights_file).block_of(name) == 0}
-    assert all(torch.equal(first[name], other[name]) == (name in stem) for name in first if first[name].ndim == 4)
+    network = network_of(plan, weights_file)
+    for name in (name for name in first if first[name].ndim == 4):
+        assert torch.equal(first[name], other[name]) == (network.block_of(name) == 0)
 
 
 def test_a_single_value_and_a_constant_stay_as_they_are():
@@ -132,6 +140,8 @@ def test_names_stand_in_runs_and_tables(options, weights_file, tmp_path, capsys)
     assert train([*argv, "--source", f"audioset={weights_file}", "--start", "AARRR", "--train", "NNAAA"]) == 0
     (path,) = (tmp_path / "runs").rglob("*.h5")
     run = load_run(path)
+    assert [summary.weights for summary in list_runs(tmp_path / "runs")] == ["audioset"]
+    assert row_of(RunRow, run).weights == "audioset"
     assert (run.weights, run.config.plan) == ("audioset", TransferPlan(start="IIRRR", train="NNAAA"))
     assert run.provenance["weights_option"] == str(weights_file)
     assert "IIRRR-NNAAA" in capsys.readouterr().out
@@ -167,6 +177,7 @@ def test_two_sources_in_one_network(study, weights_file, other_file):
         ),
         (("a={file}", "b={other}"), "IIIII", r"plan='p4-none-4': no source begins with I; the sources are a \(A\), b"),
         (("a={file}", "b={other}"), "AAAAA", r"source='b' has no effect: the plan AAAAA-AAAAA does not name it"),
+        (("a={file}", "b={file}"), "AABBB", r"source='a, b' are the same weights of test_resnet: give one of them"),
         (("a={file}",), "ccccc", r"plan='ccccc-AAAAA': no source begins with C; the sources are a \(A\)"),
         (("a=nowhere.pth",), "IIIII", r"weights file .*nowhere\.pth does not exist"),
         (("a=nowhere.h5",), "IIIII", r"nowhere\.h5 does not exist: name a run file"),
@@ -178,6 +189,46 @@ def test_sources_that_cannot_be_used_are_one_line(source, plan, message, study, 
     with pytest.raises((ParameterError, CheckpointError), match=message) as caught:
         study(weights="auto", source=source).points(TransferPlan(start=plan))
     assert "\n" not in str(caught.value)
+
+
+def test_a_single_source_is_one_source_under_both_of_its_letters(study, weights_file):
+    made = study(folds=("1",), weights="auto", source=(f"audioset={weights_file}",))
+    assert made.points(TransferPlan(start="IAAaR")) == made.points(TransferPlan(start="IIIiR"))
+
+
+def test_a_source_that_the_study_does_not_have_is_named(study, weights_file):
+    made = study(weights="auto", source=(f"a={weights_file}", "b=auto"))
+    for plan in (TransferPlan(), TransferPlan.scratch()):
+        with pytest.raises(ParameterError, match=r"^source='c' must be one of a, b$"):
+            made.points(plan, source="c")
+
+
+@pytest.mark.parametrize("weights", ["", "/"])
+def test_weights_without_a_name_are_one_line(study, weights):
+    with pytest.raises(CheckpointError, match="is a folder, not a file"):
+        study(weights=weights).points(TransferPlan())
+
+
+def test_a_trainer_without_the_sources_of_its_run_says_so(study):
+    made = study(folds=("1",))
+    with pytest.raises(CheckpointError, match="starts from weights with sha256 .*, but the sources are none: give"):
+        Trainer(*made.points(TransferPlan()), made.data, ())
+
+
+@pytest.mark.slow(40)
+def test_workers_train_from_a_named_source_as_from_a_file(options, weights_file, tmp_path):
+    argv = [word for word in options if not word.startswith(("--weights", "--runs", "--workers"))]
+    plan = ["--start=IIiii", "--train=NAAAA", "--folds=1", "--seeds=0", "1"]
+    assert train([*argv, *plan, "--runs", str(tmp_path / "a"), "--weights", str(weights_file)]) == 0
+    named = ["--source", f"imagenet={weights_file}", "--workers", "2"]
+    assert train([*argv, *plan, "--runs", str(tmp_path / "b"), *named]) == 0
+    files = [sorted((tmp_path / store).rglob("*.h5")) for store in "ab"]
+    assert [path.name for path in files[0]] == [path.name for path in files[1]]
+    assert len(files[0]) == 2
+    for runs in zip(*(map(load_run, store) for store in files), strict=True):
+        a, b = (run.final_state() for run in runs)
+        assert all(torch.equal(a[name], b[name]) for name in a)
+        np.testing.assert_array_equal(runs[0].logits, runs[1].logits)
 
 
 def test_weights_and_source_together_are_refused(study, weights_file):
@@ -216,6 +267,8 @@ def test_a_run_as_a_source_gives_its_own_logits(finished, study):
     x = finished.inputs(made.cache.load()[made.dataset.split("1")[1]])
     with torch.no_grad():
         torch.testing.assert_close(network.eval()(x), torch.from_numpy(finished.logits), rtol=1e-4, atol=1e-5)
+    S = made.cache.load()[made.dataset.split("1")[1]]
+    np.testing.assert_array_equal(classify(finished, network, S), finished.logits)
 
 
 def test_a_chain_starts_where_the_run_ended(finished, study):
@@ -235,17 +288,81 @@ def test_runs_that_cannot_be_a_source_are_named(finished, study, tmp_path):
             made.points(TransferPlan())
         assert "\n" not in str(caught.value)
 
-    refused(
-        finished.path, folds=("2",), match="source=earlier: its run held out fold 1 of these clips, and was trained on"
-    )
+    refused(finished.path, folds=("2",), match="source=earlier: its run held out fold 1 of these clips, and has seen")
     refused(finished.path, backbone=("resnet18",), match="is a run of backbone 'test_resnet': it cannot be a source of")
     damaged = tmp_path / "damaged.h5"
     content = bytearray(finished.path.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
     refused(damaged, match=r"damaged\.h5 is not a readable run file")
+    damaged.write_bytes(content[:1000])
+    refused(damaged, match=r"damaged\.h5 is not a readable run file: damaged, cut short")
+    refused(tmp_path / "none.h5", match=r"none\.h5 does not exist: name a run file")
+    refused(tmp_path, match=r"is a folder, not a file")
     cut = one(study(folds=("1",), epochs=1), TransferPlan.truncate(2))
     refused(cut.path, match="was cut after Block 2: a source must have all blocks")
+
+
+def test_a_run_that_has_seen_the_held_out_clips_is_refused_whatever_its_features(finished, study):
+    made = study(folds=("2",), width=48, weights="auto", source=(f"earlier={finished.path}",))
+    with pytest.raises(ParameterError, match="held out fold 1 of these clips, and has seen clips of fold 2"):
+        made.points(TransferPlan())
+
+
+def test_a_run_of_other_clips_may_have_held_out_any_fold(finished, study, tmp_path):
+    others = write_clips(tmp_path / "tones", each=5)
+    made = study(clips=others, folds=("2",), weights="auto", source=(f"earlier={finished.path}",))
+    assert made.dataset.name != finished.config.dataset  # although the names of the clips are the same
+    assert made.points(TransferPlan())
+
+
+def changed(path, target, change):
+    """A copy of a run file with its content changed on purpose."""
+    shutil.copyfile(path, target)
+    with h5py.File(target, "r+") as file:
+        change(file)
+    seal(target)
+    return target
+
+
+def test_a_run_whose_tensors_are_not_those_of_its_network_is_refused(finished, tmp_path):
+    name = "weights/backbone.layer1.0.conv1.weight"
+
+    def not_finite(file):
+        file[name][0] = np.nan
+
+    def missing(file):
+        del file[name]
+
+    for change, message in (
+        (not_finite, r"x\.h5: tensor layer1.0.conv1.weight must be dense, real and finite, but has NaN"),
+        (missing, r"x\.h5 does not hold the weights of backbone 'test_resnet': of \d+ tensors 1 are missing"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            find(BACKBONE, changed(finished.path, tmp_path / "x.h5", change))
+
+
+def test_a_run_that_has_not_finished_is_refused(finished, tmp_path):
+    def shorter(file):
+        for name in file["history"]:
+            values = file["history"][name][:1]
+            del file["history"][name]
+            file["history"][name] = values
+        file["history/heldout_accuracy"][0] = finished.accuracy_last
+        file["logits_best"][...] = finished.logits
+
+    for name in ("x.h5", "x.partial"):
+        with pytest.raises(CheckpointError, match=rf"{name} has finished 1 of 2 epochs: finish the run first"):
+            find(BACKBONE, changed(finished.path, tmp_path / name, shorter))
+
+
+def test_runs_with_the_same_weights_and_another_normalisation_are_two_sources_of_it(finished, tmp_path):
+    def scaled(file):
+        file["normalisation"][1] *= 2
+
+    paths = finished.path, changed(finished.path, tmp_path / "x.h5", scaled)
+    assert len({find(BACKBONE, path).sha256 for path in paths}) == 1
+    assert len({find(BACKBONE, path, normalise="source").sha256 for path in paths}) == 2
 
 
 def test_normalise_source_needs_a_run(study):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transferlens.models.converters import converted, family
+from transferlens.models.converters import converted
 from transferlens.util.errors import CheckpointError, MachineError, ParameterError
 from transferlens.util.files import expanded
 from transferlens.util.lazy import timm, torch
@@ -78,7 +78,7 @@ class Source:
     @property
     def letter(self) -> str:
         """The letter that stands for the source in plans: the first of its name, as a capital."""
-        return self.name[0].upper()
+        return self.name[:1].upper()
 
 
 _NAME = re.compile(r"[A-QS-Za-qs-z][\w .+-]{0,63}", re.ASCII)
@@ -126,8 +126,9 @@ def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | Non
     weights : str or Path
         A file, a tag of timm's hub for this model, or "auto": an installed package, or else timm's hub, with the tag in
         `name`, torchvision's weights for the networks of its first recipe, or timm's default. The file is of
-        safetensors or ``torch.save``, whatever its name, with timm's or torchvision's names; what a training framework
-        writes before them (``model.``) is removed, and a stem for one or two channels is widened. Of a checkpoint with
+        safetensors or ``torch.save``, whatever its name, with timm's or torchvision's names, or those of a family in
+        `models.converters`; what a training framework writes before them (``model.``) is removed, and a stem for one or
+        two channels is widened. Of a checkpoint with
         several entries timm's choice is taken: weights that were averaged (``state_dict_ema``, ``model_ema``) before
         the last ones (``state_dict``, ``model``).
     sha256 : str, optional
@@ -193,13 +194,14 @@ def _imagenet_state(name: str, path: Path | None, version: tuple[int, ...]) -> W
     needed = {name: shape for name, shape in shapes.items() if not name.endswith(_COUNTER)}
     package, kind = _PACKAGES.get(name.partition(".")[0], ("", ""))
     if path is not None:
-        state, source = _unwrapped(converted(name, _read(path)), needed, path), f"{_FILE}{path.name}"
+        state = converted(_read(path), name, str(path))
+        state, source = _unwrapped(state, needed, path), f"{_FILE}{path.name}"
     elif package and importlib.util.find_spec(package):
         state, source = _from_package(name, package, kind), f"package {package}"
     else:
         state, source = _from_hub(name)
     state = _widened(state, needed)
-    _check(state, needed, name, str(path or source))
+    check_tensors(state, name, str(path or source))
     counters = {name: torch.zeros((), dtype=torch.int64) for name in shapes.keys() - needed.keys()}
     # In the precision of the networks, so that a copy in one has the same bits.
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
@@ -209,8 +211,8 @@ def _imagenet_state(name: str, path: Path | None, version: tuple[int, ...]) -> W
 def _widened(state: dict[str, torch.Tensor], needed: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     """Return tensors with the filters of a stem for one or two channels repeated for three, as timm's rule does.
 
-    timm's ``adapt_input_conv`` repeats filters of three channels and scales them by 3 / channels, so that the sum over
-    equal channels stays the same; here by channels / 3.
+    timm's ``adapt_input_conv`` repeats filters of three channels and scales them by 3 / channels; here by channels / 3,
+    so that a network of one channel computes the same if all three are that channel.
     """
     wide = dict(state)
     for name, shape in needed.items():
@@ -339,8 +341,14 @@ def _not_found(name: str, why: str) -> str:
     )
 
 
-def _check(state: Mapping[str, torch.Tensor], needed: Mapping[str, tuple[int, ...]], name: str, source: str) -> None:
-    """Raise if a tensor cannot be used, or if the tensors are not those of the network."""
+def check_tensors(state: Mapping[str, torch.Tensor], name: str, source: str) -> None:
+    """Raise CheckpointError if a tensor cannot be used, or if they are not those of the blocks of timm's model `name`.
+
+    BatchNorm's counters may be missing; `source` is what errors say of where the tensors are from.
+    """
+    from transferlens.models.network import anatomy
+
+    needed = {key: shape for key, shape in anatomy(name).shapes.items() if not key.endswith(_COUNTER)}
     present = {key: state[key] for key in needed if key in state}
     for key, tensor in present.items():
         if problem := _problem(tensor):
@@ -353,10 +361,9 @@ def _check(state: Mapping[str, torch.Tensor], needed: Mapping[str, tuple[int, ..
             example += f"; it has {next(iter(state), 'no tensors')}"
         if misfit:
             example = f"{misfit[0]} is {tuple(present[misfit[0]].shape)}, not {tuple(needed[misfit[0]])}"
-        remedy = f"give the weights of this backbone{f', or backbone={kind}' if (kind := family(state)) else ''}"
         raise CheckpointError(
             f"{source} does not hold the weights of backbone {name!r}: of {len(needed)} tensors {len(missing)} are "
-            f"missing and {len(misfit)} have another shape ({example}); {remedy}"
+            f"missing and {len(misfit)} have another shape ({example}); give the weights of this backbone"
         )
 
 

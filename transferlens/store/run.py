@@ -168,7 +168,7 @@ class Run:
         """Return the tensors of the blocks that started from the weights of a source."""
         config = self.config
         found = [
-            find(config.backbone, source.option, sha256=sha256).state
+            find(config.backbone, source.option, normalise=config.training.normalise, sha256=sha256).state
             for source, sha256 in zip(self.sources, config.weights_sha256.split(), strict=True)
         ]
         network = self._skeleton()

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from transferlens.models.plan import CUT, TransferPlan
-from transferlens.models.weights import Source, Weights, imagenet_state, sha256_of, title
+from transferlens.models.weights import Source, Weights, check_tensors, imagenet_state, sha256_of, title
 from transferlens.store import runfile, schema
 from transferlens.store.config import RunConfig
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.files import expanded
+from transferlens.util.text import some
 
-RUN = ".h5"  # ending of run files
+RUNS = (".h5", ".partial")  # endings of run files
 
 
 @dataclass(frozen=True)
 class RunWeights(Weights):
-    """The weights of a run after its last epoch, with its configuration and the normalisation of its input."""
+    """The weights of a run after its last epoch, its configuration and held-out clips, and how its input was scaled."""
 
     config: RunConfig
+    clip_ids: frozenset[str]
     normalisation: np.ndarray
 
 
-def find(backbone: str, option: str | Path, *, sha256: str | None = None) -> Weights:
+def find(backbone: str, option: str | Path, *, normalise: str = "none", sha256: str | None = None) -> Weights:
     """Find weights for a backbone, once per process.
 
     Parameters
@@ -37,6 +40,8 @@ def find(backbone: str, option: str | Path, *, sha256: str | None = None) -> Wei
         timm's name of the model.
     option : str or Path
         A finished run (.h5), or what `models.weights.imagenet_state` takes.
+    normalise : str
+        As in `Training`. With "source" the hash of a run is that of its weights and its normalisation.
     sha256 : str, optional
         The `Weights.sha256` that is required.
 
@@ -46,11 +51,14 @@ def find(backbone: str, option: str | Path, *, sha256: str | None = None) -> Wei
         If the weights cannot be found or read, belong to another network or have another sha256, or if the run has not
         finished, or was cut.
     """
-    if Path(option).suffix.lower() != RUN:
+    if Path(option).suffix.lower() not in RUNS:
         return imagenet_state(backbone, option, sha256=sha256)
     path = expanded(option)
     stat = path.stat() if path.is_file() else None
     loaded = _of_run(backbone, path, (stat.st_mtime_ns, stat.st_size) if stat else ())
+    if normalise == "source":
+        both = loaded.sha256.encode() + loaded.normalisation.tobytes()
+        loaded = replace(loaded, sha256=hashlib.sha256(both).hexdigest())
     loaded.check(sha256)
     return loaded
 
@@ -69,7 +77,15 @@ def _of_run(backbone: str, path: Path, version: tuple[int, ...]) -> RunWeights:
     if CUT in config.plan.start:
         raise CheckpointError(f"{path} was cut after Block {config.plan.truncate_after}: a source must have all blocks")
     tensors = {name.partition(".")[2]: tensor for name, tensor in state.items() if name.startswith("backbone.")}
-    return RunWeights(tensors, f"run {config.id}", sha256_of(backbone, tensors), config, fields["normalisation"])
+    check_tensors(tensors, backbone, str(path))
+    return RunWeights(
+        tensors,
+        f"run {config.id}",
+        sha256_of(backbone, tensors),
+        config=config,
+        clip_ids=frozenset(fields["clip_ids"]),
+        normalisation=fields["normalisation"],
+    )
 
 
 def normalisation_of(sources: Sequence[Weights]) -> np.ndarray:
@@ -84,11 +100,16 @@ def named_by(config: RunConfig, sources: Sequence[Source]) -> list[tuple[Source,
 
     Raise CheckpointError if one is missing.
     """
-    hashes = config.weights_sha256.split()
-    found = [(source, find(config.backbone, source.option)) for source in sources] if hashes else []
-    by_hash = {weights.sha256: (source, weights) for source, weights in reversed(found)}
+    hashes, by_hash = config.weights_sha256.split(), {}
+    for source in reversed(sources) if hashes else ():
+        weights = find(config.backbone, source.option, normalise=config.training.normalise)
+        by_hash[weights.sha256] = source, weights
     if unknown := [sha256 for sha256 in hashes if sha256 not in by_hash]:
-        found[0][1].check(unknown[0])
+        names = some(f"{source.name} (sha256 {sha256[:12]})" for sha256, (source, _) in by_hash.items()) or "none"
+        raise CheckpointError(
+            f"{config.id} starts from weights with sha256 {unknown[0][:12]}, but the sources are {names}: give the "
+            "weights that it was named with"
+        )
     return [by_hash[sha256] for sha256 in hashes]
 
 

@@ -5,6 +5,7 @@ No clip is decoded and no network trained before a run is missing; `schedule` re
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from transferlens.models.build import block_table, check
 from transferlens.models.device import pick_device
 from transferlens.models.forward import threads_of
 from transferlens.models.plan import SOURCES, TransferPlan
-from transferlens.models.weights import Source
+from transferlens.models.weights import Source, Weights
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.run import Run
 from transferlens.store.sources import RunWeights, find, normalisation_of
@@ -255,44 +256,75 @@ class Study:
         """Return the settings that a plan is trained with by default."""
         return self.options.training.training(plan)
 
-    def _resolved(self, plan: TransferPlan, source: str | None) -> tuple[TransferPlan, tuple[Source, ...]]:
-        """Return the plan as runs have it, and the sources that it names, in its order."""
+    def _resolved(self, plan: TransferPlan, name: str | None) -> tuple[TransferPlan, tuple[Source, ...]]:
+        """Return the plan as runs have it, and the sources that it names, in its order; `name`: only that one."""
+        sources = [source for source in self.sources if name in (None, source.name)]
+        if not sources:
+            raise ParameterError(f"source={name!r} must be one of {some(source.name for source in self.sources)}")
         if not plan.letters:
             return plan, ()
-        if source is not None:
-            by_letter = {SOURCES[0]: [each for each in self.sources if each.name == source]}
-        elif len(self.sources) == 1:
-            by_letter = {SOURCES[0]: [*self.sources], self.sources[0].letter: [*self.sources]}
-        else:
-            by_letter = group_by(self.sources, attrgetter("letter"))
-        names = some(f"{each.name} ({each.letter})" for each in self.sources)
+        by_letter = group_by(sources, attrgetter("letter"))
+        if len(sources) == 1:
+            by_letter[SOURCES[0]] = sources
         if unknown := [letter for letter in plan.letters if len(by_letter.get(letter, ())) != 1]:
             problem = "several sources begin" if by_letter.get(unknown[0]) else "no source begins"
+            names = some(f"{source.name} ({source.letter})" for source in sources)
             raise ParameterError(f"plan={str(plan)!r}: {problem} with {unknown[0]}; the sources are {names}")
-        sources = tuple(by_letter[letter][0] for letter in plan.letters)
-        if source is None and (unused := [each.name for each in self.sources if each not in sources]):
+        by_name = {letter: by_letter[letter][0] for letter in plan.letters}
+        if unused := [source.name for source in sources if source not in by_name.values()]:
             raise ParameterError(f"source={some(unused)!r} has no effect: the plan {plan} does not name it")
-        return plan.renamed(dict(zip(plan.letters, SOURCES, strict=False))), sources
+        named = tuple(dict.fromkeys(by_name.values()))  # a single source may have two letters
+        return plan.renamed({letter: SOURCES[named.index(source)] for letter, source in by_name.items()}), named
 
-    def _check_sources(self, point: RunConfig, sources: Sequence[Source]) -> None:
-        """Raise if a run that a point starts from has seen its held-out clips; warn if its input was another."""
-        found = [find(point.backbone, source.option) for source in sources]
-        if point.training.normalise == "source":
-            normalisation_of(found)
-        for source, weights in zip(sources, found, strict=True):
-            if not isinstance(weights, RunWeights):
-                continue
-            config, here = weights.config, point.features
-            if config.data_key == point.data_key and config.fold != point.fold:
-                raise ParameterError(
-                    f"source={source.name}: its run held out fold {config.fold} of these clips, and was trained on "
-                    f"fold {point.fold}, which is held out here; give folds={config.fold}"
-                )
-            names = ("windows", "hops", "n_mels")
-            if changed := [name for name in names if getattr(config.features, name) != getattr(here, name)]:
-                warn_once(f"source {source.name} was trained on features with other {some(changed)}")
-            if config.training.normalise != point.training.normalise != "source":
-                warn_once(f"source {source.name} was trained with normalise={config.training.normalise!r}")
+    def _points(
+        self, backbone: str, plan: TransferPlan, sources: Sequence[Source], training: Training
+    ) -> list[RunConfig]:
+        """Return the runs of a plan and its sources with one backbone; raise if the sources cannot be used."""
+        pairs = [(source.name, find(backbone, source.option, normalise=training.normalise)) for source in sources]
+        by_hash = group_by(pairs, lambda pair: pair[1].sha256)
+        if same := [group for group in by_hash.values() if len(group) > 1]:
+            words = some(name for name, _ in same[0])
+            raise ParameterError(f"source={words!r} are the same weights of {backbone}: give one of them")
+        if training.normalise == "source":
+            normalisation_of([weights for _, weights in pairs])
+        data_key = self.cache.data_key
+        points = [
+            RunConfig(
+                dataset=self.dataset.name,
+                data_key=data_key,
+                features=self.settings,
+                fold=fold,
+                backbone=backbone,
+                plan=plan,
+                weights_sha256=" ".join(by_hash),
+                seed=seed,
+                training=training,
+                inner_fold=self._inner(fold),
+            )
+            for fold in self.folds
+            for seed in dict.fromkeys(self.options.sweep.seeds)
+        ]
+        for point, (name, weights) in itertools.product(points, pairs):
+            self._check_source(point, name, weights)
+        return points
+
+    def _check_source(self, point: RunConfig, name: str, weights: Weights) -> None:
+        """Raise if the run that a point starts from has seen its held-out clips; warn if its input was another."""
+        if not isinstance(weights, RunWeights):
+            return
+        config, here = weights.config, point.features
+        held_out = {clip.id for clip in self.dataset.clips if clip.fold == point.fold}
+        is_same_data = config.dataset == point.dataset and weights.clip_ids <= {clip.id for clip in self.dataset.clips}
+        if is_same_data and not held_out <= weights.clip_ids:
+            raise ParameterError(
+                f"source={name}: its run held out fold {config.fold} of these clips, and has seen clips of fold "
+                f"{point.fold}, which is held out here; give folds={config.fold}"
+            )
+        names = ("windows", "hops", "n_mels")
+        if changed := [key for key in names if getattr(config.features, key) != getattr(here, key)]:
+            warn_once(f"source {name} was trained on features with other {some(changed)}")
+        if config.training.normalise != point.training.normalise != "source":
+            warn_once(f"source {name} was trained with normalise={config.training.normalise!r}")
 
     @checked
     def points(
@@ -311,27 +343,8 @@ class Study:
         for backbone in self.backbones:  # raises if the input is too small for one
             size = self.settings.n_mels, self.settings.width
             block_table(backbone, input_size=size, through=plan.truncate_after)
-        data_key = self.cache.data_key
-        points = [
-            RunConfig(
-                dataset=self.dataset.name,
-                data_key=data_key,
-                features=self.settings,
-                fold=fold,
-                backbone=backbone,
-                plan=plan,
-                weights_sha256=" ".join(find(backbone, source.option).sha256 for source in sources),
-                seed=seed,
-                training=training or self.training(plan),
-                inner_fold=self._inner(fold),
-            )
-            for backbone in self.backbones
-            for fold in self.folds
-            for seed in dict.fromkeys(self.options.sweep.seeds)
-        ]
-        for point in points:
-            self._check_sources(point, sources)
-        return points
+        training = training or self.training(plan)
+        return [point for backbone in self.backbones for point in self._points(backbone, plan, sources, training)]
 
     @checked
     def arm(

@@ -70,7 +70,7 @@ def _normalisation(data: Data, rows: np.ndarray, how: str, sources: Sequence[Wei
 
 def _scaled(normalisation: np.ndarray, config: RunConfig) -> np.ndarray:
     """Return a normalisation, followed by the change of the input that the network itself makes, if it does."""
-    if not config.changes_input:
+    if not config.changes_input or config.training.normalise == "source":  # then the source has said all of it
         return normalisation
     (mean, deviation), (then_mean, then_deviation) = normalisation, torchvision.input_change()
     return np.stack([mean + deviation * then_mean, deviation * then_deviation])
