@@ -11,6 +11,7 @@ import pytest
 from transferlens import pretraining
 from transferlens.models.plan import TransferPlan
 from transferlens.pretraining import Result, Row
+from transferlens.training import sweep
 from transferlens.training.presets import PRESETS
 from transferlens.util.fields import build, flat
 
@@ -80,7 +81,7 @@ def points(study, *, long="all", **options):
 
 
 def test_the_long_arm_of_the_first_network_alone(study, monkeypatch):
-    monkeypatch.setattr("transferlens.training.sweep.imagenet_state", lambda *_: SimpleNamespace(sha256="0" * 64))
+    monkeypatch.setattr(sweep, "find", lambda *_: SimpleNamespace(sha256="0" * 64))
     networks = ("test_resnet", "resnet18")
     arms = points(study, backbone=networks, long="first")
     assert {name: {point.backbone for point in arm} for name, arm in arms.items()} == {

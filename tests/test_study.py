@@ -70,7 +70,7 @@ def test_options_are_as_on_the_command_line(tmp_path):
         ("[[run]]\ncommand = 'train'\nruns = ''", "runs='' must be a path"),
         ('[[run]]\ncommand = "train"\n[other]\na = 1', r"has 'other' besides .*options belong in one"),
         ('[al]\nlr = 1\n[[run]]\ncommand = "train"', "has 'al' besides .*: did you mean 'all'"),
-        ('[[run]]\ncommand = "rm"', r"unknown command 'rm' in \[\[run\]\] 1: name one of demo, pretraining"),
+        ('[[run]]\ncommand = "xyz"', r"unknown command 'xyz' in \[\[run\]\] 1: name one of demo, pretraining"),
         ('[[run]]\ncommand = "svca"', "did you mean 'svcca'"),
         ("[[run]]\nseeds = [1]", r"\[\[run\]\] 1 has no command: name one of demo"),
         ('[[run]]\ncommand = "truncate"\nblocks = [1]', r"has no option 'blocks': did you mean 'block'"),

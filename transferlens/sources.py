@@ -13,6 +13,7 @@ A source that was trained on recordings of the target has seen what is held out:
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ from transferlens.util.text import some
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RANDOM = "random"
+RANDOM, CONTROL = "random", ", permuted"
 PERMUTED = TransferPlan(start=SOURCES[0].lower() * (LAST + 1), statistics="permuted")
 
 
@@ -91,7 +92,7 @@ def points(options: Options) -> dict[str, Arm]:
     for name in (source.name for source in study.sources):
         arms[name] = study.arm(tuned, training, source=name)
         if options.controls:
-            arms[f"{name}, permuted"] = study.arm(PERMUTED, training, source=name)
+            arms[f"{name}{CONTROL}"] = study.arm(PERMUTED, training, source=name)
     if options.reference not in arms:
         raise ParameterError(f"reference={options.reference!r} must be one of {some(arms)}")
     return arms
@@ -136,7 +137,9 @@ def draw(result: Result) -> Figure:
         sharey="row",
         height_ratios=[3, 1.6],
     )
-    palette = style.colours(arms)
+    of_source = {arm: arm.removesuffix(CONTROL) for arm in arms}
+    colours = style.colours(of_source.values())
+    palette = {arm: colours[source] for arm, source in of_source.items()}  # a source and its control share one
     for network, (above, below) in zip(networks, axes.T, strict=True):
         groups = {arm: {arm: stats.by_fold(result.rows, "accuracy_last", backbone=network, arm=arm)} for arm in arms}
         accuracy.points_and_means(groups, palette=palette, ax=above)
@@ -148,14 +151,14 @@ def draw(result: Result) -> Figure:
         for arm, places in intervals.items():
             accuracy.changes({arm: places}, palette=palette, ax=below)
         above.set_title(network, fontsize="small", loc="left")
-        below.set_xticks(range(len(arms)), [arm.replace(", ", ",\n") for arm in arms])
+        below.set_xticks(range(len(arms)), [textwrap.fill(arm, 15) for arm in arms])
     lowest = min(ax.dataLim.y0 for ax in axes[0])
     axes[0, 0].set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), 103)
     axes[1, 0].set_ylabel(f"less {result.rows[0].reference}\n[points]")
     for ax in axes.flat:
         ax.label_outer()
     n = len({row.fold for row in result.rows})
-    caption = f"{style.means_caption(n)}, last epoch; below: paired by fold"
+    caption = f"last epoch, {style.means_caption(n)}\nbelow: paired by fold, full mark: interval excludes 0"
     fig.suptitle(
         f"{result.rows[0].dataset}: sources of the initial weights\n{caption}", x=0.01, ha="left", fontsize="medium"
     )
