@@ -80,7 +80,7 @@ def points(study, *, long="all", **options):
 
 
 def test_the_long_arm_of_the_first_network_alone(study, monkeypatch):
-    monkeypatch.setattr("transferlens.training.sweep.find", lambda *_: SimpleNamespace(sha256="0" * 64))
+    monkeypatch.setattr("transferlens.training.sweep.find", lambda *_, **__: SimpleNamespace(sha256="0" * 64))
     networks = ("test_resnet", "resnet18")
     arms = points(study, backbone=networks, long="first")
     assert {name: {point.backbone for point in arm} for name, arm in arms.items()} == {

@@ -39,7 +39,7 @@ class PlanOptions(Fields):
     truncate_after: int = BLOCKS[-1]
     """Last block that is kept, 1 to 4; the classifier follows it directly."""
     bn: Literal["fixed", "updating"] = "fixed"
-    """BatchNorm statistics of frozen blocks, if any. fixed: those of ImageNet. updating: they follow the new clips."""
+    """BatchNorm statistics of frozen blocks, if any. fixed: the source's. updating: they follow the new clips."""
     start: str | None = None
     """Instead of --pretrained-through: a letter for each of the five blocks, such as IIRRR. R: random. I, or the first
     letter of another source: its weights; the small letter: its statistics. -: the block is cut."""

@@ -131,7 +131,7 @@ def draw(result: Result) -> Figure:
         learning_curves({name: [curve for _, curve in group] for name, group in by_arm.items()}, ax=ax)
         ax.set_title(f"{backbone}: each run, and the mean", fontsize="small", loc="left")
         ax.set_ylabel("")
-    style.legend_below(fig, dict(zip(*reversed(axes[0, 0].get_legend_handles_labels()), strict=True)))
+    style.legend_below(fig, axes[0, 0])
     fig.suptitle(f"{result.rows[0].dataset}: pretrained against random initialisation", x=0.01, ha="left")
     return fig
 

@@ -65,7 +65,7 @@ def points(options: Options) -> dict[str, Arm]:
     for name in (source.name for source in study.sources):
         starts[name] = study.arm(tuned, training, source=name)
         if options.controls:
-            starts[f"{name}, permuted"] = study.arm(PERMUTED, training, source=name)
+            starts[f"{name}{arms.CONTROL}"] = study.arm(PERMUTED, training, source=name)
     if options.reference not in starts:
         raise ParameterError(f"reference={options.reference!r} must be one of {some(starts)}")
     return starts

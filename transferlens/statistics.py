@@ -20,7 +20,7 @@ from transferlens.models.plan import BLOCKS, Statistics, TransferPlan
 from transferlens.options import BlockOptions
 from transferlens.util.fields import Rule
 
-WORDS = {"normal": "the source's mean and deviation", "permuted": "the source's values, permuted"}
+WORDS = {"normal": "normal values, ImageNet's scale", "permuted": "ImageNet's values, permuted"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ def analysis(statistics: Sequence[Statistics] = ("normal", "permuted")) -> Analy
     through = (None, *BLOCKS)
     return Analysis(
         name="statistics",
-        title="pretrained through a block, behind it the statistics of the source",
+        title="pretrained through a block, behind it random weights or the source's statistics",
         axis="last block that starts pretrained (0 is the stem)",
         plans={"random weights": {k: TransferPlan.fuse(k) for k in through}}
         | {WORDS[how]: {k: TransferPlan.fuse(k, behind=how) for k in through} for how in dict.fromkeys(statistics)},

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+CONTROL = ", permuted"  # ends the name of an arm that is the control of another, and has its colour
+
+
 @dataclass(frozen=True)
 class Row(RunRow):
     """One run in a CSV.
@@ -66,7 +69,7 @@ class Comparison:
     def caption(self) -> str:
         """What the marks of `draw` are."""
         n_folds = len({row.fold for row in self.rows})
-        return f"{style.means_caption(n_folds)}, last epoch; below: paired by fold"
+        return f"last epoch, {style.means_caption(n_folds)}\nbelow: paired by fold, full mark: interval excludes 0"
 
 
 def compare(runs: Mapping[str, Sequence[Run]], references: Mapping[str, str]) -> Comparison:
@@ -104,7 +107,8 @@ def compare(runs: Mapping[str, Sequence[Run]], references: Mapping[str, str]) ->
 def draw(comparison: Comparison, network: str, above: Axes, below: Axes) -> None:
     """Draw the accuracies of the arms of a network, and below them their differences to their references."""
     arms = comparison.arms
-    palette = style.colours(arms)
+    colours = style.colours(arm.removesuffix(CONTROL) for arm in arms)
+    palette = {arm: colours[arm.removesuffix(CONTROL)] for arm in arms}
     groups = {arm: {arm: stats.by_fold(comparison.rows, "accuracy_last", backbone=network, arm=arm)} for arm in arms}
     accuracy.points_and_means(groups, palette=palette, ax=above)
     for i, arm in enumerate(arms):

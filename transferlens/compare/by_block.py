@@ -1,4 +1,4 @@
-"""Accuracy by block: the code that `freeze`, `fuse`, `truncate` and `probe` share.
+"""Accuracy by block: the code of all questions that compare plans by block, such as `freeze` and `statistics`.
 
 Question 2 of Palanisamy, Singhania and Yao (2020, section 4.2), by blocks. Each analysis has one transfer plan per
 block, and two references on the same folds and seeds: the fully pretrained network, and the one trained from scratch.
@@ -11,6 +11,7 @@ paired by fold, with an interval that considers that folds share training clips 
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter, itemgetter
@@ -21,7 +22,7 @@ import numpy as np
 from transferlens.compare import question
 from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan, block_text
-from transferlens.models.weights import named
+from transferlens.models.weights import named, source_note
 from transferlens.plots import accuracy, style
 from transferlens.plots.accuracy import accuracy_against, band, points_and_means
 from transferlens.store.rows import RunRow, row_of
@@ -47,7 +48,7 @@ Place = tuple[str, int | None]
 
 @dataclass(frozen=True)
 class Analysis:
-    """The plans of one command, by variant and block in the order of the axis; None stands before the first block.
+    """The plans of one command, by variant and block in the order of the axis; None is the place of no block.
 
     `title` and `axis` are the titles of the figure and of its axis. With `shows_cost`, for plans that differ in size,
     accuracy is also drawn against size.
@@ -60,7 +61,7 @@ class Analysis:
     shows_cost: bool = False
 
     def select(self, blocks: Sequence[int], *, references: bool) -> dict[Place, TransferPlan]:
-        """Return plans by variant and block: of these blocks or of all, references, and what stands before them."""
+        """Return plans by variant and block: of these blocks or of all, of no block, and those that are a reference."""
         known = {block for plans in self.plans.values() for block in plans if block is not None}
         if wrong := [block for block in blocks if block not in known]:
             raise ParameterError(
@@ -72,7 +73,7 @@ class Analysis:
             (variant, block): plan
             for variant, plans in self.plans.items()
             for block, plan in plans.items()
-            if block in chosen or (references if plan in REFERENCES.values() else block is None)
+            if (references if plan in REFERENCES.values() else block is None) or block in chosen
         }
 
 
@@ -81,7 +82,8 @@ class Row(RunRow):
     """One run in the CSV of an analysis.
 
     `arm` is "block", or "pretrained" or "scratch" for a reference; `block` is empty for a reference that has no place
-    on the axis, "none" for the place before the first block. `change` is the accuracy of this run minus that of its
+    on the axis, "none" for the place of no block. A reference has a row for each variant in which it is compared with
+    the place before, and names the variant if they are several. `change` is the accuracy of this run minus that of its
     neighbour `change_from` on the same fold and seed; its mean over `change_n` folds and the 95 % interval follow,
     which is conservative, and the plain one (`stats.fold_interval`). `change_p` is the p-value for no change, followed
     by that adjusted for the number of changes in the table (`stats.adjusted`).
@@ -154,17 +156,20 @@ def compare(analysis: Analysis, arms: Mapping[Place, Sequence[Run]], references:
     rows_at = {place: [row_of(RunRow, run) for run in runs] for place, runs in arms.items()}
     changes = _changes(rows_at)
     columns = {(change.variant, change.after, run): change.columns(run) for change in changes for run in change.gains}
-    table: dict[str, Row] = {}  # by run: a reference may have a place on several axes
+    table: dict[tuple[str, str], Row] = {}  # by run and change: a reference may have a place in several variants
+    several = len({variant for variant, _ in arms}) > 1
     for (variant, block), rows in rows_at.items():
         place = block_text(block)
         for row, run in zip(rows, arms[variant, block], strict=True):
             arm = next((arm for arm, plan in REFERENCES.items() if run.config.plan == plan), "block")
-            own: dict[str, Any] = {"arm": arm, "variant": variant if arm == "block" else "", "block": place}
-            own |= columns.get((variant, place, row.run), {})
-            table.setdefault(row.run, Row(**vars(row), analysis=analysis.name, **own))
+            change = columns.get((variant, place, row.run), {})
+            name = variant if arm == "block" or (change and several) else ""
+            own: dict[str, Any] = {"arm": arm, "variant": name, "block": place} | change
+            table.setdefault((row.run, name), Row(**vars(row), analysis=analysis.name, **own))
+    placed = {run for run, _ in table}
     for arm, runs in references.items():
-        for row in (row_of(RunRow, run) for run in runs):
-            table.setdefault(row.run, Row(**vars(row), analysis=analysis.name, arm=arm))
+        for row in (row_of(RunRow, run) for run in runs if run.config.id not in placed):
+            table[row.run, ""] = Row(**vars(row), analysis=analysis.name, arm=arm)
     return Result(analysis, tuple(table.values()), changes)
 
 
@@ -191,7 +196,8 @@ def draw(result: Result) -> Figure:
     networks, sizes = result.backbones, SIZES if result.analysis.shows_cost else {}
     rows = [3.0, 1.1] if result.changes else [3.0]
     parts = [sum(rows), 2.4] if sizes else [sum(rows)]
-    width = max(7.0, 0.8 + (0.7 + 0.55 * max(5, len(result.places))) * len(networks))
+    place = 0.55 + 0.25 * max(0, len(result.analysis.plans) - 2)  # of one place on the axis
+    width = max(7.0, 0.8 + (0.7 + place * max(5, len(result.places))) * len(networks))
     fig, (above, *below) = style.new_parts(parts, width=width, height=1.4 + 1.1 * sum(parts))
     grid = {"sharex": "col", "sharey": "row", "height_ratios": rows}
     axes = style.subplots(above, len(rows), len(networks), **grid)
@@ -205,10 +211,9 @@ def draw(result: Result) -> Figure:
     for size, ax in zip(sizes, costs, strict=True):
         _draw_cost(result, size, palette, ax)
     _trim(axes, costs)
-    legend = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels()), strict=True))
-    style.legend_below(fig, legend)
-    title = f"{result.rows[0].dataset}: {result.analysis.title}"
-    fig.suptitle(f"{title}\n{_caption(result)}", x=0.01, ha="left", fontsize="medium")
+    style.legend_below(fig, axes[0, 0], order=[*WORDS.values(), *result.analysis.plans])
+    title = f"{result.rows[0].dataset}: {result.analysis.title}{source_note(row.weights for row in result.rows)}"
+    fig.suptitle(f"{textwrap.fill(title, int(width / 0.08))}\n{_caption(result)}", x=0.01, ha="left", fontsize="medium")
     return fig
 
 
@@ -277,9 +282,9 @@ def _draw_cost(result: Result, size: str, palette: Mapping[str, tuple], ax: Axes
 
 def summary(result: Result) -> str:
     """Return the accuracy at each place, and the change from one place to the next."""
-    lines = []
+    lines, note = [], source_note(row.weights for row in result.rows)
     for backbone in result.backbones:
-        selections = {words: {"arm": arm} for arm, words in WORDS.items()}
+        selections = {f"{WORDS['pretrained']}{note}": {"arm": "pretrained"}, WORDS["scratch"]: {"arm": "scratch"}}
         selections |= {
             f"{variant}, block {place}": {"arm": "block", "variant": variant, "block": place}
             for place in result.places

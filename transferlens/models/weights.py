@@ -174,6 +174,12 @@ def named(words: str, titles: Iterable[str]) -> str:
     return words.replace(IMAGENET, " and ".join(sorted({*titles} - {""})) or IMAGENET)
 
 
+def source_note(titles: Iterable[str]) -> str:
+    """Return " (source: ...)" with the titles of the weights of some runs; "" if all of them are ImageNet's."""
+    others = sorted({*titles} - {"", IMAGENET})
+    return f" (source: {' and '.join(others)})" if others else ""
+
+
 def _existing(path: Path) -> Path:
     """Return the path of a weights file, or raise if it is not one."""
     if path.is_dir():

@@ -57,7 +57,7 @@ def points_and_means(
     """
     ax = axes_or_new(ax)
     palette = palette or colours(arm for arms in groups.values() for arm in arms)
-    step = min(0.36, 0.8 / max(map(len, groups.values())))
+    step = min(0.36, 0.72 / max(map(len, groups.values())))
     labelled: set[str] = set()
     for i, (group, arms) in enumerate(groups.items()):
         for j, (arm, values) in enumerate(arms.items()):

@@ -1,7 +1,7 @@
 """Figures in the style of the project, their colours, and the one function that writes them.
 
-`new_figure` makes a grid of Axes, `new_parts` a figure in strips that `subplots` fills; `colours` and `handles` serve
-legends. Sizes are in inches. No figure belongs to a window.
+`new_figure` makes a grid of Axes, `new_parts` a figure in strips that `subplots` fills; `colours`, `handles` and
+`legend_below` serve legends. Sizes are in inches. No figure belongs to a window.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -95,11 +95,17 @@ def handles(palette: Mapping[str, tuple]) -> list[Line2D]:
     return [Line2D([], [], color=colour, marker="o", lw=2, label=name) for name, colour in palette.items()]
 
 
-def legend_below(fig: Figure, handles: Mapping[str, Any]) -> None:
-    """Draw a legend below all Axes, from a dict of name to handle, in as many columns as fit."""
-    column = 0.6 + 0.075 * max(map(len, handles))  # [inches], at the usual size of text
-    n = min(len(handles), max(1, int(fig.get_figwidth() // column)))
-    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=n, frameon=False)
+def legend_below(fig: Figure, ax: Axes, *, order: Sequence[str] = ()) -> None:
+    """Draw the legend of `ax` below the figure, each name once, in as many columns as there is room for.
+
+    Names are in this order, by default that in which they were drawn.
+    """
+    drawn = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    entries = {name: drawn[name] for name in order or drawn if name in drawn}
+    widths = [0.65 + 0.07 * len(name) for name in entries]  # of a mark and of letters, about
+    room, n = fig.get_figwidth(), len(entries)
+    n_columns = n if sum(widths) <= room else min(n, max(1, int(room // max(widths))))
+    fig.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=n_columns, frameon=False)
 
 
 # The interval of means over folds that figures show.
