@@ -217,7 +217,7 @@ def test_a_trainer_without_the_sources_of_its_run_says_so(study):
 
 @pytest.mark.slow(40)
 def test_workers_train_from_a_named_source_as_from_a_file(options, weights_file, tmp_path):
-    argv = [word for word in options if not word.startswith(("--weights", "--runs", "--workers"))]
+    argv = [word for word in options if not word.startswith(("--weights", "--runs", "--workers", "--figures"))]
     plan = ["--start=IIiii", "--train=NAAAA", "--folds=1", "--seeds=0", "1"]
     assert train([*argv, *plan, "--runs", str(tmp_path / "a"), "--weights", str(weights_file)]) == 0
     named = ["--source", f"imagenet={weights_file}", "--workers", "2"]
