@@ -483,3 +483,16 @@ def test_truncation_at_every_block(name, fake):
         costs = cost(name, n_classes=5, plan=network.plan, input_size=(96, 96))
         assert costs.parameters == sum(p.numel() for p in network.parameters())
         assert costs.multiply_adds == sum(row.multiply_adds for row in table[: k + 1]) + 5 * network.width
+
+
+@pytest.mark.parametrize("train", ["AAAAA", "NNNNN", "FNAFF", "FFFAF", "AFFFF"])
+def test_trainable_parameters_are_those_with_gradients(train):
+    plan = TransferPlan(train=train)
+    network = skeleton("resnet18", n_classes=5, plan=plan)
+    learned = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    assert cost("resnet18", n_classes=5, plan=plan).trainable_parameters == learned
+
+
+def test_activations_of_frozen_blocks_behind_a_trained_one_are_kept():
+    plans = TransferPlan(train="FAAAA"), TransferPlan(train="FAFFF")
+    assert len({cost("resnet18", n_classes=5, plan=plan).kept for plan in plans}) == 1

@@ -40,9 +40,9 @@ class BlockRow:
         timm's names of its modules.
     channels, stride, size
         Of its output: channels, distance of neighbouring cells [pixels of the input], height and width [cells].
-    parameters, multiply_adds : int
-        Trainable parameters; multiply-adds of the convolutions, linear layers and attention for one input: see
-        `network.measure`.
+    parameters, normalisation, multiply_adds : int
+        Trainable parameters, of all layers and of normalisation layers; multiply-adds of the convolutions, linear layers
+        and attention for one input: see `network.measure`.
     share : float in [0, 1]
         Its part of the multiply-adds of all blocks measured.
     kept, largest : int [bytes]
@@ -56,6 +56,7 @@ class BlockRow:
     stride: int
     size: tuple[int, int]
     parameters: int
+    normalisation: int
     multiply_adds: int
     share: float
     kept: int
@@ -220,14 +221,14 @@ class Cost:
 def cost(name: str, *, n_classes: int, plan: TransferPlan, input_size: tuple[int, int] = (128, 250)) -> Cost:
     """Return the cost of the network of a plan; parameters as for `build` and `block_table`."""
     rows = block_table(name, input_size=input_size, through=plan.truncate_after)
-    trained = [row for row in rows if not plan.is_frozen(row.block)]
+    trained = {"A": lambda row: row.parameters, "N": lambda row: row.normalisation, "F": lambda row: 0}
     width = rows[-1].channels
     head = (width + 1) * n_classes
     return Cost(
         parameters=head + sum(row.parameters for row in rows),
-        trainable_parameters=head + sum(row.parameters for row in trained),
+        trainable_parameters=head + sum(trained[plan.train[row.block]](row) for row in rows),
         multiply_adds=width * n_classes + sum(row.multiply_adds for row in rows),
-        kept=sum(row.kept for row in trained),
+        kept=sum(row.kept for row in rows[plan.n_frozen :]),  # gradients go through frozen blocks behind others
         largest=max(row.largest for row in rows),
     )
 

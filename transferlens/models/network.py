@@ -390,6 +390,7 @@ class Measures(NamedTuple):
     """What one block takes for one input: see `measure`."""
 
     parameters: int
+    normalisation: int
     multiply_adds: int
     size: tuple[int, int]
     kept: int
@@ -420,8 +421,10 @@ def measure(parts: Anatomy, input_size: tuple[int, int], *, through: int) -> lis
                 f"input_size={height}x{width} is too small for {parts.name}: Block {number} cannot be computed; "
                 f"use a larger input (width){cut}"
             ) from error
-        parameters, (rows, columns) = sum(p.numel() for p in block.parameters()), to_map(model, parts, x).shape[2:]
-        measured.append(Measures(parameters, costs[0], (rows, columns), *costs[1:]))
+        rows, columns = to_map(model, parts, x).shape[2:]
+        norms = sum(p.numel() for layer in normalisations(block) for p in layer.parameters())
+        parameters = sum(p.numel() for p in block.parameters())
+        measured.append(Measures(parameters, norms, costs[0], (rows, columns), *costs[1:]))
     return measured
 
 
