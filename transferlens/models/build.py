@@ -41,7 +41,7 @@ class BlockRow:
     channels, stride, size
         Of its output: channels, distance of neighbouring cells [pixels of the input], height and width [cells].
     parameters, normalisation, multiply_adds : int
-        Trainable parameters, of all layers and of normalisation layers; multiply-adds of the convolutions, linear layers
+        Trainable parameters, of all layers and of normalisation alone; multiply-adds of the convolutions, linear layers
         and attention for one input: see `network.measure`.
     share : float in [0, 1]
         Its part of the multiply-adds of all blocks measured.
