@@ -225,7 +225,8 @@ def _draw_losses(result: Result, loss: str, palette: Mapping[str, tuple], ax: "A
         epochs = np.arange(1, len(curves[0]) + 1)
         ax.plot(epochs, np.transpose(curves), color=palette[arm], alpha=0.3, lw=0.8)
         ax.plot(epochs, np.mean(curves, axis=0), color=palette[arm], lw=2, label=arm)
-    ax.set_yscale("log")
+    if loss == "train_loss":
+        ax.set_yscale("log")
     ax.locator_params(axis="x", integer=True)
 
 

@@ -62,6 +62,32 @@ FIGURES = {
         "Question 2: truncation",
         "Accuracy of the network cut after Block K, pretrained and from scratch, and against its size.",
     ),
+    "statistics": (
+        "Question 2: features or scale",
+        "Accuracy if the blocks up to K start from pretrained weights, and the others from random ones or from the "
+        "statistics of the pretrained ones, which have their scale and none of their features.",
+    ),
+    "reverse": (
+        "Question 2: later blocks alone",
+        "Accuracy if only the blocks from K on start from pretrained weights, and those before from random ones.",
+    ),
+    "surgical": (
+        "Question 2: one block trained",
+        "Accuracy if only Block K of the pretrained network and its head are trained.",
+    ),
+    "norm": (
+        "Question 2: normalisation layers alone",
+        "Accuracy if only normalisation layers are trained in the blocks up to K, pretrained and random.",
+    ),
+    "anomaly": (
+        "Question 2: a pretrained stem and random blocks behind it",
+        "Accuracy of plans that tell apart filters, scale, learning rate and length of training, each less random "
+        "weights that were trained alike; losses by epoch.",
+    ),
+    "sources": (
+        "Sources of the initial weights",
+        "Accuracy from several sources and from their permuted values, and below the difference to the reference.",
+    ),
     "plan_grid": ("Question 2: the plan space", "Accuracy over truncation and pretraining or freezing, by block."),
     "svcca": (
         "Question 2: change of representations",
