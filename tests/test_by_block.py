@@ -1,4 +1,4 @@
-"""Freeze, fuse, truncate and the plan grid: their plans, tables, figures and commands."""
+"""Questions by block and the plan grid: their plans, tables, figures and commands."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import pytest
 from transferlens import freeze, fuse, norm, plan_grid, reverse, statistics, surgical, truncate
 from transferlens.compare import by_block
 from transferlens.measures import stats
-from transferlens.models import build
+from transferlens.models import build as networks
 from transferlens.models.plan import TransferPlan
 from transferlens.util.errors import ParameterError
+from transferlens.util.fields import build, flat
 
 COMMANDS = {"freeze": freeze, "fuse": fuse, "truncate": truncate}
+BY_LETTERS = {"statistics": statistics, "reverse": reverse, "surgical": surgical, "norm": norm}
 
 
 def read(path):
@@ -65,9 +67,50 @@ def test_batchnorm_is_a_factor_of_freezing():
     assert [plan.bn for block, plan in updating.items() if block is not None] == ["updating"] * 5
 
 
+def test_plans_by_letters():
+    random, normal, permuted = statistics.analysis().plans.values()
+    (backwards,) = reverse.ANALYSIS.plans.values()
+    (one,) = surgical.ANALYSIS.plans.values()
+    pretrained, scratch = norm.ANALYSIS.plans.values()
+    assert random == fuse.ANALYSIS.plans["weight fusion"]
+    assert [plan.start for plan in normal.values()] == ["iiiii", "Iiiii", "IIiii", "IIIii", "IIIIi", "IIIII"]
+    assert [plan.start for plan in permuted.values()] == [plan.start for plan in normal.values()]
+    assert [plan.statistics for plan in permuted.values()] == ["permuted"] * 5 + ["normal"]  # the last is fine-tuning
+    assert [plan.start for plan in backwards.values()] == ["IIIII", "RIIII", "RRIII", "RRRII", "RRRRI", "RRRRR"]
+    assert [plan.train for plan in one.values()] == ["FFFFF", "AFFFF", "FAFFF", "FFAFF", "FFFAF", "FFFFA"]
+    assert [plan.train for plan in pretrained.values()] == ["AAAAA", "NAAAA", "NNAAA", "NNNAA", "NNNNA", "NNNNN"]
+    assert [plan.train for plan in scratch.values()] == [plan.train for plan in pretrained.values()]
+    assert {(*pretrained.values(),)[2].start, (*scratch.values(),)[2].start} == {"IIIII", "RRRRR"}
+
+
+def test_statistics_shares_the_runs_of_fusion(options, monkeypatch):
+    from transferlens.training.sweep import Study
+
+    asked = {}
+
+    def stop(self, points):
+        asked[command].update(point.id for point in points)
+        raise ParameterError("far enough")
+
+    monkeypatch.setattr(Study, "gather", stop)
+    for command, module in (("fuse", fuse), ("statistics", statistics)):
+        asked[command] = set()
+        assert module.main(options) == 2
+    folds, places = 3, 5
+    assert asked["fuse"] < asked["statistics"]
+    assert len(asked["statistics"] - asked["fuse"]) == 2 * folds * places
+
+
 @pytest.mark.parametrize(
     ("analysis", "blocks", "references", "places"),
     [
+        (statistics.analysis(("normal",)), (), True, [None, 0, 1, 2, 3, 4] * 2),
+        (statistics.analysis(("normal",)), (2,), False, [2, None, 2]),  # of random weights, none is a reference
+        (reverse.ANALYSIS, (), True, [0, 1, 2, 3, 4, None]),
+        (reverse.ANALYSIS, (3, 1), True, [0, 1, 3, None]),
+        (surgical.ANALYSIS, (2,), True, [None, 2]),
+        (surgical.ANALYSIS, (2,), False, [None, 2]),  # the head alone is a control, not a reference
+        (norm.ANALYSIS, (2,), True, [None, 2, None, 2]),
         (fuse.ANALYSIS, (), True, [None, 0, 1, 2, 3, 4]),
         (fuse.ANALYSIS, (2,), True, [None, 2, 4]),
         (fuse.ANALYSIS, (3, 1), False, [1, 3]),
@@ -198,6 +241,100 @@ def test_seeds_are_paired_and_those_of_one_fold_count_once(made):
     assert [row.change for row in result.rows if row.block == "2"] == pytest.approx([0.1, 0.5] * 3)
 
 
+@pytest.fixture
+def made_of(study, weights_file):
+    """Answers of a question from made-up accuracies, a function of plan and fold; runs start from "audioset"."""
+
+    def make(module, accuracy, **options):
+        given = study(**options).options
+        values = flat(given) | {"weights": "auto", "source": (f"audioset={weights_file}",)}
+        chosen = build(module.Options, values)
+        runs, question = {}, module.main.work
+        for name, arm in question.points(chosen).items():
+            runs[name] = [FakeRun(point, accuracy(point.plan, int(point.fold))) for point in arm.points]
+            for run in runs[name]:
+                run.weights = "audioset" if run.config.plan.letters else ""
+        return question.analyse(runs, chosen)
+
+    return make
+
+
+def features_and_scale(plan, fold):
+    """A tenth per block of the source's features, and a twentieth per block of its scale."""
+    return 0.2 + 0.1 * plan.start.count("I") + 0.05 * plan.start.count("i") + 0.01 * fold
+
+
+def test_statistics_tells_features_from_scale(made_of):
+    result = made_of(statistics, features_and_scale)
+    names = ["random weights", "normal values, audioset's scale", "audioset's values, permuted"]
+    assert [*result.analysis.plans] == names
+    assert result.places == ["none", "0", "1", "2", "3", "4"]
+    gains = {(change.variant, change.before, change.after): change for change in result.changes}
+    for name, gain in zip(names, (0.1, 0.05, 0.05), strict=True):
+        for pair in (("none", "0"), ("1", "2"), ("3", "4")):
+            assert gains[(name, *pair)].difference.interval.mean == pytest.approx(gain)
+    assert result.accuracies(variant=names[1], block="none") == pytest.approx([0.46, 0.47, 0.48])
+
+
+def test_a_reference_is_compared_in_each_variant_and_is_drawn_once(made_of):
+    result = made_of(statistics, features_and_scale)
+    last = [row for row in result.rows if row.block == "4" and row.fold == "1"]
+    assert len({row.run for row in last}) == 1
+    assert {row.variant: row.change for row in last} == pytest.approx(
+        {"random weights": 0.1, "normal values, audioset's scale": 0.05, "audioset's values, permuted": 0.05}
+    )
+    assert {(row.arm, row.change_from) for row in last} == {("pretrained", "3")}
+    assert len([row for row in result.rows if row.block == "none" and row.arm == "scratch"]) == 3  # a row per fold
+    assert result.accuracies(arm="pretrained") == pytest.approx([0.71, 0.72, 0.73])
+
+
+def test_reverse_fusion_goes_from_pretrained_to_scratch(made_of):
+    result = made_of(reverse, features_and_scale)
+    assert result.places == ["0", "1", "2", "3", "4", "none"]
+    assert [(change.before, change.after) for change in result.changes][-1] == ("4", "none")
+    assert all(change.difference.interval.mean == pytest.approx(-0.1) for change in result.changes)
+    assert {(row.block, row.arm) for row in result.rows if row.arm != "block"} == {
+        ("0", "pretrained"), ("none", "scratch"),
+    }  # fmt: skip
+    fig = by_block.draw(result)
+    assert [label.get_text() for label in fig.axes[-1].get_xticklabels()] == result.places
+
+
+def test_surgical_begins_with_the_head_alone(made_of):
+    result = made_of(surgical, lambda plan, fold: 0.5 + 0.1 * plan.train.find("A") + 0.01 * fold)
+    first = [row for row in result.rows if row.block == "none"]
+    assert {(row.arm, row.train) for row in first} == {("block", "FFFFF")}
+    assert [change.before for change in result.changes] == ["none", "0", "1", "2", "3"]
+    assert {row.arm for row in result.rows if not row.block} == {"pretrained", "scratch"}
+    assert {row.change for row in first} == {row.change for row in first if math.isnan(row.change)}
+
+
+def test_norm_compares_with_random_weights(made_of):
+    result = made_of(norm, lambda plan, fold: 0.9 - 0.1 * plan.train.count("N") - 0.2 * ("R" in plan.start))
+    assert [*result.analysis.plans] == ["from audioset", "from random weights"]
+    assert {row.arm for row in result.rows if row.block == "none"} == {"pretrained", "scratch"}
+    assert result.accuracies(variant="from random weights", block="4") == pytest.approx([0.2] * 3)
+
+
+@pytest.mark.parametrize("module", [*COMMANDS.values(), *BY_LETTERS.values()], ids=[*COMMANDS, *BY_LETTERS])
+def test_texts_say_the_name_of_the_source(made_of, module):
+    result = made_of(module, lambda plan, fold: 0.5 + 0.01 * fold)
+    fig = result.plot()
+    legend = [text.get_text() for each in fig.legends for text in each.get_texts()]
+    words = [fig.get_suptitle(), result.summary(), *legend, *(row.variant for row in result.rows)]
+    assert "(source: audioset)" in fig.get_suptitle()
+    assert "fully pretrained (source: audioset)" in result.summary()
+    assert not any("ImageNet" in each for each in words)
+    assert {row.weights for row in result.rows} == {"", "audioset"}
+
+
+def test_legend_and_title_lie_inside_the_figure(made_of):
+    fig = made_of(statistics, features_and_scale).plot()
+    fig.draw_without_rendering()
+    for box in (fig.legends[0].get_window_extent(), fig._suptitle.get_window_extent()):
+        assert fig.bbox.x0 <= box.x0 and box.x1 <= fig.bbox.x1
+
+
 def test_networks_do_not_mix(made, weights_file):
     networks = ("test_resnet", "resnet18")
     scratch = TransferPlan(pretrained_through=None)
@@ -215,7 +352,7 @@ def test_networks_do_not_mix(made, weights_file):
     assert len({ax.get_ylim() for ax in above}) == 1
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "plan_grid"])
+@pytest.mark.parametrize("command", [*COMMANDS, *BY_LETTERS, "plan_grid"])
 def test_all_arms_are_trained_alike(command, options, monkeypatch, capsys):
     """The paper's preset trains longer from scratch, which would be compared with shorter training here."""
     from transferlens.training.sweep import Study
@@ -228,7 +365,7 @@ def test_all_arms_are_trained_alike(command, options, monkeypatch, capsys):
 
     monkeypatch.setattr(Study, "gather", stop)
     argv = [each for each in options if not each.startswith("--epochs")]
-    module = COMMANDS.get(command, plan_grid)
+    module = (COMMANDS | BY_LETTERS).get(command, plan_grid)
     assert module.main([*argv, "--preset", "paper"]) == 2
     assert {point.training.epochs for point in asked} == {70}
     assert len({point.plan for point in asked}) > 4
@@ -238,11 +375,11 @@ def test_costs_are_those_of_the_network(made):
     result = made(truncate.ANALYSIS, {2: [0.5] * 3, 4: [0.6] * 3})
     two, four = (next(row for row in result.rows if row.block == block) for block in "24")
     for row, plan in ((two, TransferPlan.truncate(2)), (four, TransferPlan())):
-        network = build.skeleton("test_resnet", n_classes=2, plan=plan)
+        network = networks.skeleton("test_resnet", n_classes=2, plan=plan)
         assert row.parameters == row.trainable_parameters == sum(p.numel() for p in network.parameters())
     assert two.multiply_adds < four.multiply_adds
     frozen = made(freeze.analysis(), {3: [0.5] * 3}).rows[0]
-    network = build.skeleton("test_resnet", n_classes=2, plan=TransferPlan.freeze(3))
+    network = networks.skeleton("test_resnet", n_classes=2, plan=TransferPlan.freeze(3))
     assert frozen.trainable_parameters == sum(p.numel() for p in network.parameters() if p.requires_grad)
     assert frozen.parameters == four.parameters
 
@@ -335,7 +472,9 @@ def test_one_place_has_no_change_to_draw(made):
 
 def test_what_is_cut_need_not_fit_the_input():
     plan = TransferPlan(pretrained_through=None, truncate_after=1)
-    cut = build.cost("inception_v3", n_classes=2, plan=plan, input_size=(128, 48))
-    assert cut.parameters == sum(p.numel() for p in build.skeleton("inception_v3", n_classes=2, plan=plan).parameters())
+    cut = networks.cost("inception_v3", n_classes=2, plan=plan, input_size=(128, 48))
+    assert cut.parameters == sum(
+        p.numel() for p in networks.skeleton("inception_v3", n_classes=2, plan=plan).parameters()
+    )
     with pytest.raises(ParameterError, match="128x48 is too small"):
-        build.cost("inception_v3", n_classes=2, plan=TransferPlan.scratch(), input_size=(128, 48))
+        networks.cost("inception_v3", n_classes=2, plan=TransferPlan.scratch(), input_size=(128, 48))

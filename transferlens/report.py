@@ -76,6 +76,10 @@ FIGURES = {
         "Normalisation layers alone",
         "Accuracy if only normalisation layers are trained up to Block K, with pretrained and with random filters.",
     ),
+    "anomaly": (
+        "A pretrained stem before random blocks",
+        "Accuracy of ways to start and to train the stem, each less its control, paired by fold; losses by epoch.",
+    ),
     "sources": (
         "Sources of the initial weights",
         "Accuracy with each start, and below the difference to the reference, paired by fold. Permuted values have the "

@@ -1,6 +1,8 @@
 """Train networks under a transfer plan: one run per backbone, held-out fold and seed.
 
 ``python -m transferlens.train --clips clips.csv --pretrained-through 4``
+
+``python -m transferlens.train --clips clips.csv --start IIiii --train NNAAA --statistics permuted``
 """
 
 from __future__ import annotations
