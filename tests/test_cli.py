@@ -172,7 +172,7 @@ def test_bugs_are_not_hidden():
         (["--clips", "none.csv"], "none.csv"),
         (["--clips", "."], "folder"),
         (["--backbone", "resnet5o"], "backbone='resnet5o' is not a model of timm; did you mean"),
-        (["--backbone", "vit_tiny_patch16_224"], "choose a convolutional backbone with four spatial stages"),
+        (["--backbone", "gmixer_12_224"], "cannot be cut into a stem and four blocks"),
         (["--pretrained-through", "7"], "pretrained_through=7 must be none or one of 0, 1, 2, 3, 4"),
         (["--pretrained-through", "x"], "x"),
         (["--folds", "9"], "folds='9' not in tones.*: its folds are 1, 2, 3"),

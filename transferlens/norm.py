@@ -2,7 +2,7 @@
 
 In Blocks 0 (the stem) to K only the normalisation layers are trained, for each K; behind them all is trained. At K = 4
 they and the head are all that is trained. The same with random weights shows what normalisation layers alone can do
-with random filters (Frankle et al. 2021), and is the control.
+with random filters [1]_, and is the control.
 
 References
 ----------

@@ -1,6 +1,6 @@
 """Surgical fine-tuning: which single block must be trained?
 
-All blocks start from the source. Only Block K and the head are trained, for each K (Lee et al. 2023); all other blocks
+All blocks start from the source. Only Block K and the head are trained, for each K [1]_; all other blocks
 are frozen, BatchNorm statistics too. The axis begins with the head alone, the linear probe of Block 4, which is the
 control.
 

@@ -3,14 +3,14 @@ r"""The transfer plan: where each block starts, what of it is trained, and where
 A plan has one letter per block of a backbone (0 = stem, 1..4 = Block 1..Block 4) for its start and one for its
 training. No other module distinguishes "freezing experiments" from "fusion experiments".
 
-=====  ================================================  =====  =====================================
-start  the block begins with                             train  what of the block is trained
-=====  ================================================  =====  =====================================
-I      the weights of the source (ImageNet's by default) A      all of it
-R      random weights                                    N      its normalisation layers only
-i      the statistics of the source: no weight of it     F      nothing, it is frozen
-\-     nothing, it is cut                                \-     nothing, it is cut
-=====  ================================================  =====  =====================================
+=====  =================================================  =====  =====================================
+start  the block begins with                              train  what of the block is trained
+=====  =================================================  =====  =====================================
+I      the weights of the source (ImageNet's by default)  A      all of it
+R      random weights                                     N      its normalisation layers only
+i      the statistics of the source: no weight of it      F      nothing, it is frozen
+\-     nothing, it is cut                                 \-     nothing, it is cut
+=====  =================================================  =====  =====================================
 
 Several sources have a capital letter each, all but R, and the small letter for their statistics. Most experiments are
 three numbers, which are the short form of such letters:
