@@ -69,11 +69,11 @@ def points(options: Options) -> dict[Any, Arm]:
     milestones = tuple(LONGER * epoch for epoch in training.milestones)
     longer = replace(training, epochs=LONGER * training.epochs, milestones=milestones)
     asked: dict[Any, Arm] = {name: study.arm(plan, training) for name, plan in PLANS.items()}
-    asked |= {_longer(name): study.arm(PLANS[name], longer) for name in (SCRATCH, STEM)}
     if len(study.dataset.folds) > 2:  # to hold out, to choose the rate, and to train
         nested = Study.of(replace(options, sweep=replace(options.sweep, select="nested")))
         for name, rate in ((name, rate) for name in (SCRATCH, STEM) for rate in RATES):
             asked[name, rate] = nested.arm(PLANS[name], replace(training, lr=rate))
+    asked |= {_longer(name): study.arm(PLANS[name], longer) for name in (SCRATCH, STEM)}
     return asked
 
 
