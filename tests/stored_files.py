@@ -47,6 +47,7 @@ def write_run(path):
         fresh={"head.weight": rng.normal(size=(2, 5)).astype(np.float32)},
         optimizer={"head.weight/exp_avg": rng.normal(size=(2, 5)).astype(np.float32)},
         groups=["r1", "r1", "r2", "r2"],
+        recordings=["r3", "r4", "r5"],
     )
     runfile.write_state(path, state)
 

@@ -63,6 +63,7 @@ def made(tmp_path_factory):
         fresh={"head.weight": np.zeros(1, np.float32)},
         optimizer={},
         groups=["r", "r", "s"],
+        recordings=["t", "u"],
     )
     path = CONFIG.path(tmp_path_factory.mktemp("made"))
     write_state(path, state)
@@ -125,8 +126,9 @@ FLOATS = NUMBERS | {
     "infinite": lambda values: values + np.inf,
     "integers": lambda values: values.astype("int64"),
 }
+NAMES = ("label_names", "clip_ids", "groups", "recordings")
 ALL = {
-    **{(name, kind): change for name in ("label_names", "clip_ids", "groups") for kind, change in TEXTS.items()},
+    **{(name, kind): change for name in NAMES for kind, change in TEXTS.items()},
     **{("labels", kind): change for kind, change in NUMBERS.items()},
     **{
         (name, kind): change
@@ -139,6 +141,7 @@ ALL = {
     ("clip_ids", "same"): lambda values: np.repeat(values[:1], 3),
     ("clip_ids", "none"): lambda values: values[:0],
     ("groups", "shorter"): lambda values: values[1:],
+    ("recordings", "same"): lambda values: [b"t", b"t"],
     ("labels", "unknown"): lambda values: values + 9,
     ("labels", "negative"): lambda values: values - 9,
     ("labels", "half way"): lambda values: values + 0.5,
@@ -154,7 +157,7 @@ ALL = {
     ("history/lr", "negative"): lambda values: -values,
 }
 CASES = {f"{name}: {kind}": (put(name, change), name) for (name, kind), change in ALL.items()}
-CASES |= {f"{name}: missing": (drop(name), name) for name in FIELDS | INNER if name != "groups"}
+CASES |= {f"{name}: missing": (drop(name), name) for name, field in (FIELDS | INNER).items() if not field.optional}
 CASES |= {f"{name}: missing": (drop(name), name) for name in ("config", "provenance", "history", "weights", "fresh")}
 CASES |= {
     f"{group}/{name}: {value!r:.20}": (give(group, name, value), name)
@@ -236,7 +239,7 @@ def test_all_broken_fields_are_named_at_once(made, tmp_path):
 
 def test_what_newer_and_older_versions_write_is_read(made, tmp_path):
     def change(file):
-        del file["groups"]
+        del file["groups"], file["recordings"]
         del file["provenance"].attrs["n_train"]
         file["new_field"] = np.arange(3)
         file["provenance"].attrs["new"] = "words"

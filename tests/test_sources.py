@@ -316,6 +316,82 @@ def test_a_run_of_other_clips_may_have_held_out_any_fold(finished, study, tmp_pa
     assert made.points(TransferPlan())
 
 
+def with_recordings(folder, **recordings):
+    """A table of small clips, some of which have the name of a recording: by the name of the clip, _ for -."""
+    table = write_clips(folder)
+    head, *rows = table.read_text().splitlines()
+    names = {clip.replace("_", "-"): group for clip, group in recordings.items()}
+    lines = [f"{row},{names.get(row.partition('.')[0], '')}" for row in rows]
+    table.write_text("\n".join([f"{head},group", *lines]))
+    return table
+
+
+@pytest.fixture
+def chained(study, tmp_path):
+    """A function that trains on clips, from a run or from random weights, with fold 1 held out."""
+
+    def train(table, source=None):
+        given = {"weights": "auto", "source": (f"earlier={source.path}",)} if source else {}
+        plan = TransferPlan() if source else TransferPlan.scratch()
+        return one(study(clips=table, folds=("1",), epochs=1, **given), plan)
+
+    return train
+
+
+def test_a_run_holds_the_recordings_that_it_and_its_sources_were_trained_on(chained, tmp_path):
+    first = chained(with_recordings(tmp_path / "a", low_1_0="11111", low_2_0="22222", low_3_1="22222", high_3_0="7"))
+    assert first.recordings == ("22222", "7")  # that of fold 1 is held out
+    assert first.groups and set(first.groups) >= {"11111"}
+    second = chained(with_recordings(tmp_path / "b", high_2_0="33333"), source=first)
+    assert second.recordings == ("22222", "33333", "7")
+    assert chained(write_clips(tmp_path / "c")).recordings == ()
+
+
+def test_a_run_that_was_trained_on_recordings_that_are_held_out_is_refused(chained, study, tmp_path, caplog):
+    first = chained(with_recordings(tmp_path / "a", low_2_0="30344", low_3_0="7", high_2_0="59513", high_1_0="99999"))
+    second = chained(with_recordings(tmp_path / "b"), source=first)
+    table = with_recordings(tmp_path / "c", low_1_0="30344", high_1_0="59513", low_2_0="7", low_3_0="99999")
+
+    def points(fold, source, table=table):
+        given = {"clips": table, "folds": (fold,), "weights": "auto", "source": (f"city={source.path}",)}
+        return study(**given).points(TransferPlan())
+
+    for source in (first, second):  # the second has them from the first
+        with pytest.raises(ParameterError) as caught:
+            points("1", source)
+        assert str(caught.value) == (
+            "source=city: its run was trained on 2 recordings (30344, 59513), held out here with fold 1; leave them out "
+            "of its clips (`duplicates --against ... --leave-out FILE`), and train it again"
+        )
+    caplog.clear()
+    assert points("3", first)  # 99999 was held out by the source, too
+    (record,) = caplog.records
+    assert (
+        "source city was trained on 3 recordings (7, 30344, 59513), as clips here: if they are the same" in record.msg
+    )
+    caplog.clear()
+    left = with_recordings(tmp_path / "d", low_3_0="1" * 5)
+    assert points("1", first, left)
+    assert not caplog.records
+
+
+def test_short_names_may_be_of_two_recordings_and_are_warned_of(chained, study, tmp_path, caplog):
+    source = chained(with_recordings(tmp_path / "a", low_2_0="1", high_3_0="site 4"))
+    table = with_recordings(tmp_path / "b", low_1_0="1", high_1_0="site 4")
+    caplog.clear()
+    assert study(clips=table, weights="auto", source=(f"farm={source.path}",), folds=("1",)).points(TransferPlan())
+    assert "source farm was trained on 2 recordings (1, site 4)" in caplog.text
+
+
+def test_a_run_of_the_same_clips_and_fold_may_be_a_source(chained, study, tmp_path, caplog):
+    """Also if a recording is in two folds: the new run is trained on it itself."""
+    table = with_recordings(tmp_path / "a", low_1_0="30344", low_2_0="30344", low_3_0="59513")
+    source = chained(table)
+    caplog.clear()
+    assert study(clips=table, weights="auto", source=(f"same={source.path}",), folds=("1",)).points(TransferPlan())
+    assert "recording" not in caplog.text
+
+
 def changed(path, target, change):
     """A copy of a run file with its content changed on purpose."""
     shutil.copyfile(path, target)

@@ -56,6 +56,8 @@ class Run:
         Mean and standard deviation that the features were normalised with.
     groups : tuple of str
         The recording of each held-out clip; empty if the data set names none, or the file is of an older version.
+    recordings : tuple of str
+        The recordings that the run, and runs that it started from, were trained on; empty in the same cases.
     """
 
     path: Path
@@ -69,6 +71,7 @@ class Run:
     logits_best: np.ndarray
     normalisation: np.ndarray
     groups: tuple[str, ...] = ()
+    recordings: tuple[str, ...] = ()
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -258,7 +261,7 @@ def load_run(path: Path | str | os.PathLike[str], *, expected: RunConfig | None 
         raise CheckpointError(
             f"{path} has finished {done} of {config.training.epochs} epochs: train the run again to finish it"
         )
-    fields |= {name: tuple(fields[name]) for name in ("label_names", "clip_ids", "groups")}
+    fields |= {name: tuple(fields[name]) for name in ("label_names", "clip_ids", "groups", "recordings")}
     return Run(path=path, logits=fields.pop("logits_last"), **fields)
 
 

@@ -39,7 +39,8 @@ _ARRAYS = ("clip_ids", "labels", "label_names", "normalisation", "logits_last", 
 class RunState:
     """All that a run file holds: a run after some epoch, as `transferlens.store.run.Run`, and its tensors.
 
-    `groups` has the recording of each held-out clip, and is empty if they are not known. The tensors are the state dict
+    `groups` has the recording of each held-out clip, and `recordings` the names of those that the run and its sources
+    were trained on, each once; they are empty if they are not known. The tensors are the state dict
     of the network; `fresh`, those that were randomly initialised, before training (ImageNet's are not stored again);
     and the optimiser's state by "<parameter>/<moment>", empty in a complete run.
     """
@@ -57,6 +58,7 @@ class RunState:
     fresh: dict[str, np.ndarray]
     optimizer: dict[str, np.ndarray]
     groups: list[str] = field(default_factory=list)
+    recordings: list[str] = field(default_factory=list)
 
 
 def write_state(path: Path, state: RunState) -> None:
@@ -80,8 +82,9 @@ def _fill(file: Any, state: RunState) -> None:
     for name in _ARRAYS:
         values = getattr(state, name)
         file.create_dataset(name, data=values, fletcher32=isinstance(values, np.ndarray) or None)
-    if state.groups:
-        file.create_dataset("groups", data=state.groups)
+    for name in ("groups", "recordings"):
+        if names := getattr(state, name):
+            file.create_dataset(name, data=names)
     for name in ("history", *TENSORS):
         group = file.create_group(name)
         for key, values in getattr(state, name).items():

@@ -60,6 +60,15 @@ FIELDS = {
         ),
     ),
     "groups": Field(TEXT, ("clips",), Rule("names without control characters", _are_names), optional=True),
+    "recordings": Field(
+        TEXT,
+        ("recordings",),
+        Rule(
+            "different names, without control characters",
+            lambda names: len(names) == len(set(names)) and _are_names(names),
+        ),
+        optional=True,
+    ),
     "labels": Field("int64", ("clips",), Rule("at least 0", lambda values: (values >= 0).all())),
     "logits_last": Field("float32", ("clips", "classes"), FINITE),
     "logits_best": Field("float32", ("clips", "classes"), FINITE),

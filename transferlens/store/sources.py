@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from transferlens.data.clips import Clip
 from transferlens.models.plan import CUT, TransferPlan
 from transferlens.models.weights import Source, Weights, check_tensors, imagenet_state, sha256_of, title
 from transferlens.store import runfile, schema
@@ -24,10 +25,14 @@ RUNS = (".h5", ".partial")  # endings of run files
 
 @dataclass(frozen=True)
 class RunWeights(Weights):
-    """The weights of a run after its last epoch, its configuration and held-out clips, and how its input was scaled."""
+    """The weights of a run after its last epoch, its configuration and held-out clips, and how its input was scaled.
+
+    `recordings` are those that it, and runs that it started from, were trained on, as far as their names are known.
+    """
 
     config: RunConfig
     clip_ids: frozenset[str]
+    recordings: frozenset[str]
     normalisation: np.ndarray
 
 
@@ -84,6 +89,7 @@ def _of_run(backbone: str, path: Path, version: tuple[int, ...]) -> RunWeights:
         sha256_of(backbone, tensors),
         config=config,
         clip_ids=frozenset(fields["clip_ids"]),
+        recordings=frozenset(fields["recordings"]),
         normalisation=fields["normalisation"],
     )
 
@@ -111,6 +117,12 @@ def named_by(config: RunConfig, sources: Sequence[Source]) -> list[tuple[Source,
             "weights that it was named with"
         )
     return [by_hash[sha256] for sha256 in hashes]
+
+
+def recordings_of(clips: Iterable[Clip], sources: Sequence[Weights]) -> list[str]:
+    """Return the names of the recordings that a run of these training clips and of these sources is trained on."""
+    seen = [weights.recordings for weights in sources if isinstance(weights, RunWeights)]
+    return sorted({clip.group for clip in clips if clip.group}.union(*seen))
 
 
 def origins(sources: Sequence[tuple[Source, Weights]]) -> dict[str, str]:

@@ -6,6 +6,7 @@ No clip is decoded and no network trained before a run is missing; `schedule` re
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,9 +35,11 @@ from transferlens.util.errors import DataError, ParameterError, warn_once
 from transferlens.util.fields import Fields, Rule, at_least, between, build, checked, flat, names, signature
 from transferlens.util.files import check_folder, check_writable
 from transferlens.util.grouping import group_by
-from transferlens.util.text import some
+from transferlens.util.text import counted, natural, some
 
 Name = TypeVar("Name")
+FREESOUND = re.compile("[1-9][0-9]{4,}")  # an id that no other recording is likely to have
+SHOWN = 5  # recordings in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,11 +323,31 @@ class Study:
                 f"source={name}: its run held out fold {config.fold} of these clips, and has seen clips of fold "
                 f"{point.fold}, which is held out here; give folds={config.fold}"
             )
+        self._check_recordings(point, name, weights, is_same_data=is_same_data)
         names = ("windows", "hops", "n_mels")
         if changed := [key for key in names if getattr(config.features, key) != getattr(here, key)]:
             warn_once(f"source {name} was trained on features with other {some(changed)}")
         if config.training.normalise != point.training.normalise != "source":
             warn_once(f"source {name} was trained with normalise={config.training.normalise!r}")
+
+    def _check_recordings(self, point: RunConfig, name: str, weights: RunWeights, *, is_same_data: bool) -> None:
+        """Raise if the run that a point starts from was trained on recordings that the point is evaluated on.
+
+        Ids as of Freesound, of five digits or more, are taken for the same recording in any two data sets; other names,
+        such as "1", may be of two, and are only warned of, as are recordings that both runs are trained on.
+        """
+        clips, (rows, _) = self.dataset.clips, self.dataset.split(point.fold, point.inner_fold)
+        trained_on = {clips[i].group for i in rows}
+        evaluated_on = {clip.group for clip in clips if clip.fold in (point.fold, point.inner_fold)} - trained_on
+        remedy = "leave them out of its clips (`duplicates --against ... --leave-out FILE`), and train it again"
+        if ids := [group for group in weights.recordings & evaluated_on if FREESOUND.fullmatch(group)]:
+            raise ParameterError(
+                f"source={name}: its run was trained on {_recordings(ids)}, held out here with fold {point.fold}; {remedy}"
+            )
+        if not is_same_data and (alike := weights.recordings & (evaluated_on | trained_on)):
+            warn_once(
+                f"source {name} was trained on {_recordings(alike)}, as clips here: if they are the same, {remedy}"
+            )
 
     @checked
     def points(
@@ -385,6 +408,13 @@ class Study:
             schedule.train(self, missing, threads=_threads(points))
             runs |= schedule.read(store, missing)
         return {point: runs[point].within(self.dataset) for point in points}
+
+
+def _recordings(names: Iterable[str]) -> str:
+    """Return the number of recordings, and the first names of them."""
+    ordered = sorted(names, key=natural)
+    more = ", ..." if len(ordered) > SHOWN else ""
+    return f"{counted(len(ordered), 'recording')} ({', '.join(ordered[:SHOWN])}{more})"
 
 
 def gather(arms: Mapping[Name, Arm]) -> dict[Name, list[Run]]:

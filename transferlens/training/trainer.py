@@ -31,7 +31,7 @@ from transferlens.store.config import RunConfig
 from transferlens.store.run import Run, load_run, normalised
 from transferlens.store.runfile import RunState, read_state, to_torch, write_state
 from transferlens.store.schema import history_names
-from transferlens.store.sources import named_by, normalisation_of, origins
+from transferlens.store.sources import named_by, normalisation_of, origins, recordings_of
 from transferlens.training.batches import Data, chunks
 from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError, MachineError
@@ -113,6 +113,7 @@ class Trainer:
         named = named_by(config, sources)
         found = [weights for _, weights in named]
         self.normalisation = _scaled(_normalisation(data, self.rows, training.normalise, found), config)
+        self.recordings = recordings_of((data.dataset.clips[i] for i in self.rows), found)
         n_classes = len(data.label_names)
         self.network = build.skeleton(
             config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed, input_size=config.input_size
@@ -308,6 +309,7 @@ class Trainer:
             fresh=self.fresh,
             optimizer=moments,
             groups=[recordings[i] for i in self.held_out] if recordings else [],
+            recordings=self.recordings,
         )
 
     def resume(self, state: RunState) -> None:
