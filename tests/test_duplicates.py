@@ -39,6 +39,16 @@ def test_a_clip_is_like_itself_and_symmetric():
     assert alike(sound(0), sound(1)) == pytest.approx(alike(sound(1), sound(0)))
 
 
+def test_all_are_compared_at_once_as_one_by_one(monkeypatch):
+    marks = np.concatenate([fingerprint_of(sound(seed)) for seed in range(7)])
+    expected = [duplicates.similarity(mark, marks) for mark in marks[:3]]
+    for size in (1, 40_000, 2**22):  # one pair at once, some, all
+        monkeypatch.setattr(duplicates, "AT_ONCE", size)
+        np.testing.assert_allclose(duplicates.similarities(marks[:3], marks), expected, atol=1e-6)
+    first = np.einsum("bf,nbf->nf", marks[0].conj(), marks)  # the largest correlation over shifts
+    np.testing.assert_allclose(np.fft.irfft(first, axis=1).max(1), expected[0], atol=1e-6)
+
+
 def test_gain_does_not_matter_and_a_shift_little():
     assert alike(sound(0), 0.1 * sound(0)) == pytest.approx(1, abs=0.05)
     shifted = CORRUPTIONS["shift"](sound(0), 10, sr=SR)
@@ -210,10 +220,77 @@ def test_another_data_set_shares_a_copy_and_a_recording(grouped, others, tmp_pat
     out = capsys.readouterr().out
     assert "recordings that are in others too: 1 (r7), of 1 clip; other clips that sound like one there: " in out
     rest = DataOptions(clips=left).open()
-    assert {clip.id for clip in rest.clips}.isdisjoint(str(clips) for clips in ("7.wav", "4.wav"))
+    assert {clip.id for clip in rest.clips}.isdisjoint(("7.wav", "4.wav"))
     before = {clip.path: (clip.label, clip.fold) for clip in DataOptions(clips=grouped).open().clips}
     assert len(rest.clips) == 24 - len({clip for clip, *_ in found})
     assert all(before[clip.path] == (clip.label, clip.fold) for clip in rest.clips)
+
+
+def test_what_is_left_has_the_ids_that_it_had_beside_its_table(grouped, others, tmp_path):
+    """Below the folder of the new table paths are relative, elsewhere absolute."""
+    (tmp_path / "elsewhere").mkdir()
+    found = []
+    for left in (tmp_path / "left.csv", tmp_path / "elsewhere" / "left.csv"):
+        assert duplicates.main(arguments(grouped, "--against", str(others), "--leave-out", str(left))) == 1
+        found.append(DataOptions(clips=left).open().clips)
+    beside, elsewhere = found
+    before = DataOptions(clips=grouped).open().clips
+    assert {(clip.id, clip.label, clip.fold, clip.group) for clip in beside} < {
+        (clip.id, clip.label, clip.fold, clip.group) for clip in before
+    }
+    assert {clip.id for clip in elsewhere} == {str(tmp_path.resolve() / clip.id) for clip in beside}
+
+
+def test_nothing_is_left(grouped, others, tmp_path, capsys):
+    left = tmp_path / "left.csv"
+    argv = arguments(grouped, "--against", str(others), "--leave-out", str(left), "--threshold", "1e-9")
+    assert duplicates.main(argv) == 2
+    assert "no clip of grouped is left: all 24 were left out" in capsys.readouterr().err
+    assert not left.exists()
+
+
+def test_tables_that_are_read_are_not_replaced(grouped, others, tmp_path, capsys):
+    for table, what in (
+        (grouped, "is a table that is read"),
+        (others, "is a table that is read"),
+        (tmp_path, "is a fo"),
+    ):
+        before = None if table.is_dir() else table.read_bytes()
+        assert duplicates.main(arguments(grouped, "--against", str(others), "--leave-out", str(table))) == 2
+        assert f"leave_out='{table}' {what}" in capsys.readouterr().err
+        assert before is None or table.read_bytes() == before
+
+
+def test_a_path_that_is_not_plain_text_is_not_written(others, tmp_path, capsys):
+    """A folder may have any name: the table could not be opened again."""
+    odd = tmp_path / "a\nb"
+    others.parent.rename(odd)
+    argv = ["--clips", str(odd / "clips.csv"), "--against", str(odd / "clips.csv"), f"--cache={tmp_path / 'cache'}"]
+    assert duplicates.main([*argv, f"--figures={tmp_path}", "--leave-out", str(tmp_path / "left.csv")]) == 2
+    assert r"a\nb/copy.wav', which is not plain text: name a file in the folder of the clips" in capsys.readouterr().err
+
+
+def test_a_long_clip_in_the_other_table_hides_no_copy(clips, others, capsys):
+    """All are padded to it, and none is squeezed: the 250 frames of a clip would be half a second here."""
+    y = 0.001 * np.random.default_rng(0).normal(size=60 * SR).astype(np.float32)
+    soundfile.write(others.parent / "long.wav", y, SR)
+    with others.open("a") as file:
+        file.write("long.wav,d,1,\n")
+    assert duplicates.main(arguments(clips, "--against", str(others))) == 1
+    assert "4.wav (fold 1)" in capsys.readouterr().out
+
+
+def test_both_data_sets_calibrate_the_threshold(grouped, others, capsys):
+    """With a second class the other one has pairs of strangers, too, and more clips of the first are drawn."""
+    numbers = []
+    for _ in range(2):
+        assert duplicates.main(arguments(grouped, "--against", str(others))) == 1
+        numbers.append(int(capsys.readouterr().out.partition("most alike of ")[2].split()[0]))
+        soundfile.write(others.parent / "d.wav", sound(200), SR)
+        with others.open("a") as file:
+            file.write("d.wav,d,1,\n")
+    assert 0 < numbers[0] <= 3 * 24
+    assert numbers[0] + 3 < numbers[1] <= 4 * 24
 
 
 def test_what_is_left_survives_odd_names(grouped, others, tmp_path):
@@ -250,3 +327,30 @@ def test_recordings_of_esc10_in_urbansound8k(esc10, urbansound8k):
     names = {pair.recording for pair in pairs}
     assert names == {clip.group for clip in target.clips} & {clip.group for clip in source.clips}
     assert names and names <= both
+
+
+@pytest.mark.slow(20)
+@pytest.mark.esc10
+@pytest.mark.urbansound8k
+def test_what_esc10_and_urbansound8k_share_is_heard(esc10, urbansound8k, tmp_path, capsys):
+    """Of the shared recordings three pairs of clips are mostly the same sound; all of them are left out."""
+    target, source = DataOptions(clips=esc10).open(), DataOptions(dataset="urbansound8k", root=urbansound8k).open()
+    both = {clip.group for clip in target.clips} & {clip.group for clip in source.clips}
+    paths = {}
+    for name, dataset in (("target", target), ("source", source)):
+        clips = [
+            clip for i, clip in enumerate(dataset.clips) if clip.group in both or i % (len(dataset.clips) // 30) == 0
+        ]
+        paths[name] = tmp_path / f"{name}.csv"
+        with paths[name].open("w", newline="") as file:
+            rows = [(clip.path, clip.label, clip.fold, clip.group) for clip in clips]
+            csv.writer(file).writerows([("path", "label", "fold", "group"), *rows])
+    left = tmp_path / "left.csv"
+    argv = [f"--clips={paths['source']}", f"--against={paths['target']}", f"--leave-out={left}", "--threshold=0.8"]
+    assert duplicates.main([*argv, f"--cache={tmp_path}", f"--figures={tmp_path}"]) == 1
+    assert f"recordings that are in target too: {len(both)} (" in capsys.readouterr().out
+    with (tmp_path / "duplicates.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    heard = [row for row in rows if float(row["similarity"]) >= 0.8]
+    assert len(heard) == 3 and all(row["recording"] for row in heard)
+    assert both.isdisjoint(clip.group for clip in DataOptions(clips=left).open().clips)

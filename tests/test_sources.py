@@ -360,8 +360,8 @@ def test_a_run_that_was_trained_on_recordings_that_are_held_out_is_refused(chain
         with pytest.raises(ParameterError) as caught:
             points("1", source)
         assert str(caught.value) == (
-            "source=city: its run was trained on 2 recordings (30344, 59513), held out here with fold 1; leave them out "
-            "of its clips (`duplicates --against ... --leave-out FILE`), and train it again"
+            "source=city: its run was trained on 2 recordings (30344, 59513), held out here with fold 1; leave them "
+            "out of its clips (`duplicates --against ... --leave-out FILE`), and train it again"
         )
     caplog.clear()
     assert points("3", first)  # 99999 was held out by the source, too

@@ -12,12 +12,16 @@ found. The pairs that are listed are candidates: listen to them.
 
 With ``--against`` the clips are compared with those of another data set instead, such as the one that a source was
 trained on: clips of one recording, by its name in both data sets (``group``, as the ids of Freesound in ESC-50 and
-UrbanSound8K), and clips of any classes that sound alike. ``--leave-out`` writes a table of the other clips.
+UrbanSound8K), and clips of any classes that sound alike. Clips are padded with silence to the longest, and a frame is a
+hop, so that time has one scale; the threshold is calibrated on pairs within each of the two data sets, about twice as
+many as are compared. Short sounds of one kind, such as barks, may reach it by chance. ``--leave-out`` writes a table of
+the other clips.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,10 +40,10 @@ from transferlens.store.run import Run, arm_names, load_runs
 from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule
-from transferlens.util.files import check_folder, complete_or_absent
+from transferlens.util.files import check_writable, complete_or_absent
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import scipy
-from transferlens.util.text import counted, natural, some, table
+from transferlens.util.text import CONTROL, counted, natural, some, table
 
 if TYPE_CHECKING:
     from transferlens.data.clips import Clip, DataSet
@@ -50,6 +54,7 @@ NEIGHBOURS = 9  # frames whose mean is subtracted
 STEADY = 1e-3  # deviation [log power] below which a clip counts as silent: it is only rounding
 ROUNDING = 1e-6  # by which the similarity of equal clips may be below 1
 PAIRS, COPIES = 20_000, 40  # that the threshold is calibrated with
+AT_ONCE, CLIPS_AT_ONCE = 2**22, 256  # numbers, and clips, that are computed at once: as memory allows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +95,20 @@ def fingerprints(S: np.ndarray) -> np.ndarray:
 
 def similarity(one: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the largest correlation over shifts in time of one fingerprint with others [shape=(n_others,)]."""
-    spectrum = np.einsum("bf,nbf->nf", one.conj(), others)
-    return np.fft.irfft(spectrum, axis=1).max(1)
+    return similarities(one[None], others)[0]
+
+
+def similarities(marks: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the `similarity` of each fingerprint with each of others [shape=(n_marks, n_others)]."""
+    values = np.empty((len(marks), len(others)), np.float32)
+    columns = max(1, AT_ONCE // marks[0].size)
+    for left in range(0, len(others), columns):
+        part = np.ascontiguousarray(others[left : left + columns].transpose(2, 1, 0))
+        rows = max(1, AT_ONCE // part[:, 0].size)
+        for top in range(0, len(marks), rows):
+            spectra = marks[top : top + rows].conj().transpose(2, 0, 1) @ part  # a product per frequency
+            values[top : top + rows, left : left + columns] = np.fft.irfft(spectra, axis=0).max(0)
+    return values
 
 
 @dataclass(frozen=True)
@@ -135,19 +152,45 @@ class Calibration:
         )
 
 
-def calibrate(dataset: DataSet, cache: FeatureCache, marks: np.ndarray, n_pairs: int = PAIRS) -> Calibration:
-    """Compute the threshold of a data set from its complete cache, the fingerprints of all clips and about `n_pairs`.
+def calibrate(dataset: DataSet, cache: FeatureCache, marks: np.ndarray) -> Calibration:
+    """Compute the threshold of a data set from its complete cache and the fingerprints of all clips.
 
     Raise ParameterError if there are not two clips of different classes and recordings, or nothing but silence.
     """
-    rng, n = np.random.default_rng(0), len(marks)
+    rng = np.random.default_rng(0)
     strangers = _partners(dataset, same_class=False)
-    share = n_pairs / max(n_pairs, sum(map(len, strangers)))
+    share = PAIRS / max(PAIRS, sum(map(len, strangers)))
     drawn = [others[rng.random(len(others)) < share] for others in strangers]
     values = [float(value) for i, others in enumerate(drawn) for value in similarity(marks[i], marks[others])]
+    return _calibration(dataset, cache, marks, values, rng)
+
+
+def calibrate_both(
+    dataset: DataSet, cache: FeatureCache, marks: np.ndarray, other: DataSet, other_marks: np.ndarray
+) -> Calibration:
+    """Compute the threshold for the pairs of two data sets from pairs within each; errors as of `calibrate`."""
+    rng, n_rows = np.random.default_rng(0), min(len(marks), len(other_marks))
+    values = [_of_strangers(dataset, marks, n_rows, rng), _of_strangers(other, other_marks, n_rows, rng)]
+    return _calibration(dataset, cache, marks, np.concatenate(values).tolist(), rng)
+
+
+def _of_strangers(dataset: DataSet, marks: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the similarities of some clips, drawn, with all of other classes and recordings, each pair once."""
+    rows = np.sort(rng.choice(len(marks), n_rows, replace=False))
+    others = np.arange(len(marks))
+    labels = np.array([clip.label for clip in dataset.clips], dtype=object)
+    homes = np.array([clip.group or clip.id for clip in dataset.clips], dtype=object)
+    strangers = (labels[rows, None] != labels) & (homes[rows, None] != homes)
+    return similarities(marks[rows], marks)[strangers & ~(np.isin(others, rows) & (others <= rows[:, None]))]
+
+
+def _calibration(
+    dataset: DataSet, cache: FeatureCache, marks: np.ndarray, values: Sequence[float], rng: np.random.Generator
+) -> Calibration:
+    """Return the calibration by the similarities of pairs that cannot contain the same event."""
     if not values:
         raise ParameterError(f"{dataset.name} has no two clips of different recordings and classes: name a threshold")
-    copied = rng.choice(n, min(COPIES, n), replace=False)
+    copied = rng.choice(len(marks), min(COPIES, len(marks)), replace=False)
     alike = [float(similarity(marks[i], _copy(dataset, cache, int(i)))[0]) for i in copied]
     threshold = max(values)
     if threshold <= 0:
@@ -196,8 +239,7 @@ def shared(
     """Return the pairs of clips of two data sets that are of one recording or reach the threshold, those first."""
     recordings = np.array([clip.group for clip in other.clips], dtype=object)
     pairs = []
-    for clip, mark in zip(dataset.clips, marks, strict=True):
-        values = similarity(mark, other_marks)
+    for clip, values in zip(dataset.clips, similarities(marks, other_marks), strict=True):
         same = (recordings == clip.group) & (recordings != None)  # noqa: E711  # elementwise
         for j in np.flatnonzero(same | (values >= threshold - ROUNDING)):
             pairs.append(_pair(clip, other.clips[j], values[j], recordings[j] if same[j] else ""))
@@ -205,14 +247,24 @@ def shared(
 
 
 def write_others(dataset: DataSet, pairs: Sequence[Pair], path: Path) -> int:
-    """Write a table of the clips that are in no pair, with absolute paths; return their number."""
-    twins = {pair.clip for pair in pairs}
-    others = [clip for clip in dataset.clips if clip.id not in twins]
+    """Write a table of the clips that are in no pair, and return their number; raise DataError if there are none.
+
+    Paths are relative to the table for clips below its folder, so that beside their old table ids stay the same.
+    """
+    folder = path.parent.resolve()
+    others = dataset.without({pair.clip for pair in pairs}).clips
     with complete_or_absent(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["path", "label", "fold", "group"])
-        table.writerows([clip.path.absolute(), clip.label, clip.fold, clip.group or ""] for clip in others if clip.path)
+        table.writerows([_beside(clip, folder), clip.label, clip.fold, clip.group or ""] for clip in others)
     return len(others)
+
+
+def _beside(clip: Clip, folder: Path) -> str:
+    """Return the path of a clip for a table in a folder: relative if the clip is below it, else absolute."""
+    assert clip.path is not None
+    file = clip.path.parent.resolve() / clip.path.name
+    return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
 
 
 def _without(runs: Sequence[Run], pairs: Sequence[Pair], where: str = "another fold") -> str:
@@ -281,7 +333,9 @@ PAIRS_OF_FOLDS = "pairs of one class in different folds"
 def _marks(dataset: DataSet, settings: FeatureSettings, folder: Path) -> tuple[FeatureCache, np.ndarray]:
     cache = FeatureCache(dataset, settings, folder)
     cache.fill()
-    return cache, fingerprints(cache.load())
+    S = cache.load()
+    parts = [fingerprints(S[i : i + CLIPS_AT_ONCE]) for i in range(0, len(S), CLIPS_AT_ONCE)]
+    return cache, np.concatenate(parts)
 
 
 def _across_folds(dataset: DataSet, trained: Sequence[Run], options: Options) -> Result:
@@ -299,15 +353,24 @@ def _across_folds(dataset: DataSet, trained: Sequence[Run], options: Options) ->
     return Result(tuple(pairs), calibration, found, _without(trained, pairs) if trained else "")
 
 
+def _settings(dataset: DataSet, other: DataSet, options: Options) -> FeatureSettings:
+    """Return settings for the clips of both: the middle window, one frame per hop, padded to the longest clip."""
+    settings, seconds = options.features.settings(dataset), max(dataset.seconds, other.seconds)
+    middle = slice(len(settings.hops) // 2, len(settings.hops) // 2 + 1)
+    (hop,) = hops = settings.hops[middle]
+    return replace(
+        settings, windows=settings.windows[middle], hops=hops, seconds=seconds, width=math.ceil(seconds / hop)
+    )
+
+
 def _across_data_sets(dataset: DataSet, other: DataSet, trained: Sequence[Run], options: Options) -> Result:
-    """Compare all clips with those of another data set, at one rate and one length, so that time has one scale."""
-    seconds = max(dataset.seconds, other.seconds)
-    settings = replace(options.features.settings(dataset), seconds=seconds)
+    """Compare all clips with those of another data set."""
+    settings = _settings(dataset, other, options)
     cache, marks = _marks(dataset, settings, options.store.cache)
     _, other_marks = _marks(other, settings, options.store.cache)
     threshold, calibration, n_compared = options.threshold, "", len(marks) * len(other_marks)
     if threshold is None:
-        calibrated = calibrate(dataset, cache, marks, n_compared)
+        calibrated = calibrate_both(dataset, cache, marks, other, other_marks)
         threshold, calibration = calibrated.threshold, calibrated.text(n_compared, f"pairs with {other.name}")
     pairs = shared(dataset, marks, other, other_marks, threshold)
     names = sorted({pair.recording for pair in pairs} - {""}, key=natural)
@@ -331,12 +394,27 @@ def _other(dataset: DataSet, options: Options) -> DataSet | None:
             raise ParameterError(f"{given[0]} goes with against, the other data set")
         return None
     if options.leave_out is not None:
-        check_folder("leave_out", options.leave_out.parent)
-        if any(clip.path is None for clip in dataset.clips):
-            raise ParameterError(f"leave_out needs sound files: {dataset.name} is generated by code, see `synth`")
+        _check_leave_out(dataset, options, options.leave_out)
     is_table = Path(name).suffix.lower() == ".csv"
     chosen = {"clips": Path(name)} if is_table else {"dataset": name}
     return DataOptions(**chosen, root=root, sr=dataset.sr, longest=dataset.longest).open(argument="against")
+
+
+def _check_leave_out(dataset: DataSet, options: Options, path: Path) -> None:
+    """Raise if a table of clips cannot be written to a file, or would replace one that is read."""
+    check_writable("leave_out", path.parent)
+    if any(clip.path is None for clip in dataset.clips):
+        raise ParameterError(f"leave_out needs sound files: {dataset.name} is generated by code, see `synth`")
+    read = [table.resolve() for table in (options.data.clips, Path(options.against or "")) if table is not None]
+    if path.is_dir() or path.resolve() in read:
+        what = "is a folder" if path.is_dir() else "is a table that is read"
+        raise ParameterError(f"leave_out={str(path)!r} {what}: name a new file, such as others.csv")
+    folder = path.parent.resolve()
+    if odd := [file for clip in dataset.clips if CONTROL.search(file := _beside(clip, folder))]:
+        raise ParameterError(
+            f"leave_out={str(path)!r} would hold the path {odd[0]!r}, which is not plain text: name a file "
+            "in the folder of the clips"
+        )
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:

@@ -341,9 +341,8 @@ class Study:
         evaluated_on = {clip.group for clip in clips if clip.fold in (point.fold, point.inner_fold)} - trained_on
         remedy = "leave them out of its clips (`duplicates --against ... --leave-out FILE`), and train it again"
         if ids := [group for group in weights.recordings & evaluated_on if FREESOUND.fullmatch(group)]:
-            raise ParameterError(
-                f"source={name}: its run was trained on {_recordings(ids)}, held out here with fold {point.fold}; {remedy}"
-            )
+            seen = f"was trained on {_recordings(ids)}, held out here with fold {point.fold}"
+            raise ParameterError(f"source={name}: its run {seen}; {remedy}")
         if not is_same_data and (alike := weights.recordings & (evaluated_on | trained_on)):
             warn_once(
                 f"source {name} was trained on {_recordings(alike)}, as clips here: if they are the same, {remedy}"
