@@ -13,9 +13,8 @@ found. The pairs that are listed are candidates: listen to them.
 With ``--against`` the clips are compared with those of another data set instead, such as the one that a source was
 trained on: clips of one recording, by its name in both data sets (``group``, as the ids of Freesound in ESC-50 and
 UrbanSound8K), and clips of any classes that sound alike. Clips are padded with silence to the longest, and a frame is a
-hop, so that time has one scale; the threshold is calibrated on pairs within each of the two data sets, about twice as
-many as are compared. Short sounds of one kind, such as barks, may reach it by chance. ``--leave-out`` writes a table of
-the other clips.
+hop, so that time has one scale; the threshold is calibrated on pairs within each of the two data sets. Short sounds of
+one kind, such as barks, may reach it by chance. ``--leave-out`` writes a table of the other clips.
 """
 
 from __future__ import annotations
