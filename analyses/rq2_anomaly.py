@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyses import BACKBONES
 from transferlens import cli
 from transferlens.compare import arms, question
 from transferlens.models.plan import TransferPlan
 from transferlens.options import QuestionOptions
 from transferlens.plots import style
 from transferlens.store.run import Run
+from transferlens.study import Step
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.grouping import group_by
 
@@ -167,6 +169,7 @@ def summary(result: Result) -> str:
 
 anomaly = question.Question("anomaly", Options, analyse, points)
 main = cli.command("analyses.rq2_anomaly", Options, anomaly)
+STEPS = [Step.of(main, {"backbone": BACKBONES[:1]})]
 
 if __name__ == "__main__":
     sys.exit(main())

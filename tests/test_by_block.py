@@ -276,6 +276,25 @@ def test_statistics_tells_features_from_scale(made_of):
     assert result.accuracies(variant=names[1], block="none") == pytest.approx([0.46, 0.47, 0.48])
 
 
+def test_variants_are_compared_with_the_control_at_each_place(made_of):
+    result = made_of(statistics, features_and_scale)
+    assert {change.variant for change in result.less_control} == {*result.analysis.plans} - {"random weights"}
+    gains = {change.after: change.difference.interval.mean for change in result.less_control}
+    assert gains == pytest.approx({"none": 0.25, "0": 0.2, "1": 0.15, "2": 0.1, "3": 0.05})  # at 4 they are the same
+    rows = result.tables()["statistics_control"]
+    assert {(row.control, row.n) for row in rows} == {("random weights", 3)}
+    assert {row.block: row.less_control for row in rows} == gains
+    assert "audioset's values, permuted less random weights, block 0, paired by fold: 20.0 points" in result.summary()
+    assert result.plot().axes[1].get_ylabel() == "less random weights\n[points]"
+
+
+def test_a_control_with_another_source_keeps_its_name(made_of):
+    result = made_of(norm, lambda plan, fold: 0.9 - 0.2 * ("R" in plan.start))
+    assert {change.variant for change in result.less_control} == {"from audioset"}
+    assert [change.after for change in result.less_control] == ["none", "0", "1", "2", "3", "4"]
+    assert all(change.difference.interval.mean == pytest.approx(0.2) for change in result.less_control)
+
+
 def test_a_reference_is_compared_in_each_variant_and_is_drawn_once(made_of):
     result = made_of(statistics, features_and_scale)
     last = [row for row in result.rows if row.block == "4" and row.fold == "1"]

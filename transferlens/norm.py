@@ -28,6 +28,7 @@ ANALYSIS = Analysis(
         words: {block: TransferPlan.norm(block, pretrained=pretrained) for block in (None, *BLOCKS)}
         for words, pretrained in (("from ImageNet", True), ("from random weights", False))
     },
+    control="from random weights",
 )
 
 

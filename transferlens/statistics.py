@@ -4,7 +4,7 @@ As in weight fusion, Blocks 0 (the stem) to K start from the source. Later block
 from random weights: each tensor is drawn anew from a normal distribution with the mean and standard deviation of the
 source's (Raghu et al. 2019, section 5; Matsoukas et al. 2022), or has the source's values in random order, which keeps
 their whole distribution. What such a start gains over random weights is scale; what it lacks against the source's
-weights is features. Weight fusion itself is the control.
+weights is features. Weight fusion itself is the control, with which they are compared place by place.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def analysis(statistics: Sequence[Statistics] = ("normal", "permuted")) -> Analy
         axis="last block that starts pretrained (0 is the stem)",
         plans={"random weights": {k: TransferPlan.fuse(k) for k in through}}
         | {WORDS[how]: {k: TransferPlan.fuse(k, behind=how) for k in through} for how in dict.fromkeys(statistics)},
+        control="random weights",
     )
 
 

@@ -5,7 +5,8 @@ block, and two references on the same folds and seeds: the fully pretrained netw
 A plan that is a reference itself (fusion through Block 4 is fine-tuning) has its place on the axis too.
 
 Whether a block matters is shown by neighbours on the axis: the difference of their accuracies after the last epoch,
-paired by fold, with an interval that considers that folds share training clips (`stats.fold_interval`).
+paired by fold, with an interval that considers that folds share training clips (`stats.fold_interval`). Where one
+variant is the control of the others, they are compared with it place by place too.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Analysis:
     """The plans of one command, by variant and block in the order of the axis; None is the place of no block.
 
     `title` and `axis` are the titles of the figure and of its axis. With `shows_cost`, for plans that differ in size,
-    accuracy is also drawn against size.
+    accuracy is also drawn against size. `control` is the variant that others are compared with at each place.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Analysis:
     axis: str
     plans: Mapping[str, Mapping[int | None, TransferPlan]]
     shows_cost: bool = False
+    control: str = ""
 
     def select(self, blocks: Sequence[int], *, references: bool) -> dict[Place, TransferPlan]:
         """Return plans by variant and block: of these blocks or of all, of no block, and those that are a reference."""
@@ -106,8 +108,29 @@ class Row(RunRow):
 
 
 @dataclass(frozen=True)
+class ControlRow:
+    """The mean difference of a variant to its control at one place, with bounds and p-values as in `Row`."""
+
+    backbone: str
+    variant: str
+    control: str
+    block: str
+    n: int
+    less_control: float
+    less_control_low: float
+    less_control_high: float
+    less_control_plain_low: float
+    less_control_plain_high: float
+    less_control_p: float
+    less_control_p_adjusted: float
+
+
+@dataclass(frozen=True)
 class Change:
-    """The difference between neighbours on the axis, paired by fold, and that of each run, by its id."""
+    """The difference between two places, paired by fold, and that of each run, by its id.
+
+    The places are neighbours on the axis, or one place of the control and of another variant.
+    """
 
     backbone: str
     variant: str
@@ -124,11 +147,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """The rows of an analysis, and the changes between neighbours on its axis."""
+    """The rows of an analysis, the changes between neighbours on its axis, and the differences to the control."""
 
     analysis: Analysis
     rows: tuple[Row, ...]
     changes: tuple[Change, ...]
+    less_control: tuple[Change, ...] = ()
 
     @property
     def backbones(self) -> list[str]:
@@ -146,6 +170,16 @@ class Result(question.Result):
         """Name of the files: that of the command."""
         return self.analysis.name
 
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """Return the rows, and those of the differences to the control if there is one."""
+        control = {f"{self.stem}_control": [self._row(each) for each in self.less_control]} if self.less_control else {}
+        return super().tables() | control
+
+    def _row(self, change: Change) -> ControlRow:
+        interval, columns = change.difference.interval, change.difference.columns("less_control")
+        names = (change.backbone, change.variant, self.analysis.control, change.after)
+        return ControlRow(*names, n=interval.n, less_control=interval.mean, **columns)
+
     def accuracies(self, **values: object) -> list[float]:
         """Return the accuracy of each fold after the last epoch, of the rows with these values."""
         return stats.by_fold(self.rows, "accuracy_last", **values)
@@ -154,7 +188,10 @@ class Result(question.Result):
 def compare(analysis: Analysis, arms: Mapping[Place, Sequence[Run]], references: Mapping[str, Sequence[Run]]) -> Result:
     """Compare the runs of each variant and block, in the order of the axis, with those of the place before."""
     rows_at = {place: [row_of(RunRow, run) for run in runs] for place, runs in arms.items()}
-    changes = _changes(rows_at)
+    neighbours = [
+        pair for places in group_by(rows_at, key=itemgetter(0)).values() for pair in itertools.pairwise(places)
+    ]
+    changes = _changes(rows_at, neighbours)
     columns = {(change.variant, change.after, run): change.columns(run) for change in changes for run in change.gains}
     table: dict[tuple[str, str], Row] = {}  # by run and change: a reference may have a place in several variants
     several = len({variant for variant, _ in arms}) > 1
@@ -170,28 +207,31 @@ def compare(analysis: Analysis, arms: Mapping[Place, Sequence[Run]], references:
     for arm, runs in references.items():
         for row in (row_of(RunRow, run) for run in runs if run.config.id not in placed):
             table[row.run, ""] = Row(**vars(row), analysis=analysis.name, arm=arm)
-    return Result(analysis, tuple(table.values()), changes)
+    ids = {place: [row.run for row in rows] for place, rows in rows_at.items()}
+    controlled = [((analysis.control, block), (variant, block)) for variant, block in ids]
+    others = [(one, other) for one, other in controlled if one in ids and ids[one] != ids[other]]
+    return Result(analysis, tuple(table.values()), changes, _changes(rows_at, others))
 
 
-def _changes(rows_at: Mapping[Place, Sequence[RunRow]]) -> tuple[Change, ...]:
-    """Return the change of each backbone from each place of a variant to the next."""
+def _changes(rows_at: Mapping[Place, Sequence[RunRow]], pairs: Sequence[tuple[Place, Place]]) -> tuple[Change, ...]:
+    """Return the change of each backbone from the first place of each pair to the second."""
     changes = []
-    for variant, places in group_by(rows_at, key=itemgetter(0)).items():
-        for before, after in itertools.pairwise(places):
-            earlier = {row.pair: row.accuracy_last for row in rows_at[before]}
-            for backbone, rows in group_by(rows_at[after], key=attrgetter("backbone")).items():
-                gains = {row.run: row.accuracy_last - earlier[row.pair] for row in rows}
-                difference = stats.fold_difference(stats.fold_means([*gains.values()], rows))
-                start, end = block_text(before[1]), block_text(after[1])
-                changes.append(Change(backbone, variant, start, end, difference, gains))
+    for before, after in pairs:
+        earlier = {row.pair: row.accuracy_last for row in rows_at[before]}
+        for backbone, rows in group_by(rows_at[after], key=attrgetter("backbone")).items():
+            gains = {row.run: row.accuracy_last - earlier[row.pair] for row in rows}
+            difference = stats.fold_difference(stats.fold_means([*gains.values()], rows))
+            start, end = block_text(before[1]), block_text(after[1])
+            changes.append(Change(backbone, after[0], start, end, difference, gains))
     differences = stats.adjusted([change.difference for change in changes])
     return tuple(replace(change, difference=each) for change, each in zip(changes, differences, strict=True))
 
 
 def draw(result: Result) -> Figure:
-    """Draw one column per network: accuracy by block with the references as bands, and the changes between neighbours.
+    """Draw one column per network: accuracy by block with the references as bands, and changes between neighbours.
 
-    If plans differ in size, the accuracy of all networks is drawn against it below.
+    With a control, the differences to it are drawn in place of these changes. If plans differ in size, the accuracy of
+    all networks is drawn against it below.
     """
     networks, sizes = result.backbones, SIZES if result.analysis.shows_cost else {}
     rows = [3.0, 1.1] if result.changes else [3.0]
@@ -233,7 +273,8 @@ def _caption(result: Result) -> str:
     words = f"last epoch: mean{interval}, n = {counted(n, 'fold')} (dots)"
     if not result.changes:
         return words
-    return f"{words}\nchange: paired by fold, {'full mark: interval excludes 0' if n > 1 else 'n = 1: no interval'}"
+    what = "below" if result.less_control else "change"
+    return f"{words}\n{what}: paired by fold, {'full mark: interval excludes 0' if n > 1 else 'n = 1: no interval'}"
 
 
 def _draw_places(result: Result, backbone: str, palette: Mapping[str, tuple], ax: Axes) -> None:
@@ -258,11 +299,13 @@ def _draw_places(result: Result, backbone: str, palette: Mapping[str, tuple], ax
 def _draw_changes(result: Result, backbone: str, palette: Mapping[str, tuple], ax: Axes) -> None:
     places = result.places
     arms: dict[str, list] = {variant: [] for variant in result.analysis.plans}
-    for change in result.changes:
+    for change in result.less_control or result.changes:
         if change.backbone == backbone:
             x = (places.index(change.before) + places.index(change.after)) / 2
             arms[change.variant].append((x, change.difference.interval))
     accuracy.changes(arms, palette=palette, ax=ax)
+    if result.less_control:
+        ax.set_ylabel(f"less {result.analysis.control}\n[points]")
     ax.set_xticks(range(len(places)), places)
     ax.set_xlim(-0.5, len(places) - 0.5)
 
@@ -297,6 +340,10 @@ def summary(result: Result) -> str:
             if change.backbone == backbone:
                 name = f"{change.variant}, {change.before} -> {change.after}"
                 lines.append(f"{backbone}  {name}, paired by fold: {change.difference}")
+        for change in result.less_control:
+            if change.backbone == backbone:
+                name = f"{change.variant} less {result.analysis.control}, block {change.after}"
+                lines.append(f"{backbone}  {name}, paired by fold: {change.difference}")
     return "\n".join(lines)
 
 
@@ -319,7 +366,8 @@ def by_block(name: str, options: type, analysis: Callable[[Any], Analysis]) -> q
         weights = {run.weights for runs_of_arm in runs.values() for run in runs_of_arm}
         arms = {(named(variant, weights), block): runs[variant, block] for variant, block in plans(options)}
         asked = analysis(options)
-        asked = replace(asked, plans={named(variant, weights): plans for variant, plans in asked.plans.items()})
+        by_name = {named(variant, weights): plans for variant, plans in asked.plans.items()}
+        asked = replace(asked, plans=by_name, control=named(asked.control, weights))
         return compare(asked, arms, {arm: runs[arm] for arm in REFERENCES if arm in runs})
 
     return question.Question(name, options, analyse, points)
