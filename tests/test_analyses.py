@@ -131,7 +131,7 @@ def test_what_cannot_be_done_is_said_at_the_start_and_records_are_kept(clips, tm
     argv = ["--clips", str(clips), "--backbone", "test_resnet", "--weights", str(tmp_path / "none.pth")]
     assert all_.main([*argv, "--figures", str(tmp_path), "--results", str(tmp_path / "R.md")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "pretraining, freeze, fuse, truncate, probe, plan_grid" in line
+    assert "pretraining, freeze, fuse, truncate, probe, analyses.rq2_anomaly" in line
     assert "none.pth" in line
     assert record.read_text() == (ROOT / "figures" / "steps.csv").read_text()
     assert len(all_.recorded(record)) > 5
