@@ -63,6 +63,15 @@ class Anatomy:
         height, width = (-(-length // self.multiple) * self.multiple for length in input_size)
         return (height, width) if self.multiple > 1 else None
 
+    def shapes_for(self, input_size: tuple[int, int]) -> dict[str, torch.Size]:
+        """Return the shapes for a size of input (height, width), on which only transformers depend."""
+        size = self.made_for(input_size)
+        if size is None:
+            return self.shapes
+        with torch.device("meta"):  # only shapes are needed
+            state = create(self.name, size).state_dict()
+        return {name: state[name].shape for name in self.shapes}
+
 
 class _Step(NamedTuple):
     """One module that ``forward_features`` called, and the shape of its output."""

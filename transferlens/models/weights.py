@@ -347,14 +347,19 @@ def _not_found(name: str, why: str) -> str:
     )
 
 
-def check_tensors(state: Mapping[str, torch.Tensor], name: str, source: str) -> None:
+def check_tensors(
+    state: Mapping[str, torch.Tensor], name: str, source: str, *, input_size: tuple[int, int] | None = None
+) -> None:
     """Raise CheckpointError if a tensor cannot be used, or if they are not those of the blocks of timm's model `name`.
 
-    BatchNorm's counters may be missing; `source` is what errors say of where the tensors are from.
+    BatchNorm's counters may be missing; `source` is what errors say of where the tensors are from. The model is for
+    inputs of this height and width, by default of timm's own.
     """
     from transferlens.models.network import anatomy
 
-    needed = {key: shape for key, shape in anatomy(name).shapes.items() if not key.endswith(_COUNTER)}
+    parts = anatomy(name)
+    shapes = parts.shapes if input_size is None else parts.shapes_for(input_size)
+    needed = {key: shape for key, shape in shapes.items() if not key.endswith(_COUNTER)}
     present = {key: state[key] for key in needed if key in state}
     for key, tensor in present.items():
         if problem := _problem(tensor):

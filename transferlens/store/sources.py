@@ -82,7 +82,7 @@ def _of_run(backbone: str, path: Path, version: tuple[int, ...]) -> RunWeights:
     if CUT in config.plan.start:
         raise CheckpointError(f"{path} was cut after Block {config.plan.truncate_after}: a source must have all blocks")
     tensors = {name.partition(".")[2]: tensor for name, tensor in state.items() if name.startswith("backbone.")}
-    check_tensors(tensors, backbone, str(path))
+    check_tensors(tensors, backbone, str(path), input_size=config.input_size)
     return RunWeights(
         tensors,
         f"run {config.id}",
