@@ -18,7 +18,7 @@ from transferlens.models.weights import Source, imagenet_state
 from transferlens.store.heldout import classify
 from transferlens.store.listing import list_runs
 from transferlens.store.rows import RunRow, row_of
-from transferlens.store.run import load_run
+from transferlens.store.run import check_alike, load_run
 from transferlens.store.runfile import seal
 from transferlens.store.sources import find
 from transferlens.train import main as train
@@ -201,6 +201,17 @@ def test_a_source_that_the_study_does_not_have_is_named(study, weights_file):
     for plan in (TransferPlan(), TransferPlan.scratch()):
         with pytest.raises(ParameterError, match=r"^source='c' must be one of a, b$"):
             made.points(plan, source="c")
+
+
+@pytest.mark.parametrize("name", ["a\nb.pth", "\N{MUSICAL SYMBOL G CLEF}" * 60 + ".pth"])
+def test_files_of_any_name_are_sources(name, study, weights_file, tmp_path):
+    try:
+        torch.save(load_file(weights_file), tmp_path / name)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    run = one(study(folds=("1",), epochs=1, weights=str(tmp_path / name)), TransferPlan())
+    assert run.weights[:1] == name[0] and run.weights.isprintable()
+    assert len(run.initial_state()) == len(run.final_state())
 
 
 @pytest.mark.parametrize("weights", ["", "/"])
@@ -439,6 +450,17 @@ def test_runs_with_the_same_weights_and_another_normalisation_are_two_sources_of
     paths = finished.path, changed(finished.path, tmp_path / "x.h5", scaled)
     assert len({find(BACKBONE, path).sha256 for path in paths}) == 1
     assert len({find(BACKBONE, path, normalise="source").sha256 for path in paths}) == 2
+
+
+def test_runs_whose_inputs_are_scaled_as_those_of_two_sources_are_not_compared(finished):
+    other = dataclasses.replace(finished, normalisation=2 * finished.normalisation)
+    check_alike([finished, other], "normalisation")  # of the training clips: they may differ by rounding
+    training = dataclasses.replace(finished.config.training, normalise="source")
+    config = dataclasses.replace(finished.config, training=training)
+    runs = [dataclasses.replace(run, config=config) for run in (finished, other)]
+    check_alike([runs[0], runs[0]], "normalisation")
+    with pytest.raises(ParameterError, match="differ in normalisation"):
+        check_alike(runs, "normalisation")
 
 
 def test_normalise_source_needs_a_run(study):

@@ -22,7 +22,7 @@ from transferlens.models.converters import converted
 from transferlens.util.errors import CheckpointError, MachineError, ParameterError
 from transferlens.util.files import expanded
 from transferlens.util.lazy import timm, torch
-from transferlens.util.text import some, suggestion
+from transferlens.util.text import shortened, some, suggestion
 
 # Packages of ImageNet weights: the module, and its class that knows the file.
 _PACKAGES = {
@@ -40,6 +40,7 @@ IMAGENET = "ImageNet"
 # Of files that weights can be in.
 ENDINGS = (".h5", ".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
+LONGEST = 64  # name of a source [characters]
 _FILE = "file "  # before the name in the source of weights from a file
 _COUNTER = "num_batches_tracked"  # of BatchNorm; not used at its default momentum, and missing in old files
 
@@ -60,8 +61,10 @@ class Source:
 
     @classmethod
     def of_file(cls, weights: str | Path) -> Source:
-        """Return the source of ``--weights``: "auto", or a file, whose name it has."""
-        return cls() if str(weights) == "auto" else cls(Path(weights).name, _absolute(str(weights)))
+        """Return the source of ``--weights``: "auto", or a file, whose name it has, shortened and as plain text."""
+        if str(weights) == "auto":
+            return cls()
+        return cls(shortened(Path(weights).name, LONGEST), _absolute(str(weights)))
 
     @classmethod
     def parse(cls, text: str) -> Source:
@@ -69,9 +72,9 @@ class Source:
         name, equals, option = (part.strip() for part in text.partition("="))
         if not equals or not option or not _NAME.fullmatch(name):
             raise ParameterError(
-                f"source={text!r} must be NAME=VALUE, such as audioset=weights.pth: the name of up to 64 letters, "
-                "digits, spaces and _ . + -, beginning with a letter other than R (which stands for random); the value "
-                "auto, a weights file, a run (.h5) or a tag of timm's hub"
+                f"source={text!r} must be NAME=VALUE, such as audioset=weights.pth: the name of up to "
+                f"{LONGEST} letters, digits, spaces and _ . + -, beginning with a letter other than R (which stands "
+                "for random); the value auto, a weights file, a run (.h5) or a tag of timm's hub"
             )
         return cls(name, option if option == "auto" or _is_tag(option) else _absolute(option))
 
@@ -81,7 +84,7 @@ class Source:
         return self.name[:1].upper()
 
 
-_NAME = re.compile(r"[A-QS-Za-qs-z][\w .+-]{0,63}", re.ASCII)
+_NAME = re.compile(rf"[A-QS-Za-qs-z][\w .+-]{{,{LONGEST - 1}}}", re.ASCII)
 
 
 def _is_tag(option: str) -> bool:

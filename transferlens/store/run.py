@@ -308,6 +308,12 @@ def load_runs(
     return list(runs.values())
 
 
+def _scaling(run: Run) -> tuple[Any, ...]:
+    """Return what the scale of the input follows from: the settings, or the values of the source."""
+    config, how = run.config, run.config.training.normalise
+    return how, config.changes_input, config.inner_fold, run.normalisation.tolist() if how == "source" else None
+
+
 _COMPARED: dict[str, Callable[[Run], Any]] = {
     "backbone": lambda run: run.config.backbone,
     "dataset": lambda run: run.config.dataset,
@@ -316,7 +322,7 @@ _COMPARED: dict[str, Callable[[Run], Any]] = {
     "held-out clips (fold)": lambda run: (run.clip_ids, run.labels.tolist()),
     "feature settings": lambda run: run.config.features,
     "features": lambda run: run.provenance["features_key"],
-    "normalisation": lambda run: (run.config.training.normalise, run.config.changes_input, run.config.inner_fold),
+    "normalisation": _scaling,
 }
 SHARED = Rule(f"one of {', '.join(_COMPARED)}", _COMPARED.__contains__)
 
