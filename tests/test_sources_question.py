@@ -1,6 +1,7 @@
 """The question `sources`, and the analysis of the anomaly: arms, pairing, tables, figures, names of sources."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -73,6 +74,17 @@ def test_questions_by_block_take_one_source(command, options, weights_file, othe
     argv = [*without(options, "weights"), "--source", f"a={other_file}", f"b={weights_file}", "--dry-run"]
     assert command.main(argv) == 2
     assert "no source begins with I; the sources are a (A), b (B)" in capsys.readouterr().err
+
+
+def test_accuracies_of_all_networks_are_drawn(seeds_store):
+    """Networks share the axis of accuracies, which begins below the least of all."""
+    runs = {arm: seeds_store[0][arm] for arm in ("tuned", "scratch")}
+    rows = arms.compare(runs, {}).rows
+    low = [dataclasses.replace(row, backbone="low", accuracy_last=0.1) for row in rows]
+    high = [dataclasses.replace(row, backbone="high", accuracy_last=0.9) for row in rows]
+    fig = sources.draw(sources.Result(arms.Comparison((*low, *high), {}, {})))
+    assert [fig.axes[i].get_title(loc="left") for i in (0, 1)] == ["low", "high"]
+    assert all(ax.get_ylim()[0] < 10 for ax in fig.axes[:2])
 
 
 def test_differences_are_those_of_the_same_fold_and_seed(seeds_store):

@@ -116,7 +116,8 @@ def draw(comparison: Comparison, network: str, above: Axes, below: Axes) -> None
             interval = comparison.differences[network, arm].interval
             accuracy.changes({arm: [(i, interval)]}, palette=palette, ax=below)
     above.set_title(network, fontsize="small", loc="left")
-    above.set_ylim(max(0, 10 * np.floor(above.dataLim.y0 / 10) - 2), 103)
+    lowest = min(ax.dataLim.y0 for ax in above.get_shared_y_axes().get_siblings(above))  # of all networks so far
+    above.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), 103)
     below.set_xlim(above.get_xlim())
     below.set_xticks(range(len(arms)), [textwrap.fill(arm, 14) for arm in arms])
     references = {*comparison.references.values()}
