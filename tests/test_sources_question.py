@@ -113,6 +113,12 @@ def test_arms_of_the_anomaly_differ_in_the_stem_alone():
     assert rq2_anomaly.PLANS["its filters fixed"].start == "IRRRR"
 
 
+def test_the_anomaly_is_that_of_one_network(options, capsys):
+    argv = [*without(options, "backbone"), "--backbone", "test_resnet", "resnet18", "--dry-run"]
+    assert rq2_anomaly.main(argv) == 2
+    assert "backbone='test_resnet resnet18' must name one here" in capsys.readouterr().err
+
+
 @pytest.mark.slow(20)
 def test_anomaly_chooses_the_rate_on_the_inner_fold(options, tmp_path, capsys):
     assert rq2_anomaly.main([*options, "--folds", "1", "2"]) == 0
