@@ -131,9 +131,8 @@ def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | Non
         `name`, torchvision's weights for the networks of its first recipe, or timm's default. The file is of
         safetensors or ``torch.save``, whatever its name, with timm's or torchvision's names, or those of a family in
         `models.converters`; what a training framework writes before them (``model.``) is removed, and a stem for one or
-        two channels is widened. Of a checkpoint with
-        several entries timm's choice is taken: weights that were averaged (``state_dict_ema``, ``model_ema``) before
-        the last ones (``state_dict``, ``model``).
+        two channels is widened. Of a checkpoint with several entries timm's choice is taken: weights that were averaged
+        (``state_dict_ema``, ``model_ema``) before the last ones (``state_dict``, ``model``).
     sha256 : str, optional
         The `Weights.sha256` that is required.
 
@@ -160,7 +159,7 @@ def _tagged(name: str, tag: str) -> str:
     base = name.partition(".")[0]
     tagged = tag if tag.startswith(f"{base}.") else f"{base}.{tag}"
     if tagged not in (known := timm.list_pretrained(f"{base}.*")):
-        tags = [each.partition(".")[2] for each in known]
+        tags = [model.partition(".")[2] for model in known]
         raise CheckpointError(
             f"weights {tag!r} are neither a file nor a tag of {base} on timm's hub: {suggestion(tag, tags, some(tags))}"
         )
@@ -168,8 +167,8 @@ def _tagged(name: str, tag: str) -> str:
 
 
 def title(source: str) -> str:
-    """Return a `Weights.source` in words for figures and tables: ImageNet, or the name of the file that was given."""
-    return {"none": ""}.get(source, source.removeprefix(_FILE) if source.startswith(_FILE) else IMAGENET)
+    """Return the name of a source in runs of older versions, by `Weights.source`: that of a file, or ImageNet."""
+    return source.removeprefix(_FILE) if source.startswith(_FILE) else IMAGENET
 
 
 def named(words: str, titles: Iterable[str]) -> str:

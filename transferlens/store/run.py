@@ -156,7 +156,7 @@ class Run:
         Raises
         ------
         CheckpointError
-            If the ImageNet weights that the run started from are not available here.
+            If the weights that the run started from are not available here.
         """
         with runfile.open_runfile(self.path) as file:
             state = runfile.to_torch(runfile.read_tensors(file["fresh"]))
@@ -170,12 +170,13 @@ class Run:
     def _pretrained_state(self) -> dict[str, torch.Tensor]:
         """Return the tensors of the blocks that started from the weights of a source."""
         config = self.config
-        found = [
-            find(config.backbone, source.option, normalise=config.training.normalise, sha256=sha256).state
-            for source, sha256 in zip(self.sources, config.weights_sha256.split(), strict=True)
-        ]
+        sources = zip(config.plan.letters, self.sources, config.weights_sha256.split(), strict=True)
+        states = {
+            letter: find(config.backbone, source.option, normalise=config.training.normalise, sha256=sha256).state
+            for letter, source, sha256 in sources
+        }
         network = self._skeleton()
-        network.load_pretrained(dict(zip(config.plan.letters, found, strict=True)))
+        network.load_pretrained(states)
         tensors = network.state_dict()
         return {name: tensors[name] for name in tensors if config.plan.is_pretrained(network.block_of(name))}
 
