@@ -184,8 +184,9 @@ def _changes(rows_at: Mapping[Place, Sequence[RunRow]]) -> tuple[Change, ...]:
                 difference = stats.fold_difference(stats.fold_means([*gains.values()], rows))
                 start, end = block_text(before[1]), block_text(after[1])
                 changes.append(Change(backbone, variant, start, end, difference, gains))
-    differences = stats.adjusted([change.difference for change in changes])
-    return tuple(replace(change, difference=each) for change, each in zip(changes, differences, strict=True))
+    adjusted = stats.adjusted([change.difference for change in changes])
+    pairs = zip(changes, adjusted, strict=True)
+    return tuple(replace(change, difference=difference) for change, difference in pairs)
 
 
 def draw(result: Result) -> Figure:
