@@ -29,15 +29,6 @@ BACKBONE = "test_resnet"
 
 
 @pytest.fixture(scope="module")
-def other_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("other") / "other.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        save_file(timm.create_model(BACKBONE).state_dict(), path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def finished(make_study, tmp_path_factory):
     """A finished run that held out fold 1."""
     (run,) = make_study(tmp_path_factory.mktemp("finished"), folds=("1",)).runs(TransferPlan())

@@ -5,23 +5,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-import safetensors.torch
-import timm
-import torch
 
 from analyses import rq2_anomaly
 from transferlens import freeze, norm, sources
 from transferlens.compare import arms
 from transferlens.models.plan import TransferPlan
-
-
-@pytest.fixture(scope="module")
-def other_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("other") / "other.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        safetensors.torch.save_file(timm.create_model("test_resnet").state_dict(), path)
-    return path
 
 
 def without(options, *names):
