@@ -110,9 +110,11 @@ def test_blocks_are_trained_as_the_letters_say(train_letters, study):
 def test_normalisation_layers_of_all_kinds_are_found_and_no_convolution():
     names = ["convnext_pico", "resnet18", "test_vit", "test_byobnet", "tf_efficientnet_lite0"]
     for model in (timm.create_model(name, num_classes=0) for name in names):
-        layers = list(normalisations(model))
-        assert layers
-        assert all(parameter.ndim == 1 for layer in layers for parameter in layer.parameters())
+        learned = [parameter for layer in normalisations(model) for parameter in layer.parameters()]
+        assert all(parameter.ndim == 1 for parameter in learned)
+        scales = [p for name, p in model.named_parameters() if name.endswith("weight") and p.ndim == 1]
+        assert scales
+        assert {id(parameter) for parameter in scales} <= {id(parameter) for parameter in learned}
 
 
 # --- sources by name
