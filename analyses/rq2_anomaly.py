@@ -1,10 +1,10 @@
 """Question 2: why is a pretrained stem before random blocks worse than random weights everywhere?
 
 Fusion at 0, on ESC-10: the stem starts from ImageNet and all other blocks from random weights. The arms ask what does
-it: the filters of the stem or their scale (the stem from ImageNet's statistics), that they are trained (normalisation
-layers only, or nothing), the learning rate (of several, the one that is best on an inner fold), or too few epochs. Each
-arm is compared with its control, the same with a random stem, paired by fold. Writes ``anomaly``, .png, .pdf and .csv,
-and ``anomaly_losses.csv``. Finished runs are not trained again.
+it: the filters of the stem or their scale (the stem from ImageNet's statistics), that they are trained
+(normalisation layers only), the learning rate (of several, the one that is best on an inner fold), or too few epochs.
+Each arm is compared with its control, the same with a random stem, paired by fold. Writes ``anomaly``, .png, .pdf and
+.csv, and ``anomaly_losses.csv``. Finished runs are not trained again.
 
     python -m analyses.rq2_anomaly --clips path/to/esc10/clips.csv
 
@@ -67,6 +67,7 @@ class LossRow:
 def points(options: Options) -> dict[Any, Arm]:
     """Return the arms by name, and those of several learning rates by name and rate, with an inner fold."""
     study = Study.of(options)
+    study.check_one("backbone")  # losses are drawn for one network
     training = study.training(TransferPlan.finetune())  # all arms are trained alike
     milestones = tuple(LONGER * epoch for epoch in training.milestones)
     longer = replace(training, epochs=LONGER * training.epochs, milestones=milestones)
@@ -110,7 +111,7 @@ def analyse(runs: Mapping[Any, Sequence[Run]], options: Options | None = None) -
     named = {name: [*runs_of_arm] for name, runs_of_arm in runs.items() if isinstance(name, str)}
     for name in (SCRATCH, STEM):
         if candidates := [runs[name, rate] for rate in RATES if (name, rate) in runs]:
-            named[_best(name)] = [max(each, key=_inner) for each in zip(*candidates, strict=True)]
+            named[_best(name)] = [max(runs_of_fold, key=_inner) for runs_of_fold in zip(*candidates, strict=True)]
     controls = {arm: CONTROLS.get(arm, SCRATCH) for arm in PLANS if arm not in (SCRATCH, *CONTROLS.values())}
     controls |= {words(STEM): words(SCRATCH) for words in (_longer, _best) if words(STEM) in named}
     losses = [row for arm in (SCRATCH, STEM) for run in named[arm] for row in _losses(arm, run)]

@@ -23,7 +23,7 @@ from transferlens.study import Step, handed_on, perform
 from transferlens.surgical import main as surgical
 from transferlens.training.sweep import SweepOptions
 
-STEPS = [Step.of(each, {"backbone": BACKBONES[:1]}) for each in (statistics, reverse, surgical, norm)]
+STEPS = [Step.of(command, {"backbone": BACKBONES[:1]}) for command in (statistics, reverse, surgical, norm)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,18 +82,28 @@ def clips(tmp_path_factory):
     return write_clips(tmp_path_factory.mktemp("tones"))
 
 
-@pytest.fixture(scope="session")
-def weights_file(tmp_path_factory):
-    """Made-up ImageNet weights of the small network, in a file."""
+def write_weights(path, *, seed):
+    """Write made-up weights of the small network, and return the path of their file."""
     import safetensors.torch
     import timm
     import torch
 
-    path = tmp_path_factory.mktemp("weights") / "imagenet.safetensors"
     with torch.random.fork_rng():
-        torch.manual_seed(123)
+        torch.manual_seed(seed)
         safetensors.torch.save_file(timm.create_model(BACKBONE).state_dict(), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def weights_file(tmp_path_factory):
+    """Made-up ImageNet weights of the small network, in a file."""
+    return write_weights(tmp_path_factory.mktemp("weights") / "imagenet.safetensors", seed=123)
+
+
+@pytest.fixture(scope="session")
+def other_file(weights_file):
+    """Other weights of the small network."""
+    return write_weights(weights_file.with_name("other.safetensors"), seed=7)
 
 
 @pytest.fixture(scope="session")

@@ -39,28 +39,6 @@ def test_plans_of_each_analysis():
     assert cut == {k: TransferPlan(4, None, k) for k in range(1, 5)}
 
 
-def test_plans_of_letters_of_each_analysis():
-    (turned,) = reverse.ANALYSIS.plans.values()
-    (single,) = surgical.ANALYSIS.plans.values()
-    pretrained, random = norm.ANALYSIS.plans.values()
-    assert [plan.start for plan in turned.values()] == ["IIIII", "RIIII", "RRIII", "RRRII", "RRRRI", "RRRRR"]
-    assert [*turned] == [0, 1, 2, 3, 4, None]
-    assert [plan.train for plan in single.values()] == ["FFFFF", "AFFFF", "FAFFF", "FFAFF", "FFFAF", "FFFFA"]
-    assert [plan.train for plan in pretrained.values()] == ["AAAAA", "NAAAA", "NNAAA", "NNNAA", "NNNNA", "NNNNN"]
-    assert [plan.train for plan in pretrained.values()] == [plan.train for plan in random.values()]
-    assert {plan.start for plan in random.values()} == {"RRRRR"}
-
-
-def test_statistics_stand_beside_fusion_with_the_same_runs():
-    fused, normal, permuted = statistics.analysis().plans.values()
-    assert fused == fuse.ANALYSIS.plans["weight fusion"]
-    assert [plan.start for plan in normal.values()] == ["iiiii", "Iiiii", "IIiii", "IIIii", "IIIIi", "IIIII"]
-    assert [(plan.start, plan.statistics) for plan in permuted.values()] == [
-        *((plan.start, "permuted") for plan in [*normal.values()][:-1]),
-        ("IIIII", "normal"),
-    ]
-
-
 def test_batchnorm_is_a_factor_of_freezing():
     fixed, updating = freeze.analysis(("fixed", "updating")).plans.values()
     assert [plan.bn for plan in fixed.values()] == ["fixed"] * 6
@@ -80,7 +58,8 @@ def test_plans_by_letters():
     assert [plan.train for plan in one.values()] == ["FFFFF", "AFFFF", "FAFFF", "FFAFF", "FFFAF", "FFFFA"]
     assert [plan.train for plan in pretrained.values()] == ["AAAAA", "NAAAA", "NNAAA", "NNNAA", "NNNNA", "NNNNN"]
     assert [plan.train for plan in scratch.values()] == [plan.train for plan in pretrained.values()]
-    assert {(*pretrained.values(),)[2].start, (*scratch.values(),)[2].start} == {"IIIII", "RRRRR"}
+    assert {plan.start for plan in pretrained.values()} == {"IIIII"}
+    assert {plan.start for plan in scratch.values()} == {"RRRRR"}
 
 
 def test_statistics_shares_the_runs_of_fusion(options, monkeypatch):
@@ -117,8 +96,6 @@ def test_statistics_shares_the_runs_of_fusion(options, monkeypatch):
         (truncate.ANALYSIS, (3,), True, [3, 4]),
         (freeze.analysis(), (0, 4), True, [None, 0, 4]),
         (freeze.analysis(), (), False, [0, 1, 2, 3, 4]),
-        (reverse.ANALYSIS, (2,), True, [0, 2, None]),
-        (surgical.ANALYSIS, (2,), True, [None, 2]),
         (surgical.ANALYSIS, (), False, [None, 0, 1, 2, 3, 4]),
     ],
 )
@@ -325,7 +302,7 @@ def test_surgical_begins_with_the_head_alone(made_of):
     assert {(row.arm, row.train) for row in first} == {("block", "FFFFF")}
     assert [change.before for change in result.changes] == ["none", "0", "1", "2", "3"]
     assert {row.arm for row in result.rows if not row.block} == {"pretrained", "scratch"}
-    assert {row.change for row in first} == {row.change for row in first if math.isnan(row.change)}
+    assert all(math.isnan(row.change) for row in first)
 
 
 def test_norm_compares_with_random_weights(made_of):

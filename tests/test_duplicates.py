@@ -131,12 +131,11 @@ def test_accuracy_without_them(seeds_store, tmp_path, capsys):
 def test_arms_are_told_apart_and_clips_with_a_copy_are_left_out(seeds_store):
     arms, _ = seeds_store
     both = [*arms["tuned"], *arms["scratch"]]
-    first = arms["tuned"][0]
-    pair = duplicates.Pair(first.clip_ids[0], "1", "another", "2", "a", 1.0)
-    lines = duplicates._without(both, [pair]).splitlines()
+    twin = arms["tuned"][0].clip_ids[0]
+    lines = duplicates._without(both, {twin}, "another fold").splitlines()
     assert [line.partition(":")[0] for line in lines] == ["test_resnet, pretrained", "test_resnet, from scratch"]
     for line, mine in zip(lines, (arms["tuned"], arms["scratch"]), strict=True):
-        keep = np.concatenate([[clip != pair.clip for clip in run.clip_ids] for run in mine])
+        keep = np.concatenate([[clip != twin for clip in run.clip_ids] for run in mine])
         right = np.concatenate([run.right for run in mine])
         assert f"{100 * right[keep].mean():.1f} % over the {keep.sum()} without" in line
         assert keep.sum() == len(right) - len({run.config.seed for run in mine})

@@ -1,26 +1,15 @@
 """The question `sources`, and the analysis of the anomaly: arms, pairing, tables, figures, names of sources."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
-import safetensors.torch
-import timm
-import torch
 
 from analyses import rq2_anomaly
 from transferlens import freeze, norm, sources
 from transferlens.compare import arms
 from transferlens.models.plan import TransferPlan
-
-
-@pytest.fixture(scope="module")
-def other_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("other") / "other.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        safetensors.torch.save_file(timm.create_model("test_resnet").state_dict(), path)
-    return path
 
 
 def without(options, *names):
@@ -75,6 +64,17 @@ def test_questions_by_block_take_one_source(command, options, weights_file, othe
     assert "no source begins with I; the sources are a (A), b (B)" in capsys.readouterr().err
 
 
+def test_accuracies_of_all_networks_are_drawn(seeds_store):
+    """Networks share the axis of accuracies, which begins below the least of all."""
+    runs = {arm: seeds_store[0][arm] for arm in ("tuned", "scratch")}
+    rows = arms.compare(runs, {}).rows
+    low = [dataclasses.replace(row, backbone="low", accuracy_last=0.1) for row in rows]
+    high = [dataclasses.replace(row, backbone="high", accuracy_last=0.9) for row in rows]
+    fig = sources.draw(sources.Result(arms.Comparison((*low, *high), {}, {})))
+    assert [fig.axes[i].get_title(loc="left") for i in (0, 1)] == ["low", "high"]
+    assert all(ax.get_ylim()[0] < 10 for ax in fig.axes[:2])
+
+
 def test_differences_are_those_of_the_same_fold_and_seed(seeds_store):
     runs = seeds_store[0]
     comparison = arms.compare({"tuned": runs["tuned"], "scratch": runs["scratch"]}, {"tuned": "scratch"})
@@ -99,6 +99,12 @@ def test_arms_of_the_anomaly_differ_in_the_stem_alone():
         assert (plan.start[1:], plan.train[1:]) == ("RRRR", "AAAA")
     assert rq2_anomaly.PLANS[rq2_anomaly.STEM] == TransferPlan.fuse(0)
     assert rq2_anomaly.PLANS["its filters fixed"].start == "IRRRR"
+
+
+def test_the_anomaly_is_that_of_one_network(options, capsys):
+    argv = [*without(options, "backbone"), "--backbone", "test_resnet", "resnet18", "--dry-run"]
+    assert rq2_anomaly.main(argv) == 2
+    assert "backbone='test_resnet resnet18' must name one here" in capsys.readouterr().err
 
 
 @pytest.mark.slow(20)

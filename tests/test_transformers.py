@@ -313,6 +313,16 @@ def test_a_run_is_trained_and_read_and_names_weights_by_the_file(study, fake, tm
     assert hashes == {imagenet_state("test_vit2", fake("test_vit2")).sha256}
 
 
+def test_a_run_is_a_source_for_inputs_of_its_size(study):
+    options = {"backbone": ("test_vit2",), "folds": ("1",), "epochs": 1, "weights": "auto"}
+    (run,) = study(width=40, **options).runs(TransferPlan.scratch())
+    later = {"source": (f"earlier={run.path}",)} | options
+    (start,) = (again.initial_state() for again in study(width=40, **later).runs(TransferPlan()))
+    assert all(torch.equal(start[key], tensor) for key, tensor in run.final_state().items() if "backbone" in key)
+    with pytest.raises(CheckpointError, match="the source is of another size of input; use features of its size"):
+        study(width=72, **later).runs(TransferPlan())
+
+
 # -------------------------------------------------------------------------------------------------- bad input
 
 

@@ -95,7 +95,7 @@ def test_pinned_tags_are_tags_of_timm():
 
 
 def test_labels_say_imagenet_or_the_file():
-    sources = {"none": "", "package x": "ImageNet", "hub timm/resnet18": "ImageNet", "file a b.pth": "a b.pth"}
+    sources = {"package x": "ImageNet", "hub timm/resnet18": "ImageNet", "file a b.pth": "a b.pth"}
     assert {source: weights.title(source) for source in sources} == sources
     assert weights.named("of ImageNet", ["", "b.pth", "a.pth"]) == "of a.pth and b.pth"
     assert weights.named("of ImageNet", [""]) == "of ImageNet"

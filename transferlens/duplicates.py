@@ -54,6 +54,7 @@ STEADY = 1e-3  # deviation [log power] below which a clip counts as silent: it i
 ROUNDING = 1e-6  # by which the similarity of equal clips may be below 1
 PAIRS, COPIES = 20_000, 40  # that the threshold is calibrated with
 AT_ONCE, CLIPS_AT_ONCE = 2**22, 256  # numbers, and clips, that are computed at once: as memory allows
+PAIRS_OF_FOLDS = "pairs of one class in different folds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +124,8 @@ class Pair:
     other_fold: str
     label: str
     similarity: float
-    other_label: str = ""
-    recording: str = ""
+    other_label: str
+    recording: str
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ def shared(
     recordings = np.array([clip.group for clip in other.clips], dtype=object)
     pairs = []
     for clip, values in zip(dataset.clips, similarities(marks, other_marks), strict=True):
-        same = (recordings == clip.group) & (recordings != None)  # noqa: E711  # elementwise
+        same = (recordings == clip.group) & (clip.group is not None)
         for j in np.flatnonzero(same | (values >= threshold - ROUNDING)):
             pairs.append(_pair(clip, other.clips[j], values[j], recordings[j] if same[j] else ""))
     return sorted(pairs, key=lambda pair: (not pair.recording, -pair.similarity))
@@ -266,11 +267,8 @@ def _beside(clip: Clip, folder: Path) -> str:
     return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
 
 
-def _without(runs: Sequence[Run], pairs: Sequence[Pair], where: str = "another fold") -> str:
-    """Return a line per arm: its accuracy, and that without clips that have a near-duplicate elsewhere."""
-    twins = {pair.clip for pair in pairs}
-    if where == "another fold":
-        twins |= {pair.other_clip for pair in pairs}
+def _without(runs: Sequence[Run], twins: Set[str], where: str) -> str:
+    """Return a line per arm: its accuracy, and that without clips (`twins`) that have a near-duplicate elsewhere."""
     arms = group_by(zip(runs, arm_names(runs), strict=True), lambda named: f"{named[0].config.backbone}, {named[1]}")
     return "\n".join(f"{arm}: {_accuracies([run for run, _ in named], twins, where)}" for arm, named in arms.items())
 
@@ -302,7 +300,7 @@ class Result(question.Result):
     row_type = Pair
     rows: tuple[Pair, ...]
     calibration: str
-    found: str
+    count: str
     accuracies: str
 
     @property
@@ -312,7 +310,7 @@ class Result(question.Result):
 
     def summary(self) -> str:
         """Return where the threshold comes from, the pairs, and the accuracies."""
-        parts = [self.calibration, self.found]
+        parts = [self.calibration, self.count]
         if self.rows:
             cells = [
                 (
@@ -326,10 +324,8 @@ class Result(question.Result):
         return "\n".join(filter(None, [*parts, self.accuracies]))
 
 
-PAIRS_OF_FOLDS = "pairs of one class in different folds"
-
-
 def _marks(dataset: DataSet, settings: FeatureSettings, folder: Path) -> tuple[FeatureCache, np.ndarray]:
+    """Return the complete cache of a data set, and the fingerprints of its clips."""
     cache = FeatureCache(dataset, settings, folder)
     cache.fill()
     S = cache.load()
@@ -348,18 +344,17 @@ def _across_folds(dataset: DataSet, trained: Sequence[Run], options: Options) ->
         calibrated = calibrate(dataset, cache, marks)
         threshold, calibration = calibrated.threshold, calibrated.text(n_compared, PAIRS_OF_FOLDS)
     pairs = find(dataset, marks, threshold)
-    found = f"{PAIRS_OF_FOLDS} that are as alike: {len(pairs)}"
-    return Result(tuple(pairs), calibration, found, _without(trained, pairs) if trained else "")
+    count = f"{PAIRS_OF_FOLDS} that are as alike: {len(pairs)}"
+    twins = {clip for pair in pairs for clip in (pair.clip, pair.other_clip)}
+    return Result(tuple(pairs), calibration, count, _without(trained, twins, "another fold"))
 
 
 def _settings(dataset: DataSet, other: DataSet, options: Options) -> FeatureSettings:
     """Return settings for the clips of both: the middle window, one frame per hop, padded to the longest clip."""
     settings, seconds = options.features.settings(dataset), max(dataset.seconds, other.seconds)
-    middle = slice(len(settings.hops) // 2, len(settings.hops) // 2 + 1)
-    (hop,) = hops = settings.hops[middle]
-    return replace(
-        settings, windows=settings.windows[middle], hops=hops, seconds=seconds, width=math.ceil(seconds / hop)
-    )
+    middle = len(settings.hops) // 2
+    window, hop = settings.windows[middle], settings.hops[middle]
+    return replace(settings, windows=(window,), hops=(hop,), seconds=seconds, width=math.ceil(seconds / hop))
 
 
 def _across_data_sets(dataset: DataSet, other: DataSet, trained: Sequence[Run], options: Options) -> Result:
@@ -374,15 +369,15 @@ def _across_data_sets(dataset: DataSet, other: DataSet, trained: Sequence[Run], 
     pairs = shared(dataset, marks, other, other_marks, threshold)
     names = sorted({pair.recording for pair in pairs} - {""}, key=natural)
     by_name = {pair.clip for pair in pairs if pair.recording}
-    others = {pair.clip for pair in pairs} - by_name
-    found = (
+    twins = {pair.clip for pair in pairs}
+    count = (
         f"recordings that are in {other.name} too: {len(names)}{f' ({some(names)})' if names else ''}, of "
-        f"{counted(len(by_name), 'clip')}; other clips that sound like one there: {len(others)}"
+        f"{counted(len(by_name), 'clip')}; other clips that sound like one there: {len(twins - by_name)}"
     )
     if options.leave_out is not None:
         n = write_others(dataset, pairs, options.leave_out)
-        found += f"\nwritten: {options.leave_out} with {n} of {len(dataset.clips)} clips"
-    return Result(tuple(pairs), calibration, found, _without(trained, pairs, other.name) if trained else "")
+        count += f"\nwritten: {options.leave_out} with {n} of {len(dataset.clips)} clips"
+    return Result(tuple(pairs), calibration, count, _without(trained, twins, other.name))
 
 
 def _other(dataset: DataSet, options: Options) -> DataSet | None:
@@ -422,11 +417,9 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     dataset = options.data.open()
     _check_runs(trained, dataset)
     other = _other(dataset, options)
-    return (
-        _across_folds(dataset, trained, options)
-        if other is None
-        else _across_data_sets(dataset, other, trained, options)
-    )
+    if other is None:
+        return _across_folds(dataset, trained, options)
+    return _across_data_sets(dataset, other, trained, options)
 
 
 duplicates = question.Question("duplicates", Options, analyse)

@@ -59,13 +59,13 @@ class Result(question.Result):
 
 def points(options: Options) -> dict[str, Arm]:
     """Return the arms: from random weights, from each source, and from its permuted values."""
-    study, (tuned, scratch) = Study.of(options), (TransferPlan.finetune(), TransferPlan.scratch())
+    study, tuned = Study.of(options), TransferPlan.finetune()
     training = study.training(tuned)  # all arms are trained alike
-    starts = {RANDOM: study.arm(scratch, training)}
-    for name in (source.name for source in study.sources):
-        starts[name] = study.arm(tuned, training, source=name)
+    starts = {RANDOM: study.arm(TransferPlan.scratch(), training)}
+    for source in study.sources:
+        starts[source.name] = study.arm(tuned, training, source=source.name)
         if options.controls:
-            starts[f"{name}{arms.CONTROL}"] = study.arm(PERMUTED, training, source=name)
+            starts[f"{source.name}{arms.CONTROL}"] = study.arm(PERMUTED, training, source=source.name)
     if options.reference not in starts:
         raise ParameterError(f"reference={options.reference!r} must be one of {some(starts)}")
     return starts

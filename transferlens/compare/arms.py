@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def compare(runs: Mapping[str, Sequence[Run]], references: Mapping[str, str]) ->
     runs : mapping of str to sequence of Run
         The runs of each arm, of the same networks, folds and seeds.
     references : mapping of str to str
-        The arm that an arm is compared with, by its name; arms that are missing are not compared.
+        The arm that an arm is compared with, by its name; arms that are not named are not compared.
 
     Returns
     -------
@@ -95,12 +95,12 @@ def compare(runs: Mapping[str, Sequence[Run]], references: Mapping[str, str]) ->
             differences[network, arm] = stats.fold_difference(gains)
     differences = dict(zip(differences, stats.adjusted([*differences.values()]), strict=True))
     table = []
-    for arm, row in ((arm, row) for arm, rows_of_arm in rows.items() for row in rows_of_arm):
-        full = Row(**vars(row), arm=arm, reference=references.get(arm, ""))
-        if difference := differences.get((row.backbone, arm)):
-            columns: dict[str, Any] = difference.columns("less_reference")
-            full = replace(full, less_reference=difference.interval.mean, **columns)
-        table.append(full)
+    for arm, rows_of_arm in rows.items():
+        for row in rows_of_arm:
+            columns: dict[str, Any] = {"arm": arm, "reference": references.get(arm, "")}
+            if difference := differences.get((row.backbone, arm)):
+                columns |= {"less_reference": difference.interval.mean} | difference.columns("less_reference")
+            table.append(Row(**vars(row), **columns))
     return Comparison(tuple(table), references, differences)
 
 
@@ -116,7 +116,8 @@ def draw(comparison: Comparison, network: str, above: Axes, below: Axes) -> None
             interval = comparison.differences[network, arm].interval
             accuracy.changes({arm: [(i, interval)]}, palette=palette, ax=below)
     above.set_title(network, fontsize="small", loc="left")
-    above.set_ylim(max(0, 10 * np.floor(above.dataLim.y0 / 10) - 2), 103)
+    lowest = min(ax.dataLim.y0 for ax in above.get_shared_y_axes().get_siblings(above))  # of all networks so far
+    above.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), 103)
     below.set_xlim(above.get_xlim())
     below.set_xticks(range(len(arms)), [textwrap.fill(arm, 14) for arm in arms])
     references = {*comparison.references.values()}

@@ -223,8 +223,8 @@ def _changes(rows_at: Mapping[Place, Sequence[RunRow]], pairs: Sequence[tuple[Pl
             difference = stats.fold_difference(stats.fold_means([*gains.values()], rows))
             start, end = block_text(before[1]), block_text(after[1])
             changes.append(Change(backbone, after[0], start, end, difference, gains))
-    differences = stats.adjusted([change.difference for change in changes])
-    return tuple(replace(change, difference=each) for change, each in zip(changes, differences, strict=True))
+    adjusted = zip(changes, stats.adjusted([change.difference for change in changes]), strict=True)
+    return tuple(replace(change, difference=difference) for change, difference in adjusted)
 
 
 def draw(result: Result) -> Figure:

@@ -63,6 +63,15 @@ class Anatomy:
         height, width = (-(-length // self.multiple) * self.multiple for length in input_size)
         return (height, width) if self.multiple > 1 else None
 
+    def shapes_for(self, input_size: tuple[int, int]) -> dict[str, torch.Size]:
+        """Return the shapes for a size of input (height, width), on which only transformers depend."""
+        size = self.made_for(input_size)
+        if size is None:
+            return self.shapes
+        with torch.device("meta"):  # only shapes are needed
+            state = create(self.name, size).state_dict()
+        return {name: state[name].shape for name in self.shapes}
+
 
 class _Step(NamedTuple):
     """One module that ``forward_features`` called, and the shape of its output."""
@@ -296,10 +305,10 @@ def _levels(model: nn.Module, steps: list[_Step], atoms: dict[str, nn.Module]) -
 
 def _quarters(listed: list[_Level]) -> list[_Level]:
     """Return four levels of as many of those that timm lists."""
-    each, rest = divmod(len(listed), 4)
+    depth, rest = divmod(len(listed), 4)
     if rest:
         raise _NotAChain(f"it has one resolution, and its depth of {len(listed)} is not a multiple of 4")
-    return [_Level(listed[i].first, listed[i + each - 1].last, listed[i].stride) for i in range(0, len(listed), each)]
+    return [_Level(listed[i].first, listed[i + depth - 1].last, listed[i].stride) for i in range(0, len(listed), depth)]
 
 
 def _level(info: dict, steps: list[_Step]) -> _Level:
@@ -554,7 +563,7 @@ class Network(nn.Module):
                 if letter.islower():
                     # Variances are permuted in any case: what is drawn from a normal distribution may be negative.
                     how = "permuted" if name.endswith("running_var") else self.plan.statistics
-                    source = redrawn(source, how, f"{name}/{seed}")
+                    source = redrawn(source, how, seed=seed_of(name, seed))
                 tensor.copy_(source)
 
     def _fitted(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
@@ -636,7 +645,7 @@ def normalisations(module: nn.Module) -> Iterator[nn.Module]:
             yield layer
 
 
-def redrawn(tensor: torch.Tensor, how: Statistics, words: str) -> torch.Tensor:
+def redrawn(tensor: torch.Tensor, how: Statistics, *, seed: int) -> torch.Tensor:
     """Return a tensor with the mean and standard deviation of another, but none of its structure.
 
     Parameters
@@ -644,8 +653,7 @@ def redrawn(tensor: torch.Tensor, how: Statistics, words: str) -> torch.Tensor:
     tensor : torch.Tensor
     how : {"normal", "permuted"}
         Values are drawn from a normal distribution, or are those of the tensor in random order.
-    words : str
-        Of the seed.
+    seed : int in 0..2**63 - 1
 
     Returns
     -------
@@ -654,7 +662,7 @@ def redrawn(tensor: torch.Tensor, how: Statistics, words: str) -> torch.Tensor:
     """
     if not tensor.is_floating_point():
         return tensor
-    generator = torch.Generator().manual_seed(seed_of(words))
+    generator = torch.Generator().manual_seed(seed)
     values = tensor.double().flatten()
     if how == "permuted" or values.numel() == 1:
         return values[torch.randperm(values.numel(), generator=generator)].view_as(tensor).float()

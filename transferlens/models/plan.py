@@ -42,6 +42,7 @@ from transferlens.util.errors import ParameterError, warn_once
 
 BLOCKS = (0, 1, 2, 3, 4)  # the stem and the four blocks of every backbone
 LAST = BLOCKS[-1]
+THROUGH = (None, *BLOCKS)  # the last block of a number of first blocks; None: there are none
 RANDOM, CUT = "R", "-"
 SOURCES = "IJKLM"  # the letters of sources in the plan of a run, in the order in which its blocks name them
 NUMBERS = ("pretrained_through", "frozen_through", "truncate_after")
@@ -122,8 +123,8 @@ class TransferPlan:
     ) -> None:
         _check_word("bn", bn, ("fixed", "updating"))
         _check_word("statistics", statistics, ("normal", "permuted"))
-        pretrained = _checked("pretrained_through", pretrained_through, (None, *BLOCKS))
-        frozen = _checked("frozen_through", frozen_through, (None, *BLOCKS))
+        pretrained = _checked("pretrained_through", pretrained_through, THROUGH)
+        frozen = _checked("frozen_through", frozen_through, THROUGH)
         after = _checked("truncate_after", truncate_after, BLOCKS[1:]) or 0
         if start is not None and pretrained != LAST:
             raise ParameterError(f"start={start!r} and pretrained_through={block_text(pretrained)}: give only one")
@@ -174,13 +175,13 @@ class TransferPlan:
         """Start the blocks through `k` from the source, and the others from random weights or from its statistics."""
         if behind == "random":
             return cls(pretrained_through=k)
-        return cls(start=_prefix("I", _checked("k", k, (None, *BLOCKS)), "i"), statistics=behind)
+        return cls(start=_prefix("I", _checked("k", k, THROUGH), "i"), statistics=behind)
 
     @classmethod
     def reverse(cls, k: int | None) -> TransferPlan:
         """Start the blocks from `k` on from the source and those before it from random weights; None: all random."""
-        k = _checked("k", k, (None, *BLOCKS))
-        return cls(start=_prefix(RANDOM, LAST if k is None else k - 1 if k else None, "I"))
+        k = _checked("k", k, THROUGH)
+        return cls(start=_prefix(RANDOM, LAST if k is None else k - 1, "I"))
 
     @classmethod
     def freeze(cls, k: int, *, bn: BatchNorm = "fixed") -> TransferPlan:
@@ -196,7 +197,7 @@ class TransferPlan:
     @classmethod
     def norm(cls, k: int | None, *, pretrained: bool = True) -> TransferPlan:
         """Train only the normalisation layers of the blocks through `k`, and all of the others."""
-        train = _prefix("N", _checked("k", k, (None, *BLOCKS)), "A")
+        train = _prefix("N", _checked("k", k, THROUGH), "A")
         return cls(LAST if pretrained else None, train=train)
 
     @classmethod

@@ -22,7 +22,7 @@ from transferlens.models.converters import converted
 from transferlens.util.errors import CheckpointError, MachineError, ParameterError
 from transferlens.util.files import expanded
 from transferlens.util.lazy import timm, torch
-from transferlens.util.text import some, suggestion
+from transferlens.util.text import shortened, some, suggestion
 
 # Packages of ImageNet weights: the module, and its class that knows the file.
 _PACKAGES = {
@@ -40,6 +40,7 @@ IMAGENET = "ImageNet"
 # Of files that weights can be in.
 ENDINGS = (".h5", ".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
+LONGEST = 64  # name of a source [characters]
 _FILE = "file "  # before the name in the source of weights from a file
 _COUNTER = "num_batches_tracked"  # of BatchNorm; not used at its default momentum, and missing in old files
 
@@ -60,8 +61,10 @@ class Source:
 
     @classmethod
     def of_file(cls, weights: str | Path) -> Source:
-        """Return the source of ``--weights``: "auto", or a file, whose name it has."""
-        return cls() if str(weights) == "auto" else cls(Path(weights).name, _absolute(str(weights)))
+        """Return the source of ``--weights``: "auto", or a file, whose name it has, shortened and as plain text."""
+        if str(weights) == "auto":
+            return cls()
+        return cls(shortened(Path(weights).name, LONGEST), _absolute(str(weights)))
 
     @classmethod
     def parse(cls, text: str) -> Source:
@@ -69,9 +72,9 @@ class Source:
         name, equals, option = (part.strip() for part in text.partition("="))
         if not equals or not option or not _NAME.fullmatch(name):
             raise ParameterError(
-                f"source={text!r} must be NAME=VALUE, such as audioset=weights.pth: the name of up to 64 letters, "
-                "digits, spaces and _ . + -, beginning with a letter other than R (which stands for random); the value "
-                "auto, a weights file, a run (.h5) or a tag of timm's hub"
+                f"source={text!r} must be NAME=VALUE, such as audioset=weights.pth: the name of up to "
+                f"{LONGEST} letters, digits, spaces and _ . + -, beginning with a letter other than R (which stands "
+                "for random); the value auto, a weights file, a run (.h5) or a tag of timm's hub"
             )
         return cls(name, option if option == "auto" or _is_tag(option) else _absolute(option))
 
@@ -81,7 +84,7 @@ class Source:
         return self.name[:1].upper()
 
 
-_NAME = re.compile(r"[A-QS-Za-qs-z][\w .+-]{0,63}", re.ASCII)
+_NAME = re.compile(rf"[A-QS-Za-qs-z][\w .+-]{{,{LONGEST - 1}}}", re.ASCII)
 
 
 def _is_tag(option: str) -> bool:
@@ -128,9 +131,8 @@ def imagenet_state(name: str, weights: str | Path = "auto", *, sha256: str | Non
         `name`, torchvision's weights for the networks of its first recipe, or timm's default. The file is of
         safetensors or ``torch.save``, whatever its name, with timm's or torchvision's names, or those of a family in
         `models.converters`; what a training framework writes before them (``model.``) is removed, and a stem for one or
-        two channels is widened. Of a checkpoint with
-        several entries timm's choice is taken: weights that were averaged (``state_dict_ema``, ``model_ema``) before
-        the last ones (``state_dict``, ``model``).
+        two channels is widened. Of a checkpoint with several entries timm's choice is taken: weights that were averaged
+        (``state_dict_ema``, ``model_ema``) before the last ones (``state_dict``, ``model``).
     sha256 : str, optional
         The `Weights.sha256` that is required.
 
@@ -157,7 +159,7 @@ def _tagged(name: str, tag: str) -> str:
     base = name.partition(".")[0]
     tagged = tag if tag.startswith(f"{base}.") else f"{base}.{tag}"
     if tagged not in (known := timm.list_pretrained(f"{base}.*")):
-        tags = [each.partition(".")[2] for each in known]
+        tags = [model.partition(".")[2] for model in known]
         raise CheckpointError(
             f"weights {tag!r} are neither a file nor a tag of {base} on timm's hub: {suggestion(tag, tags, some(tags))}"
         )
@@ -165,8 +167,8 @@ def _tagged(name: str, tag: str) -> str:
 
 
 def title(source: str) -> str:
-    """Return a `Weights.source` in words for figures and tables: ImageNet, or the name of the file that was given."""
-    return {"none": ""}.get(source, source.removeprefix(_FILE) if source.startswith(_FILE) else IMAGENET)
+    """Return the name of a source in runs of older versions, by `Weights.source`: that of a file, or ImageNet."""
+    return source.removeprefix(_FILE) if source.startswith(_FILE) else IMAGENET
 
 
 def named(words: str, titles: Iterable[str]) -> str:
@@ -347,14 +349,19 @@ def _not_found(name: str, why: str) -> str:
     )
 
 
-def check_tensors(state: Mapping[str, torch.Tensor], name: str, source: str) -> None:
+def check_tensors(
+    state: Mapping[str, torch.Tensor], name: str, source: str, *, input_size: tuple[int, int] | None = None
+) -> None:
     """Raise CheckpointError if a tensor cannot be used, or if they are not those of the blocks of timm's model `name`.
 
-    BatchNorm's counters may be missing; `source` is what errors say of where the tensors are from.
+    BatchNorm's counters may be missing; `source` is what errors say of where the tensors are from. The model is for
+    inputs of this height and width, by default of timm's own.
     """
     from transferlens.models.network import anatomy
 
-    needed = {key: shape for key, shape in anatomy(name).shapes.items() if not key.endswith(_COUNTER)}
+    parts = anatomy(name)
+    shapes = parts.shapes if input_size is None else parts.shapes_for(input_size)
+    needed = {key: shape for key, shape in shapes.items() if not key.endswith(_COUNTER)}
     present = {key: state[key] for key in needed if key in state}
     for key, tensor in present.items():
         if problem := _problem(tensor):

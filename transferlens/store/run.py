@@ -156,7 +156,7 @@ class Run:
         Raises
         ------
         CheckpointError
-            If the ImageNet weights that the run started from are not available here.
+            If the weights that the run started from are not available here.
         """
         with runfile.open_runfile(self.path) as file:
             state = runfile.to_torch(runfile.read_tensors(file["fresh"]))
@@ -170,12 +170,13 @@ class Run:
     def _pretrained_state(self) -> dict[str, torch.Tensor]:
         """Return the tensors of the blocks that started from the weights of a source."""
         config = self.config
-        found = [
-            find(config.backbone, source.option, normalise=config.training.normalise, sha256=sha256).state
-            for source, sha256 in zip(self.sources, config.weights_sha256.split(), strict=True)
-        ]
+        sources = zip(config.plan.letters, self.sources, config.weights_sha256.split(), strict=True)
+        states = {
+            letter: find(config.backbone, source.option, normalise=config.training.normalise, sha256=sha256).state
+            for letter, source, sha256 in sources
+        }
         network = self._skeleton()
-        network.load_pretrained(dict(zip(config.plan.letters, found, strict=True)))
+        network.load_pretrained(states)
         tensors = network.state_dict()
         return {name: tensors[name] for name in tensors if config.plan.is_pretrained(network.block_of(name))}
 
@@ -308,6 +309,12 @@ def load_runs(
     return list(runs.values())
 
 
+def _scaling(run: Run) -> tuple[Any, ...]:
+    """Return what the scale of the input follows from: the settings, or the values of the source."""
+    config, how = run.config, run.config.training.normalise
+    return how, config.changes_input, config.inner_fold, run.normalisation.tolist() if how == "source" else None
+
+
 _COMPARED: dict[str, Callable[[Run], Any]] = {
     "backbone": lambda run: run.config.backbone,
     "dataset": lambda run: run.config.dataset,
@@ -316,7 +323,7 @@ _COMPARED: dict[str, Callable[[Run], Any]] = {
     "held-out clips (fold)": lambda run: (run.clip_ids, run.labels.tolist()),
     "feature settings": lambda run: run.config.features,
     "features": lambda run: run.provenance["features_key"],
-    "normalisation": lambda run: (run.config.training.normalise, run.config.changes_input, run.config.inner_fold),
+    "normalisation": _scaling,
 }
 SHARED = Rule(f"one of {', '.join(_COMPARED)}", _COMPARED.__contains__)
 

@@ -40,9 +40,9 @@ class RunState:
     """All that a run file holds: a run after some epoch, as `transferlens.store.run.Run`, and its tensors.
 
     `groups` has the recording of each held-out clip, and `recordings` the names of those that the run and its sources
-    were trained on, each once; they are empty if they are not known. The tensors are the state dict
-    of the network; `fresh`, those that were randomly initialised, before training (ImageNet's are not stored again);
-    and the optimiser's state by "<parameter>/<moment>", empty in a complete run.
+    were trained on, each once; they are empty if they are not known. The tensors are the state dict of the network;
+    `fresh`, those that did not start from the weights of a source, before training (those of sources are not stored
+    again); and the optimiser's state by "<parameter>/<moment>", empty in a complete run.
     """
 
     config: RunConfig

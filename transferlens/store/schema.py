@@ -108,6 +108,11 @@ def history_names(config: RunConfig) -> tuple[str, ...]:
     return tuple(name.partition("/")[2] for name in fields_of(config) if name.startswith("history/"))
 
 
+def source_endings(n_sources: int) -> list[str]:
+    """Return what the keys of the provenance end in that are about one source: "" for the first, then "_2", "_3"."""
+    return ["", *(f"_{i}" for i in range(2, n_sources + 1))][:n_sources]
+
+
 def _from_attribute(value: Any) -> Any:
     if isinstance(value, h5py.Empty):
         return None
@@ -149,10 +154,10 @@ def read_head(file: Any) -> tuple[RunConfig, dict[str, Any]]:
     """Return configuration and provenance of an open run file; errors as of `read`."""
     _check_groups(file, GROUPS)
     config, provenance = read_config(file), read_attributes(file["provenance"])
-    more = [f"_{i}" for i in range(2, len(config.plan.letters) + 1)]  # of the names of what is said of more sources
-    later = LATER | {f"weights_name{end}": NAMED for end in ("", *more)}
+    ends = source_endings(len(config.plan.letters))
+    later = LATER | {f"weights_name{end}": NAMED for end in ends}
     rules = dict.fromkeys(provenance, PLAIN) | {name: later[name] for name in later if name in provenance} | PROVENANCE
-    rules |= {f"weights_{key}{end}": PROVENANCE[f"weights_{key}"] for key in ("option", "source") for end in more}
+    rules |= {f"weights_{key}{end}": PROVENANCE[f"weights_{key}"] for key in ("option", "source") for end in ends}
     if broken := [
         f"provenance/{name}={shown(provenance.get(name))} must be {rule.text}"
         for name, rule in rules.items()

@@ -20,14 +20,22 @@ from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.files import expanded
 from transferlens.util.text import some
 
-RUNS = (".h5", ".partial")  # endings of run files
+RUN_ENDINGS = (".h5", ".partial")
 
 
 @dataclass(frozen=True)
 class RunWeights(Weights):
-    """The weights of a run after its last epoch, its configuration and held-out clips, and how its input was scaled.
+    """The weights of a run after its last epoch.
 
-    `recordings` are those that it, and runs that it started from, were trained on, as far as their names are known.
+    Attributes
+    ----------
+    config : RunConfig
+    clip_ids : frozenset of str
+        The clips that were held out.
+    recordings : frozenset of str
+        Those that it, and runs that it started from, were trained on, as far as their names are known.
+    normalisation : ndarray [shape=(2, channels)]
+        Mean and standard deviation that its input was normalised with.
     """
 
     config: RunConfig
@@ -56,7 +64,7 @@ def find(backbone: str, option: str | Path, *, normalise: str = "none", sha256: 
         If the weights cannot be found or read, belong to another network or have another sha256, or if the run has not
         finished, or was cut.
     """
-    if Path(option).suffix.lower() not in RUNS:
+    if Path(option).suffix.lower() not in RUN_ENDINGS:
         return imagenet_state(backbone, option, sha256=sha256)
     path = expanded(option)
     stat = path.stat() if path.is_file() else None
@@ -82,7 +90,7 @@ def _of_run(backbone: str, path: Path, version: tuple[int, ...]) -> RunWeights:
     if CUT in config.plan.start:
         raise CheckpointError(f"{path} was cut after Block {config.plan.truncate_after}: a source must have all blocks")
     tensors = {name.partition(".")[2]: tensor for name, tensor in state.items() if name.startswith("backbone.")}
-    check_tensors(tensors, backbone, str(path))
+    check_tensors(tensors, backbone, str(path), input_size=config.input_size)
     return RunWeights(
         tensors,
         f"run {config.id}",
@@ -95,7 +103,7 @@ def _of_run(backbone: str, path: Path, version: tuple[int, ...]) -> RunWeights:
 
 
 def normalisation_of(sources: Sequence[Weights]) -> np.ndarray:
-    """Return the normalisation of the input of the first source; raise ParameterError if it is not a run."""
+    """Return `RunWeights.normalisation` of the first source; raise ParameterError if it is not a run."""
     if not sources or not isinstance(sources[0], RunWeights):
         raise ParameterError("normalise='source' needs a run (.h5) as the first source of the plan")
     return sources[0].normalisation
@@ -126,23 +134,20 @@ def recordings_of(clips: Iterable[Clip], sources: Sequence[Weights]) -> list[str
 
 
 def origins(sources: Sequence[tuple[Source, Weights]]) -> dict[str, str]:
-    """Return what the provenance of a run says of its sources: the keys of a second one end in ``_2``, and so on."""
+    """Return what the provenance of a run says of its sources, by keys that end in `schema.source_endings`."""
     if not sources:
         return {"weights_option": "auto", "weights_source": "none"}
     return {
-        f"weights_{key}{f'_{i}' if i > 1 else ''}": value
-        for i, (source, weights) in enumerate(sources, start=1)
+        f"weights_{key}{end}": value
+        for end, (source, weights) in zip(schema.source_endings(len(sources)), sources, strict=True)
         for key, value in (("name", source.name), ("option", source.option), ("source", weights.source))
     }
 
 
 def sources_of(provenance: Mapping[str, Any], plan: TransferPlan) -> tuple[Source, ...]:
     """Return the sources of a run; in files of older versions they have no name."""
-    keys = [f"_{i}" if i > 1 else "" for i in range(1, len(plan.letters) + 1)]
+    older = title(provenance["weights_source"])
     return tuple(
-        Source(
-            provenance.get(f"weights_name{key}", title(provenance["weights_source"])),
-            provenance[f"weights_option{key}"],
-        )
-        for key in keys
+        Source(provenance.get(f"weights_name{end}", older), provenance[f"weights_option{end}"])
+        for end in schema.source_endings(len(plan.letters))
     )

@@ -273,11 +273,11 @@ class Study:
             problem = "several sources begin" if by_letter.get(unknown[0]) else "no source begins"
             names = some(f"{source.name} ({source.letter})" for source in sources)
             raise ParameterError(f"plan={str(plan)!r}: {problem} with {unknown[0]}; the sources are {names}")
-        by_name = {letter: by_letter[letter][0] for letter in plan.letters}
-        if unused := [source.name for source in sources if source not in by_name.values()]:
+        chosen = {letter: by_letter[letter][0] for letter in plan.letters}
+        if unused := [source.name for source in sources if source not in chosen.values()]:
             raise ParameterError(f"source={some(unused)!r} has no effect: the plan {plan} does not name it")
-        named = tuple(dict.fromkeys(by_name.values()))  # a single source may have two letters
-        return plan.renamed({letter: SOURCES[named.index(source)] for letter, source in by_name.items()}), named
+        named = tuple(dict.fromkeys(chosen.values()))  # a single source may have two letters
+        return plan.renamed({letter: SOURCES[named.index(source)] for letter, source in chosen.items()}), named
 
     def _points(
         self, backbone: str, plan: TransferPlan, sources: Sequence[Source], training: Training

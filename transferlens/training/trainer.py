@@ -111,9 +111,9 @@ class Trainer:
         self.rows, self.held_out = data.dataset.split(config.fold, config.inner_fold)
         self.inner = data.dataset.split(config.inner_fold)[1] if config.inner_fold else np.empty(0, int)
         named = named_by(config, sources)
-        found = [weights for _, weights in named]
-        self.normalisation = _scaled(_normalisation(data, self.rows, training.normalise, found), config)
-        self.recordings = recordings_of((data.dataset.clips[i] for i in self.rows), found)
+        weights = [weights for _, weights in named]
+        self.normalisation = _scaled(_normalisation(data, self.rows, training.normalise, weights), config)
+        self.recordings = recordings_of((data.dataset.clips[i] for i in self.rows), weights)
         n_classes = len(data.label_names)
         self.network = build.skeleton(
             config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed, input_size=config.input_size
@@ -121,8 +121,8 @@ class Trainer:
         if training.network == "torchvision":
             torchvision.adapt(self.network, config.backbone)
         self.provenance = self._provenance() | origins(named)
-        states = {letter: weights.state for letter, weights in zip(config.plan.letters, found, strict=True)}
-        self.network.load_pretrained(states, seed=config.seed)
+        states = (source.state for source in weights)
+        self.network.load_pretrained(dict(zip(config.plan.letters, states, strict=True)), seed=config.seed)
         self.fresh = {
             name: tensor.numpy(force=True).copy()
             for name, tensor in self.network.state_dict().items()
