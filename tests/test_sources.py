@@ -128,6 +128,15 @@ def test_a_named_source_is_the_run_of_its_weights(study, weights_file):
 
 
 @pytest.mark.slow(8)
+def test_the_name_is_that_of_the_command_whatever_the_run_was_trained_under(study, weights_file):
+    under = {"weights": "auto", "folds": (1,), "epochs": 1}
+    (first,) = study(source=(f"first={weights_file}",), **under).runs(TransferPlan.fuse(0))
+    other = study(source=(f"other={weights_file}",), **under)
+    (run,) = other.runs(TransferPlan.fuse(0))
+    assert (first.weights, run.weights, run.path) == ("first", "other", first.path)
+    assert load_run(run.path).weights == "first"
+
+
 def test_names_stand_in_runs_and_tables(options, weights_file, tmp_path, capsys):
     argv = [*(word for word in options if not word.startswith(("--weights", "--figures"))), "--folds", "1"]
     assert train([*argv, "--source", f"audioset={weights_file}", "--start", "AARRR", "--train", "NNAAA"]) == 0

@@ -6,7 +6,7 @@ import html
 import itertools
 import os
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -149,6 +149,13 @@ class Run:
         recordings = dataset.recordings
         groups = [recordings[places[id]] for id in self.clip_ids] if recordings else []
         return replace(self, groups=self.groups or tuple(groups), provenance={"n_train": n_train} | self.provenance)
+
+    def renamed(self, names: Mapping[str, str]) -> Run:
+        """Return the run with other names of its sources, by the sha256 of their weights."""
+        hashes = self.config.weights_sha256.split()
+        ends = zip(schema.source_endings(len(hashes)), hashes, strict=True)
+        named = {f"weights_name{end}": names[sha256] for end, sha256 in ends if sha256 in names}
+        return replace(self, provenance=self.provenance | named)
 
     def initial_state(self) -> dict[str, torch.Tensor]:
         """Return the state dict of the network before training.

@@ -105,7 +105,10 @@ def _of_run(backbone: str, path: Path, version: tuple[int, ...]) -> RunWeights:
 def normalisation_of(sources: Sequence[Weights]) -> np.ndarray:
     """Return `RunWeights.normalisation` of the first source; raise ParameterError if it is not a run."""
     if not sources or not isinstance(sources[0], RunWeights):
-        raise ParameterError("normalise='source' needs a run (.h5) as the first source of the plan")
+        raise ParameterError(
+            "normalise='source' needs a run (.h5) as the first source of every plan: arms from random weights, such as "
+            "references and controls, have none"
+        )
     return sources[0].normalisation
 
 

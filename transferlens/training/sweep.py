@@ -38,7 +38,7 @@ from transferlens.util.grouping import group_by
 from transferlens.util.text import counted, natural, some
 
 Name = TypeVar("Name")
-FREESOUND = re.compile("[1-9][0-9]{4,}")  # an id that no other recording is likely to have
+FREESOUND = re.compile("[1-9][0-9]{4,5}")  # an id that no other recording is likely to have
 SHOWN = 5  # recordings in a message
 
 
@@ -161,6 +161,7 @@ class Study:
         self.folds = self._folds()
         self.device = pick_device(self.options.execution.device)
         self._sharers = 1
+        self._names: dict[str, str] = {}  # of sources, by the hash of their weights
 
     @classmethod
     def of(cls, options: StudyOptions, *, sharers: int = 1) -> Study:
@@ -285,6 +286,7 @@ class Study:
         """Return the runs of a plan and its sources with one backbone; raise if the sources cannot be used."""
         pairs = [(source.name, find(backbone, source.option, normalise=training.normalise)) for source in sources]
         by_hash = group_by(pairs, lambda pair: pair[1].sha256)
+        self._names |= {weights.sha256: name for name, weights in pairs}
         if same := [group for group in by_hash.values() if len(group) > 1]:
             words = some(name for name, _ in same[0])
             raise ParameterError(f"source={words!r} are the same weights of {backbone}: give one of them")
@@ -316,12 +318,13 @@ class Study:
         if not isinstance(weights, RunWeights):
             return
         config, here = weights.config, point.features
-        held_out = {clip.id for clip in self.dataset.clips if clip.fold == point.fold}
+        evaluated_on = (point.fold, point.inner_fold)
+        held_out = {clip.id for clip in self.dataset.clips if clip.fold in evaluated_on}
         is_same_data = config.dataset == point.dataset and weights.clip_ids <= {clip.id for clip in self.dataset.clips}
         if is_same_data and not held_out <= weights.clip_ids:
             raise ParameterError(
                 f"source={name}: its run held out fold {config.fold} of these clips, and has seen clips of fold "
-                f"{point.fold}, which is held out here; give folds={config.fold}"
+                f"{' or '.join(filter(None, evaluated_on))}, which is held out here; give folds={config.fold}"
             )
         self._check_recordings(point, name, weights, is_same_data=is_same_data)
         names = ("windows", "hops", "n_mels")
@@ -333,8 +336,8 @@ class Study:
     def _check_recordings(self, point: RunConfig, name: str, weights: RunWeights, *, is_same_data: bool) -> None:
         """Raise if the run that a point starts from was trained on recordings that the point is evaluated on.
 
-        Ids as of Freesound, of five digits or more, are taken for the same recording in any two data sets; other names,
-        such as "1", may be of two, and are only warned of, as are recordings that both runs are trained on.
+        Ids as of Freesound, of five or six digits, are taken for the same recording in any two data sets; other names,
+        such as "1" or a date, may be of two, and are only warned of, as are recordings that both runs are trained on.
         """
         clips, (rows, _) = self.dataset.clips, self.dataset.split(point.fold, point.inner_fold)
         trained_on = {clips[i].group for i in rows}
@@ -406,7 +409,7 @@ class Study:
             self._warn_of_bands()
             schedule.train(self, missing, threads=_threads(points))
             runs |= schedule.read(store, missing)
-        return {point: runs[point].within(self.dataset) for point in points}
+        return {point: runs[point].within(self.dataset).renamed(self._names) for point in points}
 
 
 def _recordings(names: Iterable[str]) -> str:
