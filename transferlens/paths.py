@@ -1,10 +1,10 @@
 """Paths: do two networks lie in one basin, and what is the average of several worth?
 
-Accuracy and loss of held-out clips along the straight line between the weights of two networks: from the start of a run
-to its end, between two seeds, between two ways of training such as pretrained and from scratch [1]_. The barrier is the
-largest excess of the loss over the straight line between the losses of the ends [2]_: about 0 if the networks lie in one
-basin. Where there is no barrier between seeds, the average of their weights, a "soup" [3]_, may be as accurate as the
-average of their outputs, at the cost of one network.
+Accuracy and loss of held-out clips along the straight line between the weights of two networks: from the start of a
+run to its end, between two seeds, between two ways of training such as pretrained and from scratch [1]_. The barrier is
+the largest excess of the loss over the straight line between the losses of the ends [2]_: about 0 if the networks lie
+in one basin. Where there is no barrier between seeds, the average of their weights, a "soup" [3]_, may be as accurate
+as the average of their outputs, at the cost of one network.
 
 Between two networks the statistics of BatchNorm layers are those of neither. Each point is therefore scored with the
 statistics on the line too, and with those estimated anew on training clips, without labels
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -113,7 +113,10 @@ class Row:
 
 @dataclass(frozen=True)
 class BarrierRow:
-    """One path in paths_barriers.csv: the largest excess of loss [nat], and of the error rate, and where the first is."""
+    """One path in paths_barriers.csv: the largest excess of loss [nat], where it is, and that of the error rate.
+
+    The other columns are those of `Row`, and loss and accuracy of both ends.
+    """
 
     backbone: str
     arm: str
@@ -205,17 +208,17 @@ class Line:
         return first, self.second.final_state()
 
 
-def paths_of(runs: Sequence[Run], kinds: Iterable[Kind] = tuple(WORDS)) -> list[Line]:
+def paths_of(runs: Sequence[Run], kinds: Collection[Kind] = tuple(WORDS)) -> list[Line]:
     """Return the paths of some kinds between runs; raise ParameterError, naming two runs, if there is none."""
     named = list(zip(arm_names(runs), runs, strict=True))
     found = [Line("training", arm, run, run) for arm, run in named]
     for (arm, a), (other, b) in itertools.combinations(named, 2):
         if replace(a.config, seed=b.config.seed) == b.config:
             found.append(Line("seeds", arm, a, b))
-        elif arm != other and _meet(a, b):
+        elif "runs" in kinds and arm != other and _meet(a, b):
             check_alike([a, b], *ALIKE)
             found.append(Line("runs", f"{arm} and {other}", a, b))
-    chosen = [path for path in found if path.kind in set(kinds)]
+    chosen = [path for path in found if path.kind in kinds]
     if not chosen:
         if len(runs) > 1:
             check_alike(runs[:2], *ALIKE)
@@ -496,9 +499,10 @@ def _soup_lines(name: str, rows: Sequence[SoupRow]) -> list[str]:
     accuracies = ", ".join(f"{words} {100 * np.mean(each):.1f} %" for words, each in values.items())
     members = counted(min(row.n_members for row in rows), "seed")
     lines = [f"{name}, average of the weights of {members}: {accuracies}, n = {counted(len(rows), 'fold')}"]
-    best = [*values][-2]  # with statistics anew, if there is one
+    soup_name = [*values][-2]  # with statistics anew, if there is one
     for other in ("single", "ensemble"):
-        lines.append(f"  {best} - {other}, paired by fold: {stats.paired_difference(values[best], values[other])}")
+        difference = stats.paired_difference(values[soup_name], values[other])
+        lines.append(f"  {soup_name} - {other}, paired by fold: {difference}")
     return lines
 
 

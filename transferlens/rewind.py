@@ -4,9 +4,9 @@ Blocks of a trained network are put back to where they started, or to random wei
 classified again; nothing is trained [1]_ [2]_. One block is put back alone, or all blocks up to it, or all from it on;
 all of their tensors, or only their filters (everything but normalisation layers), or only their normalisation layers.
 
-Putting weights back changes the activations that BatchNorm layers see, and accuracy falls for that alone. Each network is
-therefore scored twice: as it is, and with the statistics of all its BatchNorm layers estimated anew on training clips,
-without labels (`transferlens.models.batchnorm`). A block needed
+Putting weights back changes the activations that BatchNorm layers see, and accuracy falls for that alone. Each network
+is therefore scored twice: as it is, and with the statistics of all its BatchNorm layers estimated anew on training
+clips, without labels (`transferlens.models.batchnorm`). A block needed
 
 * **nothing** of its training, if accuracy does not fall when it is put back as it is;
 * **statistics**, if accuracy falls, but does not with statistics estimated anew: the filters of the start suffice;
@@ -23,6 +23,7 @@ References
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -79,7 +80,8 @@ class Options(QuestionOptions):
     kind: Annotated[tuple[Kind, ...], SOME] = ("alone", "through", "from")
     """Which blocks are put back. alone: Block K. through: Blocks 0 to K. from: Block K and all that follow."""
     to: Annotated[tuple[Target, ...], SOME] = ("start",)
-    """Where they are put back to. start: the weights before training. random: random weights, of the seed of the run."""
+    """Where they are put back to. start: the weights before training. random: random weights, by the seed of the
+    run."""
     what: Annotated[tuple[What, ...], SOME] = ("all", "filters", "normalisation")
     """What of them is put back. all. filters: all but normalisation layers. normalisation: these layers, with their
     statistics."""
@@ -240,33 +242,36 @@ def score(
     """Classify held-out clips, of features S, with blocks of a run put back; `training` as for `mixtures.classify`."""
     scored, blocks, whats = [], run.config.plan.blocks, list(dict.fromkeys(options.what))
     nothing = TRAINED * (len(blocks) + 1)
+    places = {
+        (kind, what, block): mixture(kind, block, LETTERS[what], len(blocks))
+        for kind, what, block in itertools.product(dict.fromkeys(options.kind), whats, blocks)
+    }
+    wanted = list(dict.fromkeys([nothing, *places.values()]))
     for target in dict.fromkeys(options.to):
         by_letter = rewound(run, target, whats, device)
-        places = {
-            (kind, block, what): mixture(kind, block, LETTERS[what], len(blocks))
-            for kind in dict.fromkeys(options.kind)
-            for what in whats
-            for block in blocks
-        }
-        wanted, right = list(dict.fromkeys([nothing, *places.values()])), {}
-        has_statistics = bool(batchnorm.layers(by_letter[TRAINED]))
-        for statistics, clips in (("as is", None), ("anew", training)):
-            if statistics == "as is" or (clips is not None and has_statistics):
-                logits = mixtures.classify(run, by_letter, wanted, S, training=clips)
-                right[statistics] = {each: logits[each].argmax(1) == run.labels for each in wanted}
-            bar.update(statistics == "as is" or clips is not None)
+        by_statistics = {"as is": mixtures.classify(run, by_letter, wanted, S)}
+        bar.update()
+        if training is not None:
+            if batchnorm.layers(by_letter[TRAINED]):
+                by_statistics["anew"] = mixtures.classify(run, by_letter, wanted, S, training=training)
+            bar.update()
         distances = {what: moved(run, target, what) for what in whats}
-        for (kind, block, what), letters in places.items():
-            changes = {name: each[letters] - 1.0 * right["as is"][nothing] for name, each in right.items()}
-            own: dict[str, Any] = {"arm": arm, "kind": kind, "block": block, "to": target, "what": what}
-            own |= {"lost": -changes["as is"].mean(), "moved": distances[what][block]}
-            for name, suffix in (("as is", ""), ("anew", "_anew")):
-                of = right.get(name, {})
-                own[f"accuracy{suffix}"] = float(of[letters].mean()) if of else NAN
-                own[f"accuracy_run{suffix}"] = float(of[nothing].mean()) if of else NAN
-                own[f"lost{suffix}"] = float(-changes[name].mean()) if of else NAN
-            scored.append(Scored(row_of(Row, run, **own), changes, run.groups))
+        for (kind, what, block), letters in places.items():
+            right = {name: logits[letters].argmax(1) == run.labels for name, logits in by_statistics.items()}
+            before = {name: logits[nothing].argmax(1) == run.labels for name, logits in by_statistics.items()}
+            own = {"arm": arm, "kind": kind, "block": block, "to": target, "what": what}
+            row = row_of(Row, run, **own, **_accuracies(right, before), moved=distances[what][block])
+            changes = {name: each - before["as is"].astype(float) for name, each in right.items()}
+            scored.append(Scored(row, changes, run.groups))
     return scored
+
+
+def _accuracies(right: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the accuracies of a row from which clips are classified correctly with blocks put back, and before."""
+    now, trained = ([each[name].mean() if name in each else NAN for name in MARKS] for each in (right, before))
+    names = ("accuracy", "accuracy_anew", "accuracy_run", "accuracy_run_anew", "lost", "lost_anew")
+    values = (*now, *trained, *(trained[0] - each for each in now))
+    return dict(zip(names, map(float, values), strict=True))
 
 
 def means(scored: Sequence[Scored], tolerance: float) -> list[MeanRow]:

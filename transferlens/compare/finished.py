@@ -64,8 +64,9 @@ def features(run: Run, options: Any, n: int) -> tuple[np.ndarray, np.ndarray | N
         if not n:
             return S, None
         training = heldout_features(run, data, cache, training=True, most=n)
-    except ParameterError:
-        raise
+    except ParameterError as error:
+        unknown = "training clips are not known" in str(error)
+        raise ParameterError(f"{error}: give estimate=0 to leave them out" if unknown else str(error)) from None
     except TransferLensError as error:
         others = "`ensemble`, `selection`, `tables` and `runs` need run files alone"
         raise type(error)(f"{error}; without clips and features, {others}") from None
