@@ -218,7 +218,7 @@ def test_the_runs_of_a_study_are_read(seeds_store, weights_file, capsys, tmp_pat
 
 
 def test_a_network_without_batchnorm_has_nothing_to_estimate(study, tmp_path):
-    (run,) = study(folds=(1,), epochs=1, backbone="test_vit").runs(TransferPlan.scratch())
+    (run,) = study(folds=(1,), epochs=1, backbone="test_vit2").runs(TransferPlan.scratch())
     result = rewind.rewind(run, kind="alone", what=["all", "normalisation"], cache=tmp_path / "cache", device="cpu")
     assert {row.statistics for row in result.means} == {"as is"}
     assert {row.needed for row in result.means} <= {"", "nothing", "weights"}

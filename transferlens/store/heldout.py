@@ -133,8 +133,8 @@ def heldout_features(
     """Load the features [shape=(n_clips, channels, n_mels, width)] of a run's held-out clips from a folder of caches.
 
     If they are not there, or clips are named, these are opened, and their features computed or compared. With
-    `training` they are those of the clips that the run was trained on, in the order of the data set; `most`: of so many
-    clips at most, spread evenly over them.
+    `training` they are those of the clips that the run was trained on, in the order of the data set, or with `most`
+    of so many of them at most, as `spread` chooses.
 
     Raise CheckpointError if the run was trained on other clips than those that are named, or the built-in ones if no
     features are cached; DataError if clips or the cache cannot be read.
@@ -160,10 +160,19 @@ def heldout_features(
     return _cached(run, features.path, training, most)
 
 
+def spread(n_clips: int, most: int) -> np.ndarray:
+    """Return the indices of some clips, evenly spread, in a random order that is always the same.
+
+    The clips of a class are often next to each other in a data set: so each mini-batch has clips of many classes.
+    """
+    places = np.linspace(0, n_clips - 1, min(n_clips, most)).round().astype(int)
+    return np.random.default_rng(0).permutation(places)
+
+
 def _cached(run: Run, path: Path, training: bool, most: int | None) -> np.ndarray:
     clips = _trained_on(run, path) if training else run.clip_ids
-    if most is not None and most < len(clips):
-        clips = [clips[i] for i in np.linspace(0, len(clips) - 1, most).round().astype(int)]
+    if most is not None:
+        clips = [clips[i] for i in spread(len(clips), most)]
     return read_cached(path, run.provenance["features_key"], clips)
 
 
