@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["training", "seeds", "runs"]
 WORDS = {"training": "from start to end", "seeds": "between two seeds", "runs": "between two ways of training"}
+KNOWN = Rule("among 0, 1, 2, 3, 4", lambda blocks: {*blocks} <= {*BLOCKS})
 WHOLE = "all"  # the block of a path of whole networks
 ALIKE = ("backbone", "truncate_after", "held-out clips (fold)", "features", "normalisation")
 
@@ -76,7 +77,7 @@ class Options(QuestionOptions):
     runs: between other runs with one backbone, fold and seed, such as pretrained and from scratch."""
     steps: Annotated[int, at_least(3)] = 11
     """Points on each path, both ends among them."""
-    block: Annotated[tuple[int, ...], Rule("among 0, 1, 2, 3, 4", lambda blocks: set(blocks) <= set(BLOCKS))] = ()
+    block: Annotated[tuple[int, ...], KNOWN] = ()
     """Blocks that move alone, one path per block; all others, and the head, are those of the end. Default: the whole
     network moves."""
     estimate: Annotated[int, at_least(0)] = finished.ESTIMATED_ON
