@@ -57,7 +57,11 @@ if TYPE_CHECKING:
     from transferlens.training.sweep import Arm
 
 Kind = Literal["training", "seeds", "runs"]
-WORDS = {"training": "from start to end", "seeds": "between two seeds", "runs": "between two ways of training"}
+WORDS: dict[Kind, str] = {
+    "training": "from start to end",
+    "seeds": "between two seeds",
+    "runs": "between two ways of training",
+}
 KNOWN = Rule("among 0, 1, 2, 3, 4", lambda blocks: {*blocks} <= {*BLOCKS})
 WHOLE = "all"  # the block of a path of whole networks
 ALIKE = ("backbone", "truncate_after", "held-out clips (fold)", "features", "normalisation")
@@ -328,7 +332,11 @@ def barriers(rows: Sequence[Row]) -> list[BarrierRow]:
             for name, row in (("first", line[0]), ("second", line[-1]))
             for field in ("loss", "accuracy")
         }
-        values = {"barrier": top.excess, "barrier_share": top.share, "error_barrier": float(errors.max())}
+        values: dict[str, Any] = {
+            "barrier": top.excess,
+            "barrier_share": top.share,
+            "error_barrier": float(errors.max()),
+        }
         found.append(BarrierRow(**shared, **ends, **values))
     return found
 

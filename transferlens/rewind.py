@@ -364,11 +364,11 @@ def draw(result: Result) -> Figure:
             _draw_panel([row for row in rows if row.kind == kind], palette, ax)
         row_of_axes[0].set_title(f"{backbone}, {arm}: back to {_words(target)}", fontsize="small", loc="left")
         row_of_axes[0].set_ylabel(accuracy.HELDOUT)
-    lines = style.colours(groups)
+    lines = style.colours(map(str, groups))
     for kind, ax in zip(kinds, axes[-1], strict=True):
         for key, rows in groups.items():
             points = [(row.block, row.moved) for row in rows if (row.kind, row.what) == (kind, rows[0].what)]
-            ax.plot(*zip(*points, strict=True), "o-", color=lines[key], ms=4, lw=1)
+            ax.plot(*zip(*points, strict=True), "o-", color=lines[str(key)], ms=4, lw=1)
         ax.set(xlabel=AXES[kind], ylim=(0, None), xlim=axes[0, 0].get_xlim())
         ax.locator_params(axis="x", integer=True)
     axes[-1, 0].set_ylabel("relative change\nof Block K")
@@ -382,7 +382,7 @@ def _words(target: str) -> str:
 
 
 SHADES = {"nothing": "1.0", "statistics": "0.93", "filters": "0.84", "weights": "0.84"}
-MARKS = {"as is": {"fmt": "o--", "mfc": "white"}, "anew": {"fmt": "o-"}}
+MARKS: dict[str, dict[str, Any]] = {"as is": {"fmt": "o--", "mfc": "white"}, "anew": {"fmt": "o-"}}
 
 
 def _draw_panel(rows: Sequence[MeanRow], palette: Mapping[str, tuple], ax: Axes) -> None:

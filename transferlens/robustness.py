@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -188,7 +188,7 @@ def rows_of(
     return [replace(row, more_than_clean_p_adjusted=difference.p_adjusted) for row, difference in adjusted]
 
 
-def _of_soup(members: Members, logits: Mapping[tuple[str, str], np.ndarray]) -> dict[str, float]:
+def _of_soup(members: Members, logits: Mapping[tuple[str, str], np.ndarray]) -> dict[str, Any]:
     """Return the accuracy of the average of the weights, if its logits are there, with its interval."""
     parts = [logits[members.name, fold] for fold in members.runs if (members.name, fold) in logits]
     if not parts:
