@@ -57,12 +57,13 @@ if TYPE_CHECKING:
     from transferlens.training.sweep import Arm
 
 Kind = Literal["training", "seeds", "runs"]
-WORDS: dict[Kind, str] = {
+WORDS: dict[str, str] = {
     "training": "from start to end",
     "seeds": "between two seeds",
     "runs": "between two ways of training",
 }
 KNOWN = Rule("among 0, 1, 2, 3, 4", lambda blocks: {*blocks} <= {*BLOCKS})
+Score = tuple[float, float]  # accuracy and loss
 WHOLE = "all"  # the block of a path of whole networks
 ALIKE = ("backbone", "truncate_after", "held-out clips (fold)", "features", "normalisation")
 
@@ -207,13 +208,24 @@ class Line:
         """The seeds of its ends."""
         return " and ".join(dict.fromkeys(str(run.config.seed) for run in (self.first, self.second)))
 
+    def end(self, share: float, block: int | None) -> tuple[Any, ...]:
+        """Return what a point is: the network of a run before or after training, which several paths have, or its own.
+
+        With a block that moves alone, only the end of the path is such a network.
+        """
+        if share == 1:
+            return self.second.config.id, "after"
+        if share == 0 and block is None:
+            return self.first.config.id, "before" if self.kind == "training" else "after"
+        return self, share, block
+
     def ends(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Return the state dicts of its ends."""
         first = self.first.initial_state() if self.kind == "training" else self.first.final_state()
         return first, self.second.final_state()
 
 
-def paths_of(runs: Sequence[Run], kinds: Collection[Kind] = tuple(WORDS)) -> list[Line]:
+def paths_of(runs: Sequence[Run], kinds: Collection[str] = tuple(WORDS)) -> list[Line]:
     """Return the paths of some kinds between runs; raise ParameterError, naming two runs, if there is none."""
     named = list(zip(arm_names(runs), runs, strict=True))
     found = [Line("training", arm, run, run) for arm, run in named]
@@ -238,9 +250,6 @@ def _meet(a: Run, b: Run) -> bool:
     """Return whether two runs are of one backbone, fold and seed, cut after one block."""
     keys = [(run.config.backbone, run.config.fold, run.config.seed, run.config.plan.truncate_after) for run in (a, b)]
     return keys[0] == keys[1]
-
-
-Score = tuple[float, float]  # accuracy and loss
 
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> Score:
@@ -282,16 +291,24 @@ def walk(
     training: np.ndarray | None,
     device: torch.device,
     done: Callable[[], object] = lambda: None,
+    known: dict[Any, dict[str, Score]] | None = None,
 ) -> list[Row]:
-    """Score the points of a path, of the whole network (None) or of one block; see `score`."""
+    """Score the points of a path, of the whole network (None) or of one block; see `score`.
+
+    The scores of its ends, which other paths have too, are taken from `known`, or written there.
+    """
+    known = {} if known is None else known
     run, (first, second) = path.second, path.ends()
     network = run.model().to(device)
     shares = np.linspace(0, 1, steps).tolist()
     by_statistics: dict[str, list[Score]] = {}
     for share in shares:
-        point = states.between(first, second, share, of=lambda name: block in (None, network.block_of(name)))
-        network.load_state_dict(point)
-        for statistics, found in score(run, network, S, training).items():
+        key = path.end(share, block)
+        if key not in known:
+            point = states.between(first, second, share, of=lambda name: block in (None, network.block_of(name)))
+            network.load_state_dict(point)
+            known[key] = score(run, network, S, training)
+        for statistics, found in known[key].items():
             by_statistics.setdefault(statistics, []).append(found)
         done()
     rows = []
@@ -385,8 +402,9 @@ def analyse(runs: Mapping[str, list[Run]], options: Options) -> Result:
     with tqdm.tqdm(total=total, desc="paths", unit="point", delay=2, leave=False, disable=None) as bar:
         for clips, paths_of_fold in by_fold.items():
             S, training = finished.features(paths_of_fold[0].second, options, options.estimate)
+            known: dict[Any, dict[str, Score]] = {}
             for path, block in itertools.product(paths_of_fold, blocks):
-                rows += walk(path, block, options.steps, S, training, device, bar.update)
+                rows += walk(path, block, options.steps, S, training, device, bar.update, known)
             for (own, arm, _), members in seeds.items():
                 if own == clips and len(members) > 1:
                     soups.append(soup([run for _, run in members], arm, S, training, device))
