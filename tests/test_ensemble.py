@@ -141,6 +141,18 @@ def test_members_of_other_clips_or_labels_are_refused(seeds_store):
         gather([a, dataclasses.replace(b, clip_ids=tuple(reversed(b.clip_ids)))])
 
 
+def test_the_average_of_weights(seeds_store):
+    """Its accuracy over all folds is the mean over folds, and that of one network several times is its own."""
+    arms, folder = seeds_store
+    result = ensemble.ensemble(arms["tuned"], soup=True, cache=folder / "cache", device="cpu")
+    whole, *folds = result.rows
+    assert whole.soup == pytest.approx(np.mean([row.soup for row in folds]))
+    assert whole.soup_gain == pytest.approx(whole.soup - whole.accuracy)
+    assert "average of their weights, one network" in result.summary()
+    assert "average of weights" in {text.get_text() for text in result.plot().axes[0].get_legend().get_texts()}
+    assert all(np.isnan(row.soup) for row in ensemble.ensemble(arms["tuned"]).rows)
+
+
 def test_command_on_runs(seeds_store, tmp_path, capsys):
     paths = [str(run.path) for run in seeds_store[0]["tuned"]]
     assert ensemble.main(["--ckpt", *paths, "--figures", str(tmp_path)]) == 0

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from transferlens import robustness
+from transferlens import ensemble, robustness
 from transferlens.data.catalogue import DataOptions
 from transferlens.measures import stats
 
@@ -19,7 +19,7 @@ def options_of(folder):
 
 def test_clean_clips_give_the_stored_logits(seeds_store):
     arms, folder = seeds_store
-    found = robustness.corrupted(arms["tuned"], options_of(folder), ["gain"], "cpu")
+    found, _ = robustness.corrupted(arms["tuned"], options_of(folder), ["gain"], "cpu")
     assert list(found) == [("clean", 0), ("gain", -6), ("gain", -12), ("gain", -24)]
     for run in arms["tuned"]:
         clean, softer = (next(r for r in found[c] if r.path == run.path) for c in (("clean", 0), ("gain", -6)))
@@ -73,6 +73,23 @@ def test_the_variation_of_the_clean_gain_counts(seeds_store):
     assert (noise.more_than_clean_low, noise.more_than_clean_high) == pytest.approx((-clean.gain_high, -clean.gain_low))
     assert noise.more_than_clean_p == noise.more_than_clean_p_adjusted < 0.05
     assert np.isnan(clean.more_than_clean_p_adjusted)
+
+
+def test_the_average_of_weights_is_that_of_ensemble(seeds_store, tmp_path):
+    """On clean clips; of several backbones there is none."""
+    arms, folder = seeds_store
+    runs = [*arms["scratch"], *arms["other"]]
+    given = {"soup": True, "clips": folder / "tones" / "clips.csv", "device": "cpu"}
+    rows = robustness.robustness(runs, **given, corruption="gain").rows
+    clean = {row.ensemble: row for row in rows if row.corruption == "clean"}
+    expected = ensemble.ensemble(runs, **given, cache=folder / "cache")
+    assert len(clean) == 3
+    for row in (row for row in expected.rows if not row.fold):
+        assert clean[row.ensemble].soup == pytest.approx(row.soup, nan_ok=True)
+        assert np.isnan(row.soup) == row.ensemble.startswith("all 2 backbones")
+    result = robustness.Result(rows, "tones")
+    assert "average of weights [%]" in result.summary()
+    assert "dotted: average of weights" in result.plot()._suptitle.get_text()
 
 
 def test_command(seeds_store, tmp_path, capsys):

@@ -13,11 +13,13 @@ from .measures.similarity import procrustes as procrustes
 from .measures.similarity import pwcca as pwcca
 from .models.plan import TransferPlan as TransferPlan
 from .norm import norm as norm
+from .paths import paths as paths
 from .plan_grid import plan_grid as plan_grid
 from .pretraining import pretraining as pretraining
 from .probe import probe as probe
 from .report import report as report
 from .reverse import reverse as reverse
+from .rewind import rewind as rewind
 from .robustness import robustness as robustness
 from .saliency import saliency as saliency
 from .selection import selection as selection

@@ -50,6 +50,8 @@ COMMANDS = {
     "norm": "accuracy with only normalisation layers trained through Block K",
     "sources": "one target, several starts: ImageNet, other weights, earlier runs",
     "svcca": "question 2: how much training has changed each layer",
+    "rewind": "which blocks needed training: put back to their start, with statistics estimated anew",
+    "paths": "accuracy along the straight line between two networks, and the average of seeds",
     "saliency": "question 5: where on the spectrogram a decision comes from: pictures, scores, sounds",
     "input_form": "question 3: how the input is made, and what a resize leaves of time stretching",
     "ensemble": "question 4: what averaging the outputs of several networks gains, and why",

@@ -1,7 +1,8 @@
 """Ensembles: what does averaging the softmax outputs of several networks gain, and why?
 
 Question 4 of Palanisamy, Singhania and Yao (2020, section 4.3): there, five networks that differ only by the seed. All
-numbers come from the logits after the last epoch that the runs have stored; no network is run again. Members of each
+numbers come from the logits after the last epoch that the runs have stored; no network is run again, except for the
+average of the members' weights (``--soup``), which is one network at the cost of one. Members of each
 held-out fold are averaged, and the clips of all folds are scored together.
 """
 
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transferlens import cli
-from transferlens.compare import question
+from transferlens.compare import finished, question
 from transferlens.compare.ensembles import FEWEST, Members, Row, gather, row_of
 from transferlens.data.catalogue import DataOptions
 from transferlens.measures import predictions, stats
@@ -46,6 +47,9 @@ class Options(QuestionOptions):
     ckpt: tuple[Path, ...] = ()
     """Run files of one data set, two or more per held-out fold. Default: the runs that the sweep options name. The
     clips may be named too: run files of older versions do not have the recordings that intervals are over."""
+    soup: bool = False
+    """Also the average of the weights of the members of one backbone: one network, with BatchNorm statistics estimated
+    anew on training clips. It needs the features of the clips, and runs networks again."""
     plan: PlanOptions = PlanOptions()
     sweep: SweepOptions = SweepOptions(seeds=(0, 1, 2, 3, 4))
 
@@ -98,18 +102,26 @@ def reliability_rows(members: Members) -> list[ReliabilityRow]:
     ]
 
 
+SCORES = {"single": "single (mean)", "accuracy": "ensemble", "soup": "average of weights"}
+
+
 def draw(result: Result) -> Figure:
     """Draw accuracy by fold, accuracy against size, where the gain comes from, and calibration."""
     whole, folds = ([row for row in result.rows if bool(row.fold) == by_fold] for by_fold in (False, True))
     fig, axes = style.new_figure(2, 2, width=max(11.5, 3 * len(whole)), height=8.6)
     palette = style.colours([row.ensemble for row in whole])
     points = {
-        name: {"single (mean)": stats.by_fold(rows, "single"), "ensemble": stats.by_fold(rows, "accuracy")}
+        name: {
+            words: stats.by_fold(rows, score)
+            for score, words in SCORES.items()
+            if np.isfinite([getattr(row, score) for row in rows]).all()
+        }
         for name, rows in group_by(folds, key=lambda row: row.ensemble).items()
     }
-    greys = {"single (mean)": (0.6, 0.6, 0.6), "ensemble": (0.15, 0.15, 0.15)}
-    ax = points_and_means(points, palette=greys, ax=axes[0, 0])
-    ax.set_ylim(max(0, 100 * min(row.single for row in folds) - 8), 101)
+    shades = dict(zip(SCORES.values(), [(0.6, 0.6, 0.6), (0.15, 0.15, 0.15), (0.8, 0.4, 0.0)], strict=True))
+    ax = points_and_means(points, palette=shades, ax=axes[0, 0])
+    lowest = np.nanmin([(row.single, row.soup) for row in folds])
+    ax.set_ylim(max(0, 100 * lowest - 8), 101)
     ax.set_title(style.means_caption(len({row.fold for row in folds})), fontsize="small", loc="left")
     ax.legend(loc="lower right", frameon=False, fontsize="small")
     curves = {
@@ -154,6 +166,9 @@ def summary(result: Result) -> str:
             f"interval over {over}: {span(100 * row.gain_low, 100 * row.gain_high)}); "
             f"nll {row.nll_single:.3f} to {row.nll:.3f}, calibration error {row.ece_single:.3f} to {row.ece:.3f}"
         )
+        if np.isfinite(row.soup):
+            gain = f"{100 * row.soup_gain:.1f} points ({span(100 * row.soup_gain_low, 100 * row.soup_gain_high)})"
+            lines.append(f"  average of their weights, one network: {100 * row.soup:.1f} %, less the ensemble {gain}")
         if row.missing:
             lines.append(f"  left out, as some folds lack them: {row.missing}")
     return "\n".join(lines)
@@ -181,7 +196,7 @@ def points(options: Options) -> dict[str, Arm]:
         if len(study.backbones) * len(set(options.sweep.seeds)) < FEWEST:
             raise ParameterError(f"seeds={options.sweep.seeds} gives one network: an ensemble needs at least {FEWEST}")
         return {"members": study.arm(options.plan.plan(options.sweep))}
-    check_alone(options, "ckpt", beside=["figures", "cache", *names(DataOptions), *names(ExecutionOptions)])
+    check_alone(options, "ckpt", beside=["soup", "figures", "cache", *names(DataOptions), *names(ExecutionOptions)])
     pick_device(options.execution.device)
     return {}
 
@@ -193,6 +208,8 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
         dataset = options.data.open()
         members = [run.within(dataset) for run in members]
     ensembles = gather(members)
+    if options.soup:
+        ensembles = finished.with_soups(ensembles, options, pick_device(options.execution.device))
     return Result(
         rows=tuple(row_of(each, fold) for each in ensembles for fold in ["", *dict.fromkeys(each.folds.tolist())]),
         sizes=tuple(row for each in ensembles for row in sizes(each)),

@@ -95,6 +95,16 @@ FIGURES = {
         "Question 2: blocks against blocks",
         "Debiased linear CKA of each block's pooled output with every other's, before and after training.",
     ),
+    "rewind": (
+        "Which blocks needed training",
+        "Accuracy with blocks put back to where they started, as is (hollow) and with BatchNorm statistics estimated "
+        "anew (full), and what each block needed; below, how far each block moved.",
+    ),
+    "paths": (
+        "Straight lines between networks",
+        "Accuracy and loss from the start of a run to its end, between seeds, and between ways of training; thick "
+        "lines are means. A hump of the loss is a barrier.",
+    ),
     "input_form": (
         "Question 3: the form of the input",
         "Accuracy with other windows, fit and normalisation, and what a resize to one width leaves of time stretching.",

@@ -12,20 +12,20 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from transferlens import cli
-from transferlens.compare import question
-from transferlens.compare.ensembles import gather
+from transferlens.compare import finished, question
+from transferlens.compare.ensembles import Members, gather
 from transferlens.data.catalogue import DataOptions
 from transferlens.features.corruptions import CORRUPTIONS
 from transferlens.measures import predictions, stats
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.plots import style
-from transferlens.store.heldout import classify, heldout_dataset, load
+from transferlens.store.heldout import classify, estimate_statistics, heldout_dataset, load, spread
 from transferlens.store.run import Run, check_alike, load_runs
 from transferlens.training.schedule import DeviceOptions
 from transferlens.util.fields import Fields, Rule
@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
+    from transferlens.data.clips import DataSet
+    from transferlens.models.network import Network
+
 CLEAN = "clean"
+Condition = tuple[str, float]  # kind and strength
 KNOWN = Rule(f"one or more of {', '.join(CORRUPTIONS)}", lambda kinds: kinds and set(kinds) <= set(CORRUPTIONS))
 
 
@@ -50,6 +54,9 @@ class Options(Fields):
     """Run files of one data set, two or more per held-out fold."""
     corruption: Annotated[tuple[str, ...], KNOWN] = tuple(CORRUPTIONS)
     """Corruptions of the clips: noise, gain, low-pass, clipping, shift."""
+    soup: bool = False
+    """Also the average of the weights of the members of one backbone: one network, with BatchNorm statistics estimated
+    anew on training clips, which are not corrupted."""
     data: DataOptions = DataOptions()
     execution: DeviceOptions = DeviceOptions()
     output: OutputOptions = OutputOptions()
@@ -64,7 +71,8 @@ class Row:
     clips if `n_recordings` is 0, as they are not known: Wilson's for `single` and `accuracy`, bootstrap for the others.
     Recordings are drawn for both gains at once, so that the interval of `more_than_clean` has the variation of both.
     `more_than_clean_p` is the p-value for no difference, followed by that adjusted for the number of rows
-    (`stats.adjusted`).
+    (`stats.adjusted`). `soup` is the accuracy of the one network whose weights are the mean of the members' weights,
+    with Wilson's interval (NaN: not asked for, or members of several backbones).
     """
 
     ensemble: str
@@ -87,32 +95,59 @@ class Row:
     more_than_clean_high: float
     more_than_clean_p: float
     more_than_clean_p_adjusted: float = np.nan
+    soup: float = np.nan
+    soup_low: float = np.nan
+    soup_high: float = np.nan
 
 
 def corrupted(
-    runs: Sequence[Run], options: DataOptions, kinds: Sequence[str], device: torch.device
-) -> dict[tuple[str, float], list[Run]]:
+    runs: Sequence[Run],
+    options: DataOptions,
+    kinds: Sequence[str],
+    device: torch.device,
+    *,
+    soups: Sequence[Members] = (),
+) -> tuple[dict[Condition, list[Run]], dict[Condition, dict[tuple[str, str], np.ndarray]]]:
     """Classify corrupted held-out clips.
 
     Returns
     -------
-    dict of (kind, strength) to list of Run
+    runs : dict of (kind, strength) to list of Run
         The runs with logits of the corrupted clips, clean clips first.
+    soups : dict of (kind, strength) to dict of (ensemble, fold) to ndarray [shape=(n_clips, n_classes)]
+        The logits of the average of the weights of each of `soups`, by fold.
     """
     conditions = [(CLEAN, 0.0), *((kind, strength) for kind in kinds for strength in CORRUPTIONS[kind].strengths)]
-    by_condition: dict[tuple[str, float], list[Run]] = {condition: [] for condition in conditions}
-    with tqdm.tqdm(total=len(conditions) * len(runs), unit="run", delay=2, leave=False, disable=None) as bar:
-        for runs_of_fold in group_by(runs, key=lambda run: run.config.fold).values():
+    by_condition: dict[Condition, list[Run]] = {condition: [] for condition in conditions}
+    averaged: dict[Condition, dict[tuple[str, str], np.ndarray]] = {condition: {} for condition in conditions}
+    n_networks = len(runs) + sum(len(members.runs) for members in soups)
+    with tqdm.tqdm(total=len(conditions) * n_networks, unit="run", delay=2, leave=False, disable=None) as bar:
+        for fold, runs_of_fold in group_by(runs, key=lambda run: run.config.fold).items():
             dataset = heldout_dataset(runs_of_fold[0], options)
             runs_of_fold = [run.within(dataset) for run in runs_of_fold]
             networks = [run.model().to(device) for run in runs_of_fold]
+            averages = {each.name: _soup(each.runs[fold], dataset, device) for each in soups if fold in each.runs}
             clips = load(dataset, runs_of_fold[0].clip_ids)
             for condition in conditions:
                 S = _features(runs_of_fold[0], clips, *condition)
                 for run, network in zip(runs_of_fold, networks, strict=True):
                     by_condition[condition].append(replace(run, logits=classify(run, network, S)))
                     bar.update()
-    return by_condition
+                for name, network in averages.items():
+                    averaged[condition][name, fold] = classify(runs_of_fold[0], network, S)
+                    bar.update()
+    return by_condition, averaged
+
+
+def _soup(runs: Sequence[Run], dataset: DataSet, device: torch.device) -> Network:
+    """Return the average of the weights of runs of one fold, with statistics estimated anew on training clips."""
+    config = runs[0].config
+    rows = dataset.split(config.fold, config.inner_fold)[0]
+    rows = rows[spread(len(rows), finished.ESTIMATED_ON)]
+    S = np.stack([config.features.compute(dataset.load(dataset.clips[i])) for i in rows])
+    network = finished.average(runs).to(device)
+    estimate_statistics(runs[0], network, S)
+    return network
 
 
 def _features(run: Run, clips: Sequence[np.ndarray], kind: str, strength: float) -> np.ndarray:
@@ -125,8 +160,11 @@ def _features(run: Run, clips: Sequence[np.ndarray], kind: str, strength: float)
     return np.stack([settings.compute(y) for y in clips])
 
 
-def rows_of(by_condition: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row]:
-    """Return one row per ensemble and corruption, from the runs that `corrupted` returns."""
+def rows_of(
+    by_condition: Mapping[Condition, Sequence[Run]],
+    soups: Mapping[Condition, Mapping[tuple[str, str], np.ndarray]] | None = None,
+) -> list[Row]:
+    """Return one row per ensemble and corruption, from the runs and the averages of weights of `corrupted`."""
     rows, differences = [], []
     clean: dict[str, np.ndarray] = {}
     for (kind, strength), runs in by_condition.items():
@@ -144,9 +182,27 @@ def rows_of(by_condition: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row
             )
             values = [value for interval in intervals for value in (interval.mean, interval.low, interval.high)]
             values.append(differences[-1].p_value)
-            rows.append(Row(members.name, kind, strength, len(members.names), len(right), len(set(groups)), *values))
+            row = Row(members.name, kind, strength, len(members.names), len(right), len(set(groups)), *values)
+            rows.append(replace(row, **_of_soup(members, (soups or {}).get((kind, strength), {}))))
     adjusted = zip(rows, stats.adjusted(differences), strict=True)
     return [replace(row, more_than_clean_p_adjusted=difference.p_adjusted) for row, difference in adjusted]
+
+
+def _of_soup(members: Members, logits: Mapping[tuple[str, str], np.ndarray]) -> dict[str, Any]:
+    """Return the accuracy of the average of the weights, if its logits are there, with its interval."""
+    parts = [logits[members.name, fold] for fold in members.runs if (members.name, fold) in logits]
+    if not parts:
+        return {}
+    right = predictions.accuracy(np.concatenate(parts), members.labels)
+    interval = stats.share_interval(right, groups=members.groups)
+    return {"soup": interval.mean, "soup_low": interval.low, "soup_high": interval.high}
+
+
+LINES = {
+    "--": ("single", "single_low", "single_high"),
+    "-": ("accuracy", "low", "high"),
+    ":": ("soup", "soup_low", "soup_high"),
+}
 
 
 def draw(result: Result) -> Figure:
@@ -159,7 +215,7 @@ def draw(result: Result) -> Figure:
         for name, colour in palette.items():
             rows = [row for row in by_ensemble[name] if row.corruption in (CLEAN, kind)]
             places = range(len(rows))
-            for line, fields in ("--", ("single", "single_low", "single_high")), ("-", ("accuracy", "low", "high")):
+            for line, fields in LINES.items():
                 mean, lower, upper = ([100 * getattr(row, field) for row in rows] for field in fields)
                 ax.fill_between(places, lower, upper, color=colour, alpha=0.1, lw=0)
                 ax.plot(places, mean, line, color=colour, marker="o", ms=3.5, lw=1.3)
@@ -173,7 +229,8 @@ def draw(result: Result) -> Figure:
     }
     fig.legend(style.handles(names), names, loc="outside lower center", ncols=min(3, len(names)), frameon=False)
     over = "recordings" if result.rows[0].n_recordings else "clips"
-    words = f"full: ensemble, dashed: single networks; bands: 95 % intervals over {over}"
+    soup = ", dotted: average of weights" if np.isfinite([row.soup for row in result.rows]).any() else ""
+    words = f"full: ensemble, dashed: single networks{soup}; bands: 95 % intervals over {over}"
     fig.suptitle(f"{result.title}: corrupted clips ({words})", x=0.01, ha="left")
     return fig
 
@@ -185,8 +242,9 @@ def _points(row: Row, field: str) -> str:
 
 def summary(result: Result) -> str:
     """Return the accuracies and gains under each corruption as a table."""
-    scores = ("single [%]", "ensemble [%]", "gain [points]", "more than clean", "adjusted p")
-    head = ("ensemble", "corruption", "strength", *scores)
+    scores = ["single [%]", "ensemble [%]", "gain [points]", "more than clean", "adjusted p"]
+    has_soups = np.isfinite([row.soup for row in result.rows]).any()
+    head = ("ensemble", "corruption", "strength", *scores, *(["average of weights [%]"] if has_soups else []))
     lines = [
         (
             row.ensemble,
@@ -197,6 +255,7 @@ def summary(result: Result) -> str:
             _points(row, "gain"),
             _points(row, "more_than_clean"),
             "" if np.isnan(row.more_than_clean_p_adjusted) else f"{row.more_than_clean_p_adjusted:.3f}",
+            *([] if not has_soups else ["" if np.isnan(row.soup) else f"{100 * row.soup:.1f}"]),
         )
         for row in result.rows
     ]
@@ -218,11 +277,13 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     device = pick_device(options.execution.device)
     keep_freed_memory()
     members = load_runs(options.ckpt, "dataset", "feature settings")
-    gather(members)  # raises if they cannot be averaged, before anything is computed
+    ensembles = gather(members)  # raises if they cannot be averaged, before anything is computed
     for runs_of_fold in group_by(members, key=lambda run: run.config.fold).values():
         check_alike(runs_of_fold, "held-out clips (fold)", "features")
-    by_condition = corrupted(members, options.data, list(dict.fromkeys(options.corruption)), device)
-    return Result(tuple(rows_of(by_condition)), members[0].config.dataset)
+    soups = [each for each in ensembles if options.soup and finished.is_one(each)]
+    kinds = list(dict.fromkeys(options.corruption))
+    by_condition, averaged = corrupted(members, options.data, kinds, device, soups=soups)
+    return Result(tuple(rows_of(by_condition, averaged)), members[0].config.dataset)
 
 
 robustness = question.Question("robustness", Options, analyse, first="ckpt")

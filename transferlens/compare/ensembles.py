@@ -44,7 +44,9 @@ class Members:
 
     Logits are (n_members, n_clips, n_classes), labels and folds (n_clips,); `groups` are the recordings of the clips,
     empty if they are not known; `n_train` is the number of training clips by fold. `names` are backbone and seed of
-    each member. Members without a run in every fold are left out, and named in `missing`.
+    each member. Members without a run in every fold are left out, and named in `missing`. `runs` are those of each
+    fold, in the order of the members. `soup` are logits (n_clips, n_classes) of the network whose weights are the mean
+    of the members' weights, if they have been computed (`finished.with_soups`).
     """
 
     name: str
@@ -56,6 +58,8 @@ class Members:
     arm: str = ""
     n_train: Mapping[str, float] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
+    runs: Mapping[str, tuple[Run, ...]] = field(default_factory=dict)
+    soup: np.ndarray | None = None
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -95,6 +99,7 @@ def _members(arm: str, name: str, runs: Sequence[Run]) -> Members:
         groups=tuple(group for run in first for group in run.groups) if all(run.groups for run in first) else (),
         missing=tuple(member for member in everyone if member not in names),
         arm=arm,
+        runs={fold: tuple(by_key[fold, member] for member in names) for fold in folds},
     )
 
 
@@ -133,7 +138,9 @@ class Row:
 
     `single` is the members' mean, `single_std` the standard deviation over members, as the paper reports it; `gain` is
     `accuracy` minus `single`, with a 95 % bootstrap interval over recordings, or over clips if `n_recordings` is 0, as
-    they are not known. Squared errors (Brier): `brier_single` is `brier` + `ambiguity`. `nll` is the negative
+    they are not known. `soup` is the accuracy of the one network whose weights are the mean of the members' weights,
+    with BatchNorm statistics estimated anew, and `soup_gain` that minus `accuracy` (NaN: not asked for, or members of
+    several backbones). Squared errors (Brier): `brier_single` is `brier` + `ambiguity`. `nll` is the negative
     log-likelihood [nat], `ece` the expected calibration error.
     """
 
@@ -158,6 +165,10 @@ class Row:
     ece_single: float
     ece: float
     missing: str
+    soup: float = np.nan
+    soup_gain: float = np.nan
+    soup_gain_low: float = np.nan
+    soup_gain_high: float = np.nan
 
 
 def row_of(members: Members, fold: str = "") -> Row:
@@ -189,4 +200,14 @@ def row_of(members: Members, fold: str = "") -> Row:
         ece_single=float(np.mean([predictions.calibration_error(one, labels) for one in each])),
         ece=predictions.calibration_error(mean, labels),
         missing="; ".join(members.missing),
+        **_soup(members, clips, right_mean, groups),
     )
+
+
+def _soup(members: Members, clips: np.ndarray, right: np.ndarray, groups: Sequence[str]) -> dict[str, float]:
+    """Return the accuracy of the mean of the weights, and its gain over the ensemble, which is right on some clips."""
+    if members.soup is None:
+        return {}
+    own = predictions.accuracy(members.soup[clips], members.labels[clips])
+    gain = stats.bootstrap_difference(own - right, groups=groups).interval
+    return {"soup": float(own.mean()), "soup_gain": gain.mean, "soup_gain_low": gain.low, "soup_gain_high": gain.high}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transferlens.features.cache import FeatureCache, UnusableCache, cached_clips, read_cached
+from transferlens.models import batchnorm
 from transferlens.models.forward import PASS_SIZE, forward
 from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError, ParameterError
@@ -36,18 +39,47 @@ def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
     features; the network, as `Run.model` returns it, may be on any device.
     """
     device = next(network.parameters()).device
-    used = _precision(run, device)
+    computing = autocast(run, device)
 
     def logits(x: torch.Tensor) -> torch.Tensor:
-        with precision.autocast(device, used):
-            return network(x.to(device).contiguous(memory_format=torch.channels_last)).float()
+        with computing():
+            return network(x).float()
 
+    return forward(logits, batches(run, S, device)).numpy()
+
+
+def estimate_statistics(run: Run, network: torch.nn.Module, S: np.ndarray) -> None:
+    """Estimate the BatchNorm statistics of a network anew on features S, such as those of training clips.
+
+    They are computed as `classify` does; see `transferlens.models.batchnorm`. Without BatchNorm nothing happens.
+    """
+    if not batchnorm.layers(network):
+        return
+    device = next(network.parameters()).device
+    computing = autocast(run, device)
+    with batchnorm.estimating(network), torch.no_grad():
+        for x in batches(run, S, device):
+            with computing():
+                network(x)
+
+
+def batches(run: Run, S: np.ndarray, device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield the inputs of a run's network in mini-batches of nearly equal size, as many clips at once as in training.
+
+    S are features [shape=(n_clips, channels, n_mels, width)], which the run normalises.
+    """
     size = run.provenance.get("pass_size", PASS_SIZE)
     if device.type == "cpu" and (fitting := run.cost.pass_size()) < size:
         words = "%s: memory suffices to evaluate %d clips at once, not %d as in training, which changes rounding"
         log.warning(words, run.config.id, fitting, size)
         size = fitting
-    return forward(logits, run.inputs(S), batch_size=size).numpy()
+    for x in run.inputs(S).tensor_split(max(1, -(-len(S) // size))):
+        yield x.to(device).contiguous(memory_format=torch.channels_last)
+
+
+def autocast(run: Run, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    """Return the context in which a run computes: that of its precision."""
+    return functools.partial(precision.autocast, device, _precision(run, device))
 
 
 def _precision(run: Run, device: torch.device) -> str:
@@ -95,11 +127,14 @@ def heldout_audio(run: Run, options: DataOptions, ids: Sequence[str]) -> list[np
     return load(heldout_dataset(run, options), ids)
 
 
-def heldout_features(run: Run, options: DataOptions, cache: Path, *, training: bool = False) -> np.ndarray:
+def heldout_features(
+    run: Run, options: DataOptions, cache: Path, *, training: bool = False, most: int | None = None
+) -> np.ndarray:
     """Load the features [shape=(n_clips, channels, n_mels, width)] of a run's held-out clips from a folder of caches.
 
     If they are not there, or clips are named, these are opened, and their features computed or compared. With
-    `training` they are those of the clips that the run was trained on, in the order of the data set.
+    `training` they are those of the clips that the run was trained on, in the order of the data set, or with `most`
+    of so many of them at most, as `spread` chooses.
 
     Raise CheckpointError if the run was trained on other clips than those that are named, or the built-in ones if no
     features are cached; DataError if clips or the cache cannot be read.
@@ -108,7 +143,7 @@ def heldout_features(run: Run, options: DataOptions, cache: Path, *, training: b
     path = cache / f"{run.config.dataset}-{key[:8]}.h5"
     if options == type(options)():
         try:
-            return _cached(run, path, training=training)
+            return _cached(run, path, training, most)
         except UnusableCache as error:
             unusable = error
     try:
@@ -122,11 +157,22 @@ def heldout_features(run: Run, options: DataOptions, cache: Path, *, training: b
     if unusable or not path.is_file():
         check_writable("cache", cache)
     features.fill()
-    return _cached(run, features.path, training=training)
+    return _cached(run, features.path, training, most)
 
 
-def _cached(run: Run, path: Path, *, training: bool) -> np.ndarray:
+def spread(n_clips: int, most: int) -> np.ndarray:
+    """Return the indices of some clips, evenly spread, in a random order that is always the same.
+
+    The clips of a class are often next to each other in a data set: so each mini-batch has clips of many classes.
+    """
+    places = np.linspace(0, n_clips - 1, min(n_clips, most)).round().astype(int)
+    return np.random.default_rng(0).permutation(places)
+
+
+def _cached(run: Run, path: Path, training: bool, most: int | None) -> np.ndarray:
     clips = _trained_on(run, path) if training else run.clip_ids
+    if most is not None:
+        clips = [clips[i] for i in spread(len(clips), most)]
     return read_cached(path, run.provenance["features_key"], clips)
 
 

@@ -52,7 +52,7 @@ def _number(plan: TransferPlan, i: int) -> str:
     return "" if plan.numbers is None else block_text(plan.numbers[i])
 
 
-def row_of(kind: type[Row], run: Run, **own: Any) -> Row:
+def row_of(kind: type[Row], run: Run, /, **own: Any) -> Row:
     """Return a row of a run: the fields of a dataclass that are named in `COLUMNS`, and those given here."""
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: own[name] if name in own else COLUMNS[name](run) for name in names})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from transferlens.data.manifest import manifest
-from transferlens.models import build
+from transferlens.models import build, torchvision
 from transferlens.models.weights import Source
 from transferlens.store import runfile, schema
 from transferlens.store.config import RunConfig
@@ -187,10 +187,19 @@ class Run:
         tensors = network.state_dict()
         return {name: tensors[name] for name in tensors if config.plan.is_pretrained(network.block_of(name))}
 
-    def _skeleton(self) -> Network:
+    def _skeleton(self, seed: int = 0) -> Network:
         """Return the network of the run, randomly initialised."""
         config, n_classes = self.config, len(self.label_names)
-        return build.skeleton(config.backbone, n_classes=n_classes, plan=config.plan, input_size=config.input_size)
+        return build.skeleton(
+            config.backbone, n_classes=n_classes, plan=config.plan, seed=seed, input_size=config.input_size
+        )
+
+    def random_state(self) -> dict[str, torch.Tensor]:
+        """Return the state dict of the network entirely randomly initialised, as a run from scratch starts."""
+        network = self._skeleton(self.config.seed)
+        if self.config.training.network == "torchvision":
+            torchvision.adapt(network, self.config.backbone)
+        return network.state_dict()
 
     def final_state(self) -> dict[str, torch.Tensor]:
         """Return the state dict of the network after the last epoch."""
