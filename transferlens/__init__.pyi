@@ -14,6 +14,7 @@ from .measures.similarity import pwcca as pwcca
 from .models.plan import TransferPlan as TransferPlan
 from .norm import norm as norm
 from .plan_grid import plan_grid as plan_grid
+from .predict import predict as predict
 from .pretraining import pretraining as pretraining
 from .probe import probe as probe
 from .report import report as report

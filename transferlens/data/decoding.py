@@ -1,6 +1,7 @@
 """Decode audio files: the one place that reads them, by blocks, and that trusts no header.
 
-- `load`: the waveform of a file at some rate; `decode`: at the rate of the file; `examine`: and how it is encoded
+- `load`: the waveform of a file at some rate, `stream`: the same by blocks; `decode`: at the rate of the file;
+  `examine`: and how it is encoded
 - `length`: how many frames a file really has, also without decoding all of it
 - `naming_memory`: a MemoryError becomes an error that names the clip
 """
@@ -161,26 +162,28 @@ def _joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
     return y
 
 
-def resample(blocks: Iterable[np.ndarray], native: int, sr: int) -> np.ndarray:
-    """Join the blocks of a waveform, and resample it as librosa.resample does with res_type="soxr_hq".
+def resampled(blocks: Iterable[np.ndarray], native: int, sr: int) -> Iterator[np.ndarray]:
+    """Yield the blocks of a waveform, resampled as librosa.resample does with res_type="soxr_hq".
 
     Threads cannot import librosa at the same time.
     """
     if native == sr:
-        return _joined(blocks)
-    stream, n = soxr.ResampleStream(native, sr, 1, dtype="float32", quality="HQ"), 0
+        yield from blocks
+        return
+    stream, n, missing = soxr.ResampleStream(native, sr, 1, dtype="float32", quality="HQ"), 0, 0
+    for block in blocks:
+        n += len(block)
+        y = stream.resample_chunk(block)
+        missing -= len(y)
+        yield y
+    missing += -(-n * sr // native)
+    y = stream.resample_chunk(np.empty(0, np.float32), last=True)[:missing]
+    yield np.pad(y, (0, missing - len(y)))  # zeros follow if it is shorter
 
-    def resampled() -> Iterator[np.ndarray]:
-        """Yield resampled blocks [shape=(n,), float32], and count the samples that went in."""
-        nonlocal n
-        for block in blocks:
-            n += len(block)
-            yield stream.resample_chunk(block)
-        yield stream.resample_chunk(np.empty(0, np.float32), last=True)
 
-    y = _joined(resampled())
-    y.resize(-(-n * sr // native), refcheck=False)  # zeros follow if it is shorter
-    return y
+def resample(blocks: Iterable[np.ndarray], native: int, sr: int) -> np.ndarray:
+    """Join the blocks of a waveform, resampled as of `resampled`."""
+    return _joined(resampled(blocks, native, sr))
 
 
 def decode(path: Path, *, longest: float = LONGEST) -> tuple[np.ndarray, int]:
@@ -191,8 +194,13 @@ def decode(path: Path, *, longest: float = LONGEST) -> tuple[np.ndarray, int]:
 
 def load(path: Path, *, sr: int, longest: float = LONGEST) -> np.ndarray:
     """Decode a file and resample it to `sr` [shape=(n,), float32]; errors as in `DataSet.decode`."""
+    return _joined(stream(path, sr=sr, longest=longest))
+
+
+def stream(path: Path, *, sr: int, longest: float = LONGEST) -> Iterator[np.ndarray]:
+    """Yield the blocks of a file, mixed to mono and resampled to `sr` [shape=(n,)]; errors as in `DataSet.decode`."""
     with _opened(path) as file:
-        return resample(map(_mono, file.blocks(path, longest)), file.samplerate, sr)
+        yield from resampled(map(_mono, file.blocks(path, longest)), file.samplerate, sr)
 
 
 def length(path: Path, *, longest: float = LONGEST, whole: bool = False) -> tuple[int, int]:
