@@ -30,6 +30,8 @@ RATES = (1000, 768_000)  # [Hz]
 OF_MACHINE = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # errors that are not of a file
 UNKNOWN = 2**62  # [frames], libsndfile reports more if a header does not state the length
 FLOATS = ("FLOAT", "DOUBLE")
+# Of names of sound files.
+ENDINGS = frozenset(f".{name.lower()}" for name in soundfile.available_formats()) | {".oga", ".opus", ".aif", ".aifc"}
 QUIETEST = 1e-8  # power of a channel below which it is as good as silent
 SLACK = 0.1  # [s], error of a length that libsndfile estimates, as of an mp3 without one
 HINTS = {"jazz.00054": " (known to be damaged in the popular copy of GTZAN)"}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soundfile
 
 from transferlens.data import decoding
 from transferlens.data.attempts import attempt_each
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from transferlens.store.run import Run
 
 AT_ONCE = 64  # windows whose features are in memory
-ENDINGS = frozenset(f".{name.lower()}" for name in soundfile.available_formats()) | {".oga", ".opus", ".aif", ".aifc"}
 
 
 def sound_files(paths: Sequence[Path]) -> list[Path]:
@@ -39,7 +37,7 @@ def sound_files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         found = [path]
         if path.is_dir():
-            inside = (each for each in path.rglob("*") if each.suffix.lower() in ENDINGS and each.is_file())
+            inside = (each for each in path.rglob("*") if each.suffix.lower() in decoding.ENDINGS and each.is_file())
             found = sorted(inside, key=lambda each: natural(str(each)))
         if not found:
             raise ParameterError(f"files={str(path)!r} must be sound files, or folders with some: it has none")
