@@ -60,7 +60,7 @@ def test_name_of_a_users_data_set(tmp_path, file, name):
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
-        ("path,label", ["a.wav,x"], "lacks fold: it has path, label, and needs path, label, fold"),
+        ("path,fold", ["a.wav,1"], "lacks label: it has path, fold, and needs path, label"),
         ("path,label,fold", [], "lists no clips"),
         ("path,label,fold", ["a.wav,x,1", "a.wav,,1", "b.wav,x,"], "empty path, label or fold in row 3, 4"),
         ("path,label,fold", ["a.wav,x,1", "./a.wav,y,2"], "lists files more than once: a.wav, ./a.wav"),
@@ -80,14 +80,14 @@ def test_bad_tables_are_named_in_one_line(tmp_path, header, rows, message):
 
 
 def test_tables_that_are_none(tmp_path):
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(DataError, match="has no sound files: name a folder with one folder per class, or a csv table"):
         open_dataset(clips=tmp_path)
     with pytest.raises(DataError, match="No such file"):
         open_dataset(clips=tmp_path / "none.csv")
     (tmp_path / "empty.csv").touch()
     with pytest.raises(DataError, match="it has no columns, and needs path"):
         open_dataset(clips=tmp_path / "empty.csv")
-    with pytest.raises(DataError, match="cannot be read as a UTF-8"):
+    with pytest.raises(DataError, match="cannot be read as a csv table"):
         open_dataset(clips=write(tmp_path / "a.wav"))
 
 

@@ -25,6 +25,7 @@ tl.rewind(runs), tl.paths(runs)                          blocks put back; the li
 tl.ensemble(runs), tl.robustness(runs)                   averaged outputs; corrupted clips
 tl.input_form, tl.selection, tl.duplicates               how the input is made; which epoch; near-duplicate clips
 tl.train, tl.tables, tl.report                           any plan; the paper's tables; all of it as one page
+tl.predict(runs, files=["new/"])                         classes of new files, whole or in windows
 =======================================================  =============================================================
 
 ``help(tl.truncate)`` explains a question and all its options, whose names are those of the command line: ``--block 2
@@ -45,9 +46,9 @@ __version__ = "0.1.0"
 
 # Each question is a module that can be called; __init__.pyi tells type checkers the same.
 _QUESTIONS = (
-    "duplicates", "ensemble", "freeze", "fuse", "input_form", "norm", "paths", "plan_grid", "pretraining", "probe",
-    "report", "reverse", "rewind", "robustness", "saliency", "selection", "sources", "statistics", "surgical", "svcca",
-    "tables", "train", "truncate",
+    "duplicates", "ensemble", "freeze", "fuse", "input_form", "norm", "paths", "plan_grid", "predict", "pretraining",
+    "probe", "report", "reverse", "rewind", "robustness", "saliency", "selection", "sources", "statistics", "surgical",
+    "svcca", "tables", "train", "truncate",
 )  # fmt: skip
 
 __getattr__, __dir__, __all__ = _lazy.attach(

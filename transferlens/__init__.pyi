@@ -15,6 +15,7 @@ from .models.plan import TransferPlan as TransferPlan
 from .norm import norm as norm
 from .paths import paths as paths
 from .plan_grid import plan_grid as plan_grid
+from .predict import predict as predict
 from .pretraining import pretraining as pretraining
 from .probe import probe as probe
 from .report import report as report

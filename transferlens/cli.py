@@ -28,7 +28,7 @@ from transferlens.training.sweep import Arm, planned
 from transferlens.util import processes
 from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import explained, flat
-from transferlens.util.files import check_writable
+from transferlens.util.files import check_writable, write_csv
 from transferlens.util.terminal import log_to_stderr, say
 from transferlens.util.text import some
 
@@ -60,6 +60,7 @@ COMMANDS = {
     "tables": "the paper's tables of a run store, next to the published values",
     "report": "one page with the runs and figures of a study",
     "train": "train networks under a transfer plan",
+    "predict": "classify sound files by finished runs",
     "study": "run the commands of a study file",
     "runs": "list the runs of a store, or show single runs",
     "datasets": "list known data sets; describe, check or download one",
@@ -222,14 +223,19 @@ class Command:
         if not isinstance(self.work, Question):
             return self.work(options)
         output = flat(options.output)
-        if "figures" in output:
-            check_writable("figures", output["figures"])
+        for name, folder in (("figures", output.get("figures")), ("out", getattr(output.get("out"), "parent", None))):
+            if folder is not None:
+                check_writable(name, folder)
         if output.get("dry_run"):
             say(forecast.text(planned(self.points(options))))
             return DONE
         result = self.work.answer(options)
         written = result.write(output["figures"]) if "figures" in output else []
-        say(result.summary())
+        if "out" in output:
+            write_csv(result.rows, output["out"])
+            written = [output["out"]] if output["out"] else []
+        else:
+            say(result.summary())
         if written:
             say(f"written: {some(written)}")
         for problem in result.problems:

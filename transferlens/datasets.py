@@ -18,6 +18,7 @@ from transferlens.data import downloads
 from transferlens.data.audit import Audit, audit, unreadable
 from transferlens.data.catalogue import DataOptions, open_dataset
 from transferlens.data.clips import Clip, DataSet, load_audio
+from transferlens.data.folds import check_table, write_table
 from transferlens.data.manifest import ManifestRow, manifest
 from transferlens.util.errors import DataError, ParameterError, TransferLensError
 from transferlens.util.files import check_writable
@@ -49,6 +50,8 @@ class Options(DataOptions):
     audit: bool = False
     """Check the clips: exit code 1 if one cannot be read, a recording is in two folds, there is only one fold, or a
     class can be told by a property of its files alone."""
+    make_folds: Path | None = None
+    """File for a table (.csv) of the clips with their folds, to read, correct and keep: name it by --clips then."""
 
 
 def _known() -> str:
@@ -104,10 +107,21 @@ def _download(name: str, folder: Path) -> str:
     raise DataError(f"{target} is not a complete {name}: delete it and try again ({problems[0]})")
 
 
+def _table(options: Options, path: Path) -> str:
+    """Write the table of the clips, and return the numbers of clips by class and fold."""
+    dataset = options.open()
+    check_table("make_folds", path, dataset.clips)
+    write_table(dataset.clips, path)
+    return f"{_summary(dataset)}\n\nwritten: {path}"
+
+
 def work(options: Options) -> int:
     """List the known data sets, or describe, check or download one."""
     if options.download is not None:
         say(_download(options.download, options.to))
+        return cli.DONE
+    if options.make_folds is not None:
+        say(_table(options, options.make_folds))
         return cli.DONE
     if options.audit:
         result = audit(options.open())

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from transferlens.data import decoding, readers, synthetic
+from transferlens.data import decoding, folds, readers, synthetic
 from transferlens.data.attempts import read_each
 from transferlens.data.clips import BUILT_IN, Clip, DataSet
 from transferlens.data.manifest import ManifestRow, manifest
 from transferlens.util.errors import DataError, ParameterError
-from transferlens.util.fields import Fields, above, build, checked
+from transferlens.util.fields import Fields, above, at_least, build, checked
 from transferlens.util.files import file_name
 from transferlens.util.text import CONTROL, printable, some
 
@@ -39,6 +39,8 @@ def open_dataset(
     width: int | None = None,
     splits: Sequence[Path | str] | Path | str | None = None,
     longest: float = decoding.LONGEST,
+    n_folds_made: int | None = None,
+    group_by: str | None = None,
 ) -> DataSet:
     """Open a data set; no audio is decoded, except the end of each file of a table, to know its length.
 
@@ -49,9 +51,9 @@ def open_dataset(
     root : path, optional
         Folder of the unpacked archive of `name`.
     clips : path, optional
-        Instead of `name`: a table with the columns ``path`` (relative to the table), ``label`` and ``fold``.
-        ``group`` is optional, other columns are kept in `Clip.extra`. A fold named "train" or "training", in any case,
-        alone is trained on.
+        Instead of `name`: a table with the columns ``path`` (relative to the table), ``label`` and ``fold``, or a
+        folder with one folder per class. ``group`` is optional, other columns are kept in `Clip.extra`. A fold named
+        "train" or "training", in any case, alone is trained on.
     sr : int > 0 [Hz], optional
         Rate at which clips are loaded; by default that of the manifest, or the most common one of the files.
     width : int > 0 [frames], optional
@@ -61,6 +63,10 @@ def open_dataset(
         named "train", "validation" and "test".
     longest : float > 0 [s], optional
         Longest clip that is decoded; a longer file is an error when it is loaded.
+    n_folds_made : int >= 2, optional
+        Number of folds that are made for a table without the column ``fold``, or a folder; by default 5.
+    group_by : str, optional
+        Regular expression that finds the name of the recording in the path of a clip.
 
     Returns
     -------
@@ -87,7 +93,8 @@ def open_dataset(
     if clips is None and name is not None and Path(name).suffix.lower() == ".csv":
         name, clips = None, name
     choice = {"dataset": name, "root": root, "clips": clips, "splits": splits}
-    return build(DataOptions, choice | {"sr": sr, "width": width, "longest": longest}).open(argument="name")
+    values = {"sr": sr, "width": width, "longest": longest, "n_folds_made": n_folds_made, "group_by": group_by}
+    return build(DataOptions, choice | values).open(argument="name")
 
 
 def _check_choice(options: DataOptions, argument: str) -> None:
@@ -144,9 +151,25 @@ def _from_manifest(row: ManifestRow, root: Path | None, splits: Sequence[Path]) 
 
 def _from_table(path: Path) -> DataSet:
     """Return the data set of a table; its rate and length are not known yet."""
-    stem = path.resolve().parent.name if path.name == "clips.csv" else path.stem
+    is_folder = path.is_dir()
+    stem = path.resolve().name if is_folder else path.resolve().parent.name if path.name == "clips.csv" else path.stem
     name = file_name(re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-") or "clips", most=LONGEST_NAME)
-    return DataSet(name, 0, 0, None, USER_WIDTH, _sorted(readers.read_user_table(path)))
+    clips = readers.read_folder(path) if is_folder else readers.read_user_table(path)
+    return DataSet(name, 0, 0, None, USER_WIDTH, _sorted(clips))
+
+
+def _with_folds(dataset: DataSet, n_folds: int | None, group_by: str | None) -> DataSet:
+    """Return a data set whose clips have recordings and folds; folds are made where the table names none."""
+    clips = dataset.clips
+    if group_by is not None:
+        if any(clip.group for clip in clips):
+            raise ParameterError(f"group_by={group_by!r} has no effect: the table names recordings; leave one out")
+        clips = folds.grouped(clips, group_by)
+    if not any(clip.fold for clip in clips):
+        clips = folds.made(clips, folds.N_FOLDS if n_folds is None else n_folds)
+    elif n_folds is not None:
+        raise ParameterError(f"n_folds_made={n_folds} has no effect: the clips have folds; leave it out")
+    return replace(dataset, clips=clips)
 
 
 def _measured(dataset: DataSet, lengths: Lengths, table: Path) -> DataSet:
@@ -177,7 +200,13 @@ class DataOptions(Fields):
     root: Path | None = None
     """Folder that the data set was unpacked to; needed with --dataset, except for synth."""
     clips: Path | None = None
-    """Instead of --dataset: a csv table with the columns path (relative to the table), label and fold."""
+    """Instead of --dataset: a csv table with the columns path (relative to the table), label and fold; or a folder
+    with one folder per class. Without folds, these are made."""
+    n_folds_made: Annotated[int | None, at_least(2)] = None
+    """Number of folds that are made where the clips of --clips have none. Default: 5."""
+    group_by: str | None = None
+    """Where --clips names no recordings: a regular expression. Clips in whose path it, or its first group, finds the
+    same text are of one recording, and in one fold."""
     splits: tuple[Path, ...] = ()
     """For gtzan: the folder that holds train*.txt, valid*.txt and test*.txt, or these three files in this order.
     Default: five folds, blocks of neighbouring files of each genre."""
@@ -194,7 +223,7 @@ class DataOptions(Fields):
         """Open the data set that the options name, with `argument` for its name; errors as in `open_dataset`."""
         _check_choice(self, argument)
         if self.clips is not None:
-            dataset = _from_table(self.clips)
+            dataset = _with_folds(_from_table(self.clips), self.n_folds_made, self.group_by)
         else:
             dataset = _from_manifest(manifest()[self.dataset or BUILT_IN], self.root, self.splits)
         dataset = replace(dataset, longest=self.longest)

@@ -1,6 +1,7 @@
 """Decode audio files: the one place that reads them, by blocks, and that trusts no header.
 
-- `load`: the waveform of a file at some rate; `decode`: at the rate of the file; `examine`: and how it is encoded
+- `load`: the waveform of a file at some rate, `stream`: the same by blocks; `decode`: at the rate of the file;
+  `examine`: and how it is encoded
 - `length`: how many frames a file really has, also without decoding all of it
 - `naming_memory`: a MemoryError becomes an error that names the clip
 """
@@ -29,6 +30,8 @@ RATES = (1000, 768_000)  # [Hz]
 OF_MACHINE = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # errors that are not of a file
 UNKNOWN = 2**62  # [frames], libsndfile reports more if a header does not state the length
 FLOATS = ("FLOAT", "DOUBLE")
+# Of names of sound files.
+ENDINGS = frozenset(f".{name.lower()}" for name in soundfile.available_formats()) | {".oga", ".opus", ".aif", ".aifc"}
 QUIETEST = 1e-8  # power of a channel below which it is as good as silent
 SLACK = 0.1  # [s], error of a length that libsndfile estimates, as of an mp3 without one
 HINTS = {"jazz.00054": " (known to be damaged in the popular copy of GTZAN)"}
@@ -161,26 +164,28 @@ def _joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
     return y
 
 
-def resample(blocks: Iterable[np.ndarray], native: int, sr: int) -> np.ndarray:
-    """Join the blocks of a waveform, and resample it as librosa.resample does with res_type="soxr_hq".
+def resampled(blocks: Iterable[np.ndarray], native: int, sr: int) -> Iterator[np.ndarray]:
+    """Yield the blocks of a waveform, resampled as librosa.resample does with res_type="soxr_hq".
 
     Threads cannot import librosa at the same time.
     """
     if native == sr:
-        return _joined(blocks)
-    stream, n = soxr.ResampleStream(native, sr, 1, dtype="float32", quality="HQ"), 0
+        yield from blocks
+        return
+    stream, n, missing = soxr.ResampleStream(native, sr, 1, dtype="float32", quality="HQ"), 0, 0
+    for block in blocks:
+        n += len(block)
+        y = stream.resample_chunk(block)
+        missing -= len(y)
+        yield y
+    missing += -(-n * sr // native)
+    y = stream.resample_chunk(np.empty(0, np.float32), last=True)[:missing]
+    yield np.pad(y, (0, missing - len(y)))  # zeros follow if it is shorter
 
-    def resampled() -> Iterator[np.ndarray]:
-        """Yield resampled blocks [shape=(n,), float32], and count the samples that went in."""
-        nonlocal n
-        for block in blocks:
-            n += len(block)
-            yield stream.resample_chunk(block)
-        yield stream.resample_chunk(np.empty(0, np.float32), last=True)
 
-    y = _joined(resampled())
-    y.resize(-(-n * sr // native), refcheck=False)  # zeros follow if it is shorter
-    return y
+def resample(blocks: Iterable[np.ndarray], native: int, sr: int) -> np.ndarray:
+    """Join the blocks of a waveform, resampled as of `resampled`."""
+    return _joined(resampled(blocks, native, sr))
 
 
 def decode(path: Path, *, longest: float = LONGEST) -> tuple[np.ndarray, int]:
@@ -191,8 +196,13 @@ def decode(path: Path, *, longest: float = LONGEST) -> tuple[np.ndarray, int]:
 
 def load(path: Path, *, sr: int, longest: float = LONGEST) -> np.ndarray:
     """Decode a file and resample it to `sr` [shape=(n,), float32]; errors as in `DataSet.decode`."""
+    return _joined(stream(path, sr=sr, longest=longest))
+
+
+def stream(path: Path, *, sr: int, longest: float = LONGEST) -> Iterator[np.ndarray]:
+    """Yield the blocks of a file, mixed to mono and resampled to `sr` [shape=(n,)]; errors as in `DataSet.decode`."""
     with _opened(path) as file:
-        return resample(map(_mono, file.blocks(path, longest)), file.samplerate, sr)
+        yield from resampled(map(_mono, file.blocks(path, longest)), file.samplerate, sr)
 
 
 def length(path: Path, *, longest: float = LONGEST, whole: bool = False) -> tuple[int, int]:

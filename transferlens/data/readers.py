@@ -1,62 +1,104 @@
-"""Read lists of clips: from the official folders of known data sets, and from a user's own table."""
+"""Read lists of clips: from the official folders of known data sets, from a user's own table, or from folders."""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import logging
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from transferlens.data.clips import Clip
+from transferlens.data.decoding import ENDINGS
 from transferlens.data.manifest import ManifestRow
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.grouping import group_by
-from transferlens.util.text import some
+from transferlens.util.text import CONTROL, some
 
 log = logging.getLogger(__name__)
 
 # Columns that name the recording of a clip, the first that is not empty: ours, and those of the official tables and of
 # Freesound.
 RECORDINGS = ("group", "src_file", "fsID", "freesound_id")
+# Our names of columns, and other ones that they have; capitals do not matter.
+COLUMNS = {
+    "path": ("filename", "file_name", "file", "filepath", "slice_file_name"),
+    "label": ("category", "class", "genre"),
+    "fold": ("split",),
+}
+# Names of folders that hold the folders of the classes: a fold each. At least one of the first two is there.
+SPLIT_FOLDERS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing")
+METADATA = "metadata.csv"  # of the audiofolder convention: the columns file_name and, if folders are no classes, label
 SPLITS = ("train", "validation", "test")
 
 
-def read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    """Read a table of comma-separated values, in UTF-8 with or without BOM; spaces around cells are removed.
+def read_table(path: Path, needed: Sequence[str], *, optional: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """Read a table in UTF-8 or as spreadsheets write it; spaces around cells are removed.
 
-    Raise DataError if the file is not such a table, has no rows, a column of `needed` is missing or has an empty cell,
-    or a row has more or fewer cells than the header.
+    That is: UTF-16 or Windows-1252, and commas, semicolons or tabs between cells. With `optional` columns it is a table
+    of a user, in which columns may have other names (`COLUMNS`).
+
+    Raise DataError if the file is not such a table, has no rows, a column of `needed` is missing, one of these or of
+    `optional` has an empty cell, or a row has more or fewer cells than the header.
     """
     if path.is_dir():
         raise DataError(f"{path} is a folder, not a table of clips: name a csv file with the columns {some(needed)}")
     if path.exists() and not path.is_file():  # reading a pipe may never end
         raise DataError(f"{path} is not a regular file: name a csv file with the columns {some(needed)}")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.reader(file)
-            names = [name.strip() for name in next(table, [])]
-            numbered = [(table.line_num, [cell.strip() for cell in cells]) for cells in table]
-            numbered = [(line, cells) for line, cells in numbered if any(cells)]
+        text = _decoded(path)
+        table = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=text.partition("\n")[0].count))
+        names = [name.strip() for name in next(table, [])]
+        names = names if optional is None else _renamed(names)
+        numbered = [(table.line_num, [cell.strip() for cell in cells]) for cells in table]
+        numbered = [(line, cells) for line, cells in numbered if any(cells)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        if getattr(error, "object", b"")[:4] == b"\x89HDF":
-            raise DataError(f"{path} is an HDF5 file, not a table of clips: a run is given as ckpt") from error
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path} cannot be read as a UTF-8 csv table: {reason}") from error
-    return _checked(path, names, numbered, needed)
+        raise DataError(f"{path} cannot be read as a csv table: {reason}; save it as UTF-8 csv") from error
+    return _checked(path, names, numbered, needed, [name for name in (*needed, *(optional or ())) if name in names])
+
+
+def _decoded(path: Path) -> str:
+    """Return the text of a table in UTF-8, UTF-16 or, where it is neither, Windows-1252."""
+    content = path.read_bytes()
+    if content[:4] == b"\x89HDF":
+        raise DataError(f"{path} is an HDF5 file, not a table of clips: a run is given as ckpt")
+    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252")
+        if CONTROL.search(re.sub(r"[\r\n\t]", "", text)):  # no text of any kind
+            raise
+        log.info("%s is not UTF-8 and is read as Windows-1252: check letters with accents", path)
+        return text
+
+
+def _renamed(names: Sequence[str]) -> list[str]:
+    """Return names of columns, with ours for those that a table calls otherwise."""
+    ours = {}
+    for name, others in COLUMNS.items():
+        if name not in names:
+            found = [own for own in names if own.lower() in (name, *others)]
+            ours |= dict.fromkeys(found[:1], name)
+    return [ours.get(name, name) for name in names]
 
 
 def _checked(
-    path: Path, names: list[str], numbered: list[tuple[int, list[str]]], needed: Sequence[str]
+    path: Path, names: list[str], numbered: list[tuple[int, list[str]]], needed: Sequence[str], filled: Sequence[str]
 ) -> list[dict[str, str]]:
     if missing := [name for name in needed if name not in names]:
         raise DataError(
             f"{path} lacks {some(missing)}: it has {some(names) or 'no columns'}, and needs {some(needed)}, "
-            "in lower case and separated by commas"
+            "separated by commas"
         )
     if twice := [name for name, n in Counter(names).items() if n > 1 and name]:
         raise DataError(f"{path} has more than one column named {some(twice)}: keep one of them")
@@ -70,9 +112,9 @@ def _checked(
     if odd := [line for line, cells in numbered if any("\0" in cell for cell in cells)]:
         raise DataError(f"{path} contains the character NUL in row {some(odd)}: save it as plain UTF-8 text")
     rows = [dict(zip(names, cells, strict=True)) for _, cells in numbered]
-    empty = [line for (line, _), row in zip(numbered, rows, strict=True) if not all(row[name] for name in needed)]
+    empty = [line for (line, _), row in zip(numbered, rows, strict=True) if not all(row[name] for name in filled)]
     if empty:
-        raise DataError(f"{path} has an empty {', '.join(needed[:-1])} or {needed[-1]} in row {some(empty)}")
+        raise DataError(f"{path} has an empty {', '.join(filled[:-1])} or {filled[-1]} in row {some(empty)}")
     return rows
 
 
@@ -121,26 +163,35 @@ def _check_spelling(path: Path, rows: Sequence[dict[str, str]], columns: Sequenc
             )
 
 
+def _whole_numbers(rows: Sequence[dict[str, str]]) -> None:
+    """Name folds 1 that a spreadsheet has written as 1.0."""
+    if all(re.fullmatch(r"\d+\.0+", row.get("fold", "")) for row in rows):
+        for row in rows:
+            row["fold"] = row["fold"].partition(".")[0]
+
+
 def read_user_table(path: Path) -> tuple[Clip, ...]:
     """Read a user's own table of clips, as for `open_dataset`; the id of a clip is its path, as written there.
 
     A path that differs from that of its file by backslashes, or by how letters with accents are encoded, names it too.
+    Without a column of folds, the folds of the clips are "".
     """
-    needed = ("path", "label", "fold")
-    rows = read_table(path, needed)
+    needed = ("path", "label")
+    rows = read_table(path, needed, optional=["fold"])
     # One column for all rows: the same name in two columns may be of two recordings.
     recording = next((name for name in RECORDINGS if any(row.get(name) for row in rows)), "")
-    _check_spelling(path, rows, ("label", "fold", recording) if recording else ("label", "fold"))
+    _whole_numbers(rows)
+    _check_spelling(path, rows, [name for name in ("label", "fold", recording) if name in rows[0]])
     names = cache(_names)
     located = [_located(path.parent, row["path"], names) for row in rows]
     clips = tuple(
         Clip(
             id=id,
             label=row["label"],
-            fold=row["fold"],
+            fold=row.get("fold", ""),
             path=file,
             group=row.get(recording) or None,
-            extra={name: cell for name, cell in row.items() if name not in (*needed, "group")},
+            extra={name: cell for name, cell in row.items() if name not in (*needed, "fold", "group")},
         )
         for (id, file), row in zip(located, rows, strict=True)
     )
@@ -148,8 +199,56 @@ def read_user_table(path: Path) -> tuple[Clip, ...]:
     counts = Counter(files)
     if twice := dict.fromkeys(clip.id for clip, file in zip(clips, files, strict=True) if counts[file] > 1):
         raise DataError(f"{path} lists files more than once: {some(twice)}")
-    _check_files(clips, path.parent, "paths are relative to the table")
+    foreign = any(PureWindowsPath(clip.id).is_absolute() for clip in clips)
+    of_windows = ", and those of a Windows computer are not found here: make them relative" if foreign else ""
+    _check_files(clips, path.parent, f"paths are relative to the table{of_windows}")
     return clips
+
+
+def read_folder(folder: Path) -> tuple[Clip, ...]:
+    """Read a folder with one folder per class, or with such folders below folders of a split, such as train and test.
+
+    A clip's id is its path below the folder; its label is the name of the class's folder, or that in ``metadata.csv``
+    beside the files, of the audiofolder convention (``file_name``, ``label``); its fold is the split, or "".
+
+    Raises
+    ------
+    DataError
+        If there are no sound files, or some lie in no folder of a class.
+    """
+    found = [file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file()]
+    files = {file.relative_to(folder): file for file in found if not _hidden(file.relative_to(folder))}
+    if not files:
+        raise DataError(f"{folder} has no sound files: name a folder with one folder per class, or a csv table")
+    tops = {path.parts[0].lower() for path in files}
+    is_split = tops <= {*SPLIT_FOLDERS} and bool(tops & {*SPLIT_FOLDERS[:2]})
+    named = _named_labels(folder, [folder / top.name for top in folder.iterdir()] if is_split else [])
+    clips, unplaced = [], []
+    for path, file in sorted(files.items()):
+        fold, *inside = path.parts if is_split else ("", *path.parts)
+        if label := named.get(path, inside[0] if len(inside) > 1 else ""):
+            clips.append(Clip(path.as_posix(), label, fold, file))
+        else:
+            unplaced.append(path)
+    if unplaced:
+        raise DataError(f"{folder} has sound files in no folder of a class: {some(unplaced)}; move or remove them")
+    _check_spelling(folder, [{"label": clip.label} for clip in clips], ["label"])
+    return tuple(clips)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _named_labels(folder: Path, splits: Sequence[Path]) -> dict[Path, str]:
+    """Return the labels that ``metadata.csv`` names in a folder and in those of splits, by path below the folder."""
+    labels = {}
+    for place in (folder, *splits):
+        if (place / METADATA).is_file():
+            for row in read_table(place / METADATA, ["path"], optional=["label"]):
+                if "label" in row:
+                    labels[(place / row["path"]).relative_to(folder)] = row["label"]
+    return labels
 
 
 def _official_table(root: Path, table: str, needed: Sequence[str]) -> list[dict[str, str]]:

@@ -27,6 +27,7 @@ from transferlens.util.text import counted
 if TYPE_CHECKING:
     from transferlens.data.clips import DataSet
     from transferlens.models.network import Network
+    from transferlens.store.recordings import Predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +211,7 @@ class Run:
         """Return the trained network, or that before training, in evaluation mode; `inputs` prepares features for it.
 
         It computes in float32; the stored logits were computed in the precision that the provenance names, and differ
-        by its rounding: `store.heldout.classify` computes in that precision.
+        by its rounding: `predict`, and `store.heldout.classify`, compute in that precision.
 
         Raises
         ------
@@ -228,6 +229,35 @@ class Run:
         except (RuntimeError, TypeError) as error:
             raise CheckpointError(f"{self.path} is damaged: its weights do not fit its backbone and plan") from error
         return network.eval()
+
+    def predict(
+        self, files: Sequence[Path | str] | Path | str, *, window: float | None = None, hop: float | None = None
+    ) -> Predictions:
+        """Classify sound files in the precision that the run was trained in; see `transferlens.store.recordings`.
+
+        Parameters
+        ----------
+        files : path or sequence of path
+            Files, and folders of files, of any rate.
+        window, hop : float > 0 [s], optional
+            Classify windows of this length that start every `hop` instead of whole files.
+
+        Returns
+        -------
+        Predictions
+            With ``.logits``, ``.probabilities``, ``.table()``, and ``.problems``: why files could not be read.
+
+        Raises
+        ------
+        ParameterError
+            If there is no file, or `hop` exceeds `window`.
+        DataError
+            If no file can be read.
+        """
+        from transferlens.store import recordings  # which computes features
+
+        paths = [files] if isinstance(files, (str, os.PathLike)) else files
+        return recordings.predict([self], [Path(path) for path in paths], window=window, hop=hop)
 
     def inputs(self, S: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Return log-mel features, normalised as the network was trained on them.

@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 import tempfile
 import time
 import unicodedata
@@ -186,8 +187,8 @@ def write_text(text: str, path: Path) -> None:
         beside.write_text(text, encoding="utf-8", errors="backslashreplace")  # file names may not be valid text
 
 
-def write_csv(rows: Sequence[Any], path: Path, *, kind: type | None = None) -> None:
-    """Write a table, one line per row below a header; complete or absent.
+def write_csv(rows: Sequence[Any], path: Path | None, *, kind: type | None = None) -> None:
+    """Write a table, one line per row below a header; complete or absent, or to stdout if `path` is None.
 
     The rows are instances of one dataclass, `kind`, or dicts with the same keys; `kind` is needed if there may be none.
     Text that spreadsheets would take for a formula begins with an apostrophe; `plain_cell` returns it as it was.
@@ -195,13 +196,15 @@ def write_csv(rows: Sequence[Any], path: Path, *, kind: type | None = None) -> N
     """
     table = [row if isinstance(row, dict) else dataclasses.asdict(row) for row in rows]
     names = list(table[0]) if kind is None else [field.name for field in dataclasses.fields(kind)]
+    lines = [names, *([_cell(value) for value in row.values()] for row in table)]
+    if path is None:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
+        return
     with (
         complete_or_absent(path) as beside,
         beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(map(_cell, row.values()) for row in table)
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 def _cell(value: Any) -> Any:

@@ -1,0 +1,236 @@
+"""Sound files that no run has seen, whole or in windows: found, cut, and classified by finished runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transferlens.data import decoding
+from transferlens.data.attempts import attempt_each
+from transferlens.measures.predictions import softmax
+from transferlens.models.device import pick_device
+from transferlens.store.heldout import classify
+from transferlens.util.errors import DataError, MachineError, ParameterError
+from transferlens.util.lazy import pandas, threadpoolctl, tqdm
+from transferlens.util.text import natural, some
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from transferlens.features.logmel import FeatureSettings
+    from transferlens.store.run import Run
+
+AT_ONCE = 64  # windows whose features are in memory
+
+
+def sound_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files that are named, and in natural order those of the folders that end like sound files.
+
+    Raise ParameterError if there is no such file in a folder, or nothing is named.
+    """
+    files: list[Path] = []
+    for path in paths:
+        found = [path]
+        if path.is_dir():
+            inside = (each for each in path.rglob("*") if each.suffix.lower() in decoding.ENDINGS and each.is_file())
+            found = sorted(inside, key=lambda each: natural(str(each)))
+        if not found:
+            raise ParameterError(f"files={str(path)!r} must be sound files, or folders with some: it has none")
+        files += found
+    if not files:
+        raise ParameterError("files must name sound files, or folders with some")
+    return list(dict.fromkeys(files))
+
+
+def windows(blocks: Iterator[np.ndarray], size: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Cut a waveform, given in blocks, into windows of `size` samples that start every `hop`; yield start and samples.
+
+    All samples are in a window: a last one ends where the waveform ends. A shorter waveform is one window.
+    """
+    left, start, following, end = np.empty(0, np.float32), 0, 0, 0  # `left` begins at sample `start`
+    for block in blocks:
+        left = np.concatenate([left, block])
+        while following + size <= start + len(left):
+            yield following, left[following - start : following - start + size]
+            following, end = following + hop, following + size
+        keep = max(0, min(following, start + len(left) - size) - start)
+        left, start = left[keep:], start + keep
+    n_samples = start + len(left)
+    if end < n_samples:
+        first = max(0, n_samples - size)
+        yield first, left[first - start :]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A file, or a window of it from sample `start` on, or why its samples cannot be had.
+
+    A whole file is decoded when its features are computed.
+    """
+
+    path: Path
+    sr: int
+    longest: float
+    start: int = 0
+    y: np.ndarray | DataError | None = None
+
+    def features(self, settings: Sequence[FeatureSettings]) -> tuple[int, list[np.ndarray]]:
+        """Return the number of samples, and the features of each of the settings; raise DataError."""
+        if isinstance(self.y, DataError):
+            raise self.y
+        with decoding.naming_memory(self.path):
+            y = decoding.load(self.path, sr=self.sr, longest=self.longest) if self.y is None else self.y
+            return len(y), [each.compute(y) for each in settings]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What runs predict for files, or windows of them.
+
+    Attributes
+    ----------
+    label_names : tuple of str
+        The order of the logits' columns.
+    paths : tuple of Path
+        The file of each window.
+    times : ndarray [shape=(n_windows, 2)]
+        Start and end of each window [s].
+    logits : ndarray [shape=(n_runs, n_windows, n_classes), float32]
+    problems : tuple of str
+        Why files could not be read.
+    """
+
+    label_names: tuple[str, ...]
+    paths: tuple[Path, ...]
+    times: np.ndarray
+    logits: np.ndarray
+    problems: tuple[str, ...] = ()
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Mean over the runs of the softmax of the logits [shape=(n_windows, n_classes)]."""
+        return softmax(self.logits).mean(0)
+
+    def rows(self, top: int = 1) -> list[dict[str, Any]]:
+        """Return a row per window: file, start and end [s], the most likely class and its probability, and the next."""
+        rows = []
+        for path, (start, end), shares in zip(self.paths, self.times.tolist(), self.probabilities, strict=True):
+            row: dict[str, Any] = {"path": str(path), "start": round(start, 6), "end": round(end, 6)}
+            for rank, i in enumerate(np.argsort(-shares, kind="stable")[:top], start=1):
+                ending = "" if rank == 1 else f"_{rank}"
+                row |= {f"label{ending}": self.label_names[i], f"probability{ending}": round(float(shares[i]), 6)}
+            rows.append(row)
+        return rows
+
+    def table(self, top: int = 1) -> DataFrame:
+        """Return the rows as a DataFrame."""
+        return pandas.DataFrame(self.rows(top))
+
+
+def _parts(files: Sequence[Path], sr: int, longest: float, cut: tuple[int, int] | None) -> Iterator[_Part]:
+    """Yield the files or, with size and hop [samples], their windows; an error ends those of a file."""
+    for path in files:
+        whole = _Part(path, sr, longest)
+        if cut is None:
+            yield whole
+            continue
+        try:
+            for start, y in windows(decoding.stream(path, sr=sr, longest=longest), *cut):
+                yield replace(whole, start=start, y=y)
+        except MachineError:
+            raise
+        except DataError as error:
+            yield replace(whole, y=error)
+
+
+def _cut(window: float | None, hop: float | None, sr: int) -> tuple[int, int] | None:
+    """Return the size and the hop of windows [samples]; None for whole files."""
+    if window is None:
+        if hop is not None:
+            raise ParameterError(f"hop={hop:g} has no effect without window: give both, or leave it out")
+        return None
+    size, step = round(window * sr), round((window if hop is None else hop) * sr)
+    if not 1 <= step <= size:
+        raise ParameterError(
+            f"window={window:g} and hop={step / sr:g} must be at least one sample, and hop at most window, so that no "
+            "sound is left out"
+        )
+    return size, step
+
+
+def _settings(runs: Sequence[Run]) -> list[FeatureSettings]:
+    """Return the feature settings of each run; raise ParameterError if the runs differ in their classes or rate."""
+    settings = [run.config.features for run in runs]
+    for run, own in zip(runs, settings, strict=True):
+        if run.label_names != runs[0].label_names or own.sr != settings[0].sr:
+            what = "classes" if own.sr == settings[0].sr else f"rate ({own.sr} and {settings[0].sr} Hz)"
+            raise ParameterError(f"ckpt={run.path} and {runs[0].path} differ in {what}: average runs that share it")
+    return settings
+
+
+def predict(
+    runs: Sequence[Run],
+    paths: Sequence[Path],
+    *,
+    window: float | None = None,
+    hop: float | None = None,
+    device: str = "auto",
+    longest: float = decoding.LONGEST,
+) -> Predictions:
+    """Classify sound files by one run, or by several as an ensemble, each in the precision that it was trained in.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Runs of the same classes and rate.
+    paths : sequence of path
+        Files, and folders of files; files of other rates are resampled to that of the runs.
+    window, hop : float > 0 [s], optional
+        Classify windows of this length that start every `hop` (default: `window`) instead of whole files.
+    device : str
+        "auto", or torch's name of a device.
+    longest : float > 0 [s]
+        Longest file that is decoded.
+
+    Returns
+    -------
+    Predictions
+        Why files cannot be read is in its problems.
+
+    Raises
+    ------
+    ParameterError
+        If the runs differ in their classes or rate, or there is no file.
+    DataError
+        If no file can be read.
+    """
+    settings = _settings(runs)
+    sr, different = settings[0].sr, list(dict.fromkeys(settings))
+    parts = _parts(files := sound_files(paths), sr, longest, _cut(window, hop, sr))
+    networks = [run.model().to(pick_device(device)) for run in runs]
+    where: list[tuple[Path, int, int]] = []  # file, first sample and the one after the last
+    logits: list[list[np.ndarray]] = [[] for _ in runs]
+    problems: list[str] = []
+    order = {path: number for number, path in enumerate(files, start=1)}
+    with tqdm.tqdm(total=len(files), desc="classifying", unit="file", delay=2, disable=None) as bar:
+        while batch := list(itertools.islice(parts, AT_ONCE)):
+            with threadpoolctl.threadpool_limits(1):  # threads compute side by side
+                results = attempt_each(lambda part: part.features(different), batch)
+            problems += [str(result) for result in results if isinstance(result, DataError)]
+            read = [(part, *each) for part, each in zip(batch, results, strict=True) if not isinstance(each, DataError)]
+            where += [(part.path, part.start, part.start + n_samples) for part, n_samples, _ in read]
+            for run, own, network, found in zip(runs, settings, networks, logits, strict=True):
+                if read:
+                    S = np.stack([features[different.index(own)] for *_, features in read])
+                    found.append(classify(run, network, S))
+            bar.update(order[batch[-1].path] - bar.n)
+    if not where:
+        raise DataError(f"no file can be read: {some(problems)}")
+    named, *times = zip(*where, strict=True)
+    stacked = np.stack([np.concatenate(found) for found in logits])
+    return Predictions(runs[0].label_names, named, np.transpose(times) / sr, stacked, tuple(problems))
