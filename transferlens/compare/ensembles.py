@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import itemgetter
 
@@ -15,7 +15,7 @@ from transferlens.measures import predictions, stats
 from transferlens.store.run import Run, arm_names, check_alike
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
-from transferlens.util.text import counted
+from transferlens.util.text import counted, some
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ class Members:
 
     Logits are (n_members, n_clips, n_classes), labels and folds (n_clips,); `groups` are the recordings of the clips,
     empty if they are not known; `n_train` is the number of training clips by fold. `names` are backbone and seed of
-    each member. Members without a run in every fold are left out, and named in `missing`.
+    each member. Members without a run in every fold are left out, and named in `missing`. `clips` are the ids of the
+    clips, `classes` the names of the classes; `backbone` is empty if there are several.
     """
 
     name: str
@@ -56,6 +57,9 @@ class Members:
     arm: str = ""
     n_train: Mapping[str, float] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
+    clips: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    backbone: str = ""
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -67,20 +71,45 @@ class Members:
         """Probabilities of the ensemble [shape=(n_clips, n_classes)]."""
         return average(self.logits)
 
+    @property
+    def n_recordings(self) -> int:
+        """Number of recordings that the clips were cut from; 0 if it is not known."""
+        return len(set(self.groups))
+
+    def in_order_of(self, other: Members) -> Members:
+        """Return these networks with the clips in the order of others; raise ParameterError if they differ."""
+        places = {clip: i for i, clip in enumerate(self.clips)}
+        if places.keys() != set(other.clips):
+            folds = " and ".join(some(dict.fromkeys(members.folds.tolist())) for members in (self, other))
+            raise ParameterError(
+                f"{self.name} and {other.name} differ in held-out clips (folds {folds}): compare runs of the same folds"
+            )
+        order = [places[clip] for clip in other.clips]
+        if not np.array_equal(self.labels[order], other.labels):
+            raise ParameterError(
+                f"{self.name} and {other.name} differ in the labels of clips: compare runs of one table"
+            )
+        groups = tuple(self.groups[i] for i in order) if self.groups else ()
+        arrays = {"logits": self.logits[:, order], "labels": self.labels[order], "folds": self.folds[order]}
+        return replace(self, clips=other.clips, groups=groups, **arrays)
+
 
 def _member(run: Run) -> str:
     return f"{run.config.backbone} seed {run.config.seed}"
 
 
-def _members(arm: str, name: str, runs: Sequence[Run]) -> Members:
+def _members(arm: str, name: str, runs: Sequence[Run], *, fewest: int = FEWEST) -> Members:
     """Return those members that every fold has."""
     by_key = {(run.config.fold, _member(run)): run for run in runs}
     folds, everyone = (list(dict.fromkeys(values)) for values in zip(*by_key, strict=True))
     names = [member for member in everyone if all((fold, member) in by_key for fold in folds)]
-    if len(names) < FEWEST:
+    if len(names) < fewest:
+        remedy = (
+            f"an ensemble takes at least {FEWEST}" if fewest == FEWEST else "name the runs of one seed for every fold"
+        )
         raise ParameterError(
             f"ckpt has {counted(len(names), 'member')} of {name!r} that every one of its "
-            f"{counted(len(folds), 'fold')} has: an ensemble takes at least {FEWEST}"
+            f"{counted(len(folds), 'fold')} has: {remedy}"
         )
     for fold in folds:
         check_alike([by_key[fold, member] for member in names], "labels", "held-out clips (fold)")
@@ -95,7 +124,20 @@ def _members(arm: str, name: str, runs: Sequence[Run]) -> Members:
         groups=tuple(group for run in first for group in run.groups) if all(run.groups for run in first) else (),
         missing=tuple(member for member in everyone if member not in names),
         arm=arm,
+        clips=tuple(clip for run in first for clip in run.clip_ids),
+        classes=runs[0].label_names,
     )
+
+
+def networks(runs: Sequence[Run]) -> list[Members]:
+    """Return the networks of each arm and backbone, one seed or more of each; other errors are those of `gather`."""
+    check_alike(runs, "dataset", "labels")
+    names = arm_names(runs)
+    arms = group_by(zip(names, runs, strict=True), key=lambda pair: (pair[1].config.backbone, pair[0]))
+    return [
+        replace(_members(arm, f"{backbone}, {arm}", [run for _, run in pairs], fewest=1), backbone=backbone)
+        for (backbone, arm), pairs in arms.items()
+    ]
 
 
 def gather(runs: Sequence[Run]) -> list[Members]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import numpy as np
 
@@ -337,7 +337,19 @@ def check_alike(runs: Sequence[Run], *what: Annotated[str, SHARED]) -> None:
             )
 
 
-def arm_names(runs: Sequence[Run]) -> list[str]:
+class Configured(Protocol):
+    """A run, or a summary of one."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration."""
+
+    @property
+    def weights(self) -> str:
+        """The names of the sources."""
+
+
+def arm_names(runs: Sequence[Configured]) -> list[str]:
     """Return a name for each run, to be shown in figures: that of its plan, such as "pretrained" or "from scratch".
 
     If runs have the same plan but differ in settings, weights or data, the difference is added in parentheses: the

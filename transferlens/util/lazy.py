@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     import requests
     import scipy
     import seaborn
+    import sklearn.metrics as metrics
     import soundfile
     import threadpoolctl
     import timm
@@ -58,3 +59,4 @@ else:
     ):  # fmt: skip
         globals()[_name] = load(_name)
     images = load("matplotlib.image")
+    metrics = load("sklearn.metrics")
