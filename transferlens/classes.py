@@ -153,12 +153,14 @@ def draw(result: Result) -> Figure:
     """Draw the confusion matrices, and below them recall by class and what pretraining and ensembles change."""
     labels = list(dict.fromkeys(row.label for row in result.rows))
     singles = [row for row in result.rows if row.who == SINGLE]
-    palette = style.colours(row.network for row in singles)
+    networks_drawn = list(dict.fromkeys(row.network for row in singles))
+    pairs = list(dict.fromkeys(f"{row.network} - {row.other}" for row in result.changes))
+    palette = style.colours([*networks_drawn, *pairs])
     side, tall = 1.6 + 0.22 * max(8, min(len(labels), 25)), 1.2 + 0.24 * len(labels)
-    n, below = len(palette), 2 if result.changes else 1
+    n, below = len(networks_drawn), 2 if pairs else 1
     fig, (top, bottom) = style.new_parts([side, tall], width=max(9.0, side * n), height=1.2 + side + tall)
     cells = group_by(result.confusions, key=lambda row: row.network)
-    for network, ax in zip(palette, style.subplots(top, 1, n)[0], strict=True):
+    for network, ax in zip(networks_drawn, style.subplots(top, 1, n)[0], strict=True):
         counts = np.zeros((len(labels), len(labels)))
         for row in cells[network]:
             counts[labels.index(row.label), labels.index(row.predicted)] = row.n
@@ -166,12 +168,10 @@ def draw(result: Result) -> Figure:
         ax.set_title(f"{network}\nshare of each class [%]", fontsize="small", loc="left")
     left, *right = style.subplots(bottom, 1, below, sharey=True)[0]
     by_class.draw_scores(singles, palette, left)
-    pairs = {f"{row.network} - {row.other}": row.network for row in result.changes}
-    colours = style.colours(pairs)
     for ax in right:
-        by_class.draw_changes(result.changes, labels, colours, ax)
-    entries = style.handles(palette) + style.handles(colours)
-    bottom.legend(entries, [*palette, *colours], loc="outside lower center", frameon=False, fontsize="small")
+        by_class.draw_changes(result.changes, labels, palette, ax)
+    entries = style.handles(palette)
+    bottom.legend(entries, list(palette), loc="outside lower center", ncols=below, frameon=False, fontsize="small")
     over = "recordings" if result.overall[0].n_recordings else "clips"
     fig.suptitle(f"{result.title}: held-out clips by class, 95 % intervals over {over}", x=0.01, ha="left")
     return fig

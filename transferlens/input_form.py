@@ -20,6 +20,7 @@ from transferlens import cli
 from transferlens.compare import question
 from transferlens.features.logmel import HOPS, WINDOWS, FeatureSettings
 from transferlens.measures import stats
+from transferlens.measures.classes import beside_accuracy
 from transferlens.models.plan import TransferPlan
 from transferlens.options import QuestionOptions
 from transferlens.plots import accuracy as charts
@@ -74,6 +75,8 @@ class Row:
     n_recordings: int
     seed: int
     accuracy_last: float
+    macro_f1: float = beside_accuracy()
+    class_ratio: float = beside_accuracy()
     accuracy_best: float
     run: str
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from transferlens import cli
 from transferlens.compare import question
 from transferlens.measures import stats
+from transferlens.measures.classes import beside_accuracy
 from transferlens.models.plan import TransferPlan
 from transferlens.models.weights import named
 from transferlens.options import QuestionOptions
@@ -61,6 +62,8 @@ class Row:
     seed: int
     epoch_last: int
     accuracy_last: float
+    macro_f1: float = beside_accuracy()
+    class_ratio: float = beside_accuracy()
     epoch_best: int
     accuracy_best: float
     run: str

@@ -21,12 +21,13 @@ import numpy as np
 
 from transferlens import __version__, cli
 from transferlens.compare import question
-from transferlens.compare.published import ARMS, CAPTION, HEAD, cells, lines
+from transferlens.compare.published import ARMS, HEAD, caption, cells, lines
 from transferlens.data.catalogue import DataOptions
 from transferlens.explain.explanations import ExplanationOptions
 from transferlens.explain.explorer import Entry, entries
 from transferlens.features.cache import FeatureCache
 from transferlens.measures.attribution import STEPS
+from transferlens.measures.classes import UNEVEN
 from transferlens.models.device import pick_device
 from transferlens.models.weights import IMAGENET
 from transferlens.options import OutputOptions
@@ -145,7 +146,7 @@ class Options(Fields):
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ by fold and seed alone, in words."""
+    """Runs that differ by fold and seed alone, in words; macro-F1 where classes are uneven."""
 
     dataset: str
     backbone: str
@@ -155,6 +156,7 @@ class Group:
     seeds: str
     n: int
     accuracy: str
+    macro_f1: str
     minutes: str
 
 
@@ -166,6 +168,7 @@ def groups(summaries: Sequence[RunSummary]) -> list[Group]:
 
 def _group(runs: Sequence[RunSummary]) -> Group:
     config, values = runs[0].config, [100 * run.accuracy_last for run in runs]
+    uneven = any(run.class_ratio > UNEVEN for run in runs)
     others = sorted({run.weights for run in runs} - {"", IMAGENET})
     spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
     return Group(
@@ -177,6 +180,7 @@ def _group(runs: Sequence[RunSummary]) -> Group:
         seeds=" ".join(map(str, sorted({run.config.seed for run in runs}))),
         n=len(runs),
         accuracy=f"{np.mean(values):.1f}{spread}",
+        macro_f1=f"{100 * np.mean([run.macro_f1 for run in runs]):.1f}" if uneven else "",
         minutes=f"{sum(run.seconds for run in runs) / 60:.0f}",
     )
 
@@ -252,6 +256,7 @@ def page(
     if room < 0:
         log.warning("the budget of %g MB has no room for a clip besides the figures", budget)
     kept = [asdict(clip) for clip in _fitting(clips, room)]
+    filled = cells(done)
     loader = jinja2.PackageLoader("transferlens")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader)
     return environment.get_template("report.html").render(
@@ -262,10 +267,11 @@ def page(
         date=datetime.date.today().isoformat(),
         version=__version__,
         groups=groups(done),
+        uneven=any(run.class_ratio > UNEVEN for run in done),
         problems=problems,
-        caption=CAPTION,
+        caption=caption(filled),
         head=HEAD,
-        lines=lines(cells(done)),
+        lines=lines(filled),
         figures=figures,
         figures_folder=str(folder),
         missing=missing,

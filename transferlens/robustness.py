@@ -18,10 +18,11 @@ import numpy as np
 
 from transferlens import cli
 from transferlens.compare import question
-from transferlens.compare.ensembles import gather
+from transferlens.compare.ensembles import gather, macro_f1
 from transferlens.data.catalogue import DataOptions
 from transferlens.features.corruptions import CORRUPTIONS
 from transferlens.measures import predictions, stats
+from transferlens.measures.classes import beside_accuracy
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.plots import style
@@ -64,7 +65,7 @@ class Row:
     clips if `n_recordings` is 0, as they are not known: Wilson's for `single` and `accuracy`, bootstrap for the others.
     Recordings are drawn for both gains at once, so that the interval of `more_than_clean` has the variation of both.
     `more_than_clean_p` is the p-value for no difference, followed by that adjusted for the number of rows
-    (`stats.adjusted`).
+    (`stats.adjusted`). Macro-F1 of single networks (mean) and of the ensemble is shown where classes are uneven.
     """
 
     ensemble: str
@@ -79,6 +80,9 @@ class Row:
     accuracy: float
     low: float
     high: float
+    macro_f1_single: float = beside_accuracy()
+    macro_f1: float = beside_accuracy()
+    class_ratio: float = beside_accuracy()
     gain: float
     gain_low: float
     gain_high: float
@@ -144,7 +148,8 @@ def rows_of(by_condition: Mapping[tuple[str, float], Sequence[Run]]) -> list[Row
             )
             values = [value for interval in intervals for value in (interval.mean, interval.low, interval.high)]
             values.append(differences[-1].p_value)
-            rows.append(Row(members.name, kind, strength, len(members.names), len(right), len(set(groups)), *values))
+            names = (members.name, kind, strength, len(members.names), len(right), len(set(groups)))
+            rows.append(Row(*names, *values, **macro_f1(members)))
     adjusted = zip(rows, stats.adjusted(differences), strict=True)
     return [replace(row, more_than_clean_p_adjusted=difference.p_adjusted) for row, difference in adjusted]
 

@@ -20,6 +20,7 @@ import numpy as np
 from transferlens import cli
 from transferlens.compare import question
 from transferlens.measures import stats
+from transferlens.measures.classes import beside_accuracy
 from transferlens.options import OutputOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import changes, points_and_means
@@ -71,6 +72,8 @@ class Row:
     epoch_best: int
     epoch_nested: float
     accuracy_last: float
+    macro_f1: float = beside_accuracy()
+    class_ratio: float = beside_accuracy()
     accuracy_best: float
     accuracy_nested: float
     run: str

@@ -61,7 +61,7 @@ class Row:
     """Accuracies of the first (`network`) and the second (`other`) in the CSV, over all clips (`fold` empty) or a fold.
 
     Means over the seeds of each. `change` is that of `network` less that of `other`, paired by clip, with its 95 %
-    bootstrap interval over recordings, or over clips if `n_recordings` is 0, and the p-value of random signs
+    interval over recordings, or over clips if `n_recordings` is 0, and the p-value of random signs
     (`stats.flip_difference`): for these networks, with other clips. `folds_low` to `folds_p` are paired by fold
     (`stats.paired_difference`): for other training, too. `gained` and `lost` count the clips that flipped.
     """
@@ -102,8 +102,8 @@ class Setting:
 class Flip:
     """One clip in the CSV that not as many networks of the one have right as of the other.
 
-    `right` and `right_other` are shares of the networks, 0 or 1 for single runs; `predicted` and `predicted_other`
-    are the most probable classes by the mean of their probabilities, which follow.
+    `right` and `right_other` are shares of the networks, 0 or 1 for single runs; `predicted` and `predicted_other` are
+    the classes that most of them choose, followed by the mean of their probabilities.
     """
 
     clip: str
@@ -266,7 +266,7 @@ class _RunRow:
 def flips(first: Members, second: Members) -> list[Flip]:
     """Return the clips that flipped, those that most networks agree on first."""
     right, right_other = by_class.right(first), by_class.right(second)
-    chosen, others = first.average.argmax(1), second.average.argmax(1)
+    chosen, others = _most_chosen(first), _most_chosen(second)
     order = np.argsort(-np.abs(right - right_other), kind="stable")
     return [
         Flip(
@@ -277,12 +277,18 @@ def flips(first: Members, second: Members) -> list[Flip]:
             right_other=float(right_other[i]),
             predicted=first.classes[chosen[i]],
             predicted_other=first.classes[others[i]],
-            confidence=float(first.average[i].max()),
-            confidence_other=float(second.average[i].max()),
+            confidence=float(first.average[i, chosen[i]]),
+            confidence_other=float(second.average[i, others[i]]),
         )
         for i in order
         if right[i] != right_other[i]
     ]
+
+
+def _most_chosen(members: Members) -> np.ndarray:
+    """Return the class that most networks choose, of several the more probable one [shape=(n_clips,)]."""
+    votes = by_class.predicted(members, by_class.SINGLE)[..., None] == np.arange(len(members.classes))
+    return (votes.sum(0) + 0.5 * members.average).argmax(-1)
 
 
 def epochs(side: Side) -> list[Epoch]:

@@ -81,9 +81,8 @@ class OverallRow:
 class ChangeRow:
     """The difference of two networks in one class in the CSV: share of its clips that `network` has right less `other`.
 
-    Means over the seeds of each, paired by clip. The 95 % bootstrap interval is over recordings, or over clips if
-    `n_recordings` is 0; `p` is of random signs (`stats.flip_difference`), `p_adjusted` is adjusted for the number of
-    classes.
+    Means over the seeds of each, paired by clip. The 95 % interval is over recordings, or over clips if `n_recordings`
+    is 0, and `p` is of random signs (`stats.flip_difference`); `p_adjusted` is adjusted for the number of classes.
     """
 
     network: str
@@ -209,15 +208,15 @@ def draw_scores(rows: Sequence[ClassRow], palette: Mapping[str, tuple], ax: Axes
 
 def draw_changes(rows: Sequence[ChangeRow], labels: Sequence[str], palette: Mapping[str, tuple], ax: Axes) -> None:
     """Draw the change of each class with its interval, a line per pair of networks; labels give the order."""
-    by_label = group_by(rows, key=lambda row: row.label)
-    means = {
-        shortened(label, 24): {
-            f"{row.network} - {row.other}": _percent(row, "change") for row in by_label.get(label, [])
-        }
-        for label in labels
-    }
-    accuracy.intervals(means, palette=palette, ax=ax)
-    ax.set(xlabel="difference in recall [points]")
+    means: dict[str, dict[str, Interval]] = {shortened(label, 24): {} for label in labels}
+    clear: dict[str, dict[str, float]] = {label: {} for label in means}
+    for row in rows:
+        pair, label = f"{row.network} - {row.other}", shortened(row.label, 24)
+        means[label][pair] = _percent(row, "change")
+        if row.p_adjusted < LEVEL:
+            clear[label][pair] = 100 * row.change
+    accuracy.intervals(means, palette=palette, marks={"s": clear}, ax=ax)
+    ax.set(xlabel=f"difference in recall [points]; framed: adjusted p < {LEVEL}")
 
 
 def _percent(row: Any, name: str) -> Interval:

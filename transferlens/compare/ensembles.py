@@ -11,7 +11,8 @@ from operator import itemgetter
 
 import numpy as np
 
-from transferlens.measures import predictions, stats
+from transferlens.measures import classes, predictions, stats
+from transferlens.measures.classes import beside_accuracy
 from transferlens.store.run import Run, arm_names, check_alike
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
@@ -176,7 +177,7 @@ class Row:
     `single` is the members' mean, `single_std` the standard deviation over members, as the paper reports it; `gain` is
     `accuracy` minus `single`, with a 95 % bootstrap interval over recordings, or over clips if `n_recordings` is 0, as
     they are not known. Squared errors (Brier): `brier_single` is `brier` + `ambiguity`. `nll` is the negative
-    log-likelihood [nat], `ece` the expected calibration error.
+    log-likelihood [nat], `ece` the expected calibration error. Macro-F1 is shown where classes are uneven.
     """
 
     ensemble: str
@@ -188,6 +189,9 @@ class Row:
     single: float
     single_std: float
     accuracy: float
+    macro_f1_single: float = beside_accuracy()
+    macro_f1: float = beside_accuracy()
+    class_ratio: float = beside_accuracy()
     gain: float
     gain_low: float
     gain_high: float
@@ -200,6 +204,16 @@ class Row:
     ece_single: float
     ece: float
     missing: str
+
+
+def macro_f1(members: Members, clips: slice | np.ndarray = slice(None)) -> dict[str, float]:
+    """Return the columns of macro-F1 over some clips, of single networks (mean) and of the ensemble."""
+    labels, single = members.labels[clips], members.probabilities[:, clips].argmax(-1)
+    return {
+        "macro_f1_single": float(np.mean([classes.macro_f1(labels, one) for one in single])),
+        "macro_f1": classes.macro_f1(labels, members.average[clips].argmax(-1)),
+        "class_ratio": classes.unevenness(labels, n_classes=members.average.shape[-1]),
+    }
 
 
 def row_of(members: Members, fold: str = "") -> Row:
@@ -219,6 +233,7 @@ def row_of(members: Members, fold: str = "") -> Row:
         single=float(right.mean()),
         single_std=float(right.mean(1).std(ddof=1)),
         accuracy=float(right_mean.mean()),
+        **macro_f1(members, clips),
         gain=gain.mean,
         gain_low=gain.low,
         gain_high=gain.high,

@@ -5,14 +5,17 @@ Labels and predictions are numbers of classes [shape=(n_clips,)]. scikit-learn c
 - `scores` of each class; `confusion` of each class with each other.
 - `macro_f1` and `balanced_accuracy`: every class counts alike, however many clips it has.
 - `unevenness`: the size of the largest class over that of the smallest. Beyond `UNEVEN`, accuracy is mostly that of the
-  large classes, and tables show macro-F1 beside it.
+  large classes, and tables show macro-F1 beside it: their rows declare such columns by `beside_accuracy`, and `shown`
+  leaves them out elsewhere.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +24,7 @@ from transferlens.measures.stats import Interval
 from transferlens.util.lazy import metrics
 
 UNEVEN = 1.5
+IF_UNEVEN = {"only if classes are uneven": True}
 UNDEFINED = Interval(np.nan, np.nan, np.nan, 0, note="no such clip")
 
 
@@ -127,3 +131,17 @@ def unevenness(labels: np.ndarray, *, n_classes: int) -> float:
     """
     counts = np.bincount(labels, minlength=n_classes)
     return float(counts.max() / counts.min()) if counts.min() else float("inf")
+
+
+def beside_accuracy() -> Any:
+    """Declare a column that is shown only where classes are uneven: macro-F1, or `class_ratio`, which decides it."""
+    return dataclasses.field(default=float("nan"), kw_only=True, metadata=IF_UNEVEN)
+
+
+def shown(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return the columns of rows, dataclasses or dicts; macro-F1 only where the classes of some row are uneven."""
+    table = [row if isinstance(row, dict) else vars(row) for row in rows]
+    if not table or isinstance(rows[0], dict) or any(row.get("class_ratio", 1) > UNEVEN for row in table):
+        return table
+    hidden = {field.name for field in dataclasses.fields(rows[0]) if IF_UNEVEN.items() <= field.metadata.items()}
+    return [{name: value for name, value in row.items() if name not in hidden} for row in table]

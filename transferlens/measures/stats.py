@@ -468,16 +468,16 @@ def bootstrap_difference(
 def flip_difference(
     values: Values, *, groups: Sequence[str] = (), level: float = 0.95, resamples: int = 9999
 ) -> Difference:
-    """Compare two networks on few clips: as `bootstrap_difference`, but with the p-value of a test by random signs.
+    """Compute the mean over few clips, such as those of one class, with Student's t interval and a test by signs.
 
-    If both networks were alike, the difference of each recording could as well have the other sign. The p-value is the
-    share of random signs that make the mean as far from 0 as it is, and is right for few recordings, too. There is one
-    even if all values are equal, and then no interval: 1 if all are 0.
+    With few recordings, bootstrap intervals are too narrow. If two networks are alike, the difference of each recording
+    could as well have the other sign: the p-value is the share of random signs that make the mean at least as far from
+    0 as it is, whatever the number of recordings. There is one even if all values are equal, which leaves no interval.
 
     Parameters
     ----------
     values, groups, level, resamples
-        As for `bootstrap_difference`.
+        As for `bootstrap_difference`; the interval is that of `mean_interval`.
 
     References
     ----------
@@ -488,14 +488,14 @@ def flip_difference(
     >>> flip_difference([0, 0, 0]).p_value, flip_difference([1] * 20).p_value
     (1.0, 0.0001)
     """
-    difference = bootstrap_difference(values, groups=groups, level=level, resamples=resamples)
+    interval = mean_interval(values, level=level, bounds=(-1.0, 1.0), groups=groups)
     sums = _sums(_checked(values), groups)[0]
     sums = sums[np.abs(sums) > ROUNDING]  # others have no sign
     rng, beyond = np.random.default_rng(0), 0
     for n in np.diff([*range(0, resamples, 1000), resamples]):
         flipped = rng.choice([-1.0, 1.0], size=(n, len(sums))) @ sums
         beyond += int((np.abs(flipped) >= abs(sums.sum()) - ROUNDING).sum())
-    return replace(difference, p_value=(1 + beyond) / (1 + resamples))
+    return Difference(interval, (1 + beyond) / (1 + resamples))
 
 
 def _resampled(sums: np.ndarray, sizes: np.ndarray, resamples: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import numpy as np
 
 from transferlens.data.manifest import manifest
+from transferlens.measures import classes
 from transferlens.models import build
 from transferlens.models.weights import Source
 from transferlens.store import runfile, schema
@@ -114,6 +115,16 @@ class Run:
     def accuracy_last(self) -> float:
         """Held-out accuracy after the last epoch, a fraction."""
         return float(self.history["heldout_accuracy"][-1])
+
+    @property
+    def macro_f1(self) -> float:
+        """Held-out macro-F1 after the last epoch, a fraction: the mean over the classes that held-out clips are of."""
+        return classes.macro_f1(self.labels, self.logits.argmax(1))
+
+    @property
+    def class_ratio(self) -> float:
+        """Number of held-out clips of the largest class over that of the smallest; infinite if a class has none."""
+        return classes.unevenness(self.labels, n_classes=len(self.label_names))
 
     @property
     def accuracy_best(self) -> float:
