@@ -203,6 +203,7 @@ def summary(result: Result) -> str:
     for row in result.overall:
         lines.append(_overall_text(row))
         lines += _details(result, row.network) if row.who == SINGLE else []
+        lines += [f"  left out, as some folds lack them: {row.missing}"] if row.missing and row.who == SINGLE else []
     if absent := result.overall[0].absent:
         lines.append(f"no held-out clip is of: {absent}; means over classes are over the others")
     for (network, other), rows in group_by(result.changes, key=lambda row: (row.network, row.other)).items():

@@ -108,6 +108,15 @@ FIGURES = {
         "Question 4: robustness",
         "Accuracy of single networks (dashed) and ensembles (full) as the held-out clips are corrupted.",
     ),
+    "classes": (
+        "Which classes the networks know",
+        "Share of each class that is classified as each; recall by class with its interval, and by how much pretraining "
+        "and ensembles change it.",
+    ),
+    "versus": (
+        "Two networks against each other",
+        "Learning curves and accuracy; recall by class, and by how much the first is better.",
+    ),
     "selection": (
         "Which epoch is reported",
         "Accuracy after the last epoch, at the epoch best on the held-out fold, and at that chosen on an inner fold.",

@@ -335,7 +335,7 @@ def draw(result: Result) -> Figure:
     names = (whole.network, whole.other)
     points_and_means({"last epoch": dict(zip(names, result.folds, strict=True))}, ax=by_fold)
     by_fold.set_title(
-        f"{style.means_caption(len(result.folds[0]))}\nflipped clips: {whole.gained} gained, {whole.lost} lost",
+        style.means_caption(len(result.folds[0])).replace("; ", "\n"),
         fontsize="small",
         loc="left",
     )
@@ -346,7 +346,8 @@ def draw(result: Result) -> Figure:
     by_class.draw_changes(result.changes, labels, {f"{whole.network} - {whole.other}": (0.25, 0.25, 0.25)}, changed)
     fig.legend(style.handles(palette), list(palette), loc="outside lower center", ncols=2, frameon=False)
     over = "recordings" if whole.n_recordings else "clips"
-    title = f"{result.title}: {whole.network} - {whole.other}\nbelow: 95 % intervals over {over}"
+    flipped = f"clips that flipped: {whole.gained} for, {whole.lost} against"
+    title = f"{result.title}: {whole.network} - {whole.other}, {flipped}\nbelow: 95 % intervals over {over}"
     fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return fig
 
@@ -354,36 +355,38 @@ def draw(result: Result) -> Figure:
 def summary(result: Result) -> str:
     """Return one page: settings, accuracies, the difference, the first clips that flipped, and classes."""
     whole = result.rows[0]
-    head = [("setting", whole.network, whole.other)]
     chosen = [(each.setting, shortened(each.network), shortened(each.other)) for each in result.settings]
-    lines = [table(head + chosen) if chosen else "no setting differs", ""]
+    lines = [table([("setting", whole.network, whole.other), *chosen]) if chosen else "no setting differs", ""]
     lines += [f"left out, as some folds lack it: {name}" for name in result.missing]
-    uneven = f", macro-F1 {100 * whole.macro_f1:.1f} % and {100 * whole.macro_f1_other:.1f} %" * _is_uneven(whole)
-    lines.append(
-        f"accuracy {100 * whole.accuracy:.1f} % and {100 * whole.accuracy_other:.1f} %{uneven}, "
-        f"{stats.clips_text(whole.n_clips, whole.n_recordings)}"
-    )
-    interval = stats.Interval(whole.change, whole.change_low, whole.change_high, whole.n_clips)
-    lines.append(f"difference, paired by clip: {stats.Difference(interval, whole.change_p)}")
-    if len(result.folds[0]) > 1:
-        lines.append(f"difference, paired by fold: {stats.paired_difference(*result.folds)}")
-    lines.append(
-        f"clips that flipped: {whole.gained} gained, {whole.lost} lost; all in versus_flips.csv"
-        if result.flips
-        else "no clip flipped"
-    )
+    lines += _accuracies(result)
+    lines.append(f"clips that flipped: {_flipped(whole)}" if result.flips else "no clip flipped")
     flipped = [
         (shortened(flip.clip), flip.fold, flip.label, flip.predicted, flip.predicted_other)
         for flip in result.flips[:SHOWN]
     ]
     if flipped:
         lines.append(table([("clip", "fold", "label", whole.network, whole.other), *flipped]))
-    lines.append(f"by class: {by_class.changes_text(result.changes)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"by class: {by_class.changes_text(result.changes)}"])
 
 
-def _is_uneven(row: Row) -> bool:
-    return row.class_ratio > classes.UNEVEN
+def _accuracies(result: Result) -> list[str]:
+    """Return the accuracies, and macro-F1 where classes are uneven, with the paired differences."""
+    row = result.rows[0]
+    is_uneven = row.class_ratio > classes.UNEVEN
+    macro = f", macro-F1 {100 * row.macro_f1:.1f} % and {100 * row.macro_f1_other:.1f} %" if is_uneven else ""
+    values = f"{100 * row.accuracy:.1f} % and {100 * row.accuracy_other:.1f} %{macro}"
+    interval = stats.Interval(row.change, row.change_low, row.change_high, row.n_clips)
+    lines = [
+        f"accuracy {values}, {stats.clips_text(row.n_clips, row.n_recordings)}",
+        f"difference, paired by clip: {stats.Difference(interval, row.change_p)}",
+    ]
+    if len(result.folds[0]) > 1:
+        lines.append(f"difference, paired by fold: {stats.paired_difference(*result.folds)}")
+    return lines
+
+
+def _flipped(row: Row) -> str:
+    return f"{row.gained} that {row.network} has right more often, {row.lost} that {row.other} has"
 
 
 def _words(name: str) -> set[str]:

@@ -60,7 +60,8 @@ class OverallRow:
     """The scores over all classes in the CSV, means over `n_networks`; the interval of the accuracy as of `ClassRow`.
 
     Macro-F1 and balanced accuracy are means over the classes that clips are of; `class_ratio` is the size of the
-    largest class over that of the smallest, infinite if a class has no clip, and `absent` names such classes.
+    largest class over that of the smallest, infinite if a class has no clip, and `absent` names such classes; `missing`
+    names seeds that some fold lacks.
     """
 
     network: str
@@ -75,6 +76,7 @@ class OverallRow:
     balanced_accuracy: float
     class_ratio: float
     absent: str
+    missing: str
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def overall(members: Members, who: str = SINGLE) -> OverallRow:
         balanced_accuracy=float(np.mean([classes.balanced_accuracy(labels, one) for one in chosen])),
         class_ratio=classes.unevenness(labels, n_classes=len(counts)),
         absent="; ".join(itertools.compress(members.classes, counts == 0)),
+        missing="; ".join(members.missing),
     )
 
 
