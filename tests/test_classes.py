@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from transferlens import classes, ensemble, runs, tables, train
+from transferlens import classes, ensemble, report, runs, tables, train
 from transferlens.compare import by_class
 from transferlens.compare.ensembles import Members, networks
 from transferlens.measures import classes as measures
 from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan
 from transferlens.store.rows import RunRow
-from transferlens.util.errors import ParameterError
+from transferlens.util.errors import DataError, ParameterError
 
 NAMES = ("ant", "bee", "cat", "dog")
 
@@ -184,7 +184,7 @@ def test_command_on_runs(seeds_store, tmp_path, capsys):
 def test_the_order_of_files_and_a_file_given_twice_change_nothing(seeds_store):
     found = seeds_store[0]["scratch"]
     once, twice = classes.classes(found), classes.classes([*found, found[0]])
-    assert once.rows == twice.rows
+    assert str(once.table()) == str(twice.table())
     arms = [*seeds_store[0]["tuned"], *reversed(found)]  # folds in another order: clips are paired by their ids
     usual, others = (classes.classes(each).changes for each in ([*seeds_store[0]["tuned"], *found], arms))
     assert [row.change for row in others] == pytest.approx([row.change for row in usual])
@@ -221,7 +221,7 @@ def test_bad_input_is_one_line(seeds_store):
         score([tuned[0], dataclasses.replace(tuned[1], config=other)])
     folds = {run.config.fold: run for run in tuned}
     with pytest.raises(
-        ParameterError, match=r"differ in held-out clips \(folds 1 and 2\): compare runs of the same fo"
+        ParameterError, match=r"differ in held-out clips \(folds 2 and 1\): compare runs of the same fo"
     ):
         classes.changes(networks([folds["1"], *(run for run in scratch if run.config.fold == "2")]), {"from scratch"})
     seeds = {(run.config.fold, run.config.seed): run for run in tuned}
@@ -285,3 +285,17 @@ def test_a_run_knows_its_macro_f1(seeds_store):
     assert run.macro_f1 == pytest.approx(theirs)
     assert run.class_ratio == 1
     assert TransferPlan.finetune() == run.config.plan
+
+
+def test_the_report_shows_scores_by_class_and_the_surest_mistakes(uneven, tmp_path):
+    found = sorted((uneven / "runs").rglob("*.h5"))
+    result = classes.classes(found)
+    result.write(tmp_path)
+    store = {"runs": uneven / "runs", "cache": uneven / "cache", "explore": 0, "device": "cpu"}
+    page = report.report(figures=tmp_path, **store).page
+    assert "Scores by class" in page and "macro-F1 [%]" in page
+    assert ("The surest mistakes" in page) == bool(result.mistakes)
+    assert all(mistake.clip in page for mistake in result.mistakes)
+    (tmp_path / "classes.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"classes.csv is not a table of transferlens.classes: run it again"):
+        report.report(figures=tmp_path, **store)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import collections
+import csv
 import datetime
 import logging
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import StoreOptions
 from transferlens.util.errors import DataError
 from transferlens.util.fields import Fields, above, at_least
+from transferlens.util.files import plain_cell
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import jinja2
 from transferlens.util.processes import keep_freed_memory
@@ -110,8 +112,8 @@ FIGURES = {
     ),
     "classes": (
         "Which classes the networks know",
-        "Share of each class that is classified as each; recall by class with its interval, and by how much pretraining "
-        "and ensembles change it.",
+        "Share of each class that is classified as each; recall by class with its interval, and by how much "
+        "pretraining and ensembles change it.",
     ),
     "versus": (
         "Two networks against each other",
@@ -130,6 +132,20 @@ FIGURES = {
         "Where attributions lie, whether they are faithful, and what randomising blocks does to them.",
     ),
 }
+# Stem of a table of `classes` -> its title, and its columns with their heads.
+TABLES = {
+    "classes": (
+        "Scores by class",
+        {"network": "network", "who": "who", "label": "class", "n_clips": "clips"}
+        | {name: f"{name} [%]" for name in ("recall", "precision", "f1")},
+    ),
+    "classes_mistakes": (
+        "The surest mistakes",
+        {"network": "network", "clip": "clip", "fold": "fold", "label": "class", "predicted": "classified as"}
+        | {"confidence": "confidence [%]"},
+    ),
+}
+MOST_LINES = 200
 MB = 1e6
 SIGNATURE = b"\x89PNG\r\n\x1a\n"  # at the start of a PNG image
 
@@ -213,6 +229,28 @@ def _figures(images: Mapping[str, bytes]) -> tuple[list[dict[str, str]], list[st
     return figures, [f"{title} ({stem}.png)" for stem, (title, _) in FIGURES.items() if stem not in images]
 
 
+def _tables(folder: Path) -> list[dict[str, Any]]:
+    """Return the tables of `classes` that a folder has, as text; raise if files of these names are not tables."""
+    tables = []
+    for stem, (title, columns) in TABLES.items():
+        if (path := folder / f"{stem}.csv").is_file():
+            try:
+                rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+                lines = [[_cell(row[name], head) for name, head in columns.items()] for row in rows[:MOST_LINES]]
+            except (KeyError, TypeError, UnicodeDecodeError, ValueError, csv.Error) as error:
+                raise DataError(f"{path} is not a table of transferlens.classes: run it again, or delete it") from error
+            more = len(rows) - len(lines)
+            tables.append(
+                {"title": title, "head": [*columns.values()], "lines": lines, "more": more, "file": path.name}
+            )
+    return tables
+
+
+def _cell(text: str, head: str) -> str:
+    """Return a cell as text; a fraction as per cent, if the head of its column says so."""
+    return f"{100 * float(text):.1f}" if head.endswith("[%]") else plain_cell(text)
+
+
 def _of_clips(summaries: Sequence[RunSummary], options: Options) -> Sequence[RunSummary]:
     """Return the runs that were trained on the clips that the options name; if there are none, all runs."""
     if options.data.clips is None and options.data.dataset is None:
@@ -284,6 +322,7 @@ def page(
         figures=figures,
         figures_folder=str(folder),
         missing=missing,
+        by_class=_tables(folder),
         clips=kept,
         left_out=len(clips) - len(kept),
         budget=f"{budget:g}",
@@ -320,7 +359,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Read the store, explain clips, and make the page."""
     device, folder, store = pick_device(options.execution.device), options.output.figures, options.store
     keep_freed_memory()
-    _images(folder)  # raises what would fail later
+    _images(folder), _tables(folder)  # raise what would fail later
     summaries, problems = usable(store.runs)
     done = [run for run in summaries if run.is_complete]
     named = load_runs(options.ckpt, least=0)
