@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +22,7 @@ from transferlens.compare.ensembles import gather, macro_f1
 from transferlens.data.catalogue import DataOptions
 from transferlens.features.corruptions import CORRUPTIONS
 from transferlens.measures import predictions, stats
-from transferlens.measures.classes import beside_accuracy
+from transferlens.measures.classes import IF_UNEVEN
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.plots import style
@@ -80,9 +80,9 @@ class Row:
     accuracy: float
     low: float
     high: float
-    macro_f1_single: float = beside_accuracy()
-    macro_f1: float = beside_accuracy()
-    class_ratio: float = beside_accuracy()
+    macro_f1_single: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     gain: float
     gain_low: float
     gain_high: float

@@ -137,7 +137,7 @@ def rows_of(members: Members, who: str = SINGLE) -> list[ClassRow]:
 
 
 def _columns(**intervals: Interval) -> dict[str, Any]:
-    columns = {}
+    columns: dict[str, Any] = {}
     for name, interval in intervals.items():
         columns |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
     return columns

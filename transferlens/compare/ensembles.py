@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 
 from transferlens.measures import classes, predictions, stats
-from transferlens.measures.classes import beside_accuracy
+from transferlens.measures.classes import IF_UNEVEN
 from transferlens.store.run import Run, arm_names, check_alike
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
@@ -81,9 +82,9 @@ class Members:
         """Return these networks with the clips in the order of others; raise ParameterError if they differ."""
         places = {clip: i for i, clip in enumerate(self.clips)}
         if places.keys() != set(other.clips):
-            folds = " and ".join(some(dict.fromkeys(members.folds.tolist())) for members in (self, other))
+            both = " and ".join(some(dict.fromkeys(members.folds.tolist())) for members in (self, other))
             raise ParameterError(
-                f"{self.name} and {other.name} differ in held-out clips (folds {folds}): compare runs of the same folds"
+                f"{self.name} and {other.name} differ in held-out clips (folds {both}): compare runs of the same folds"
             )
         order = [places[clip] for clip in other.clips]
         if not np.array_equal(self.labels[order], other.labels):
@@ -91,8 +92,8 @@ class Members:
                 f"{self.name} and {other.name} differ in the labels of clips: compare runs of one table"
             )
         groups = tuple(self.groups[i] for i in order) if self.groups else ()
-        arrays = {"logits": self.logits[:, order], "labels": self.labels[order], "folds": self.folds[order]}
-        return replace(self, clips=other.clips, groups=groups, **arrays)
+        logits, labels, folds = self.logits[:, order], self.labels[order], self.folds[order]
+        return replace(self, logits=logits, labels=labels, folds=folds, clips=other.clips, groups=groups)
 
 
 def _member(run: Run) -> str:
@@ -189,9 +190,9 @@ class Row:
     single: float
     single_std: float
     accuracy: float
-    macro_f1_single: float = beside_accuracy()
-    macro_f1: float = beside_accuracy()
-    class_ratio: float = beside_accuracy()
+    macro_f1_single: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     gain: float
     gain_low: float
     gain_high: float
@@ -206,7 +207,7 @@ class Row:
     missing: str
 
 
-def macro_f1(members: Members, clips: slice | np.ndarray = slice(None)) -> dict[str, float]:
+def macro_f1(members: Members, clips: slice | np.ndarray = slice(None)) -> dict[str, Any]:
     """Return the columns of macro-F1 over some clips, of single networks (mean) and of the ensemble."""
     labels, single = members.labels[clips], members.probabilities[:, clips].argmax(-1)
     return {

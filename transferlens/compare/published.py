@@ -6,7 +6,7 @@ import csv
 import functools
 import importlib.resources
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from transferlens.compare import ensembles
 from transferlens.data.manifest import manifest
 from transferlens.measures import classes
-from transferlens.measures.classes import UNEVEN, beside_accuracy
+from transferlens.measures.classes import IF_UNEVEN, UNEVEN
 from transferlens.models.plan import TransferPlan
 from transferlens.models.weights import IMAGENET
 from transferlens.store.listing import RunSummary
@@ -60,8 +60,8 @@ class Cell:
     setting: str = ""
     accuracy: float = np.nan
     std: float = np.nan
-    macro_f1: float = beside_accuracy()
-    class_ratio: float = beside_accuracy()
+    macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     n_seeds: int = 0
     n_folds: int = 0
     n_clips: int = 0

@@ -5,7 +5,7 @@ Labels and predictions are numbers of classes [shape=(n_clips,)]. scikit-learn c
 - `scores` of each class; `confusion` of each class with each other.
 - `macro_f1` and `balanced_accuracy`: every class counts alike, however many clips it has.
 - `unevenness`: the size of the largest class over that of the smallest. Beyond `UNEVEN`, accuracy is mostly that of the
-  large classes, and tables show macro-F1 beside it: their rows declare such columns by `beside_accuracy`, and `shown`
+  large classes, and tables show macro-F1 beside it: their rows mark such columns by ``metadata=IF_UNEVEN``, and `shown`
   leaves them out elsewhere.
 """
 
@@ -131,11 +131,6 @@ def unevenness(labels: np.ndarray, *, n_classes: int) -> float:
     """
     counts = np.bincount(labels, minlength=n_classes)
     return float(counts.max() / counts.min()) if counts.min() else float("inf")
-
-
-def beside_accuracy() -> Any:
-    """Declare a column that is shown only where classes are uneven: macro-F1, or `class_ratio`, which decides it."""
-    return dataclasses.field(default=float("nan"), kw_only=True, metadata=IF_UNEVEN)
 
 
 def shown(rows: Sequence[Any]) -> list[dict[str, Any]]:

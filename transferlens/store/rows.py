@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 from typing import Any, TypeVar
 
-from transferlens.measures.classes import beside_accuracy
+from transferlens.measures.classes import IF_UNEVEN
 from transferlens.models.plan import TransferPlan, block_text
 from transferlens.store.run import Run
 
@@ -89,8 +89,8 @@ class RunRow:
     seed: int
     epochs: int
     accuracy_last: float
-    macro_f1: float = beside_accuracy()
-    class_ratio: float = beside_accuracy()
+    macro_f1: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
+    class_ratio: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
     accuracy_best: float
     trainable_parameters: int
     parameters: int
