@@ -28,6 +28,7 @@ DRAWN = {
         SQUARE, SQUARE, rows="abc", columns="abc", xlabel="x", ylabel="y", limits=(0, 1), ax=ax
     ),
     "similarity_map": lambda ax: accuracy.similarity_map(SQUARE, xlabel="x", ylabel="y", ax=ax),
+    "confusion_map": lambda ax: accuracy.confusion_map(SQUARE, names="abc", ax=ax),
     "against_size": lambda ax: accuracy.against_size({"a": [(1, 0.5, 0.4, 0.6), (2, 0.6, 0.5, 0.7)]}, ax=ax),
     "stacked_bars": lambda ax: accuracy.stacked_bars(["a", "b"], {"part": [0.1, 0.2]}, ylabel="y", ax=ax),
     "reliability_diagram": lambda ax: accuracy.reliability_diagram({("a", "single"): [(0.5, 0.6, 9)]}, ax=ax),

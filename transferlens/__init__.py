@@ -23,6 +23,7 @@ tl.sources("clips.csv", source=["a=run.h5", "b=auto"])   which start is best for
 tl.svcca(run), tl.saliency(run)                          how much layers have changed; what the network looks at
 tl.rewind(runs), tl.paths(runs)                          blocks put back; the line between two networks
 tl.ensemble(runs), tl.robustness(runs)                   averaged outputs; corrupted clips
+tl.classes(runs), tl.versus([a, b])                      scores by class; two runs or arms against each other
 tl.input_form, tl.selection, tl.duplicates               how the input is made; which epoch; near-duplicate clips
 tl.train, tl.tables, tl.report                           any plan; the paper's tables; all of it as one page
 tl.predict(runs, files=["new/"])                         classes of new files, whole or in windows
@@ -46,9 +47,9 @@ __version__ = "0.1.0"
 
 # Each question is a module that can be called; __init__.pyi tells type checkers the same.
 _QUESTIONS = (
-    "duplicates", "ensemble", "freeze", "fuse", "input_form", "norm", "paths", "plan_grid", "predict", "pretraining",
-    "probe", "report", "reverse", "rewind", "robustness", "saliency", "selection", "sources", "statistics", "surgical",
-    "svcca", "tables", "train", "truncate",
+    "classes", "duplicates", "ensemble", "freeze", "fuse", "input_form", "norm", "paths", "plan_grid", "predict",
+    "pretraining", "probe", "report", "reverse", "rewind", "robustness", "saliency", "selection", "sources",
+    "statistics", "surgical", "svcca", "tables", "train", "truncate", "versus",
 )  # fmt: skip
 
 __getattr__, __dir__, __all__ = _lazy.attach(

@@ -1,3 +1,4 @@
+from .classes import classes as classes
 from .compare.question import Result as Result
 from .data.catalogue import open_dataset as open_dataset
 from .data.clips import DataSet as DataSet
@@ -36,5 +37,6 @@ from .tables import tables as tables
 from .train import train as train
 from .training.sweep import Study as Study
 from .truncate import truncate as truncate
+from .versus import versus as versus
 
 __version__: str

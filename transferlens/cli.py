@@ -56,6 +56,8 @@ COMMANDS = {
     "input_form": "question 3: how the input is made, and what a resize leaves of time stretching",
     "ensemble": "question 4: what averaging the outputs of several networks gains, and why",
     "robustness": "question 4: accuracy of single networks and ensembles on corrupted clips",
+    "classes": "which classes the networks know, and which pretraining and ensembles help",
+    "versus": "two runs or two arms: settings, accuracy, clips that flipped, learning curves, classes",
     "selection": "which epoch is reported, and by how much the best one is too optimistic",
     "tables": "the paper's tables of a run store, next to the published values",
     "report": "one page with the runs and figures of a study",

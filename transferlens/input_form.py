@@ -11,7 +11,7 @@ held-out clips are stretched, and the changes of their features and of the predi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from transferlens import cli
 from transferlens.compare import question
 from transferlens.features.logmel import HOPS, WINDOWS, FeatureSettings
 from transferlens.measures import stats
+from transferlens.measures.classes import IF_UNEVEN
 from transferlens.models.plan import TransferPlan
 from transferlens.options import QuestionOptions
 from transferlens.plots import accuracy as charts
@@ -74,6 +75,8 @@ class Row:
     n_recordings: int
     seed: int
     accuracy_last: float
+    macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     accuracy_best: float
     run: str
 
@@ -168,8 +171,8 @@ def differences(rows: Sequence[Row]) -> dict[str, stats.Difference]:
 def _stretch_intervals(rows: Sequence[StretchRow], test_to_train: float) -> list[stats.Interval]:
     """Return intervals over folds: of the change of features, and of the share of clips whose prediction changes."""
     intervals = []
-    for field, top in (("difference", np.inf), ("changed", 1.0)):
-        folds = stats.by_fold(rows, field)
+    for name, top in (("difference", np.inf), ("changed", 1.0)):
+        folds = stats.by_fold(rows, name)
         folds.test_to_train = test_to_train  # the stretched clips are only some of the held-out ones
         intervals.append(stats.fold_interval(folds, bounds=(0.0, top)))
     return intervals

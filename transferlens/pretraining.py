@@ -11,12 +11,14 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import nan
 from typing import TYPE_CHECKING, Literal
 
 from transferlens import cli
 from transferlens.compare import question
 from transferlens.measures import stats
+from transferlens.measures.classes import IF_UNEVEN
 from transferlens.models.plan import TransferPlan
 from transferlens.models.weights import named
 from transferlens.options import QuestionOptions
@@ -61,6 +63,8 @@ class Row:
     seed: int
     epoch_last: int
     accuracy_last: float
+    macro_f1: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
+    class_ratio: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
     epoch_best: int
     accuracy_best: float
     run: str

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import collections
+import csv
 import datetime
 import logging
 from collections.abc import Mapping, Sequence
@@ -21,12 +22,13 @@ import numpy as np
 
 from transferlens import __version__, cli
 from transferlens.compare import question
-from transferlens.compare.published import ARMS, CAPTION, HEAD, cells, lines
+from transferlens.compare.published import ARMS, HEAD, caption, cells, lines
 from transferlens.data.catalogue import DataOptions
 from transferlens.explain.explanations import ExplanationOptions
 from transferlens.explain.explorer import Entry, entries
 from transferlens.features.cache import FeatureCache
 from transferlens.measures.attribution import STEPS
+from transferlens.measures.classes import UNEVEN
 from transferlens.models.device import pick_device
 from transferlens.models.weights import IMAGENET
 from transferlens.options import OutputOptions
@@ -36,6 +38,7 @@ from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import StoreOptions
 from transferlens.util.errors import DataError
 from transferlens.util.fields import Fields, above, at_least
+from transferlens.util.files import plain_cell
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import jinja2
 from transferlens.util.processes import keep_freed_memory
@@ -117,6 +120,15 @@ FIGURES = {
         "Question 4: robustness",
         "Accuracy of single networks (dashed) and ensembles (full) as the held-out clips are corrupted.",
     ),
+    "classes": (
+        "Which classes the networks know",
+        "Share of each class that is classified as each; recall by class with its interval, and by how much "
+        "pretraining and ensembles change it.",
+    ),
+    "versus": (
+        "Two networks against each other",
+        "Learning curves and accuracy; recall by class, and by how much the first is better.",
+    ),
     "selection": (
         "Which epoch is reported",
         "Accuracy after the last epoch, at the epoch best on the held-out fold, and at that chosen on an inner fold.",
@@ -130,6 +142,20 @@ FIGURES = {
         "Where attributions lie, whether they are faithful, and what randomising blocks does to them.",
     ),
 }
+# Stem of a table of `classes` -> its title, and its columns with their heads.
+TABLES = {
+    "classes": (
+        "Scores by class",
+        {"network": "network", "who": "who", "label": "class", "n_clips": "clips"}
+        | {name: f"{name} [%]" for name in ("recall", "precision", "f1")},
+    ),
+    "classes_mistakes": (
+        "The surest mistakes",
+        {"network": "network", "clip": "clip", "fold": "fold", "label": "class", "predicted": "classified as"}
+        | {"confidence": "confidence [%]"},
+    ),
+}
+MOST_LINES = 200
 MB = 1e6
 SIGNATURE = b"\x89PNG\r\n\x1a\n"  # at the start of a PNG image
 
@@ -155,7 +181,7 @@ class Options(Fields):
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ by fold and seed alone, in words."""
+    """Runs that differ by fold and seed alone, in words; macro-F1 where classes are uneven."""
 
     dataset: str
     backbone: str
@@ -165,6 +191,7 @@ class Group:
     seeds: str
     n: int
     accuracy: str
+    macro_f1: str
     minutes: str
 
 
@@ -176,6 +203,7 @@ def groups(summaries: Sequence[RunSummary]) -> list[Group]:
 
 def _group(runs: Sequence[RunSummary]) -> Group:
     config, values = runs[0].config, [100 * run.accuracy_last for run in runs]
+    uneven = any(run.class_ratio > UNEVEN for run in runs)
     others = sorted({run.weights for run in runs} - {"", IMAGENET})
     spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
     return Group(
@@ -187,6 +215,7 @@ def _group(runs: Sequence[RunSummary]) -> Group:
         seeds=" ".join(map(str, sorted({run.config.seed for run in runs}))),
         n=len(runs),
         accuracy=f"{np.mean(values):.1f}{spread}",
+        macro_f1=f"{100 * np.mean([run.macro_f1 for run in runs]):.1f}" if uneven else "",
         minutes=f"{sum(run.seconds for run in runs) / 60:.0f}",
     )
 
@@ -208,6 +237,28 @@ def _figures(images: Mapping[str, bytes]) -> tuple[list[dict[str, str]], list[st
             image = f"data:image/png;base64,{base64.b64encode(images[stem]).decode()}"
             figures.append({"stem": stem, "title": title, "text": text, "alt": f"{title}. {text}", "image": image})
     return figures, [f"{title} ({stem}.png)" for stem, (title, _) in FIGURES.items() if stem not in images]
+
+
+def _tables(folder: Path) -> list[dict[str, Any]]:
+    """Return the tables of `classes` that a folder has, as text; raise if files of these names are not tables."""
+    tables = []
+    for stem, (title, columns) in TABLES.items():
+        if (path := folder / f"{stem}.csv").is_file():
+            try:
+                rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+                lines = [[_cell(row[name], head) for name, head in columns.items()] for row in rows[:MOST_LINES]]
+            except (KeyError, TypeError, UnicodeDecodeError, ValueError, csv.Error) as error:
+                raise DataError(f"{path} is not a table of transferlens.classes: run it again, or delete it") from error
+            more = len(rows) - len(lines)
+            tables.append(
+                {"title": title, "head": [*columns.values()], "lines": lines, "more": more, "file": path.name}
+            )
+    return tables
+
+
+def _cell(text: str, head: str) -> str:
+    """Return a cell as text; a fraction as per cent, if the head of its column says so."""
+    return f"{100 * float(text):.1f}" if head.endswith("[%]") else plain_cell(text)
 
 
 def _of_clips(summaries: Sequence[RunSummary], options: Options) -> Sequence[RunSummary]:
@@ -262,6 +313,7 @@ def page(
     if room < 0:
         log.warning("the budget of %g MB has no room for a clip besides the figures", budget)
     kept = [asdict(clip) for clip in _fitting(clips, room)]
+    filled = cells(done)
     loader = jinja2.PackageLoader("transferlens")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader)
     return environment.get_template("report.html").render(
@@ -272,13 +324,15 @@ def page(
         date=datetime.date.today().isoformat(),
         version=__version__,
         groups=groups(done),
+        uneven=any(run.class_ratio > UNEVEN for run in done),
         problems=problems,
-        caption=CAPTION,
+        caption=caption(filled),
         head=HEAD,
-        lines=lines(cells(done)),
+        lines=lines(filled),
         figures=figures,
         figures_folder=str(folder),
         missing=missing,
+        by_class=_tables(folder),
         clips=kept,
         left_out=len(clips) - len(kept),
         budget=f"{budget:g}",
@@ -315,7 +369,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Read the store, explain clips, and make the page."""
     device, folder, store = pick_device(options.execution.device), options.output.figures, options.store
     keep_freed_memory()
-    _images(folder)  # raises what would fail later
+    _images(folder), _tables(folder)  # raise what would fail later
     summaries, problems = usable(store.runs)
     done = [run for run in summaries if run.is_complete]
     named = load_runs(options.ckpt, least=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,10 +18,11 @@ import numpy as np
 
 from transferlens import cli
 from transferlens.compare import finished, question
-from transferlens.compare.ensembles import Members, gather
+from transferlens.compare.ensembles import Members, gather, macro_f1
 from transferlens.data.catalogue import DataOptions
 from transferlens.features.corruptions import CORRUPTIONS
 from transferlens.measures import predictions, stats
+from transferlens.measures.classes import IF_UNEVEN
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.plots import style
@@ -72,7 +73,8 @@ class Row:
     Recordings are drawn for both gains at once, so that the interval of `more_than_clean` has the variation of both.
     `more_than_clean_p` is the p-value for no difference, followed by that adjusted for the number of rows
     (`stats.adjusted`). `soup` is the accuracy of the one network whose weights are the mean of the members' weights,
-    with Wilson's interval (NaN: not asked for, or members of several backbones).
+    with Wilson's interval (NaN: not asked for, or members of several backbones). Macro-F1 of single networks
+    (mean) and of the ensemble is shown where classes are uneven.
     """
 
     ensemble: str
@@ -87,6 +89,9 @@ class Row:
     accuracy: float
     low: float
     high: float
+    macro_f1_single: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     gain: float
     gain_low: float
     gain_high: float
@@ -182,7 +187,8 @@ def rows_of(
             )
             values = [value for interval in intervals for value in (interval.mean, interval.low, interval.high)]
             values.append(differences[-1].p_value)
-            row = Row(members.name, kind, strength, len(members.names), len(right), len(set(groups)), *values)
+            names = (members.name, kind, strength, len(members.names), len(right), len(set(groups)))
+            row = Row(*names, *values, **macro_f1(members))
             rows.append(replace(row, **_of_soup(members, (soups or {}).get((kind, strength), {}))))
     adjusted = zip(rows, stats.adjusted(differences), strict=True)
     return [replace(row, more_than_clean_p_adjusted=difference.p_adjusted) for row, difference in adjusted]

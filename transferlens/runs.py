@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from transferlens import cli
 
 # What users import from here lives in folders.
+from transferlens.measures.classes import UNEVEN
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.listing import RunSummary, failed, list_runs, progress, scan
 from transferlens.store.run import Run, arm_names, check_alike, load_run, load_runs
@@ -59,10 +60,12 @@ class Options(Fields):
 
 
 def _table(summaries: Sequence[RunSummary]) -> str:
+    uneven = any(s.class_ratio > UNEVEN for s in summaries)
     rows = [
         (
             s.id,
             f"{100 * s.accuracy_last:.1f}",
+            *([f"{100 * s.macro_f1:.1f}"] if uneven else []),
             f"{100 * s.accuracy_best:.1f}",
             f"{s.epochs_done}/{s.epochs}",
             f"{s.seconds:.0f}",
@@ -70,7 +73,8 @@ def _table(summaries: Sequence[RunSummary]) -> str:
         )
         for s in summaries
     ]
-    return table([("run", "last [%]", "best [%]", "epochs", "time [s]", "size [MB]"), *rows])
+    macro = ["macro-F1 [%]"] if uneven else []
+    return table([("run", "last [%]", *macro, "best [%]", "epochs", "time [s]", "size [MB]"), *rows])
 
 
 def _shown(value: Any) -> str:

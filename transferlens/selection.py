@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ import numpy as np
 from transferlens import cli
 from transferlens.compare import question
 from transferlens.measures import stats
+from transferlens.measures.classes import IF_UNEVEN
 from transferlens.options import OutputOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import changes, points_and_means
@@ -71,6 +72,8 @@ class Row:
     epoch_best: int
     epoch_nested: float
     accuracy_last: float
+    macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     accuracy_best: float
     accuracy_nested: float
     run: str

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from transferlens import cli
 from transferlens.compare import question
-from transferlens.compare.published import CAPTION, HEAD, Cell, cells, lines
+from transferlens.compare.published import HEAD, Cell, caption, cells, lines
 from transferlens.options import OutputOptions
 from transferlens.store.listing import no_run, usable
 from transferlens.store.run import Run
@@ -53,7 +53,7 @@ def markdown(table: Sequence[Cell]) -> str:
     """Return the table as Markdown."""
     cells = [[text.markdown(cell) for cell in row] for row in lines(table)]
     rows = [HEAD, ["---"] * 3 + ["---:"] * (len(HEAD) - 3), *cells]
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", CAPTION, ""])
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", caption(table), ""])
 
 
 _WORDS = {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$"}
@@ -71,7 +71,7 @@ def latex(table: Sequence[Cell]) -> str:
     out = [r"% \usepackage{booktabs}", r"\begin{tabular}{lll" + "r" * (len(HEAD) - 3) + "}", r"\toprule"]
     for _, rows in itertools.groupby([HEAD, *lines(table)], key=lambda row: row[0]):
         out += [*map(_latex_row, rows), r"\midrule"]
-    return "\n".join([*out[:-1], r"\bottomrule", r"\end{tabular}", f"% {CAPTION}", ""])
+    return "\n".join([*out[:-1], r"\bottomrule", r"\end{tabular}", f"% {caption(table)}", ""])
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 
-from transferlens.measures import predictions, stats
+from transferlens.measures import classes, predictions, stats
+from transferlens.measures.classes import IF_UNEVEN
 from transferlens.store.run import Run, arm_names, check_alike
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
-from transferlens.util.text import counted
+from transferlens.util.text import counted, some
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class Members:
     each member. Members without a run in every fold are left out, and named in `missing`. `runs` are those of each
     fold, in the order of the members. `soup` are logits (n_clips, n_classes) of the network whose weights are the mean
     of the members' weights, if they have been computed (`finished.with_soups`).
+    `clips` are the ids of the clips, `classes` the names of the classes; `backbone` is empty if there are several.
     """
 
     name: str
@@ -60,6 +63,9 @@ class Members:
     groups: tuple[str, ...] = ()
     runs: Mapping[str, tuple[Run, ...]] = field(default_factory=dict)
     soup: np.ndarray | None = None
+    clips: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    backbone: str = ""
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -71,20 +77,45 @@ class Members:
         """Probabilities of the ensemble [shape=(n_clips, n_classes)]."""
         return average(self.logits)
 
+    @property
+    def n_recordings(self) -> int:
+        """Number of recordings that the clips were cut from; 0 if it is not known."""
+        return len(set(self.groups))
+
+    def in_order_of(self, other: Members) -> Members:
+        """Return these networks with the clips in the order of others; raise ParameterError if they differ."""
+        places = {clip: i for i, clip in enumerate(self.clips)}
+        if places.keys() != set(other.clips):
+            both = " and ".join(some(dict.fromkeys(members.folds.tolist())) for members in (self, other))
+            raise ParameterError(
+                f"{self.name} and {other.name} differ in held-out clips (folds {both}): compare runs of the same folds"
+            )
+        order = [places[clip] for clip in other.clips]
+        if not np.array_equal(self.labels[order], other.labels):
+            raise ParameterError(
+                f"{self.name} and {other.name} differ in the labels of clips: compare runs of one table"
+            )
+        groups = tuple(self.groups[i] for i in order) if self.groups else ()
+        logits, labels, folds = self.logits[:, order], self.labels[order], self.folds[order]
+        return replace(self, logits=logits, labels=labels, folds=folds, clips=other.clips, groups=groups)
+
 
 def _member(run: Run) -> str:
     return f"{run.config.backbone} seed {run.config.seed}"
 
 
-def _members(arm: str, name: str, runs: Sequence[Run]) -> Members:
+def _members(arm: str, name: str, runs: Sequence[Run], *, fewest: int = FEWEST) -> Members:
     """Return those members that every fold has."""
     by_key = {(run.config.fold, _member(run)): run for run in runs}
     folds, everyone = (list(dict.fromkeys(values)) for values in zip(*by_key, strict=True))
     names = [member for member in everyone if all((fold, member) in by_key for fold in folds)]
-    if len(names) < FEWEST:
+    if len(names) < fewest:
+        remedy = (
+            f"an ensemble takes at least {FEWEST}" if fewest == FEWEST else "name the runs of one seed for every fold"
+        )
         raise ParameterError(
             f"ckpt has {counted(len(names), 'member')} of {name!r} that every one of its "
-            f"{counted(len(folds), 'fold')} has: an ensemble takes at least {FEWEST}"
+            f"{counted(len(folds), 'fold')} has: {remedy}"
         )
     for fold in folds:
         check_alike([by_key[fold, member] for member in names], "labels", "held-out clips (fold)")
@@ -100,7 +131,20 @@ def _members(arm: str, name: str, runs: Sequence[Run]) -> Members:
         missing=tuple(member for member in everyone if member not in names),
         arm=arm,
         runs={fold: tuple(by_key[fold, member] for member in names) for fold in folds},
+        clips=tuple(clip for run in first for clip in run.clip_ids),
+        classes=runs[0].label_names,
     )
+
+
+def networks(runs: Sequence[Run]) -> list[Members]:
+    """Return the networks of each arm and backbone, one seed or more of each; other errors are those of `gather`."""
+    check_alike(runs, "dataset", "labels")
+    names = arm_names(runs)
+    arms = group_by(zip(names, runs, strict=True), key=lambda pair: (pair[1].config.backbone, pair[0]))
+    return [
+        replace(_members(arm, f"{backbone}, {arm}", [run for _, run in pairs], fewest=1), backbone=backbone)
+        for (backbone, arm), pairs in arms.items()
+    ]
 
 
 def gather(runs: Sequence[Run]) -> list[Members]:
@@ -141,7 +185,7 @@ class Row:
     they are not known. `soup` is the accuracy of the one network whose weights are the mean of the members' weights,
     with BatchNorm statistics estimated anew, and `soup_gain` that minus `accuracy` (NaN: not asked for, or members of
     several backbones). Squared errors (Brier): `brier_single` is `brier` + `ambiguity`. `nll` is the negative
-    log-likelihood [nat], `ece` the expected calibration error.
+    log-likelihood [nat], `ece` the expected calibration error. Macro-F1 is shown where classes are uneven.
     """
 
     ensemble: str
@@ -153,6 +197,9 @@ class Row:
     single: float
     single_std: float
     accuracy: float
+    macro_f1_single: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     gain: float
     gain_low: float
     gain_high: float
@@ -169,6 +216,16 @@ class Row:
     soup_gain: float = np.nan
     soup_gain_low: float = np.nan
     soup_gain_high: float = np.nan
+
+
+def macro_f1(members: Members, clips: slice | np.ndarray = slice(None)) -> dict[str, Any]:
+    """Return the columns of macro-F1 over some clips, of single networks (mean) and of the ensemble."""
+    labels, single = members.labels[clips], members.probabilities[:, clips].argmax(-1)
+    return {
+        "macro_f1_single": float(np.mean([classes.macro_f1(labels, one) for one in single])),
+        "macro_f1": classes.macro_f1(labels, members.average[clips].argmax(-1)),
+        "class_ratio": classes.unevenness(labels, n_classes=members.average.shape[-1]),
+    }
 
 
 def row_of(members: Members, fold: str = "") -> Row:
@@ -188,6 +245,7 @@ def row_of(members: Members, fold: str = "") -> Row:
         single=float(right.mean()),
         single_std=float(right.mean(1).std(ddof=1)),
         accuracy=float(right_mean.mean()),
+        **macro_f1(members, clips),
         gain=gain.mean,
         gain_low=gain.low,
         gain_high=gain.high,

@@ -6,17 +6,19 @@ import csv
 import functools
 import importlib.resources
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from transferlens.compare import ensembles
 from transferlens.data.manifest import manifest
+from transferlens.measures import classes
+from transferlens.measures.classes import IF_UNEVEN, UNEVEN
 from transferlens.models.plan import TransferPlan
 from transferlens.models.weights import IMAGENET
 from transferlens.store.listing import RunSummary
-from transferlens.store.run import load_runs
+from transferlens.store.run import Run, load_runs
 from transferlens.util.grouping import group_by
 
 ARMS = {"pretrained": TransferPlan.finetune(), "from scratch": TransferPlan.scratch()}
@@ -58,6 +60,8 @@ class Cell:
     setting: str = ""
     accuracy: float = np.nan
     std: float = np.nan
+    macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     n_seeds: int = 0
     n_folds: int = 0
     n_clips: int = 0
@@ -68,10 +72,10 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """In words: "92.2 ± 0.4", or what is missing."""
+        """In words: "92.2 ± 0.4", "92.2 ± 0.4, F1 91.0" where classes are uneven, or what is missing."""
         if not self.n_seeds:
             return self.missing
-        value = _number(self.accuracy, self.std)
+        value = _number(self.accuracy, self.std) + (f", F1 {self.macro_f1:.1f}" if self.class_ratio > UNEVEN else "")
         return f"{value} [{self.missing}]" if self.missing else value
 
 
@@ -105,19 +109,34 @@ def _cells_of_arm(place: tuple[str, str], column: str, summaries: Sequence[RunSu
     runs = load_runs([s.path for s in complete], least=0)
     by_seed = group_by(runs, key=lambda run: run.config.seed).values()
     values = [float(np.concatenate([run.right for run in runs_of_seed]).mean()) for runs_of_seed in by_seed]
+    macro = _macro_f1([*by_seed])
     n_seeds = len(values)
     n_clips = sum(len(run.labels) for run in runs) // max(1, n_seeds)
     common: dict[str, Any] = {"setting": setting, "n_folds": n_folds, "n_clips": n_clips}
     std = float(100 * np.std(values, ddof=1)) if n_seeds > 1 else np.nan
     mean = float(100 * np.mean(values)) if values else np.nan
-    cells_of_arm = [_cell(place, column, accuracy=mean, std=std, n_seeds=n_seeds, missing=missing, **common)]
+    cells_of_arm = [_cell(place, column, accuracy=mean, std=std, n_seeds=n_seeds, missing=missing, **common, **macro)]
     if column == "pretrained" and n_seeds > 1:
         (members,) = ensembles.gather(runs)
-        accuracy = 100 * ensembles.row_of(members).accuracy
-        cells_of_arm.append(_cell(place, "ensemble", accuracy=accuracy, n_seeds=n_seeds, missing=missing, **common))
+        row = ensembles.row_of(members)
+        macro |= {"macro_f1": 100 * row.macro_f1}
+        common |= {"accuracy": 100 * row.accuracy, "n_seeds": n_seeds, "missing": missing}
+        cells_of_arm.append(_cell(place, "ensemble", **common, **macro))
     elif column == "pretrained":
         cells_of_arm.append(_cell(place, "ensemble", missing="one seed" if values else missing, **common))
     return cells_of_arm
+
+
+def _macro_f1(by_seed: Sequence[Sequence[Run]]) -> dict[str, float]:
+    """Return the columns of macro-F1 over the clips of all folds [%], mean over seeds; none without runs."""
+    each = [
+        (np.concatenate([run.labels for run in runs]), np.concatenate([run.logits.argmax(1) for run in runs]))
+        for runs in by_seed
+    ]
+    if not each:
+        return {}
+    ratio = classes.unevenness(each[0][0], n_classes=len(by_seed[0][0].label_names))
+    return {"macro_f1": 100 * float(np.mean([classes.macro_f1(*pair) for pair in each])), "class_ratio": ratio}
 
 
 def _cells_of_row(place: tuple[str, str], summaries: Sequence[RunSummary]) -> list[Cell]:
@@ -164,7 +183,13 @@ def lines(filled: Sequence[Cell]) -> list[list[str]]:
 
 
 HEAD = ["data set", "backbone", "settings", *(f"{column}{who}" for column in COLUMNS for who in ("", ", paper"))]
-CAPTION = (
+_CAPTION = (
     "Accuracy over all held-out clips [%]: mean ± standard deviation over seeds after the last epoch, and the ensemble "
     "of the seeds. The paper's (arXiv:2007.11154) are of the epoch best on the held-out fold."
 )
+
+
+def caption(filled: Sequence[Cell]) -> str:
+    """Return what the numbers of the tables are."""
+    uneven = any(cell.class_ratio > UNEVEN for cell in filled)
+    return f"{_CAPTION} F1: macro-F1 [%], the mean over classes, where these are uneven." if uneven else _CAPTION

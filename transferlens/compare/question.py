@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from transferlens.measures.classes import shown
 from transferlens.plots import style
 from transferlens.store.run import Run
 from transferlens.training import forecast
@@ -89,7 +90,7 @@ class Result:
 
         Blocks are whole numbers, and folds too if all are named by numbers; "none", and none, are missing values.
         """
-        table = pandas.DataFrame([row if isinstance(row, dict) else vars(row) for row in self.rows])
+        table = pandas.DataFrame(shown(self.rows))
         for name in table.columns.intersection(NUMBERS):
             words = [None if word in ("", "none") else word for word in table[name]]
             if all(word is None or str(word).isdecimal() and str(int(word)) == str(word) for word in words):
@@ -105,7 +106,7 @@ class Result:
             written += style.save_figure(figure, folder / stem)
         for stem, rows in self.tables().items():
             written.append(folder / f"{stem}.csv")
-            write_csv(rows, written[-1], kind=None if rows else self.row_type)
+            write_csv(shown(rows), written[-1], kind=None if rows else self.row_type)
         for name, text in self.texts().items():
             written.append(folder / name)
             write_text(text, written[-1])

@@ -5,8 +5,9 @@ Values are fractions: accuracies, or differences of them.
 - Over the folds of one cross-validation: `fold_interval` and `paired_difference`, by the corrected resampled t-test of
   Nadeau and Bengio; `mean_interval` without or with that correction.
 - `adjusted` p-values for many differences.
-- Over clips, for networks as they are: `share_interval` of an accuracy, `bootstrap_difference` of two. Clips of one
-  recording are not independent: where their recordings are known (`groups`), these are what varies.
+- Over clips, for networks as they are: `share_interval` of an accuracy, `bootstrap_difference` of two, and
+  `flip_difference` if clips may be few. Clips of one recording are not independent: where their recordings are known
+  (`groups`), these are what varies.
 - `fold_means` and `by_fold` average the seeds of each fold first; `standard_error` is that of a mean.
 """
 
@@ -462,6 +463,39 @@ def bootstrap_difference(
     beyond = min((means <= ROUNDING).sum(), (means >= -ROUNDING).sum())
     p_value = float(min(1.0, 2 * (1 + beyond) / (1 + resamples)))
     return Difference(Interval(float(x.mean()), low, high, x.size, level), p_value)
+
+
+def flip_difference(
+    values: Values, *, groups: Sequence[str] = (), level: float = 0.95, resamples: int = 9999
+) -> Difference:
+    """Compute the mean over few clips, such as those of one class, with Student's t interval and a test by signs.
+
+    With few recordings, bootstrap intervals are too narrow. If two networks are alike, the difference of each recording
+    could as well have the other sign: the p-value is the share of random signs that make the mean at least as far from
+    0 as it is, whatever the number of recordings. There is one even if all values are equal, which leaves no interval.
+
+    Parameters
+    ----------
+    values, groups, level, resamples
+        As for `bootstrap_difference`; the interval is that of `mean_interval`.
+
+    References
+    ----------
+    R. A. Fisher: The Design of Experiments. 1935, section 21.
+
+    Examples
+    --------
+    >>> flip_difference([0, 0, 0]).p_value, flip_difference([1] * 20).p_value
+    (1.0, 0.0001)
+    """
+    interval = mean_interval(values, level=level, bounds=(-1.0, 1.0), groups=groups)
+    sums = _sums(_checked(values), groups)[0]
+    sums = sums[np.abs(sums) > ROUNDING]  # others have no sign
+    rng, beyond = np.random.default_rng(0), 0
+    for n in np.diff([*range(0, resamples, 1000), resamples]):
+        flipped = rng.choice([-1.0, 1.0], size=(n, len(sums))) @ sums
+        beyond += int((np.abs(flipped) >= abs(sums.sum()) - ROUNDING).sum())
+    return Difference(interval, (1 + beyond) / (1 + resamples))
 
 
 def _resampled(sums: np.ndarray, sizes: np.ndarray, resamples: int) -> np.ndarray:

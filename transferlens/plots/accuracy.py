@@ -7,8 +7,8 @@ figure, and returns it; `palette` gives each name its colour, by default that of
 * `points_and_means`, `band`, `changes`, `accuracy_against`, `heat_map`: accuracies of arms, and differences of them
 * `against_size`, `stacked_bars`, `reliability_diagram`: ensembles
 * `learning_curves`: training
-* `similarity_map`: two networks, block by block
-* `intervals`, `stages`: scores of attributions
+* `similarity_map`: two networks, block by block; `confusion_map`: two classes
+* `intervals`, `stages`: scores of attributions, `intervals` of classes, too
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HELDOUT = "held-out accuracy [%]"
+# Classes up to which the cells of a confusion matrix have numbers.
+MOST_NUMBERS = 15
 
 
 def _errorbar(ax: Axes, x: float, interval: Interval, **style: Any) -> None:
@@ -200,6 +202,27 @@ def similarity_map(values: np.ndarray, *, xlabel: str, ylabel: str, ax: Axes | N
     return _colour_map(values, annot=True, fmt=".2f", vmin=0, vmax=1, cbar=False, xlabel=xlabel, ylabel=ylabel, ax=ax)
 
 
+def confusion_map(counts: np.ndarray, *, names: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Draw the share of each class (rows) that is classified as each (columns): colours, and numbers for few classes.
+
+    Parameters
+    ----------
+    counts : ndarray [shape=(n_classes, n_classes)]
+        A class without clips has an empty row.
+    names : sequence of str
+    """
+    totals = counts.sum(1, keepdims=True)
+    shares = np.divide(100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+    few, size = len(names) <= MOST_NUMBERS, "x-small" if len(names) <= MOST_NUMBERS else 4
+    numbers = {"annot": few, "fmt": ".0f", "mask": np.isnan(shares) | (few & (shares == 0)), "linewidths": 0.3}
+    look = {"vmin": 0, "vmax": 100, "cbar": False, "square": True, "xticklabels": names, "yticklabels": names}
+    ax = _colour_map(shares, xlabel="classified as", ylabel="class", ax=ax, **numbers, **look)
+    ax.set_facecolor("0.96")
+    ax.tick_params(axis="x", labelrotation=90, labelsize=size)
+    ax.tick_params(axis="y", labelrotation=0, labelsize=size)
+    return ax
+
+
 def against_size(
     curves: Mapping[str, Sequence[tuple[int, float, float, float]]],
     *,
@@ -299,8 +322,8 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], *, ax: Axes
 def intervals(
     means: Mapping[str, Mapping[str, Any]],
     *,
-    marks: Mapping[str, Mapping[str, Mapping[str, float]]],
     palette: Mapping[str, tuple],
+    marks: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw means with their intervals: a row per quantity, in it a line per series, with other levels as marks.
@@ -308,9 +331,9 @@ def intervals(
     Parameters
     ----------
     means : dict of quantity to dict of series to an object with mean, low and high
-    marks : dict of marker to dict of quantity to dict of series to float
-        Values to compare each mean with, by matplotlib's name of the marker.
     palette : dict of series to colour
+    marks : dict of marker to dict of quantity to dict of series to float, optional
+        Values to compare each mean with, by matplotlib's name of the marker.
     """
     ax = axes_or_new(ax)
     places = {}
@@ -319,7 +342,7 @@ def intervals(
             y = places[quantity, series] = row + offset
             ax.plot([interval.low, interval.high], [y, y], color=palette[series], lw=2, solid_capstyle="butt")
             ax.plot(interval.mean, y, "o", color=palette[series], ms=5)
-    for marker, by_quantity in marks.items():
+    for marker, by_quantity in (marks or {}).items():
         for quantity, values in by_quantity.items():
             for series, value in values.items():
                 ax.plot(value, places[quantity, series], marker, color=palette[series], mfc="none", ms=7, mew=1.5)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transferlens import __version__
 from transferlens.features.logmel import FeatureSettings
+from transferlens.measures import classes
 from transferlens.models.plan import TransferPlan
 from transferlens.store import index, locks, schema
 from transferlens.store.config import RunConfig, Training
@@ -35,6 +36,8 @@ class RunSummary:
     epochs, epochs_done : int
     accuracy_last, accuracy_best : float
         Held-out accuracies, fractions: after the last epoch, and at the epoch best on these clips (optimistic).
+    macro_f1, class_ratio : float
+        As of `Run`, after the last epoch that is done.
     seconds : float [s]
         Time of training.
     nbytes : int [bytes]
@@ -51,6 +54,8 @@ class RunSummary:
     epochs_done: int
     accuracy_last: float
     accuracy_best: float
+    macro_f1: float
+    class_ratio: float
     seconds: float
     nbytes: int
     weights: str
@@ -87,7 +92,8 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
     path = Path(path)
     with open_runfile(path) as file:
         config, provenance = schema.read_head(file)
-        accuracy, seconds = schema.read_fields(file, config, ("history/heldout_accuracy", "history/seconds")).values()
+        names = ("history/heldout_accuracy", "history/seconds", "labels", "logits_last")
+        accuracy, seconds, labels, logits = schema.read_fields(file, config, names).values()
         return RunSummary(
             id=config.id,
             file=str(path),
@@ -95,6 +101,8 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
             epochs_done=len(accuracy),
             accuracy_last=float(accuracy[-1]),
             accuracy_best=float(accuracy.max()),
+            macro_f1=classes.macro_f1(labels, logits.argmax(1)),
+            class_ratio=classes.unevenness(labels, n_classes=logits.shape[1]),
             seconds=float(seconds.sum()),
             nbytes=path.stat().st_size,
             weights=" + ".join(source.name for source in sources_of(provenance, config.plan)),

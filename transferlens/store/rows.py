@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 from typing import Any, TypeVar
 
+from transferlens.measures.classes import IF_UNEVEN
 from transferlens.models.plan import TransferPlan, block_text
 from transferlens.store.run import Run
 
@@ -38,6 +39,8 @@ COLUMNS: dict[str, Callable[[Run], Any]] = {
     "epoch_best": lambda run: int(run.history["heldout_accuracy"].argmax()) + 1,
     "epoch_nested": lambda run: float(run.history["inner_accuracy"].argmax() + 1) if run.config.inner_fold else nan,
     "accuracy_last": lambda run: run.accuracy_last,
+    "macro_f1": lambda run: run.macro_f1,
+    "class_ratio": lambda run: run.class_ratio,
     "accuracy_best": lambda run: run.accuracy_best,
     "accuracy_nested": lambda run: nan if run.accuracy_nested is None else run.accuracy_nested,
     "trainable_parameters": lambda run: run.cost.trainable_parameters,
@@ -64,8 +67,9 @@ class RunRow:
 
     `start` and `train` are the letters of the plan; its numbers are empty where they cannot express it. It was trained
     on `n_train` clips (NaN if that is not known), and `n_clips` were held out, of `n_recordings` (0 if
-    that is not known). Multiply-adds are those of one clip; if runs share the output of frozen blocks, the time to
-    compute it is counted in the first of them.
+    that is not known). Macro-F1 and the size of the largest class over that of the smallest are shown where classes are
+    uneven (`measures.classes`). Multiply-adds are those of one clip; if runs share the output of frozen blocks, the
+    time to compute it is counted in the first of them.
     """
 
     dataset: str
@@ -85,6 +89,8 @@ class RunRow:
     seed: int
     epochs: int
     accuracy_last: float
+    macro_f1: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
+    class_ratio: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
     accuracy_best: float
     trainable_parameters: int
     parameters: int

@@ -9,11 +9,12 @@ import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import numpy as np
 
 from transferlens.data.manifest import manifest
+from transferlens.measures import classes
 from transferlens.models import build, torchvision
 from transferlens.models.weights import Source
 from transferlens.store import runfile, schema
@@ -115,6 +116,16 @@ class Run:
     def accuracy_last(self) -> float:
         """Held-out accuracy after the last epoch, a fraction."""
         return float(self.history["heldout_accuracy"][-1])
+
+    @property
+    def macro_f1(self) -> float:
+        """Held-out macro-F1 after the last epoch, a fraction: the mean over the classes that held-out clips are of."""
+        return classes.macro_f1(self.labels, self.logits.argmax(1))
+
+    @property
+    def class_ratio(self) -> float:
+        """Number of held-out clips of the largest class over that of the smallest; infinite if a class has none."""
+        return classes.unevenness(self.labels, n_classes=len(self.label_names))
 
     @property
     def accuracy_best(self) -> float:
@@ -390,7 +401,19 @@ def check_alike(runs: Sequence[Run], *what: Annotated[str, SHARED]) -> None:
             )
 
 
-def arm_names(runs: Sequence[Run]) -> list[str]:
+class Configured(Protocol):
+    """A run, or a summary of one."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration."""
+
+    @property
+    def weights(self) -> str:
+        """The names of the sources."""
+
+
+def arm_names(runs: Sequence[Configured]) -> list[str]:
     """Return a name for each run, to be shown in figures: that of its plan, such as "pretrained" or "from scratch".
 
     If runs have the same plan but differ in settings, weights or data, the difference is added in parentheses: the

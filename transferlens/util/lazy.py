@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     import requests
     import scipy
     import seaborn
+    import sklearn.metrics as metrics
     import sklearn.model_selection as model_selection
     import soundfile
     import threadpoolctl
@@ -60,3 +61,4 @@ else:
         globals()[_name] = load(_name)
     images = load("matplotlib.image")
     model_selection = load("sklearn.model_selection")
+    metrics = load("sklearn.metrics")

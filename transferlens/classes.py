@@ -1,0 +1,246 @@
+"""Classes: which ones do the networks know, which does pretraining help, and which an ensemble?
+
+Accuracy is a mean over clips. From the held-out logits that finished runs have stored, without audio and without a
+network: recall, precision and F1 of each class with their intervals, macro-F1, balanced accuracy, the confusion matrix,
+and the surest mistakes. Pretrained networks are compared with those from scratch class by class, paired by clip, and
+the ensemble of the seeds with its single networks; p-values are adjusted for the number of classes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+
+from transferlens import cli
+from transferlens.compare import by_class, question
+from transferlens.compare.by_class import ENSEMBLE, SINGLE, ChangeRow, ClassRow, OverallRow
+from transferlens.compare.ensembles import Members, networks
+from transferlens.data.catalogue import DataOptions
+from transferlens.measures import classes as measures
+from transferlens.measures import stats
+from transferlens.models.plan import TransferPlan
+from transferlens.options import QuestionOptions
+from transferlens.plots import style
+from transferlens.plots.accuracy import confusion_map
+from transferlens.store.run import Run, arm_names, load_runs
+from transferlens.training.sweep import Arm, Study
+from transferlens.util.fields import at_least, check_alone, names
+from transferlens.util.grouping import group_by
+from transferlens.util.text import counted, shortened, span
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ARMS = {"pretrained": TransferPlan.finetune(), "scratch": TransferPlan.scratch()}
+# Confusions that the text names.
+MOST = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(QuestionOptions):
+    """Score each class from the stored logits of runs, and find the classes that pretraining and ensembles help.
+
+    Name run files (--ckpt), or the runs to train as for `pretraining`. Finished runs are not trained again.
+    """
+
+    ckpt: tuple[Path, ...] = ()
+    """Run files of one data set. Default: networks pretrained and from scratch, as the other options name them. The
+    clips may be named too: run files of older versions do not have the recordings that intervals are over."""
+    mistakes: Annotated[int, at_least(1)] = 50
+    """Largest number of mistakes that are listed, per network, the surest first."""
+
+
+@dataclass(frozen=True)
+class ConfusionRow:
+    """One cell of a confusion matrix in the CSV: clips of a class that are classified as one, mean over networks."""
+
+    network: str
+    label: str
+    predicted: str
+    n: float
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One clip in the CSV that the networks, by the mean of their probabilities, classify wrongly.
+
+    `confidence` is the probability of the class that they choose, `of_label` that of the clip's class;
+    `wrong` is the share of single networks that are wrong.
+    """
+
+    network: str
+    clip: str
+    fold: str
+    recording: str
+    label: str
+    predicted: str
+    confidence: float
+    of_label: float
+    wrong: float
+
+
+@dataclass(frozen=True)
+class Result(question.Result):
+    """The scores of each class, over all classes, differences by class, confusions, and the surest mistakes."""
+
+    stem = "classes"
+    rows: tuple[ClassRow, ...]
+    overall: tuple[OverallRow, ...]
+    changes: tuple[ChangeRow, ...]
+    confusions: tuple[ConfusionRow, ...]
+    mistakes: tuple[Mistake, ...]
+    title: str = ""
+
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """Return all tables that have rows."""
+        tables = {"classes": self.rows, "classes_overall": self.overall, "classes_changes": self.changes}
+        tables |= {"classes_confusion": self.confusions, "classes_mistakes": self.mistakes}
+        return {stem: rows for stem, rows in tables.items() if rows}
+
+
+def confusions(members: Members) -> list[ConfusionRow]:
+    """Return the cells of the confusion matrix that are not empty, mean over the networks."""
+    labels = members.classes
+    each = [
+        measures.confusion(members.labels, one, n_classes=len(labels)) for one in by_class.predicted(members, SINGLE)
+    ]
+    mean = np.mean(each, axis=0)
+    return [ConfusionRow(members.name, labels[i], labels[k], float(mean[i, k])) for i, k in np.argwhere(mean).tolist()]
+
+
+def mistakes(members: Members, most: int) -> list[Mistake]:
+    """Return the clips that the mean of the networks' probabilities classifies wrongly, the surest first."""
+    probabilities, wrong = members.average, 1 - by_class.right(members)
+    chosen, confidence = probabilities.argmax(1), probabilities.max(1)
+    order = [i for i in np.argsort(-confidence, kind="stable") if chosen[i] != members.labels[i]]
+    return [
+        Mistake(
+            network=members.name,
+            clip=members.clips[i],
+            fold=str(members.folds[i]),
+            recording=members.groups[i] if members.groups else "",
+            label=members.classes[members.labels[i]],
+            predicted=members.classes[chosen[i]],
+            confidence=float(confidence[i]),
+            of_label=float(probabilities[i, members.labels[i]]),
+            wrong=float(wrong[i]),
+        )
+        for i in order[:most]
+    ]
+
+
+def changes(compared: Sequence[Members], scratch: set[str]) -> list[ChangeRow]:
+    """Return the differences by class: of arms to those from `scratch`, and of ensembles to their single networks."""
+    rows: list[ChangeRow] = []
+    for others in group_by(compared, key=lambda members: members.backbone).values():
+        references = [members for members in others if members.arm in scratch]
+        for members, reference in itertools.product([each for each in others if each not in references], references):
+            gains = by_class.right(members) - by_class.right(reference.in_order_of(members))
+            rows += by_class.changes(gains, members, (members.name, reference.name))
+    for members in (members for members in compared if len(members.names) > 1):
+        gains = by_class.right(members, ENSEMBLE) - by_class.right(members)
+        rows += by_class.changes(gains, members, (f"{members.name}, {ENSEMBLE}", SINGLE))
+    return rows
+
+
+def draw(result: Result) -> Figure:
+    """Draw the confusion matrices, and below them recall by class and what pretraining and ensembles change."""
+    labels = list(dict.fromkeys(row.label for row in result.rows))
+    singles = [row for row in result.rows if row.who == SINGLE]
+    networks_drawn = list(dict.fromkeys(row.network for row in singles))
+    pairs = list(dict.fromkeys(f"{row.network} - {row.other}" for row in result.changes))
+    palette = style.colours([*networks_drawn, *pairs])
+    side, tall = 1.6 + 0.22 * max(8, min(len(labels), 25)), 1.2 + 0.24 * len(labels)
+    n, below = len(networks_drawn), 2 if pairs else 1
+    fig, (top, bottom) = style.new_parts([side, tall], width=max(9.0, side * n), height=1.2 + side + tall)
+    cells = group_by(result.confusions, key=lambda row: row.network)
+    for network, ax in zip(networks_drawn, style.subplots(top, 1, n)[0], strict=True):
+        counts = np.zeros((len(labels), len(labels)))
+        for row in cells[network]:
+            counts[labels.index(row.label), labels.index(row.predicted)] = row.n
+        confusion_map(counts, names=[shortened(label, 18) for label in labels], ax=ax)
+        ax.set_title(f"{network}\nshare of each class [%]", fontsize="small", loc="left")
+    left, *right = style.subplots(bottom, 1, below, sharey=True)[0]
+    by_class.draw_scores(singles, palette, left)
+    for ax in right:
+        by_class.draw_changes(result.changes, labels, palette, ax)
+    entries = style.handles(palette)
+    bottom.legend(entries, list(palette), loc="outside lower center", ncols=below, frameon=False, fontsize="small")
+    over = "recordings" if result.overall[0].n_recordings else "clips"
+    fig.suptitle(f"{result.title}: held-out clips by class, 95 % intervals over {over}", x=0.01, ha="left")
+    return fig
+
+
+def _overall_text(row: OverallRow) -> str:
+    who = f"mean of {counted(row.n_networks, 'network')}" if row.who == SINGLE else f"ensemble of {row.n_networks}"
+    interval = span(100 * row.accuracy_low, 100 * row.accuracy_high)
+    return (
+        f"{row.network}, {who}: accuracy {100 * row.accuracy:.1f} % (95 % interval {interval}), macro-F1 "
+        f"{100 * row.macro_f1:.1f} %, balanced accuracy {100 * row.balanced_accuracy:.1f} %, "
+        f"{stats.clips_text(row.n_clips, row.n_recordings)}"
+    )
+
+
+def _details(result: Result, network: str) -> list[str]:
+    """Return the weakest classes of a network, and the classes that it takes for others most often."""
+    rows = [row for row in result.rows if (row.network, row.who) == (network, SINGLE) and row.n_clips]
+    weakest = sorted(rows, key=lambda row: row.recall)[:MOST]
+    recalls = [f"{r.label} {100 * r.recall:.1f} % ({span(100 * r.recall_low, 100 * r.recall_high)})" for r in weakest]
+    cells = [row for row in result.confusions if row.network == network and row.label != row.predicted]
+    most = [f"{r.label} as {r.predicted} ({r.n:g} clips)" for r in sorted(cells, key=lambda row: -row.n)[:MOST]]
+    return [f"  lowest recall: {', '.join(recalls)}", *([f"  most often taken: {', '.join(most)}"] if most else [])]
+
+
+def summary(result: Result) -> str:
+    """Return the scores of the networks, their weakest classes, and which classes pretraining and ensembles help."""
+    lines = []
+    for row in result.overall:
+        lines.append(_overall_text(row))
+        lines += _details(result, row.network) if row.who == SINGLE else []
+        lines += [f"  left out, as some folds lack them: {row.missing}"] if row.missing and row.who == SINGLE else []
+    if absent := result.overall[0].absent:
+        lines.append(f"no held-out clip is of: {absent}; means over classes are over the others")
+    for (network, other), rows in group_by(result.changes, key=lambda row: (row.network, row.other)).items():
+        lines.append(f"{network} - {other}, paired by clip: {by_class.changes_text(rows)}")
+    return "\n".join(lines)
+
+
+def points(options: Options) -> dict[str, Arm]:
+    """Return the arms to train, fine-tuned and from scratch; none if run files are named."""
+    if options.ckpt:
+        check_alone(options, "ckpt", beside=["figures", "mistakes", *names(DataOptions)])
+        return {}
+    study = Study.of(options)
+    training = study.training(ARMS["pretrained"])  # both arms are trained alike
+    return {name: study.arm(plan, training) for name, plan in ARMS.items()}
+
+
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Score the runs by class."""
+    found = [*itertools.chain.from_iterable(runs.values())] if runs else load_runs(options.ckpt)
+    if options.ckpt and options.data != DataOptions():
+        dataset = options.data.open()
+        found = [run.within(dataset) for run in found]
+    compared = networks(found)
+    scratch = {arm for arm, run in zip(arm_names(found), found, strict=True) if run.config.plan == ARMS["scratch"]}
+    return Result(
+        rows=tuple(row for each in compared for who in by_class.whos(each) for row in by_class.rows_of(each, who)),
+        overall=tuple(by_class.overall(each, who) for each in compared for who in by_class.whos(each)),
+        changes=tuple(changes(compared, scratch)),
+        confusions=tuple(row for each in compared for row in confusions(each)),
+        mistakes=tuple(row for each in compared for row in mistakes(each, options.mistakes)),
+        title=found[0].config.dataset,
+    )
+
+
+classes = question.Question("classes", Options, analyse, points, first="ckpt")
+main = cli.command("classes", Options, classes)
+
+if __name__ == "__main__":
+    sys.exit(main())

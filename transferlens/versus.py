@@ -1,0 +1,442 @@
+"""Two runs, or two arms of a store, against each other: what differs, and which clips decide it?
+
+The settings that differ, the accuracy of each with the paired interval of the difference, the clips that one has right
+and the other wrong, the learning curves, and the classes that changed. All differences are those of the first less the
+second. Nothing is trained, and no audio is read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+
+from transferlens import cli
+from transferlens.compare import by_class, question
+from transferlens.compare.by_class import ChangeRow, ClassRow
+from transferlens.compare.ensembles import Members, networks
+from transferlens.measures import classes, stats
+from transferlens.options import OutputOptions
+from transferlens.plots import style
+from transferlens.plots.accuracy import learning_curves, points_and_means
+from transferlens.store import rows as run_rows
+from transferlens.store.listing import list_runs, no_run
+from transferlens.store.run import Run, arm_names, check_alike, load_runs
+from transferlens.training.sweep import RunsOptions
+from transferlens.util.errors import ParameterError
+from transferlens.util.fields import Fields, Rule, check_alone
+from transferlens.util.grouping import group_by
+from transferlens.util.text import counted, natural, shortened, some, table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Flipped clips that are printed.
+SHOWN = 10
+# What a run was computed with, besides its settings.
+COMPUTED = ("transferlens", "torch", "device", "processor")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Fields):
+    """Compare two runs, or two arms: settings, accuracy, clips that flipped, learning curves, classes."""
+
+    ckpt: tuple[Path, ...] = ()
+    """Two run files with the same held-out clips, or the run files of two arms. Default: those of --arms."""
+    arms: Annotated[tuple[str, ...], Rule("two names", lambda names: len(names) in (0, 2))] = ()
+    """Two arms of --runs, such as pretrained "from scratch"; where these are several, with what tells them apart, such
+    as "pretrained, resnet18"."""
+    store: RunsOptions = RunsOptions()
+    output: OutputOptions = OutputOptions()
+
+
+@dataclass(frozen=True)
+class Row:
+    """Accuracies of the first (`network`) and the second (`other`) in the CSV, over all clips (`fold` empty) or a fold.
+
+    Means over the seeds of each. `change` is that of `network` less that of `other`, paired by clip, with its 95 %
+    interval over recordings, or over clips if `n_recordings` is 0, and the p-value of random signs
+    (`stats.flip_difference`): for these networks, with other clips. `folds_low` to `folds_p` are paired by fold
+    (`stats.paired_difference`): for other training, too. `gained` and `lost` count the clips that flipped.
+    """
+
+    network: str
+    other: str
+    fold: str
+    n_clips: int
+    n_recordings: int
+    accuracy: float
+    accuracy_other: float
+    macro_f1: float
+    macro_f1_other: float
+    class_ratio: float
+    change: float
+    change_low: float
+    change_high: float
+    change_p: float
+    gained: int
+    lost: int
+    folds_low: float = np.nan
+    folds_high: float = np.nan
+    folds_plain_low: float = np.nan
+    folds_plain_high: float = np.nan
+    folds_p: float = np.nan
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that differs in the CSV; several values of one arm have a slash between them."""
+
+    setting: str
+    network: str
+    other: str
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One clip in the CSV that not as many networks of the one have right as of the other.
+
+    `right` and `right_other` are shares of the networks, 0 or 1 for single runs; `predicted` and `predicted_other` are
+    the classes that most of them choose, followed by the mean of their probabilities.
+    """
+
+    clip: str
+    fold: str
+    label: str
+    right: float
+    right_other: float
+    predicted: str
+    predicted_other: str
+    confidence: float
+    confidence_other: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a run in the CSV."""
+
+    network: str
+    run: str
+    epoch: int
+    train_loss: float
+    heldout_loss: float
+    heldout_accuracy: float
+
+
+@dataclass(frozen=True)
+class Result(question.Result):
+    """Accuracies, settings that differ, clips that flipped, classes, and learning curves."""
+
+    stem = "versus"
+    rows: tuple[Row, ...]
+    settings: tuple[Setting, ...]
+    flips: tuple[Flip, ...]
+    classes: tuple[ClassRow, ...]
+    changes: tuple[ChangeRow, ...]
+    epochs: tuple[Epoch, ...]
+    folds: tuple[stats.Folds, stats.Folds]
+    missing: tuple[str, ...] = ()
+    title: str = ""
+
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """Return all tables that have rows."""
+        tables = {"versus": self.rows, "versus_settings": self.settings, "versus_flips": self.flips}
+        tables |= {"versus_classes": self.changes, "versus_epochs": self.epochs}
+        return {stem: rows for stem, rows in tables.items() if rows}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the comparison: its runs, and their networks by clip."""
+
+    runs: Sequence[Run]
+    members: Members
+
+    @property
+    def name(self) -> str:
+        """Name of the side."""
+        return self.members.name
+
+    @property
+    def gathered(self) -> list[Run]:
+        """The runs of the networks that have every fold."""
+        return [run for run in self.runs if f"{run.config.backbone} seed {run.config.seed}" in self.members.names]
+
+
+def sides(runs: Sequence[Run]) -> tuple[Side, Side]:
+    """Return the sides of runs: two runs, or the runs of two arms; raise ParameterError if they are something else."""
+    check_alike(runs, "dataset", "labels")
+    arms = group_by(zip(arm_names(runs), runs, strict=True), key=lambda pair: (pair[1].config.backbone, pair[0]))
+    if len(arms) == 1 and len(runs) == 2:
+        names = [f"{arm}, seed {run.config.seed}" for (_, arm), pairs in arms.items() for _, run in pairs]
+        groups = [[run] for run in runs]
+    else:
+        same = len({backbone for backbone, _ in arms}) == 1
+        names = [arm if same else f"{backbone}, {arm}" for backbone, arm in arms]
+        groups = [[run for _, run in pairs] for pairs in arms.values()]
+    if len(groups) != 2:
+        raise ParameterError(f"ckpt has runs of {counted(len(groups), 'arm')} ({some(names)}): name runs of two")
+    pairs = zip(groups, names, strict=True)
+    first, second = (Side(group, replace(networks(group)[0], name=name)) for group, name in pairs)
+    return first, replace(second, members=second.members.in_order_of(first.members))
+
+
+def settings(first: Side, second: Side) -> list[Setting]:
+    """Return the settings that differ, and what the runs were computed with if that does."""
+    ours, others = ([_settings(run) for run in side.runs] for side in (first, second))
+    table = []
+    for name in dict.fromkeys(itertools.chain.from_iterable([*ours, *others])):
+        one, other = (sorted({values.get(name, "") for values in side}, key=natural) for side in (ours, others))
+        if one != other:
+            table.append(Setting(name, " / ".join(one), " / ".join(other)))
+    return table
+
+
+def _settings(run: Run) -> dict[str, str]:
+    config = {name: value for name, value in run.config.flat().items() if name not in ("data_key", "weights_sha256")}
+    used = {f"{name} used": run.provenance.get(name, "") for name in (*COMPUTED, "precision")}
+    keys = {
+        "weights": run.weights,
+        "weights_sha256": run.config.weights_sha256[:8],
+        "data_key": run.config.data_key[:8],
+    }
+    return {name: "none" if value is None else str(value) for name, value in (config | keys | used).items()}
+
+
+def row_of(first: Members, second: Members, fold: str = "") -> Row:
+    """Return the accuracies, and their difference, over all clips or those of one fold."""
+    clips = first.folds == fold if fold else np.full(len(first.labels), True)
+    right, right_other = (by_class.right(members)[clips] for members in (first, second))
+    labels, groups = first.labels[clips], [*itertools.compress(first.groups, clips)]
+    difference = stats.flip_difference(right - right_other, groups=groups)
+    f1, f1_other = (
+        float(np.mean([classes.macro_f1(labels, one[clips]) for one in by_class.predicted(members, by_class.SINGLE)]))
+        for members in (first, second)
+    )
+    return Row(
+        network=first.name,
+        other=second.name,
+        fold=fold,
+        n_clips=len(labels),
+        n_recordings=len(set(groups)),
+        accuracy=float(right.mean()),
+        accuracy_other=float(right_other.mean()),
+        macro_f1=f1,
+        macro_f1_other=f1_other,
+        class_ratio=classes.unevenness(labels, n_classes=len(first.classes)),
+        change=difference.interval.mean,
+        change_low=difference.interval.low,
+        change_high=difference.interval.high,
+        change_p=difference.p_value,
+        gained=int((right > right_other).sum()),
+        lost=int((right < right_other).sum()),
+    )
+
+
+def rows_of(first: Side, second: Side) -> tuple[list[Row], tuple[stats.Folds, stats.Folds]]:
+    """Return the rows, over all clips and by fold, and the accuracies of each side by fold."""
+    folds = list(dict.fromkeys(first.members.folds.tolist()))
+    accuracies = []
+    for side in (first, second):
+        ordered = sorted(side.gathered, key=lambda run: folds.index(run.config.fold))
+        accuracies.append(stats.by_fold([run_rows.row_of(_RunRow, run) for run in ordered], "accuracy_last"))
+    whole = row_of(first.members, second.members)
+    if len(folds) > 1:
+        paired: dict[str, Any] = stats.paired_difference(*accuracies).columns("folds")
+        whole = replace(whole, **{name: value for name, value in paired.items() if name != "folds_p_adjusted"})
+    by_fold = [row_of(first.members, second.members, fold) for fold in folds]
+    return [whole, *by_fold], (accuracies[0], accuracies[1])
+
+
+@dataclass(frozen=True)
+class _RunRow:
+    fold: str
+    n_train: float
+    n_clips: int
+    n_recordings: int
+    accuracy_last: float
+
+
+def flips(first: Members, second: Members) -> list[Flip]:
+    """Return the clips that flipped, those that most networks agree on first."""
+    right, right_other = by_class.right(first), by_class.right(second)
+    chosen, others = _most_chosen(first), _most_chosen(second)
+    order = np.argsort(-np.abs(right - right_other), kind="stable")
+    return [
+        Flip(
+            clip=first.clips[i],
+            fold=str(first.folds[i]),
+            label=first.classes[first.labels[i]],
+            right=float(right[i]),
+            right_other=float(right_other[i]),
+            predicted=first.classes[chosen[i]],
+            predicted_other=first.classes[others[i]],
+            confidence=float(first.average[i, chosen[i]]),
+            confidence_other=float(second.average[i, others[i]]),
+        )
+        for i in order
+        if right[i] != right_other[i]
+    ]
+
+
+def _most_chosen(members: Members) -> np.ndarray:
+    """Return the class that most networks choose, of several the more probable one [shape=(n_clips,)]."""
+    votes = by_class.predicted(members, by_class.SINGLE)[..., None] == np.arange(len(members.classes))
+    return (votes.sum(0) + 0.5 * members.average).argmax(-1)
+
+
+def epochs(side: Side) -> list[Epoch]:
+    """Return the learning curves of one side."""
+    names = ("train_loss", "heldout_loss", "heldout_accuracy")
+    return [
+        Epoch(side.name, run.config.id, epoch, *values)
+        for run in side.runs
+        for epoch, values in enumerate(zip(*(run.history[name].tolist() for name in names), strict=True), start=1)
+    ]
+
+
+def compare(first: Side, second: Side) -> Result:
+    """Compare two sides, whose clips are in the same order."""
+    one, other = first.members, second.members
+    rows, folds = rows_of(first, second)
+    gains = by_class.right(one) - by_class.right(other)
+    return Result(
+        rows=tuple(rows),
+        settings=tuple(settings(first, second)),
+        flips=tuple(flips(one, other)),
+        classes=(*by_class.rows_of(one), *by_class.rows_of(other)),
+        changes=tuple(by_class.changes(gains, one, (one.name, other.name))),
+        epochs=(*epochs(first), *epochs(second)),
+        folds=folds,
+        missing=tuple(f"{side.name}: {name}" for side in (first, second) for name in side.members.missing),
+        title=first.runs[0].config.dataset,
+    )
+
+
+def draw(result: Result) -> Figure:
+    """Draw learning curves, accuracies by fold, and recall by class with its difference."""
+    whole, labels = result.rows[0], list(dict.fromkeys(row.label for row in result.classes))
+    fig, (top, bottom) = style.new_parts([4, 1.2 + 0.24 * len(labels)], width=11, height=6.4 + 0.24 * len(labels))
+    curves, by_fold = style.subplots(top, 1, 2, sharey=True, width_ratios=[1.6, 1])[0]
+    by_run = {
+        name: group_by(rows, lambda row: row.run).values()
+        for name, rows in group_by(result.epochs, lambda row: row.network).items()
+    }
+    learning_curves(
+        {name: [[row.heldout_accuracy for row in run] for run in runs] for name, runs in by_run.items()}, ax=curves
+    )
+    curves.set_title("each run, and the mean", fontsize="small", loc="left")
+    names = (whole.network, whole.other)
+    points_and_means({"last epoch": dict(zip(names, result.folds, strict=True))}, ax=by_fold)
+    by_fold.set_title(
+        style.means_caption(len(result.folds[0])).replace("; ", "\n"),
+        fontsize="small",
+        loc="left",
+    )
+    by_fold.set_ylabel("")
+    palette = style.colours(names)
+    scores, changed = style.subplots(bottom, 1, 2, sharey=True)[0]
+    by_class.draw_scores(result.classes, palette, scores)
+    by_class.draw_changes(result.changes, labels, {f"{whole.network} - {whole.other}": (0.25, 0.25, 0.25)}, changed)
+    fig.legend(style.handles(palette), list(palette), loc="outside lower center", ncols=2, frameon=False)
+    over = "recordings" if whole.n_recordings else "clips"
+    flipped = f"clips that flipped: {whole.gained} for, {whole.lost} against"
+    title = f"{result.title}: {whole.network} - {whole.other}, {flipped}\nbelow: 95 % intervals over {over}"
+    fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    return fig
+
+
+def summary(result: Result) -> str:
+    """Return one page: settings, accuracies, the difference, the first clips that flipped, and classes."""
+    whole = result.rows[0]
+    chosen = [(each.setting, shortened(each.network), shortened(each.other)) for each in result.settings]
+    lines = [table([("setting", whole.network, whole.other), *chosen]) if chosen else "no setting differs", ""]
+    lines += [f"left out, as some folds lack it: {name}" for name in result.missing]
+    lines += _accuracies(result)
+    lines.append(f"clips that flipped: {_flipped(whole)}" if result.flips else "no clip flipped")
+    flipped = [
+        (shortened(flip.clip), flip.fold, flip.label, flip.predicted, flip.predicted_other)
+        for flip in result.flips[:SHOWN]
+    ]
+    if flipped:
+        lines.append(table([("clip", "fold", "label", whole.network, whole.other), *flipped]))
+    return "\n".join([*lines, f"by class: {by_class.changes_text(result.changes)}"])
+
+
+def _accuracies(result: Result) -> list[str]:
+    """Return the accuracies, and macro-F1 where classes are uneven, with the paired differences."""
+    row = result.rows[0]
+    is_uneven = row.class_ratio > classes.UNEVEN
+    macro = f", macro-F1 {100 * row.macro_f1:.1f} % and {100 * row.macro_f1_other:.1f} %" if is_uneven else ""
+    values = f"{100 * row.accuracy:.1f} % and {100 * row.accuracy_other:.1f} %{macro}"
+    interval = stats.Interval(row.change, row.change_low, row.change_high, row.n_clips)
+    lines = [
+        f"accuracy {values}, {stats.clips_text(row.n_clips, row.n_recordings)}",
+        f"difference, paired by clip: {stats.Difference(interval, row.change_p)}",
+    ]
+    if len(result.folds[0]) > 1:
+        lines.append(f"difference, paired by fold: {stats.paired_difference(*result.folds)}")
+    return lines
+
+
+def _flipped(row: Row) -> str:
+    return f"{row.gained} that {row.network} has right more often, {row.lost} that {row.other} has"
+
+
+def _words(name: str) -> set[str]:
+    """Return what an arm's name consists of."""
+    return {word.strip() for word in re.split(r"[,()]", name.lower()) if word.strip()}
+
+
+def runs_of_arms(folder: Path, wanted: Sequence[str]) -> list[Run]:
+    """Load the runs of two arms of a store; raise ParameterError, with the names of all arms, if one is not there."""
+    finished = {run.id: run for run in list_runs(folder) if run.is_complete}
+    if not finished:
+        raise no_run(folder)
+    summaries = [*finished.values()]
+    names = [
+        f"{run.config.dataset}, {run.config.backbone}, {arm}"
+        for run, arm in zip(summaries, arm_names(summaries), strict=True)
+    ]
+    arms = group_by(zip(names, summaries, strict=True), key=lambda pair: pair[0])
+    if not wanted:
+        raise ParameterError(f"arms must name two of {some(arms)}; or give two run files as ckpt")
+    chosen = [_match(name, list(arms)) for name in wanted]
+    if chosen[0] == chosen[1]:
+        raise ParameterError(f"arms={some(map(repr, wanted))} are both {chosen[0]!r}: name two")
+    return load_runs([run.path for name in chosen for _, run in arms[name]])
+
+
+def _match(wanted: str, names: Sequence[str]) -> str:
+    """Return the plainest of the names that have all words of the one that is wanted."""
+    fitting = [name for name in names if _words(wanted) <= _words(name)]
+    fewest = min((len(_words(name)) for name in fitting), default=0)
+    plainest = [name for name in fitting if len(_words(name)) == fewest]
+    if len(plainest) != 1:
+        problem = f"can be {' or '.join(plainest)}: say more" if plainest else f"must be one of {some(names)}"
+        raise ParameterError(f"arms={wanted!r} {problem}")
+    return plainest[0]
+
+
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Compare the two runs, or the runs of the two arms, that the options name."""
+    if not options.ckpt:
+        return compare(*sides(runs_of_arms(options.store.runs, options.arms)))
+    check_alone(options, "ckpt", beside=["figures"])
+    found = load_runs(options.ckpt)
+    if len(found) < len(options.ckpt):
+        raise ParameterError(f"ckpt names a run twice ({some(options.ckpt)}): name two runs, or the runs of two arms")
+    return compare(*sides(found))
+
+
+versus = question.Question("versus", Options, analyse, first="ckpt")
+main = cli.command("versus", Options, versus)
+
+if __name__ == "__main__":
+    sys.exit(main())
