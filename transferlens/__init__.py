@@ -20,6 +20,7 @@ tl.pretraining("clips.csv")                              pretrained against rand
 tl.freeze, tl.fuse, tl.truncate, tl.probe, tl.plan_grid  which blocks hold the knowledge: accuracy by block
 tl.statistics, tl.reverse, tl.surgical, tl.norm          features or scale; later blocks, one block, norms alone
 tl.sources("clips.csv", source=["a=run.h5", "b=auto"])   which start is best for these clips
+tl.rank("clips.csv", against="probe")                    which network and block suits these clips, without training
 tl.svcca(run), tl.saliency(run)                          how much layers have changed; what the network looks at
 tl.ensemble(runs), tl.robustness(runs)                   averaged outputs; corrupted clips
 tl.input_form, tl.selection, tl.duplicates               how the input is made; which epoch; near-duplicate clips
@@ -44,9 +45,9 @@ __version__ = "0.1.0"
 
 # Each question is a module that can be called; __init__.pyi tells type checkers the same.
 _QUESTIONS = (
-    "duplicates", "ensemble", "freeze", "fuse", "input_form", "norm", "plan_grid", "pretraining", "probe", "report",
-    "reverse", "robustness", "saliency", "selection", "sources", "statistics", "surgical", "svcca", "tables", "train",
-    "truncate",
+    "duplicates", "ensemble", "freeze", "fuse", "input_form", "norm", "plan_grid", "pretraining", "probe", "rank",
+    "report", "reverse", "robustness", "saliency", "selection", "sources", "statistics", "surgical", "svcca", "tables",
+    "train", "truncate",
 )  # fmt: skip
 
 __getattr__, __dir__, __all__ = _lazy.attach(

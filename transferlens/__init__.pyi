@@ -16,6 +16,7 @@ from .norm import norm as norm
 from .plan_grid import plan_grid as plan_grid
 from .pretraining import pretraining as pretraining
 from .probe import probe as probe
+from .rank import rank as rank
 from .report import report as report
 from .reverse import reverse as reverse
 from .robustness import robustness as robustness

@@ -49,6 +49,7 @@ COMMANDS = {
     "surgical": "accuracy with only Block K and the head trained",
     "norm": "accuracy with only normalisation layers trained through Block K",
     "sources": "one target, several starts: ImageNet, other weights, earlier runs",
+    "rank": "which network and block suits the clips, without training: LogME, nearest neighbours",
     "svcca": "question 2: how much training has changed each layer",
     "saliency": "question 5: where on the spectrogram a decision comes from: pictures, scores, sounds",
     "input_form": "question 3: how the input is made, and what a resize leaves of time stretching",
