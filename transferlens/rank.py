@@ -29,7 +29,7 @@ from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
 from transferlens.features.logmel import FeatureOptions
 from transferlens.measures import stats
-from transferlens.measures.transferability import Correlation, logme, nearest, rank_correlation
+from transferlens.measures.transferability import FEWEST, Correlation, logme, nearest, rank_correlation
 from transferlens.models.plan import BLOCKS, LAST, TransferPlan
 from transferlens.options import OutputOptions
 from transferlens.plots import style
@@ -153,7 +153,9 @@ class CorrelationRow:
 # ----------------------------------------------------------------------------------------------- scores
 
 
-def outputs(config: RunConfig, study: Study, blocks: Collection[int], advance: Callable[[int], object]) -> dict:
+def outputs(
+    config: RunConfig, study: Study, blocks: Collection[int], advance: Callable[[int], object]
+) -> dict[int, np.ndarray]:
     """Compute the outputs of blocks of a run's network before training, averaged over time and frequency.
 
     Parameters
@@ -174,7 +176,7 @@ def outputs(config: RunConfig, study: Study, blocks: Collection[int], advance: C
     n_clips, n_classes = len(data.labels), len(data.label_names)
     weights = [weights for _, weights in named_by(config, study.sources)]
     normalisation = normalisation_of_input(config, data, np.arange(n_clips), weights)
-    network = untrained(config, n_classes, weights).to(data.device, memory_format=torch.channels_last).eval()
+    network = untrained(config, n_classes, weights).to(data.device).to(memory_format=torch.channels_last).eval()
     parts: dict[int, list[np.ndarray]] = {block: [] for block in blocks}
     with torch.no_grad():
         for x in data.batches(chunks(np.arange(n_clips), config.cost(n_classes).pass_size())):
@@ -208,8 +210,17 @@ def rows_of(
     def row(fold: str, n_train: float, score: float, right: np.ndarray, held_out: np.ndarray) -> Row:
         groups = names[held_out].tolist() if len(names) else []
         knn = stats.share_interval(right, groups=groups)
-        of_clips = features.shape[1], n_train, len(right), len(set(groups)), k
-        return Row(study.dataset.name, *start, block, fold, *of_clips, score, knn.mean, knn.low, knn.high)
+        return Row(
+            *(study.dataset.name, *start, block, fold, features.shape[1]),
+            n_train=n_train,
+            n_clips=len(right),
+            n_recordings=len(set(groups)),
+            k=k,
+            logme=score,
+            knn=knn.mean,
+            knn_low=knn.low,
+            knn_high=knn.high,
+        )
 
     rows, rights = [], []
     for fold, (training, held_out) in splits.items():
@@ -218,9 +229,9 @@ def rows_of(
         rights.append(predicted == labels[held_out])
         score = logme(features[training], labels[training])
         rows.append(row(fold, len(training), score, rights[-1], held_out))
-    means = [float(np.mean([getattr(each, name) for each in rows])) for name in ("n_train", "logme")]
+    n_train, score = (float(np.mean([getattr(each, name) for each in rows])) for name in ("n_train", "logme"))
     held_out = np.concatenate([held_out for _, held_out in splits.values()])
-    return [*rows, row("", *means, np.concatenate(rights), held_out)]
+    return [*rows, row("", n_train, score, np.concatenate(rights), held_out)]
 
 
 def _points(
@@ -262,7 +273,7 @@ def accuracies(study: Study, options: Options, blocks: Collection[int]) -> dict[
     """Return the accuracies of the runs that the store has, by network, block and fold; none is trained."""
     if options.against is None:
         return {}
-    places = {}
+    places: dict[RunConfig, tuple[Start, int, str]] = {}
     for block in [block for block in CUTS[options.against] if block in blocks]:
         plan = partial(PLANS[options.against], block)
         points = _points(study, plan, _training(options), controls=options.controls)
@@ -287,7 +298,7 @@ def with_accuracies(
 def correlations(rows: Sequence[Row]) -> dict[tuple[str, str], Correlation]:
     """Return the correlation of each score with the accuracy, by score and cells: the rows over all folds.
 
-    Cells are those of sources alone, of sources and random networks, and, where there are several, of one block.
+    Cells are those of sources alone, of sources and random networks, and, where there are four or more, of one block.
     """
     known = [row for row in rows if not row.fold and np.isfinite(row.accuracy)]
     sources = [row for row in known if row.source != RANDOM]
@@ -295,7 +306,7 @@ def correlations(rows: Sequence[Row]) -> dict[tuple[str, str], Correlation]:
     if len(sources) < len(known):
         cells["all blocks, with random"] = known
     blocks = group_by(sources, lambda row: row.block)
-    cells |= {f"Block {block}": group for block, group in sorted(blocks.items()) if 1 < len(group) < len(sources)}
+    cells |= {f"Block {block}": group for block, group in sorted(blocks.items()) if FEWEST <= len(group) < len(sources)}
     return {
         (score, name): rank_correlation([getattr(row, score) for row in group], [row.accuracy for row in group])
         for name, group in cells.items()
@@ -350,6 +361,7 @@ def draw(result: Result) -> Figure:
     style.legend_below(fig, axes[0, 0])
     row, n_folds = result.rows[0], len({row.fold for row in result.rows if row.fold})
     words = f"means, dots: {counted(n_folds, 'fold')}; k = {row.k}, bars: 95 % intervals over held-out clips"
+    words += "\nbelow: numbers are blocks; hollow marks are random and not in the correlation" if known else ""
     fig.suptitle(f"{row.dataset}: scores without training\n{words}", x=0.01, ha="left", fontsize="medium")
     return fig
 
@@ -398,6 +410,8 @@ def summary(result: Result) -> str:
         texts.append(f"the store has no finished {result.against} run of these settings: give those of its runs")
     for (score, cells), correlation in result.correlations.items():
         texts.append(f"{SCORES[score].split(' [')[0]} and {result.against}, {cells}: {correlation}")
+    if result.against and not any(cells.startswith("Block") for _, cells in result.correlations):
+        texts.append(f"over the networks at one block: none, as at least {FEWEST} are needed")
     return "\n".join(texts)
 
 

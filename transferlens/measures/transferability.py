@@ -252,7 +252,7 @@ class Correlation:
     note: str = ""
 
     def __str__(self) -> str:
-        words = self.note or f"permutation p = {self.p_value:.3f}"
+        words = self.note or f"permutation p = {self.p_value:.4f}"
         return f"Spearman {'none' if self.note else f'{self.rho:.2f}'} (n = {self.n}, {words})"
 
 
@@ -277,7 +277,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Correlation:
     Examples
     --------
     >>> print(rank_correlation([1, 2, 3, 4, 5], [0.1, 0.3, 0.2, 0.8, 0.9]))
-    Spearman 0.90 (n = 5, permutation p = 0.083)
+    Spearman 0.90 (n = 5, permutation p = 0.0833)
     >>> print(rank_correlation([1, 2, 3], [1, 2, 3]))
     Spearman none (n = 3, at least 4 points are needed)
     """
