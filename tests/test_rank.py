@@ -319,6 +319,15 @@ def test_a_block_has_a_correlation_of_its_own_over_networks():
     assert by_cells["knn", "Block 4"].note == "all values of one side are equal"
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_score_without_bound_is_ranked_and_left_out_of_the_figure(tmp_path):
+    rows = [row_of("a", block, block / 10, logme=score) for block, score in enumerate([0.1, 0.2, 0.3, np.inf])]
+    rows += [dataclasses.replace(row, fold="1") for row in rows]
+    result = rank.Result(tuple(rows), rank.correlations(rows), "probe")
+    assert result.correlations["logme", "all blocks"].rho == pytest.approx(1)
+    assert (tmp_path / "rank.png") in result.write(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -410,7 +410,8 @@ def summary(result: Result) -> str:
         texts.append(f"the store has no finished {result.against} run of these settings: give those of its runs")
     for (score, cells), correlation in result.correlations.items():
         texts.append(f"{SCORES[score].split(' [')[0]} and {result.against}, {cells}: {correlation}")
-    if result.against and not any(cells.startswith("Block") for _, cells in result.correlations):
+    blocks = {row.block for row in result.cells if np.isfinite(row.accuracy)}
+    if len(blocks) > 1 and not any(cells.startswith("Block") for _, cells in result.correlations):
         texts.append(f"over the networks at one block: none, as at least {FEWEST} are needed")
     return "\n".join(texts)
 
