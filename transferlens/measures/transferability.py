@@ -78,7 +78,7 @@ def evidence(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Compute the highest log evidence of Bayesian linear regression over the precisions of prior and noise, per clip.
 
     The ratio of the two precisions is the fixed point of MacKay's updates in the coordinates of one singular value
-    decomposition [2]_. As the evidence may have several maxima, the updates begin at the best of a grid.
+    decomposition. As the evidence may have several maxima, the updates begin at the best of a grid.
 
     Parameters
     ----------
@@ -97,6 +97,11 @@ def evidence(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
     ------
     ParameterError
         If shapes do not fit, or values are not finite.
+
+    References
+    ----------
+    K. You, Y. Liu, Z. Zhang, J. Wang, M. I. Jordan, M. Long: Ranking and tuning pre-trained models: a new paradigm for
+    exploiting model hubs. Journal of Machine Learning Research 23 (2022), arXiv 2110.10545: the fixed point.
     """
     F, Y = _matrix("features", features), _matrix("targets", targets)
     if len(F) != len(Y):
