@@ -19,6 +19,7 @@ from .plan_grid import plan_grid as plan_grid
 from .predict import predict as predict
 from .pretraining import pretraining as pretraining
 from .probe import probe as probe
+from .rank import rank as rank
 from .report import report as report
 from .reverse import reverse as reverse
 from .rewind import rewind as rewind

@@ -21,7 +21,7 @@ from transferlens import cli
 from transferlens.compare.by_block import Analysis, by_block
 from transferlens.models.plan import BLOCKS, TransferPlan
 from transferlens.options import BlockOptions
-from transferlens.training.presets import TrainingOptions
+from transferlens.training.presets import PROBE, TrainingOptions
 
 ANALYSIS = Analysis(
     name="probe",
@@ -40,7 +40,7 @@ class Options(BlockOptions):
 
     references: bool = False
     """Train two references for as many epochs: the fully pretrained network, and the network from scratch."""
-    training: TrainingOptions = TrainingOptions(epochs=100, lr=1e-2)
+    training: TrainingOptions = PROBE
 
 
 probe = by_block("probe", Options, lambda options: ANALYSIS)

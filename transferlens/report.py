@@ -88,6 +88,10 @@ FIGURES = {
         "Accuracy with each start, and below the difference to the reference, paired by fold. Permuted values have the "
         "scale of a source and none of its features.",
     ),
+    "rank": (
+        "Scores without training",
+        "LogME and nearest neighbours' accuracy of each block's output; below, against accuracies of finished runs.",
+    ),
     "plan_grid": ("Question 2: the plan space", "Accuracy over truncation and pretraining or freezing, by block."),
     "svcca": (
         "Question 2: change of representations",

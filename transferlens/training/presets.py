@@ -73,3 +73,7 @@ class TrainingOptions(Settings):
         if [*drops] != sorted({*drops}) or max(drops, default=0) >= training.epochs:
             raise ParameterError(f"milestones={drops} must increase and be less than epochs={training.epochs}")
         return training
+
+
+# A linear head alone learns slowly and costs little: by default it is trained for longer, whatever the preset.
+PROBE = TrainingOptions(epochs=100, lr=1e-2)

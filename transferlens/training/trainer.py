@@ -2,6 +2,7 @@
 
 - `train` trains a run to its end, continues an interrupted one from its last epoch, or reads a finished one.
 - `Trainer` holds a network in training: its epochs, its state, its resumption.
+- `untrained` and `normalisation_of_input` are its network and its input before training.
 
 The same configuration on the same kind of processor gives the same bits, however often training was interrupted.
 """
@@ -18,7 +19,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,6 +38,9 @@ from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError, MachineError
 from transferlens.util.lazy import torch
 from transferlens.util.processes import keep_freed_memory
+
+if TYPE_CHECKING:
+    from transferlens.models.network import Network
 
 precision = lazy.load("transferlens.models.precision")
 
@@ -68,12 +72,33 @@ def _normalisation(data: Data, rows: np.ndarray, how: str, sources: Sequence[Wei
     return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 1e-12))])
 
 
-def _scaled(normalisation: np.ndarray, config: RunConfig) -> np.ndarray:
-    """Return a normalisation, followed by the change of the input that the network itself makes, if it does."""
+def normalisation_of_input(
+    config: RunConfig, data: Data, rows: np.ndarray, weights: Sequence[Weights] = ()
+) -> np.ndarray:
+    """Return mean and deviation of the input of a run's network [shape=(2, channels)], from the features of some clips.
+
+    They are followed by the change of the input that the network itself makes, if it does.
+    """
+    normalisation = _normalisation(data, rows, config.training.normalise, weights)
     if not config.changes_input or config.training.normalise == "source":  # then the source has said all of it
         return normalisation
     (mean, deviation), (then_mean, then_deviation) = normalisation, torchvision.input_change()
     return np.stack([mean + deviation * then_mean, deviation * then_deviation])
+
+
+def untrained(config: RunConfig, n_classes: int, weights: Sequence[Weights]) -> Network:
+    """Return the network of a run before training, in training mode and on the CPU.
+
+    `weights` are those of the sources of its plan, in their order.
+    """
+    network = build.skeleton(
+        config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed, input_size=config.input_size
+    )
+    if config.training.network == "torchvision":
+        torchvision.adapt(network, config.backbone)
+    states = {letter: each.state for letter, each in zip(config.plan.letters, weights, strict=True)}
+    network.load_pretrained(states, seed=config.seed)
+    return network
 
 
 def _environment(device: torch.device) -> dict[str, Any]:
@@ -111,18 +136,11 @@ class Trainer:
         self.rows, self.held_out = data.dataset.split(config.fold, config.inner_fold)
         self.inner = data.dataset.split(config.inner_fold)[1] if config.inner_fold else np.empty(0, int)
         named = named_by(config, sources)
-        weights = [weights for _, weights in named]
-        self.normalisation = _scaled(_normalisation(data, self.rows, training.normalise, weights), config)
-        self.recordings = recordings_of((data.dataset.clips[i] for i in self.rows), weights)
-        n_classes = len(data.label_names)
-        self.network = build.skeleton(
-            config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed, input_size=config.input_size
-        )
-        if training.network == "torchvision":
-            torchvision.adapt(self.network, config.backbone)
+        found = [weights for _, weights in named]
+        self.normalisation = normalisation_of_input(config, data, self.rows, found)
+        self.recordings = recordings_of((data.dataset.clips[i] for i in self.rows), found)
+        self.network = untrained(config, len(data.label_names), found)
         self.provenance = self._provenance() | origins(named)
-        states = (source.state for source in weights)
-        self.network.load_pretrained(dict(zip(config.plan.letters, states, strict=True)), seed=config.seed)
         self.fresh = {
             name: tensor.numpy(force=True).copy()
             for name, tensor in self.network.state_dict().items()

@@ -1,0 +1,460 @@
+"""Transferability without training: which network, and which block of it, suits these clips?
+
+Each block's output, averaged over time and frequency as `probe` reads it, is scored by LogME and by the accuracy of the
+k nearest neighbours (`measures.transferability`), from each source and, as a control, randomly initialised. There are
+forward passes only, in float32: one per network, normalised over all clips, where training normalises over the training
+folds. For each held-out fold LogME is that of the clips that would be trained on, and neighbours are among them;
+clips of the recording of a held-out clip are never its neighbours.
+
+LogME assumes that labels are numbers which depend linearly on fixed features, with Gaussian noise and weights. It is
+not an accuracy, and not a forecast of one: it orders features on the same clips, and knows nothing of what fine-tuning
+changes. Whether the order is that of accuracies is measured, not assumed: ``--against`` compares the scores with runs
+that the store has (Spearman's rank correlation with its n). Deeper blocks often have both higher scores and higher
+accuracies: a correlation over blocks need not hold for the networks at one block.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+
+from transferlens import cli
+from transferlens.compare import question
+from transferlens.data.catalogue import DataOptions
+from transferlens.features.logmel import FeatureOptions
+from transferlens.measures import stats
+from transferlens.measures.transferability import FEWEST, Correlation, logme, nearest, rank_correlation
+from transferlens.models.plan import BLOCKS, LAST, TransferPlan
+from transferlens.options import OutputOptions
+from transferlens.plots import style
+from transferlens.store.config import RunConfig, Training
+from transferlens.store.run import Run, normalised
+from transferlens.store.sources import named_by
+from transferlens.training import schedule
+from transferlens.training.batches import chunks
+from transferlens.training.presets import PROBE, TrainingOptions
+from transferlens.training.schedule import DeviceOptions
+from transferlens.training.sweep import StoreOptions, Study, SweepOptions
+from transferlens.training.trainer import normalisation_of_input, untrained
+from transferlens.util.errors import ParameterError
+from transferlens.util.fields import Fields, at_least, between
+from transferlens.util.grouping import group_by
+from transferlens.util.lazy import torch, tqdm
+from transferlens.util.processes import keep_freed_memory
+from transferlens.util.text import counted, table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+RANDOM = "random"
+GREY = (0.5, 0.5, 0.5)  # of the randomly initialised network
+SCORES = {"logme": "LogME [nats per clip]", "knn": "accuracy of nearest neighbours [%]"}
+# The plan of the runs that a block's score is compared with: by the block, and the last pretrained one or None.
+PLANS: Mapping[str, Callable[[int, int | None], TransferPlan]] = {
+    "probe": lambda block, start: TransferPlan(start, block, block),
+    "truncate": lambda block, start: TransferPlan(start, truncate_after=block),
+    "finetune": lambda block, start: TransferPlan(start),
+}
+CUTS = {"probe": BLOCKS[1:], "truncate": BLOCKS[1:], "finetune": (LAST,)}  # the blocks that they may end with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Fields):
+    """Score the output of each block for these clips without training: LogME, and nearest neighbours.
+
+    The options of the runs serve to find those of --against, as they were trained with them.
+    """
+
+    block: tuple[Annotated[int, between(0, LAST)], ...] = ()
+    """Blocks whose output is scored: 0 (the stem) to 4. Default: all."""
+    k: Annotated[int, at_least(1)] = 5
+    """Number of nearest neighbours, by cosine similarity."""
+    against: Literal["probe", "truncate", "finetune"] | None = None
+    """Compare the scores with accuracies of finished runs: linear probes of the block, networks that are cut after it,
+    or the entire network (Block 4). None is trained. Default: no comparison."""
+    controls: bool = True
+    """Score the randomly initialised network too, once per seed; --no-controls leaves that out."""
+    data: DataOptions = DataOptions()
+    sweep: SweepOptions = SweepOptions()
+    training: TrainingOptions = TrainingOptions()
+    features: FeatureOptions = FeatureOptions()
+    store: StoreOptions = StoreOptions()
+    execution: DeviceOptions = DeviceOptions()
+    output: OutputOptions = OutputOptions()
+
+
+class Start(NamedTuple):
+    """A network that is scored: its source is "random" with the seed, or one by name."""
+
+    backbone: str
+    source: str
+    seed: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One block of one network, with one fold held out, or over all folds (`fold` empty), in the CSV.
+
+    `source` is "random" for the control, whose `seed` is named. `logme` is of the `n_train` clips that would be trained
+    on; `knn` is the share of the `n_clips` held-out clips, of `n_recordings` (0: not known), that their `k` nearest
+    neighbours classify correctly, with Wilson's 95 % interval over recordings. Over all folds `logme` and `n_train` are
+    means. `accuracy` is the mean over `n_runs` finished runs of the kind `against`: over all folds only if each has
+    one, else NaN.
+    """
+
+    dataset: str
+    backbone: str
+    source: str
+    seed: str
+    block: int
+    fold: str
+    n_neurons: int
+    n_train: float
+    n_clips: int
+    n_recordings: int
+    k: int
+    logme: float
+    knn: float
+    knn_low: float
+    knn_high: float
+    against: str = ""
+    accuracy: float = np.nan
+    n_runs: int = 0
+
+    @property
+    def start(self) -> Start:
+        """The network."""
+        return Start(self.backbone, self.source, self.seed)
+
+
+@dataclass(frozen=True)
+class CorrelationRow:
+    """Spearman's correlation of a score with accuracies in rank_correlation.csv: NaN for fewer than four cells.
+
+    A cell is a block of a network, over all folds; `p` is that of a permutation test, too small if cells of one network
+    are not independent.
+    """
+
+    score: str
+    against: str
+    cells: str
+    n: int
+    spearman: float
+    p: float
+
+
+# ----------------------------------------------------------------------------------------------- scores
+
+
+def outputs(
+    config: RunConfig, study: Study, blocks: Collection[int], advance: Callable[[int], object]
+) -> dict[int, np.ndarray]:
+    """Compute the outputs of blocks of a run's network before training, averaged over time and frequency.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Its network and source; its fold has no effect.
+    study : Study
+    blocks : collection of int in 0..4
+    advance : callable
+        Called with the number of clips of each batch.
+
+    Returns
+    -------
+    dict of int to ndarray [shape=(n_clips, channels), float32]
+        By block, in the order of the clips.
+    """
+    data = study.data
+    n_clips, n_classes = len(data.labels), len(data.label_names)
+    weights = [weights for _, weights in named_by(config, study.sources)]
+    normalisation = normalisation_of_input(config, data, np.arange(n_clips), weights)
+    network = untrained(config, n_classes, weights).to(data.device).to(memory_format=torch.channels_last).eval()
+    parts: dict[int, list[np.ndarray]] = {block: [] for block in blocks}
+    with torch.no_grad():
+        for x in data.batches(chunks(np.arange(n_clips), config.cost(n_classes).pass_size())):
+            state = normalised(x, normalisation).contiguous(memory_format=torch.channels_last)
+            for block in range(max(blocks) + 1):
+                state = network.run(state, start=block, through=block)
+                if block in parts:
+                    parts[block].append(network.map(state).mean((2, 3)).cpu().numpy())
+            advance(len(x))
+    return {block: np.concatenate(batches) for block, batches in parts.items()}
+
+
+def rows_of(
+    start: Start, block: int, features: np.ndarray, study: Study, splits: Mapping[str, tuple], k: int
+) -> list[Row]:
+    """Return the scores of a block: a row per held-out fold, and the last one over all folds.
+
+    Parameters
+    ----------
+    start : Start
+    block : int in 0..4
+    features : ndarray [shape=(n_clips, n_neurons)]
+    study : Study
+    splits : mapping of str to (ndarray of int, ndarray of int)
+        The indices of training and held-out clips by fold.
+    k : int > 0
+        Number of nearest neighbours.
+    """
+    labels, names = study.data.labels, np.array(study.dataset.recordings, dtype=object)
+
+    def row(fold: str, n_train: float, score: float, right: np.ndarray, held_out: np.ndarray) -> Row:
+        groups = names[held_out].tolist() if len(names) else []
+        knn = stats.share_interval(right, groups=groups)
+        return Row(
+            *(study.dataset.name, *start, block, fold, features.shape[1]),
+            n_train=n_train,
+            n_clips=len(right),
+            n_recordings=len(set(groups)),
+            k=k,
+            logme=score,
+            knn=knn.mean,
+            knn_low=knn.low,
+            knn_high=knn.high,
+        )
+
+    rows, rights = [], []
+    for fold, (training, held_out) in splits.items():
+        groups = {"groups": names[training], "query_groups": names[held_out]} if len(names) else {}
+        predicted = nearest(features[training], labels[training], features[held_out], k=k, **groups)
+        rights.append(predicted == labels[held_out])
+        score = logme(features[training], labels[training])
+        rows.append(row(fold, len(training), score, rights[-1], held_out))
+    n_train, score = (float(np.mean([getattr(each, name) for each in rows])) for name in ("n_train", "logme"))
+    held_out = np.concatenate([held_out for _, held_out in splits.values()])
+    return [*rows, row("", n_train, score, np.concatenate(rights), held_out)]
+
+
+def _points(
+    study: Study, plan: Callable[[int | None], TransferPlan], training: Training, *, controls: bool
+) -> dict[Start, list[RunConfig]]:
+    """Return the runs of a plan by the network that they start from, whatever is trained of it."""
+    points: dict[Start, list[RunConfig]] = {}
+    for source in study.sources:
+        for point in study.points(plan(LAST), training, source=source.name):
+            points.setdefault(Start(point.backbone, source.name), []).append(point)
+    for point in study.points(plan(None), training) if controls else ():
+        points.setdefault(Start(point.backbone, RANDOM, str(point.seed)), []).append(point)
+    return dict(sorted(points.items(), key=lambda item: study.backbones.index(item[0].backbone)))
+
+
+def _check_k(study: Study, splits: Mapping[str, tuple], k: int) -> None:
+    """Raise if a held-out clip has too few neighbours, before anything is computed."""
+    names = study.dataset.recordings or [clip.id for clip in study.dataset.clips]
+    for fold, (training, held_out) in splits.items():
+        trained_on = Counter(names[i] for i in training)
+        if k > (n := len(training) - max(trained_on[names[i]] for i in held_out)):
+            raise ParameterError(
+                f"k={k} must be at most {n}: clips of fold {fold} of {study.dataset.name} have no more neighbours in "
+                "the other folds, of other recordings"
+            )
+
+
+# ------------------------------------------------------------------------------------------- accuracies
+
+
+def _training(options: Options) -> Training:
+    """Return the settings of the runs that the scores are compared with."""
+    given = options.training
+    base = PROBE if options.against == "probe" else TrainingOptions()
+    return replace(base, preset=given.preset, **given.given).training(TransferPlan.finetune())
+
+
+def accuracies(study: Study, options: Options, blocks: Collection[int]) -> dict[tuple[Start, int, str], list[float]]:
+    """Return the accuracies of the runs that the store has, by network, block and fold; none is trained."""
+    if options.against is None:
+        return {}
+    places: dict[RunConfig, tuple[Start, int, str]] = {}
+    for block in [block for block in CUTS[options.against] if block in blocks]:
+        plan = partial(PLANS[options.against], block)
+        points = _points(study, plan, _training(options), controls=options.controls)
+        places |= {point: (start, block, point.fold) for start, group in points.items() for point in group}
+    runs = schedule.read(study.options.store.runs, [*places])
+    by_place = group_by(runs, lambda point: places[point])
+    return {place: [runs[point].accuracy_last for point in group] for place, group in by_place.items()}
+
+
+def with_accuracies(
+    rows: Sequence[Row], known: Mapping[tuple[Start, int, str], Sequence[float]], against: str
+) -> list[Row]:
+    """Return rows with the accuracies of `accuracies`: their mean by fold, and over folds if each has one."""
+    folds, table = dict.fromkeys(row.fold for row in rows if row.fold), []
+    for row in rows:
+        values = [known.get((row.start, row.block, fold), ()) for fold in ([row.fold] if row.fold else folds)]
+        accuracy = float(np.mean([np.mean(each) for each in values])) if all(values) else np.nan
+        table.append(replace(row, against=against, accuracy=accuracy, n_runs=sum(map(len, values))))
+    return table
+
+
+def correlations(rows: Sequence[Row]) -> dict[tuple[str, str], Correlation]:
+    """Return the correlation of each score with the accuracy, by score and cells: the rows over all folds.
+
+    Cells are those of sources alone, of sources and random networks, and, where there are four or more, of one block.
+    """
+    known = [row for row in rows if not row.fold and np.isfinite(row.accuracy)]
+    sources = [row for row in known if row.source != RANDOM]
+    cells = {"all blocks": sources}
+    if len(sources) < len(known):
+        cells["all blocks, with random"] = known
+    blocks = group_by(sources, lambda row: row.block)
+    cells |= {f"Block {block}": group for block, group in sorted(blocks.items()) if FEWEST <= len(group) < len(sources)}
+    return {
+        (score, name): rank_correlation([getattr(row, score) for row in group], [row.accuracy for row in group])
+        for name, group in cells.items()
+        for score in SCORES
+    }
+
+
+# ----------------------------------------------------------------------------------------------- result
+
+
+@dataclass(frozen=True)
+class Result(question.Result):
+    """The scores of each block of each network, and their correlation with accuracies, if they were asked for."""
+
+    stem = "rank"
+    rows: tuple[Row, ...]
+    correlations: Mapping[tuple[str, str], Correlation]
+    against: str = ""
+
+    @property
+    def cells(self) -> list[Row]:
+        """The rows over all folds."""
+        return [row for row in self.rows if not row.fold]
+
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """Return the scores and, if accuracies were asked for, the correlations."""
+        rows = [
+            CorrelationRow(score, self.against, cells, each.n, each.rho, each.p_value)
+            for (score, cells), each in self.correlations.items()
+        ]
+        return {"rank": self.rows} | ({"rank_correlation": rows} if rows else {})
+
+
+def draw(result: Result) -> Figure:
+    """Draw both scores by block, one column per network, and below them against the accuracy where it is known."""
+    networks = list(dict.fromkeys(row.backbone for row in result.rows))
+    known = [row for row in result.cells if np.isfinite(row.accuracy)]
+    heights = [4.4, 3.2] if known else [4.4]
+    width = max(7.0, 3.2 * len(networks))
+    fig, (above, *below) = style.new_parts(heights, width=width, height=1.0 + sum(heights))
+    palette = style.colours(row.source for row in result.rows if row.source != RANDOM) | {RANDOM: GREY}
+    axes = style.subplots(above, len(SCORES), len(networks), sharex=True, sharey="row")
+    for network, column in zip(networks, axes.T, strict=True):
+        for score, ax in zip(SCORES, column, strict=True):
+            _draw_blocks([row for row in result.rows if row.backbone == network], score, palette, ax)
+        column[0].set_title(network, fontsize="small", loc="left")
+        column[-1].set_xlabel("block whose output is scored")
+    for ax in axes.flat:
+        ax.label_outer()
+    for part in below:
+        _draw_against(result, known, networks, part)
+    style.legend_below(fig, axes[0, 0])
+    row, n_folds = result.rows[0], len({row.fold for row in result.rows if row.fold})
+    words = f"means, dots: {counted(n_folds, 'fold')}; k = {row.k}, bars: 95 % intervals over held-out clips"
+    words += "\nbelow: numbers are blocks; hollow marks are random and not in the correlation" if known else ""
+    fig.suptitle(f"{row.dataset}: scores without training\n{words}", x=0.01, ha="left", fontsize="medium")
+    return fig
+
+
+def _draw_blocks(rows: Sequence[Row], score: str, palette: Mapping[str, tuple], ax: Axes) -> None:
+    scale = 100 if score == "knn" else 1
+    for start, group in group_by(rows, lambda row: row.start).items():
+        means, folds = ([row for row in group if bool(row.fold) == by_fold] for by_fold in (False, True))
+        colour, values = palette[start.source], np.array([scale * getattr(row, score) for row in means])
+        blocks = [row.block for row in means]
+        ax.plot(blocks, values, "-D", color=colour, ms=5, lw=1.2, label=start.source)
+        ax.plot([r.block for r in folds], [scale * getattr(r, score) for r in folds], "o", c=colour, ms=3, alpha=0.4)
+        if score == "knn":
+            ax.vlines(blocks, *(100 * np.array([(row.knn_low, row.knn_high) for row in means]).T), color=colour, lw=1)
+    ax.set_xticks(sorted({row.block for row in rows}))
+    ax.set_ylabel(SCORES[score].replace(" of ", " of\n"))
+
+
+def _draw_against(result: Result, known: Sequence[Row], networks: Sequence[str], part: SubFigure) -> None:
+    """Draw the accuracy of the cells against each score: a colour per network, hollow marks for random ones."""
+    palette = style.colours(networks)
+    for score, ax in zip(SCORES, style.subplots(part, 1, len(SCORES), sharey=True).flat, strict=True):
+        scale = 100 if score == "knn" else 1
+        for row in known:
+            x, y, colour = scale * getattr(row, score), 100 * row.accuracy, palette[row.backbone]
+            ax.plot(x, y, "o", color=colour, mfc="white" if row.source == RANDOM else colour, label=row.backbone)
+            ax.annotate(f"{row.block}", (x, y), xytext=(4, 3), textcoords="offset points", fontsize="x-small")
+        ax.set_title(f"{result.correlations[score, 'all blocks']}", fontsize="small", loc="left")
+        ax.set(xlabel=SCORES[score], ylabel=f"held-out accuracy, {result.against} [%]")
+        ax.label_outer()
+    entries = style.handles(palette) if len(networks) > 1 else []
+    if entries:
+        part.legend(entries, networks, loc="outside right upper", frameon=False, fontsize="x-small")
+
+
+def summary(result: Result) -> str:
+    """Return the scores over all folds as a table, and the correlations with the accuracies that are known."""
+    head = ["backbone", "source", "seed", "block", "LogME", f"{result.rows[0].k} neighbours [%]"]
+    lines = []
+    for row in result.cells:
+        own = [row.backbone, row.source, row.seed, row.block, f"{row.logme:.3f}", f"{100 * row.knn:.1f}"]
+        accuracy = f"{100 * row.accuracy:.1f}" if np.isfinite(row.accuracy) else f"({counted(row.n_runs, 'run')})"
+        lines.append([*own, accuracy] if result.against else own)
+    texts = [table([[*head, f"{result.against} [%]"] if result.against else head, *lines])]
+    if result.against and not any(row.n_runs for row in result.rows):
+        texts.append(f"the store has no finished {result.against} run of these settings: give those of its runs")
+    for (score, cells), correlation in result.correlations.items():
+        texts.append(f"{SCORES[score].split(' [')[0]} and {result.against}, {cells}: {correlation}")
+    blocks = {row.block for row in result.cells if np.isfinite(row.accuracy)}
+    if len(blocks) > 1 and not any(cells.startswith("Block") for _, cells in result.correlations):
+        texts.append(f"over the networks at one block: none, as at least {FEWEST} are needed")
+    return "\n".join(texts)
+
+
+def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
+    """Score the networks that the options name; nothing is trained."""
+    keep_freed_memory()
+    study, blocks = Study.of(options), sorted(set(options.block) or BLOCKS)  # type: ignore[arg-type]
+    if options.against and not set(blocks) & {*CUTS[options.against]}:
+        ends = ", ".join(map(str, CUTS[options.against]))
+        raise ParameterError(f"against={options.against!r} needs one of block={ends}: no run ends with the others")
+    plan = partial(PLANS["truncate"], max(1, *blocks))
+    points = _points(study, plan, _training(options), controls=options.controls)
+    first = next(iter(points.values()))
+    splits = {point.fold: study.dataset.split(point.fold, point.inner_fold) for point in first}
+    _check_k(study, splits, options.k)
+    known = accuracies(study, options, blocks)  # raises before anything is computed
+    rows = _scored(study, {start: group[0] for start, group in points.items()}, blocks, splits, options.k)
+    if options.against is None:
+        return Result(tuple(rows), {})
+    rows = with_accuracies(rows, known, options.against)
+    return Result(tuple(rows), correlations(rows), options.against)
+
+
+def _scored(
+    study: Study, networks: Mapping[Start, RunConfig], blocks: Sequence[int], splits: Mapping[str, tuple], k: int
+) -> list[Row]:
+    """Run one network after the other, and score its blocks; one network's outputs are held at a time."""
+    n_clips, rows = len(study.dataset.clips), []
+    look: dict[str, Any] = {"delay": 2, "leave": False, "disable": None}
+    with (
+        tqdm.tqdm(total=len(networks) * n_clips, desc="networks", unit="clip", **look) as passes,
+        tqdm.tqdm(total=len(networks) * len(blocks), desc="scores", unit="block", **look) as scores,
+    ):
+        for start, config in networks.items():
+            for block, features in outputs(config, study, blocks, passes.update).items():
+                rows += rows_of(start, block, features, study, splits, k)
+                scores.update()
+    return rows
+
+
+rank = question.Question("rank", Options, analyse)
+main = cli.command("rank", Options, rank)
+
+if __name__ == "__main__":
+    sys.exit(main())
