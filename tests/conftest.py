@@ -43,12 +43,12 @@ def urbansound8k():
     return REAL["urbansound8k"]
 
 
-def write_clips(folder: Path, *, folds=("1", "2", "3"), each=4, sr=8000, seconds=0.5) -> Path:
+def write_clips(folder: Path, *, folds=("1", "2", "3"), each=4, sr=8000, seconds=0.5, seed=0) -> Path:
     """A table of short clips of two classes, a low and a high tone in noise."""
     import soundfile
 
     folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     rows = []
     for label, frequency in (("low", 300), ("high", 2500)):
         for fold in folds:

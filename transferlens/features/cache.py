@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 # Increase it when the numbers that log_mel gives change: old caches are then computed again.
 RECIPE = 1
+CONTENT = "sha256 "  # begins the name of a clip by its content
 
 
 def _check_older(file: hdf5.Group) -> None:
@@ -146,6 +147,12 @@ class FeatureCache:
         digests = attempt_each(self.dataset.digest, self.dataset.clips)
         check_readable(digests, len(digests))
         return [str(digest) for digest in digests]
+
+    @property
+    def names(self) -> list[set[str]]:
+        """What each clip is known by in any data set: the content of its file, and the name of its recording."""
+        groups = [{clip.group} if clip.group else set() for clip in self.dataset.clips]
+        return [{f"{CONTENT}{digest[:16]}", *group} for digest, group in zip(self.digests, groups, strict=True)]
 
     def compute(self, number: int, clip: Clip) -> np.ndarray:
         """Compute the rows of the clip with this index in the data set [shape=(per_clip, channels, n_mels, width)]."""

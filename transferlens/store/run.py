@@ -59,7 +59,8 @@ class Run:
     groups : tuple of str
         The recording of each held-out clip; empty if the data set names none, or the file is of an older version.
     recordings : tuple of str
-        The recordings that the run, and runs that it started from, were trained on; empty in the same cases.
+        The recordings that the run, and runs that it started from, were trained on, by their names, and the clips by
+        the sha256 of their files; empty if the file is of an older version.
     """
 
     path: Path

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from transferlens.data.clips import Clip
 from transferlens.models.plan import CUT, TransferPlan
 from transferlens.models.weights import Source, Weights, check_tensors, imagenet_state, sha256_of, title
 from transferlens.store import runfile, schema
@@ -33,7 +32,7 @@ class RunWeights(Weights):
     clip_ids : frozenset of str
         The clips that were held out.
     recordings : frozenset of str
-        Those that it, and runs that it started from, were trained on, as far as their names are known.
+        The names (`FeatureCache.names`) of the clips that it, and runs that it started from, were trained on.
     normalisation : ndarray [shape=(2, channels)]
         Mean and standard deviation that its input was normalised with.
     """
@@ -130,10 +129,10 @@ def named_by(config: RunConfig, sources: Sequence[Source]) -> list[tuple[Source,
     return [by_hash[sha256] for sha256 in hashes]
 
 
-def recordings_of(clips: Iterable[Clip], sources: Sequence[Weights]) -> list[str]:
-    """Return the names of the recordings that a run of these training clips and of these sources is trained on."""
+def recordings_of(names: Iterable[set[str]], sources: Sequence[Weights]) -> list[str]:
+    """Return the names, of `FeatureCache.names`, of all clips that a run is trained on, itself or by its sources."""
     seen = [weights.recordings for weights in sources if isinstance(weights, RunWeights)]
-    return sorted({clip.group for clip in clips if clip.group}.union(*seen))
+    return sorted(set().union(*names, *seen))
 
 
 def origins(sources: Sequence[tuple[Source, Weights]]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from transferlens.data.catalogue import DataOptions
 from transferlens.data.clips import DataSet
-from transferlens.features.cache import FeatureCache
+from transferlens.features.cache import CONTENT, FeatureCache
 from transferlens.features.logmel import FeatureOptions
 from transferlens.models.build import block_table, check
 from transferlens.models.device import pick_device
@@ -336,20 +336,23 @@ class Study:
     def _check_recordings(self, point: RunConfig, name: str, weights: RunWeights, *, is_same_data: bool) -> None:
         """Raise if the run that a point starts from was trained on recordings that the point is evaluated on.
 
-        Ids as of Freesound, of five or six digits, are taken for the same recording in any two data sets; other names,
-        such as "1" or a date, may be of two, and are only warned of, as are recordings that both runs are trained on.
+        Files are the same if their content is. Ids as of Freesound, of five or six digits, are taken for the same
+        recording in any two data sets; other names, such as "1" or a date, may be of two, and are only warned of, as
+        are recordings that both runs are trained on.
         """
-        clips, (rows, _) = self.dataset.clips, self.dataset.split(point.fold, point.inner_fold)
-        trained_on = {clips[i].group for i in rows}
-        evaluated_on = {clip.group for clip in clips if clip.fold in (point.fold, point.inner_fold)} - trained_on
+        names, (rows, _) = self.cache.names, self.dataset.split(point.fold, point.inner_fold)
+        trained_on: set[str] = set().union(*(names[i] for i in rows))
+        evaluated_on = set().union(*names) - trained_on
         remedy = "leave them out of its clips (`duplicates --against ... --leave-out FILE`), and train it again"
-        if ids := [group for group in weights.recordings & evaluated_on if FREESOUND.fullmatch(group)]:
-            seen = f"was trained on {_recordings(ids)}, held out here with fold {point.fold}"
+        held_out, shared = weights.recordings & evaluated_on, weights.recordings & trained_on
+        if certain := [each for each in held_out if each.startswith(CONTENT) or FREESOUND.fullmatch(each)]:
+            seen = f"was trained on {_recordings(certain)}, held out here with fold {point.fold}"
             raise ParameterError(f"source={name}: its run {seen}; {remedy}")
-        if not is_same_data and (alike := weights.recordings & (evaluated_on | trained_on)):
-            warn_once(
-                f"source {name} was trained on {_recordings(alike)}, as clips here: if they are the same, {remedy}"
-            )
+        if held_out:
+            words = f"{_recordings(held_out)}, names of clips that are held out here: if they are the same, {remedy}"
+            warn_once(f"source {name} was trained on {words}")
+        elif shared and not is_same_data:
+            warn_once(f"source {name} was trained on {_recordings(shared)}, which are trained on here, too")
 
     @checked
     def points(
@@ -412,9 +415,11 @@ class Study:
         return {point: runs[point].within(self.dataset).renamed(self._names) for point in points}
 
 
-def _recordings(names: Iterable[str]) -> str:
-    """Return the number of recordings, and the first names of them."""
-    ordered = sorted(names, key=natural)
+def _recordings(names: Collection[str]) -> str:
+    """Return the number of recordings and the first names of them, or the number of files of which only these are."""
+    ordered = sorted((name for name in names if not name.startswith(CONTENT)), key=natural)
+    if not ordered:
+        return counted(len([*names]), "file")
     more = ", ..." if len(ordered) > SHOWN else ""
     return f"{counted(len(ordered), 'recording')} ({', '.join(ordered[:SHOWN])}{more})"
 

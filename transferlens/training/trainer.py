@@ -138,7 +138,7 @@ class Trainer:
         named = named_by(config, sources)
         found = [weights for _, weights in named]
         self.normalisation = normalisation_of_input(config, data, self.rows, found)
-        self.recordings = recordings_of((data.dataset.clips[i] for i in self.rows), found)
+        self.recordings = recordings_of((data.cache.names[i] for i in self.rows), found)
         self.network = untrained(config, len(data.label_names), found)
         self.provenance = self._provenance() | origins(named)
         self.fresh = {
