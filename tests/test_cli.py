@@ -257,8 +257,8 @@ def test_run_file_is_plain_hdf5(options, tmp_path, capsys):
         (["--folds"], "Error parsing --folds: it needs one value or more"),
         (["--folds", "--epochs", "1"], "Error parsing --folds: it needs one value or more"),
         (["--batch-size", "3", "--batch_size=4"], "--batch-size is given twice"),
-        (["--runs", ""], "an option has an empty value: leave it out"),
-        (["--runs="], "an option has an empty value: leave it out"),
+        (["--runs", ""], "--runs has an empty value: leave it out"),
+        (["--runs="], "--runs has an empty value: leave it out"),
     ],
 )
 def test_options_that_cannot_be_parsed_are_one_line(argv, message, capsys):

@@ -250,8 +250,8 @@ def test_nothing_is_left(grouped, others, tmp_path, capsys):
 
 def test_tables_that_are_read_are_not_replaced(grouped, others, tmp_path, capsys):
     for table, what in (
-        (grouped, "is a table that is read"),
-        (others, "is a table that is read"),
+        (grouped, "exists already: name a new file"),
+        (others, "exists already: name a new file"),
         (tmp_path, "is a fo"),
     ):
         before = None if table.is_dir() else table.read_bytes()

@@ -153,9 +153,14 @@ def test_a_table_of_the_folds_is_written_and_is_the_same_data_set(folder, tmp_pa
     made, read = open_dataset(clips=path, n_folds_made=3), open_dataset(clips=path / "clips.csv")
     assert [(c.id, c.label, c.fold) for c in read.clips] == [(c.id, c.label, c.fold) for c in made.clips]
     assert read.name == made.name == "sounds"
-    argv = ["--clips", str(path / "clips.csv"), "--make-folds", str(tmp_path)]
-    assert datasets.main(argv) == cli.BAD_INPUT
-    assert "is a folder: name a new file" in capsys.readouterr().err
+    for table, problem in (
+        (tmp_path, "is a folder"),
+        (path / "clips.csv", "exists already"),
+        ("a.txt", "does not end in"),
+    ):
+        argv = ["--clips", str(path / "clips.csv"), "--make-folds", str(table)]
+        assert datasets.main(argv) == cli.BAD_INPUT
+        assert f"make_folds='{table}' {problem}" in capsys.readouterr().err
 
 
 TABLE = [("path", "label", "fold"), ("ä/1.wav", "hünd", "1"), ("ä/2.wav", "hünd", "2"), ("b,c/1.wav", "x", "1")]
@@ -199,6 +204,11 @@ def test_our_own_names_come_before_others(table):
 def test_folds_that_are_numbers_of_a_spreadsheet(table):
     rows = [TABLE[0], *((path, label, f"{fold}.0") for path, label, fold in TABLE[1:])]
     assert open_dataset(clips=table(rows)).folds == ("1", "2")
+
+
+def test_recordings_that_are_numbers_of_a_spreadsheet(table):
+    rows = [(*TABLE[0], "group"), *((*row, group) for row, group in zip(TABLE[1:], ("100.0", "", "7.0"), strict=True))]
+    assert [clip.group for clip in open_dataset(clips=table(rows)).clips] == ["7", "100", None]
 
 
 def test_a_table_without_folds_gets_some(table):

@@ -179,7 +179,11 @@ def test_two_sources_in_one_network(study, weights_file, other_file):
         ),
         (("a={file}", "b={other}"), "IIIII", r"plan='p4-none-4': no source begins with I; the sources are a \(A\), b"),
         (("a={file}", "b={other}"), "AAAAA", r"source='b' has no effect: the plan AAAAA-AAAAA does not name it"),
-        (("a={file}", "b={file}"), "AABBB", r"source='a, b' are the same weights of test_resnet: give one of them"),
+        (
+            ("a={file}", "b={file}"),
+            "AABBB",
+            r"source='a' and 'b' are the same weights of test_resnet: give one of them",
+        ),
         (("a={file}",), "ccccc", r"plan='ccccc-AAAAA': no source begins with C; the sources are a \(A\)"),
         (("a=nowhere.pth",), "IIIII", r"weights file .*nowhere\.pth does not exist"),
         (("a=nowhere.h5",), "IIIII", r"nowhere\.h5 does not exist: name a run file"),

@@ -54,7 +54,7 @@ def test_each_source_has_an_arm_and_a_control(options, weights_file, other_file,
 
 def test_a_reference_that_is_no_arm_is_refused(options, capsys):
     assert sources.main([*options, "--reference", "audioset", "--dry-run"]) == 2
-    assert "reference='audioset' must be one of random, imagenet.safetensors, imag" in capsys.readouterr().err
+    assert "reference='audioset' must be one of 'random', 'imagenet.safetensors', 'imag" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [freeze, norm])

@@ -131,8 +131,9 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, prog: str, defa
     flags = [word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")]
     if twice := [flag for flag in flags if flags.count(flag) > 1]:
         raise ParameterError(f"{twice[0]} is given twice")
-    if "" in argv or any(word.endswith("=") for word in argv):
-        raise ParameterError("an option has an empty value: leave it out")
+    for flag, word in zip(["", *argv], argv, strict=False):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            raise ParameterError(f"{(word or flag).rstrip('=') or 'an argument'} has an empty value: leave it out")
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr), RULES:

@@ -373,17 +373,10 @@ def _other(dataset: DataSet, options: Options) -> DataSet | None:
             raise ParameterError(f"{given[0]} goes with against, the other data set")
         return None
     if options.leave_out is not None:
-        _check_leave_out(dataset, options, options.leave_out)
+        check_table("leave_out", options.leave_out, dataset.clips)
     is_table = Path(name).suffix.lower() == ".csv"
     chosen = {"clips": Path(name)} if is_table else {"dataset": name}
     return DataOptions(**chosen, root=root, sr=dataset.sr, longest=dataset.longest).open(argument="against")
-
-
-def _check_leave_out(dataset: DataSet, options: Options, path: Path) -> None:
-    """Raise if a table of clips cannot be written to a file, or would replace one that is read."""
-    check_table("leave_out", path, dataset.clips)
-    if path.resolve() in [table.resolve() for table in (options.data.clips, Path(options.against or "")) if table]:
-        raise ParameterError(f"leave_out={str(path)!r} is a table that is read: name a new file, such as others.csv")
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:

@@ -67,7 +67,7 @@ def points(options: Options) -> dict[str, Arm]:
         if options.controls:
             starts[f"{source.name}{arms.CONTROL}"] = study.arm(PERMUTED, training, source=source.name)
     if options.reference not in starts:
-        raise ParameterError(f"reference={options.reference!r} must be one of {some(starts)}")
+        raise ParameterError(f"reference={options.reference!r} must be one of {some(map(repr, starts))}")
     return starts
 
 

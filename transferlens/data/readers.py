@@ -163,11 +163,11 @@ def _check_spelling(path: Path, rows: Sequence[dict[str, str]], columns: Sequenc
             )
 
 
-def _whole_numbers(rows: Sequence[dict[str, str]]) -> None:
-    """Name folds 1 that a spreadsheet has written as 1.0."""
-    if all(re.fullmatch(r"\d+\.0+", row.get("fold", "")) for row in rows):
+def _whole_numbers(rows: Sequence[dict[str, str]], column: str) -> None:
+    """Write 1 for the 1.0 that spreadsheets make of whole numbers, if a column has nothing else, or is empty."""
+    if column in rows[0] and all(re.fullmatch(r"(\d+\.0+)?", row[column]) for row in rows):
         for row in rows:
-            row["fold"] = row["fold"].partition(".")[0]
+            row[column] = row[column].partition(".")[0]
 
 
 def read_user_table(path: Path) -> tuple[Clip, ...]:
@@ -180,7 +180,8 @@ def read_user_table(path: Path) -> tuple[Clip, ...]:
     rows = read_table(path, needed, optional=["fold"])
     # One column for all rows: the same name in two columns may be of two recordings.
     recording = next((name for name in RECORDINGS if any(row.get(name) for row in rows)), "")
-    _whole_numbers(rows)
+    for column in ("fold", recording):
+        _whole_numbers(rows, column)
     _check_spelling(path, rows, [name for name in ("label", "fold", recording) if name in rows[0]])
     names = cache(_names)
     located = [_located(path.parent, row["path"], names) for row in rows]

@@ -120,6 +120,8 @@ def build(
     >>> net.head
     Linear(in_features=128, out_features=10, bias=True)
     """
+    if len(plan.letters) > 1:
+        raise ParameterError(f"plan={str(plan)!r} names {len(plan.letters)} sources: `Study` takes several, build one")
     # Weights first: an error about them comes before the time that building takes.
     states = {letter: imagenet_state(name, weights).state for letter in plan.letters}
     network = skeleton(name, n_classes=n_classes, plan=plan, seed=seed, input_size=input_size)

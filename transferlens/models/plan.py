@@ -335,8 +335,8 @@ def _check_letters(name: str, letters: Any) -> None:
     if not isinstance(letters, str) or not re.fullmatch(f"{pattern}{{2,5}}-{{0,3}}", letters) or len(letters) != 5:
         nothing = ": r would be the statistics of nothing" if name == "start" and "r" in str(letters) else ""
         raise ParameterError(
-            f"{name}={letters!r} must have five letters, one per block: {rule}, or - for blocks that are cut, such as "
-            f"{example}{nothing}"
+            f"{name}={letters!r} must have five letters, one per block: {rule}, or - for the last blocks, up to three, "
+            f"that are cut, such as {example}{nothing}"
         )
 
 

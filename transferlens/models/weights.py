@@ -366,6 +366,8 @@ def check_tensors(
     for key, tensor in present.items():
         if problem := _problem(tensor):
             raise CheckpointError(f"{source}: tensor {key} must be dense, real and finite, but {problem}")
+        if key.endswith("running_var") and (tensor < 0).any():
+            raise CheckpointError(f"{source}: tensor {key} has negative variances: get the weights again")
     missing = [key for key in needed if key not in present]
     misfit = [key for key, tensor in present.items() if tensor.shape != needed[key]]
     if missing or misfit:
@@ -385,7 +387,7 @@ def _problem(tensor: torch.Tensor) -> str:
         return f"is {tensor.layout}"
     if tensor.is_meta or tensor.is_nested or str(tensor.dtype) not in FLOATS:
         return f"is {'without values' if tensor.is_meta else 'nested' if tensor.is_nested else tensor.dtype}"
-    return "" if tensor.isfinite().all() else "has NaN or infinite values"
+    return "" if tensor.float().isfinite().all() else "has NaN or infinite values"
 
 
 def sha256_of(name: str, state: Mapping[str, torch.Tensor]) -> str:

@@ -273,7 +273,8 @@ class Study:
         if unknown := [letter for letter in plan.letters if len(by_letter.get(letter, ())) != 1]:
             problem = "several sources begin" if by_letter.get(unknown[0]) else "no source begins"
             names = some(f"{source.name} ({source.letter})" for source in sources)
-            raise ParameterError(f"plan={str(plan)!r}: {problem} with {unknown[0]}; the sources are {names}")
+            remedy = f"name the source of each block by start, such as {5 * sources[0].letter}, or give one source"
+            raise ParameterError(f"plan={str(plan)!r}: {problem} with {unknown[0]}; the sources are {names}: {remedy}")
         chosen = {letter: by_letter[letter][0] for letter in plan.letters}
         if unused := [source.name for source in sources if source not in chosen.values()]:
             raise ParameterError(f"source={some(unused)!r} has no effect: the plan {plan} does not name it")
@@ -286,10 +287,11 @@ class Study:
         """Return the runs of a plan and its sources with one backbone; raise if the sources cannot be used."""
         pairs = [(source.name, find(backbone, source.option, normalise=training.normalise)) for source in sources]
         by_hash = group_by(pairs, lambda pair: pair[1].sha256)
-        self._names |= {weights.sha256: name for name, weights in pairs}
-        if same := [group for group in by_hash.values() if len(group) > 1]:
-            words = some(name for name, _ in same[0])
-            raise ParameterError(f"source={words!r} are the same weights of {backbone}: give one of them")
+        for name, weights in pairs:
+            if (other := self._names.setdefault(weights.sha256, name)) != name:
+                raise ParameterError(
+                    f"source={other!r} and {name!r} are the same weights of {backbone}: give one of them"
+                )
         if training.normalise == "source":
             normalisation_of([weights for _, weights in pairs])
         data_key = self.cache.data_key
