@@ -219,7 +219,7 @@ def draw_changes(rows: Sequence[ChangeRow], labels: Sequence[str], palette: Mapp
         if row.p_adjusted < LEVEL:
             clear[label][pair] = 100 * row.change
     accuracy.intervals(means, palette=palette, marks={"s": clear}, ax=ax)
-    ax.set(xlabel=f"difference in recall [points]; framed: adjusted p < {LEVEL}")
+    ax.set(xlabel=f"difference in recall [points]\nframed: adjusted p < {LEVEL}")
 
 
 def _percent(row: Any, name: str) -> Interval:
