@@ -2,7 +2,7 @@
 
     python -m analyses.all --clips path/to/esc10/clips.csv
 
-It takes an evening on two cores. Finished runs are not trained again: after an interruption, the same command
+It takes hours on two cores; ``--dry-run`` says how many. Finished runs are not trained again: after an interruption, the same command
 continues. ``steps.csv``, in the folder of the figures, has one row per step: its runs, the time of their training (from
 their files) and the time that the step took. `analyses.results` writes ``RESULTS.md`` from the tables.
 """
@@ -19,6 +19,7 @@ from analyses import (
     results,
     rq1_pretrained_vs_scratch,
     rq2_anomaly,
+    rq2_finished_runs,
     rq2_freeze_fuse_truncate,
     rq2_plan_grid,
     rq2_statistics_reverse_surgical_norm,
@@ -45,6 +46,7 @@ QUESTIONS = (
     rq2_statistics_reverse_surgical_norm,
     rq2_plan_grid,
     rq2_svcca,
+    rq2_finished_runs,
     rq3_input,
     rq4_ensemble,
     rq5_saliency,

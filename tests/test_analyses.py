@@ -215,7 +215,7 @@ def test_all_of_it_from_an_empty_store(clips, weights_file, tmp_path, capsys, mo
     assert all_.main(argv) == 0
     assert len(list((tmp_path / "runs").rglob("*.h5"))) == int(planned[1])
     steps = [row["step"] for row in csv.DictReader((tmp_path / "figures" / "steps.csv").open())]
-    assert len(steps) == (18 if whole else 4)
+    assert len(steps) == (22 if whole else 4)
     assert all_.main(argv) == 0  # nothing is trained again
     assert {row["n_trained_now"] for row in csv.DictReader((tmp_path / "figures" / "steps.csv").open())} == {"0"}
     if not whole:
