@@ -2,9 +2,10 @@
 
     python -m analyses.all --clips path/to/esc10/clips.csv
 
-It takes hours on two cores; ``--dry-run`` says how many. Finished runs are not trained again: after an interruption, the same command
-continues. ``steps.csv``, in the folder of the figures, has one row per step: its runs, the time of their training (from
-their files) and the time that the step took. `analyses.results` writes ``RESULTS.md`` from the tables.
+It takes hours on two cores; ``--dry-run`` says how many. Finished runs are not trained again: after an interruption,
+the same command continues. ``steps.csv``, in the folder of the figures, has one row per step: its runs, the time of
+their training (from their files) and the time that the step took. `analyses.results` writes ``RESULTS.md`` from the
+tables.
 """
 
 import csv

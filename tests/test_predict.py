@@ -108,6 +108,9 @@ def test_the_command_prints_or_writes_a_table_and_names_what_it_cannot_read(runs
     rows = list(csv.DictReader(io.StringIO(captured.out)))
     assert [row["path"] for row in rows] == [*map(str, good)]
     assert "empty.wav cannot be decoded" in captured.err
+    for out, problem in (("new/p.txt", "does not end in .csv"), (good[0], "exists already"), (".", "is a folder")):
+        assert main([*argv[1:], "--out", str(tmp_path / out)]) == 2
+        assert f"out='{tmp_path / out}' {problem}" in capsys.readouterr().err
     assert main([*argv[1:], "--out", str(tmp_path / "new" / "p.csv")]) == 0
     assert list(csv.DictReader((tmp_path / "new" / "p.csv").open())) == rows
     assert capsys.readouterr().out == f"written: {tmp_path / 'new' / 'p.csv'}\n"

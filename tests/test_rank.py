@@ -359,4 +359,4 @@ def test_one_class_only_is_one_line(clips, argv, tmp_path, capsys):
         assert rank.main([f"--clips={table}", *argv[1:]]) == 2
     finally:
         table.unlink()
-    assert "leaves 8 clips of 1 classes to train on: at least 2 classes are needed" in capsys.readouterr().err
+    assert "leaves 8 clips of 1 class to train on: at least 2 classes are needed" in capsys.readouterr().err

@@ -28,7 +28,7 @@ from transferlens.training.sweep import Arm, planned
 from transferlens.util import processes
 from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import explained, flat
-from transferlens.util.files import check_writable, write_csv
+from transferlens.util.files import check_new, check_writable, write_csv
 from transferlens.util.terminal import log_to_stderr, say
 from transferlens.util.text import some
 
@@ -227,9 +227,10 @@ class Command:
         if not isinstance(self.work, Question):
             return self.work(options)
         output = flat(options.output)
-        for name, folder in (("figures", output.get("figures")), ("out", getattr(output.get("out"), "parent", None))):
-            if folder is not None:
-                check_writable(name, folder)
+        if "figures" in output:
+            check_writable("figures", output["figures"])
+        if output.get("out"):
+            check_new("out", output["out"], ".csv")
         if output.get("dry_run"):
             say(forecast.text(planned(self.points(options))))
             return DONE

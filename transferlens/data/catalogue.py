@@ -100,6 +100,9 @@ def open_dataset(
 def _check_choice(options: DataOptions, argument: str) -> None:
     """Raise if options contradict each other; `argument` is what the name of the data set is given as."""
     name, has_folder = options.dataset, options.root is not None or options.splits
+    for made in ("n_folds_made", "group_by"):
+        if options.clips is None and getattr(options, made) is not None:
+            raise ParameterError(f"{made} goes with clips, a table or a folder: other data sets have folds")
     known = manifest()
     if options.clips is not None:
         if name is not None or has_folder:

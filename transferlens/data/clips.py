@@ -17,7 +17,7 @@ from transferlens.data.manifest import manifest
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.fields import checked
 from transferlens.util.lazy import pandas
-from transferlens.util.text import natural, some
+from transferlens.util.text import counted, natural, some
 
 BUILT_IN = "synth"
 PIECE = 2**20  # bytes that are read at once
@@ -125,7 +125,8 @@ class DataSet:
         training = np.flatnonzero(np.isin(folds, self.trained_on(fold, inner_fold)))
         if (classes := len({self.clips[i].label for i in training})) < 2:
             raise DataError(
-                f"fold {fold!r} of {self.name} held out leaves {len(training)} clips of {classes} classes to train on: "
+                f"fold {fold!r} of {self.name} held out leaves {counted(len(training), 'clip')} of "
+                f"{counted(classes, 'class')} to train on: "
                 "at least 2 classes are needed in the other folds"
             )
         return training, np.flatnonzero(folds == fold)
