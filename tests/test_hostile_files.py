@@ -18,6 +18,7 @@ import pytest
 from h5py import h5g, h5p, h5s, h5t
 from stored_files import KINDS
 
+from transferlens.features.cache import cached_clips
 from transferlens.store.run import load_run
 from transferlens.util.errors import CheckpointError, DataError, MachineError
 from transferlens.util.hdf5 import MOST_ATTRIBUTES, MOST_MEMBERS
@@ -365,6 +366,20 @@ def test_texts_that_are_one_place_of_the_file_many_times(changed, outcomes, kind
     with h5py.File(path) as file:
         assert len(file[name][1999]) == 60_000
     assert None in outcomes(kind, path)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("run", "label_names"), ("run", "clip_ids"), ("cache", "clip_ids")])
+def test_texts_that_are_said_to_be_longer_than_any_of_the_file(changed, kind, name):
+    """HDF5 would make room for four gigabytes, which takes seconds, before it looks for the text."""
+    place = []
+    path = changed(
+        kind,
+        by=lambda file: place.append(file[name].id.get_offset()),
+        raw=lambda content: content[: place[0]] + b"\xff" * 4 + content[place[0] + 4 :],
+    )
+    read = load_run if kind == "run" else cached_clips
+    with pytest.raises((CheckpointError, DataError), match=rf"{name}'? has texts that are not in the file"):
+        read(path)
 
 
 def at(place, *values):

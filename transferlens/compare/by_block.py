@@ -176,7 +176,8 @@ class Result(question.Result):
         return super().tables() | control
 
     def _row(self, change: Change) -> ControlRow:
-        interval, columns = change.difference.interval, change.difference.columns("less_control")
+        interval = change.difference.interval
+        columns: dict[str, Any] = change.difference.columns("less_control")
         names = (change.backbone, change.variant, self.analysis.control, change.after)
         return ControlRow(*names, n=interval.n, less_control=interval.mean, **columns)
 

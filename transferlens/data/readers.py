@@ -84,7 +84,7 @@ def _decoded(path: Path) -> str:
 
 def _renamed(names: Sequence[str]) -> list[str]:
     """Return names of columns, with ours for those that a table calls otherwise."""
-    ours = {}
+    ours: dict[str, str] = {}
     for name, others in COLUMNS.items():
         if name not in names:
             found = [own for own in names if own.lower() in (name, *others)]

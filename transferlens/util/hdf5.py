@@ -30,6 +30,7 @@ from transferlens.util.lazy import h5py
 MOST_MEMBERS, DEEPEST, MOST_ATTRIBUTES = 50_000, 16, 1000
 # Bytes that are read at once: of a file to verify it, and at most of texts.
 PIECE, MOST_TEXT = 2**20, 2**28
+REFERENCE = 16  # bytes that stand for a text in a data set: its length (4), and where it is
 # Bytes of the smallest global heap that HDF5 reads.
 SMALLEST_HEAP = 4096
 # What h5py raises for damaged files.
@@ -172,6 +173,7 @@ class Group(Mapping[str, Any]):
         dataset = self[name]
         if not _is_text(dataset.id.get_type()) or dataset.ndim != 1:
             raise Damaged(f"{_shown(dataset.name)} is not a list of texts")
+        self._check_lengths(dataset)
         space, total, values = dataset.id.get_space(), 0, np.empty(len(dataset), dataset.dtype)
         # All texts may be one place in the file, and take many times its size in memory.
         step = max(1, MOST_TEXT // max(self._longest, dataset.dtype.itemsize))
@@ -183,6 +185,18 @@ class Group(Mapping[str, Any]):
             if total > self.size:
                 raise Damaged(f"{_shown(dataset.name)} is larger than the file")
         return [value.decode() for value in values.tolist()]
+
+    def _check_lengths(self, dataset: Any) -> None:
+        """Raise `Damaged` if a text is said to be longer than any of the file: HDF5 would make room for it first."""
+        if dataset.dtype.kind != "O" or not len(dataset):
+            return
+        place = dataset.id.get_offset()  # None if the data set is not in one piece, which no file of ours has
+        with Path(self.filename).open("rb") as file:
+            file.seek(place or 0)
+            references = file.read(REFERENCE * len(dataset) if place else 0)
+        lengths = np.frombuffer(references, "<u4")[:: REFERENCE // 4]
+        if len(lengths) < len(dataset) or lengths.max() > self._longest:
+            raise Damaged(f"{_shown(dataset.name)} has texts that are not in the file")
 
     @property
     def attrs(self) -> dict[str, Any]:
