@@ -191,10 +191,8 @@ class Group(Mapping[str, Any]):
         if dataset.dtype.kind != "O" or not len(dataset):
             return
         place = dataset.id.get_offset()  # None if the data set is not in one piece, which no file of ours has
-        with Path(self.filename).open("rb") as file:
-            file.seek(place or 0)
-            references = file.read(REFERENCE * len(dataset) if place else 0)
-        lengths = np.frombuffer(references, "<u4")[:: REFERENCE // 4]
+        count = len(dataset) * REFERENCE // 4 if place else 0
+        lengths = np.fromfile(self.filename, "<u4", count, offset=place or 0)[:: REFERENCE // 4]
         if len(lengths) < len(dataset) or lengths.max() > self._longest:
             raise Damaged(f"{_shown(dataset.name)} has texts that are not in the file")
 
