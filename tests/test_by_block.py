@@ -171,6 +171,7 @@ class FakeRun:
         self.config, self.accuracy_last, self.accuracy_best = config, accuracy, accuracy + 0.01
         self.n_train, self.labels, self.n_recordings, self.weights = 16, np.zeros(8), 0, "ImageNet"
         self.history, self.cost = {"seconds": np.array([1.0, 2.0])}, config.cost(2)
+        self.macro_f1, self.class_ratio = accuracy, 1.0
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def test_help_explains_every_option(command, capsys):
     shown = capsys.readouterr().out
     for name in fields.names(module.Options):
         flag = name.replace("_", "-")
-        assert f"--{flag}" in shown or f"--no-{flag}" in shown or name == "names", name
+        assert f"--{flag}" in shown or f"--no-{flag}" in shown or name in ("names", "files"), name
     kinds = {each.type for each in dataclasses.fields(module.Options)} | {module.Options}
     for kind in filter(dataclasses.is_dataclass, kinds):
         assert all(
@@ -201,10 +201,10 @@ def test_wrong_input(options, change, message, capsys, tmp_path):
     assert not list(tmp_path.rglob("*.h5"))
 
 
-def test_table_without_fold(options, tmp_path, capsys):
+def test_table_without_label(options, tmp_path, capsys):
     table = tmp_path / "clips.csv"
-    table.write_text("path,label\na.wav,x\n")
-    assert "lacks fold" in refused([*options, "--clips", str(table)], capsys)
+    table.write_text("path,fold\na.wav,1\n")
+    assert "lacks label" in refused([*options, "--clips", str(table)], capsys)
 
 
 def test_text_file_named_wav(options, tmp_path, clips, capsys):

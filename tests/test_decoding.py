@@ -250,14 +250,15 @@ def test_files_in_a_folder_whose_name_is_not_utf8_are_read(tmp_path):
     assert len(FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path / "cache").key) == 64
 
 
-def test_names_that_are_not_utf8_are_named(tmp_path, capsys):
+def test_names_that_are_not_utf8_are_named(tmp_path, capsys, caplog):
     path = write(tmp_path / "rock" / "a.wav").rename(not_utf8(tmp_path / "rock", b"Ger\xe4usche.wav"))
     assert len(load_audio(path, sr=SR)) == 2400
     with pytest.raises(DataError, match=r"fold or group of rock/Ger\\udce4usche.wav has .* is not UTF-8"):
         open_dataset("gtzan", root=tmp_path)
     table(tmp_path, ["Geräusche.wav,dog,1"], encoding="latin-1")
     assert datasets.main(["--clips", str(tmp_path / "clips.csv"), "--audit"]) == cli.BAD_INPUT
-    assert "clips.csv cannot be read as a csv table" in capsys.readouterr().err
+    assert "is read as Windows-1252: check letters with accents" in caplog.text
+    assert "1 of 1 audio files do not exist" in capsys.readouterr().err
 
 
 LIMITED = """

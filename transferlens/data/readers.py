@@ -78,7 +78,7 @@ def _decoded(path: Path) -> str:
         text = content.decode("cp1252")
         if CONTROL.search(re.sub(r"[\r\n\t]", "", text)):  # no text of any kind
             raise
-        log.info("%s is not UTF-8 and is read as Windows-1252: check letters with accents", path)
+        log.warning("%s is not UTF-8 and is read as Windows-1252: check letters with accents", path)
         return text
 
 
