@@ -34,6 +34,7 @@ from transferlens.util.grouping import group_by
 from transferlens.util.text import counted, span
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -105,11 +106,8 @@ def reliability_rows(members: Members) -> list[ReliabilityRow]:
 SCORES = {"single": "single (mean)", "accuracy": "ensemble", "soup": "average of weights"}
 
 
-def draw(result: Result) -> Figure:
-    """Draw accuracy by fold, accuracy against size, where the gain comes from, and calibration."""
-    whole, folds = ([row for row in result.rows if bool(row.fold) == by_fold] for by_fold in (False, True))
-    fig, axes = style.new_figure(2, 2, width=max(11.5, 3 * len(whole)), height=8.6)
-    palette = style.colours([row.ensemble for row in whole])
+def _draw_accuracies(folds: Sequence[Row], ax: Axes) -> None:
+    """Draw the accuracy of single networks, ensembles and soups by fold."""
     points = {
         name: {
             words: stats.by_fold(rows, score)
@@ -119,11 +117,19 @@ def draw(result: Result) -> Figure:
         for name, rows in group_by(folds, key=lambda row: row.ensemble).items()
     }
     shades = dict(zip(SCORES.values(), [(0.6, 0.6, 0.6), (0.15, 0.15, 0.15), (0.8, 0.4, 0.0)], strict=True))
-    ax = points_and_means(points, palette=shades, ax=axes[0, 0])
+    points_and_means(points, palette=shades, ax=ax)
     lowest = np.nanmin([(row.single, row.soup) for row in folds])
     ax.set_ylim(max(0, 100 * lowest - 8), 101)
     ax.set_title(style.means_caption(len({row.fold for row in folds})), fontsize="small", loc="left")
     ax.legend(loc="lower right", frameon=False, fontsize="small")
+
+
+def draw(result: Result) -> Figure:
+    """Draw accuracy by fold, accuracy against size, where the gain comes from, and calibration."""
+    whole, folds = ([row for row in result.rows if bool(row.fold) == by_fold] for by_fold in (False, True))
+    fig, axes = style.new_figure(2, 2, width=max(11.5, 3 * len(whole)), height=8.6)
+    palette = style.colours([row.ensemble for row in whole])
+    _draw_accuracies(folds, axes[0, 0])
     curves = {
         name: [(row.size, row.mean, row.lowest, row.highest) for row in rows]
         for name, rows in group_by(result.sizes, key=lambda row: row.ensemble).items()
