@@ -37,7 +37,7 @@ NAMES = {
 }
 # The tables that the text uses.
 TABLES = (
-    *("pretrained_vs_scratch", "freeze", "fuse", "truncate", "probe", "plan_grid", "svcca", "input_form"),
+    *("pretrained_vs_scratch", "freeze", "fuse", "truncate", "probe", "plan_grid", "svcca", "rank", "input_form"),
     *("input_form_stretch", "ensemble", "robustness", "selection", "duplicates", "saliency", "saliency_summary"),
     *("synth/saliency_summary", "steps"),
 )
