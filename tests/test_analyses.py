@@ -168,7 +168,7 @@ def test_the_text_has_the_numbers_of_the_tables_beside_the_figures():
         ),
         ("svcca", {"kind": "training", "block": "3"}, {"high": 1}, "that cannot be told: SVCCA"),
         ("svcca", {"kind": "seeds"}, {"low": 0}, "with intervals apart, in no block"),
-        ("rank", {"source": "ImageNet", "block": "1"}, {"knn_low": 0.1}, "with intervals apart, in Blocks 2 3 4 of lite0"),
+        ("rank", {"source": "ImageNet", "block": "1"}, {"knn_low": 0.1}, "apart, in Blocks 2 3 4 of lite0"),
         ("input_form", {"arm": "one window"}, {"accuracy_last": 0.1}, "excludes 0 for 1 of the 4 other forms"),
         ("ensemble", {}, {"gain_low": -0.1}, "above 0 for 0 of the"),
         ("robustness", {}, {"more_than_clean_low": -1, "more_than_clean_high": 1}, "on 0 of 17 corruptions, for"),
