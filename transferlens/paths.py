@@ -3,7 +3,7 @@
 Accuracy and loss of held-out clips along the straight line between the weights of two networks: from the start of a
 run to its end, between two seeds, between two ways of training such as pretrained and from scratch [1]_. The barrier is
 the largest excess of the loss over the straight line between the losses of the ends [2]_: about 0 if the networks lie
-in one basin. Where there is no barrier between seeds, the average of their weights, a "soup" [3]_, may be as accurate
+in one basin. For seeds without a barrier between them, the average of their weights, a "soup" [3]_, may be as accurate
 as the average of their outputs, at the cost of one network.
 
 Between two networks the statistics of BatchNorm layers are those of neither. Each point is therefore scored with the

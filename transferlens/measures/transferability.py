@@ -83,7 +83,7 @@ def evidence(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     features : ndarray [shape=(n_clips, n_neurons)]
-        There is no intercept, as in the papers.
+        Without intercept, as in the papers.
     targets : ndarray [shape=(n_clips, n_targets)]
         Columns of numbers; none may be all 0.
 
@@ -131,6 +131,7 @@ class _Spectrum:
 
     @classmethod
     def of(cls, F: np.ndarray, Y: np.ndarray) -> _Spectrum:
+        """Decompose features F [shape=(n_clips, n_neurons)] and project targets Y [shape=(n_clips, n_classes)]."""
         U, values, _ = np.linalg.svd(F, full_matrices=False)
         rounding = max(F.shape) * np.finfo(float).eps
         U = U[:, values > rounding * values[0]]
@@ -248,7 +249,7 @@ class Correlation:
     n : int
         Number of points.
     note : str
-        Why there is no correlation.
+        Why a correlation is not given.
     """
 
     rho: float

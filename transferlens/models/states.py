@@ -16,7 +16,7 @@ State = Mapping[str, "torch.Tensor"]
 
 
 def _check_alike(states: Sequence[State]) -> None:
-    """Raise if there is no state dict, or if they do not have the same tensors."""
+    """Raise if state dicts are missing, or do not have the same tensors."""
     if not states:
         raise ParameterError("states must be one or more state dicts")
     shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in states]

@@ -31,7 +31,7 @@ AT_ONCE = 64  # windows whose features are in memory
 def sound_files(paths: Sequence[Path]) -> list[Path]:
     """Return the files that are named, and in natural order those of the folders that end like sound files.
 
-    Raise ParameterError if there is no such file in a folder, or nothing is named.
+    Raise ParameterError if a folder has none, or nothing is named.
     """
     files: list[Path] = []
     for path in paths:
@@ -205,7 +205,7 @@ def predict(
     Raises
     ------
     ParameterError
-        If the runs differ in their classes or rate, or there is no file.
+        If the runs differ in their classes or rate, or no file is found.
     DataError
         If no file can be read.
     """

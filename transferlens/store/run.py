@@ -262,7 +262,7 @@ class Run:
         Raises
         ------
         ParameterError
-            If there is no file, or `hop` exceeds `window`.
+            If no file is found, or `hop` exceeds `window`.
         DataError
             If no file can be read.
         """
