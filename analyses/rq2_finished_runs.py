@@ -15,13 +15,12 @@ import sys
 from dataclasses import dataclass
 
 from analyses import BACKBONES
-from transferlens import cli
 from transferlens.classes import main as classes
 from transferlens.options import QuestionOptions
 from transferlens.paths import main as paths
 from transferlens.rank import main as rank
 from transferlens.rewind import main as rewind
-from transferlens.study import Step, handed_on, perform
+from transferlens.study import Step, script
 from transferlens.training.sweep import SweepOptions
 
 STEPS = [
@@ -39,13 +38,7 @@ class Options(QuestionOptions):
     sweep: SweepOptions = SweepOptions(backbone=BACKBONES)
 
 
-def work(options: Options) -> int:
-    """Do the four commands."""
-    given = handed_on(options)
-    return perform([step.given(given) for step in STEPS], dry_run=options.output.dry_run)
-
-
-main = cli.Command("analyses.rq2_finished_runs", Options, work)
+main = script("analyses.rq2_finished_runs", Options, STEPS)
 
 if __name__ == "__main__":
     sys.exit(main())

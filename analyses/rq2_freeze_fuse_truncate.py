@@ -14,12 +14,11 @@ import sys
 from dataclasses import dataclass
 
 from analyses import BACKBONES
-from transferlens import cli
 from transferlens.freeze import main as freeze
 from transferlens.fuse import main as fuse
 from transferlens.options import QuestionOptions
 from transferlens.probe import main as probe
-from transferlens.study import Step, handed_on, perform
+from transferlens.study import Step, script
 from transferlens.training.sweep import SweepOptions
 from transferlens.truncate import main as truncate
 
@@ -33,13 +32,7 @@ class Options(QuestionOptions):
     sweep: SweepOptions = SweepOptions(backbone=BACKBONES)
 
 
-def work(options: Options) -> int:
-    """Do the four commands."""
-    given = handed_on(options)
-    return perform([step.given(given) for step in STEPS], dry_run=options.output.dry_run)
-
-
-main = cli.Command("analyses.rq2_freeze_fuse_truncate", Options, work)
+main = script("analyses.rq2_freeze_fuse_truncate", Options, STEPS)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,12 +14,11 @@ import sys
 from dataclasses import dataclass
 
 from analyses import BACKBONES
-from transferlens import cli
 from transferlens.norm import main as norm
 from transferlens.options import QuestionOptions
 from transferlens.reverse import main as reverse
 from transferlens.statistics import main as statistics
-from transferlens.study import Step, handed_on, perform
+from transferlens.study import Step, script
 from transferlens.surgical import main as surgical
 from transferlens.training.sweep import SweepOptions
 
@@ -33,13 +32,7 @@ class Options(QuestionOptions):
     sweep: SweepOptions = SweepOptions(backbone=BACKBONES[:1])
 
 
-def work(options: Options) -> int:
-    """Do the four commands."""
-    given = handed_on(options)
-    return perform([step.given(given) for step in STEPS], dry_run=options.output.dry_run)
-
-
-main = cli.Command("analyses.rq2_statistics_reverse_surgical_norm", Options, work)
+main = script("analyses.rq2_statistics_reverse_surgical_norm", Options, STEPS)
 
 if __name__ == "__main__":
     sys.exit(main())

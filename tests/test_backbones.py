@@ -11,8 +11,9 @@ from fake_weights import fake_files, one_thread, randomised  # noqa: F401 (fixtu
 
 from transferlens import backbones
 from transferlens.models import build as building
+from transferlens.models.anatomy import anatomy
 from transferlens.models.build import block_table, build, check, cost, imagenet_state, skeleton
-from transferlens.models.network import Network, anatomy
+from transferlens.models.network import Network
 from transferlens.models.plan import TransferPlan
 from transferlens.util.errors import ParameterError
 

@@ -12,7 +12,8 @@ from conftest import write_clips
 from safetensors.torch import load_file, save_file
 
 from transferlens.models import build
-from transferlens.models.network import normalisations, redrawn
+from transferlens.models.anatomy import normalisations
+from transferlens.models.network import redrawn
 from transferlens.models.plan import TransferPlan
 from transferlens.models.weights import Source, imagenet_state
 from transferlens.store.heldout import classify

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transferlens.data.catalogue import DataOptions
 from transferlens.measures.attribution import attribute
 from transferlens.measures.layerwise import block_matrix, compare, layers
+from transferlens.models.anatomy import anatomy
 from transferlens.models.build import block_table, build, check, cost, imagenet_state, skeleton
-from transferlens.models.network import anatomy
 from transferlens.models.plan import TransferPlan
 from transferlens.store.heldout import classify, heldout_features
 from transferlens.util.errors import CheckpointError, ParameterError

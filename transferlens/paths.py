@@ -24,7 +24,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -90,12 +90,12 @@ class Options(QuestionOptions):
     plan: PlanOptions = PlanOptions()
 
 
-@dataclass(frozen=True)
-class Row:
-    """One point on a path: `share` of the way from `first`, or its start (kind "training"), to `second`.
+@dataclass(frozen=True, kw_only=True)
+class PathRow:
+    """Columns that a path and its points share.
 
-    `block` is the block that moves, or "all"; `statistics` are "as is" or "anew". Accuracy is a fraction, `loss` the
-    cross-entropy [nat] of the held-out clips, and `excess` that above the straight line between the losses of the ends.
+    The path leads from `first`, or its start (kind "training"), to `second`, the ids of runs. `block` is the block that
+    moves, or "all"; `statistics` are "as is" or "anew".
     """
 
     dataset: str
@@ -109,31 +109,31 @@ class Row:
     seeds: str
     block: str
     statistics: str
-    share: float
-    accuracy: float
-    loss: float
-    excess: float
     first: str
     second: str
 
 
-@dataclass(frozen=True)
-class BarrierRow:
-    """One path in paths_barriers.csv: the largest excess of loss [nat], where it is, and that of the error rate.
+@dataclass(frozen=True, kw_only=True)
+class Row(PathRow):
+    """One point on a path: `share` of the way from its first end to its second.
 
-    The other columns are those of `Row`, and loss and accuracy of both ends.
+    Accuracy is a fraction, `loss` the cross-entropy [nat] of the held-out clips, and `excess` that above the straight
+    line between the losses of the ends.
     """
 
-    backbone: str
-    arm: str
-    kind: str
-    fold: str
-    n_train: float
-    n_clips: int
-    n_recordings: int
-    seeds: str
-    block: str
-    statistics: str
+    share: float
+    accuracy: float
+    loss: float
+    excess: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BarrierRow(PathRow):
+    """One path in paths_barriers.csv: the largest excess of loss [nat], where it is, and that of the error rate.
+
+    The other columns are loss and accuracy of both ends.
+    """
+
     barrier: float
     barrier_share: float
     error_barrier: float
@@ -141,8 +141,6 @@ class BarrierRow:
     loss_second: float
     accuracy_first: float
     accuracy_second: float
-    first: str
-    second: str
 
 
 @dataclass(frozen=True)
@@ -343,7 +341,7 @@ def barriers(rows: Sequence[Row]) -> list[BarrierRow]:
     for line in group_by(rows, lambda row: (row.first, row.second, row.kind, row.block, row.statistics)).values():
         top = max(line, key=lambda row: row.excess)
         errors = excess([1 - row.accuracy for row in line], [row.share for row in line])
-        shared = {name: value for name, value in vars(top).items() if name in BarrierRow.__dataclass_fields__}
+        shared = {field.name: getattr(top, field.name) for field in fields(PathRow)}
         ends = {
             f"{field}_{name}": getattr(row, field)
             for name, row in (("first", line[0]), ("second", line[-1]))

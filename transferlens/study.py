@@ -202,6 +202,16 @@ def perform(steps: Sequence[Step], *, dry_run: bool = False, step: Callable[[Ste
     return worst
 
 
+def script(name: str, options: type, steps: Sequence[Step]) -> cli.Command:
+    """Return the command of a script that runs several steps and hands its options on to them."""
+
+    def work(options: Any) -> int:
+        given = handed_on(options)
+        return perform([step.given(given) for step in steps], dry_run=options.output.dry_run)
+
+    return cli.Command(name, options, work)
+
+
 def work(options: Options) -> int:
     """Run the commands of the study file."""
     given = handed_on(options, "config")

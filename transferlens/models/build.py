@@ -19,7 +19,8 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.processes import memory_limit
 
 if TYPE_CHECKING:
-    from transferlens.models.network import Anatomy, Network
+    from transferlens.models.anatomy import Anatomy
+    from transferlens.models.network import Network
     from transferlens.models.plan import TransferPlan
 
 # Memory of a pass without gradients, in units of the largest input and output of a module: measured are up to 3.
@@ -65,7 +66,7 @@ class BlockRow:
 
 def check(name: str) -> None:
     """Raise ParameterError if timm does not know the name, or the network cannot be cut into five blocks."""
-    from transferlens.models.network import anatomy
+    from transferlens.models.anatomy import anatomy
 
     anatomy(name)
 
@@ -133,7 +134,8 @@ def skeleton(
     name: str, *, n_classes: int, plan: TransferPlan, seed: int = 0, input_size: tuple[int, int] = (128, 250)
 ) -> Network:
     """Build the network of a transfer plan entirely randomly initialised; parameters and errors as for `build`."""
-    from transferlens.models.network import Network, anatomy, create
+    from transferlens.models.anatomy import anatomy, create
+    from transferlens.models.network import Network
 
     for argument, value, least in (("n_classes", n_classes, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
@@ -173,7 +175,7 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250), through:
     >>> [row.channels for row in block_table("resnet18")]
     [64, 64, 128, 256, 512]
     """
-    from transferlens.models.network import anatomy, measure
+    from transferlens.models.anatomy import anatomy, measure
 
     parts = anatomy(name)
     measured = measure(parts, input_size, through=through)

@@ -196,7 +196,7 @@ def _existing(path: Path) -> Path:
 @functools.lru_cache(maxsize=4)
 def _imagenet_state(name: str, path: Path | None, version: tuple[int, ...]) -> Weights:
     """Load and check weights; `version` changes with the content of the file, so that the cache does not outlive it."""
-    from transferlens.models.network import anatomy
+    from transferlens.models.anatomy import anatomy
 
     shapes = anatomy(name).shapes
     needed = {name: shape for name, shape in shapes.items() if not name.endswith(_COUNTER)}
@@ -357,7 +357,7 @@ def check_tensors(
     BatchNorm's counters may be missing; `source` is what errors say of where the tensors are from. The model is for
     inputs of this height and width, by default of timm's own.
     """
-    from transferlens.models.network import anatomy
+    from transferlens.models.anatomy import anatomy
 
     parts = anatomy(name)
     shapes = parts.shapes if input_size is None else parts.shapes_for(input_size)
@@ -392,7 +392,7 @@ def _problem(tensor: torch.Tensor) -> str:
 
 def sha256_of(name: str, state: Mapping[str, torch.Tensor]) -> str:
     """Return the hash of the names, types, shapes and bytes of a backbone's tensors, without BatchNorm's counters."""
-    from transferlens.models.network import anatomy
+    from transferlens.models.anatomy import anatomy
 
     digest = hashlib.sha256()
     for key in sorted(key for key in anatomy(name).shapes if not key.endswith(_COUNTER)):
