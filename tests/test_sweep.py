@@ -310,6 +310,24 @@ def test_classes_that_are_never_both_trained_on_and_held_out_are_named_once(stud
     assert messages(good | {"e": "12"}, select="nested", folds=(2,)) == []
 
 
+def test_runs_of_a_data_set_that_was_renamed_are_named_before_they_are_trained_again(study, tmp_path, caplog):
+    shutil.copytree(study().options.data.clips.parent, tmp_path / "tones")
+    study(clips=tmp_path / "tones" / "clips.csv", folds=1).runs(TransferPlan.scratch())
+    (tmp_path / "tones").rename(tmp_path / "bells")
+    renamed = study(clips=tmp_path / "bells" / "clips.csv", folds=(1, 2))
+    warn_once.cache_clear()
+    renamed.warn_of_other_name(renamed.points(TransferPlan()))
+    assert not caplog.records
+    renamed.warn_of_other_name(renamed.points(TransferPlan.scratch()))
+    words = "has runs of the same clips, whose folder or table was called tones then and is bells now: call it tones"
+    assert words in caplog.text
+    (tmp_path / "bells").rename(tmp_path / "tones")
+    assert all(
+        point.path(renamed.options.store.runs).is_file()
+        for point in study(clips=tmp_path / "tones" / "clips.csv", folds=1).points(TransferPlan.scratch())
+    )
+
+
 def test_empty_mel_bands_are_named_once_before_training(study, caplog):
     warn_once.cache_clear()
     low = study(sr=1000, folds=(1,), epochs=1)

@@ -9,7 +9,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -412,9 +412,22 @@ class Study:
             for name in ("runs", "cache"):  # a finished study may be read-only
                 check_writable(name, getattr(self.options.store, name))
             self._warn_of_bands()
+            self.warn_of_other_name(missing)
             schedule.train(self, missing, threads=_threads(points))
             runs |= schedule.read(store, missing)
         return {point: runs[point].within(self.dataset).renamed(self._names) for point in points}
+
+    def warn_of_other_name(self, points: Iterable[RunConfig]) -> None:
+        """Warn if the store has one of these runs, of the same clips, under another name of the data set."""
+        store = self.options.store.runs
+        others = [path.name for path in store.glob("*/") if path.name != self.dataset.name and not path.is_symlink()]
+        for point, name in itertools.product(points, sorted(others)):
+            if replace(point, dataset=name).path(store).is_file():
+                warn_once(
+                    f"{store / name} has runs of the same clips, whose folder or table was called {name} then and is "
+                    f"{self.dataset.name} now: call it {name} again to use them, else they are trained again"
+                )
+                return
 
 
 def _recordings(names: Collection[str]) -> str:
@@ -438,6 +451,7 @@ def planned(arms: Mapping[Any, Arm]) -> list[forecast.Planned]:
     for study, points in _by_study(arms).items():
         store, threads = study.options.store.runs, study.options.training.threads or _threads(points)
         at_once = schedule.workers(study, len(points), threads or 1)
+        study.warn_of_other_name(point for point in points if not point.path(store).is_file())
         with threads_of(threads):
             rows += forecast.rows(points, store=store, dataset=study.dataset, device=study.device, at_once=at_once)
     return rows
