@@ -243,6 +243,18 @@ def test_diverging_training_is_a_failed_run(study):
         made.gather(made.points(TransferPlan()))
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+def test_a_run_for_which_memory_does_not_suffice_says_what_to_do(study, monkeypatch, error):
+    made = study(folds=("1",))
+
+    def failing(self):
+        raise error
+
+    monkeypatch.setattr(trainer.Trainer, "epoch", failing)
+    with pytest.raises(SweepError, match=r"\(memory ran out: use a smaller batch_size or width, or fewer workers"):
+        made.gather(made.points(TransferPlan()))
+
+
 def test_bad_weights_stop_the_sweep_before_training(study, tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         study(weights=str(tmp_path / "none.pth")).points(TransferPlan())

@@ -182,7 +182,7 @@ def guarded(work: Callable[[], int]) -> int:
         say(f"{error.filename or 'output'}: {error.strerror or error}", error=True)
         return BAD_INPUT
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):  # torch's
+        if not processes.is_out_of_memory(error):
             raise
         say("there is too little memory: free some, or take smaller mini-batches", error=True)
         return BAD_INPUT

@@ -313,6 +313,8 @@ def attempt(
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"{type(error).__name__}: {error}, at {Path(where.filename).name}:{where.lineno}"
+            if processes.is_out_of_memory(error):
+                reason = "memory ran out: use a smaller batch_size or width, or fewer workers, or allow more memory"
             return _record(path, reason, traceback.format_exc())
         path.with_suffix(".failed").unlink(missing_ok=True)
         clear_left(path)

@@ -11,6 +11,7 @@ import ctypes
 import functools
 import math
 import os
+import re
 import platform
 import signal
 import sys
@@ -54,6 +55,12 @@ def cores(root: Path = Path("/")) -> int:
         if len(numbers) == 2 and numbers[0] not in ("max", "-1"):
             shares.append(int(numbers[0]) // int(numbers[1]))
     return max(1, min([known, *shares]))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory has run out; torch raises a RuntimeError then."""
+    said = isinstance(error, RuntimeError) and re.search("allocate memory|out of memory", str(error))
+    return isinstance(error, MemoryError) or bool(said)
 
 
 def free_memory(root: Path = Path("/")) -> int:
