@@ -11,8 +11,8 @@ import ctypes
 import functools
 import math
 import os
-import re
 import platform
+import re
 import signal
 import sys
 import threading
