@@ -182,6 +182,33 @@ def test_texts_of_any_length_are_read(tmp_path, longest):
         assert [attributes[f"a{i}"] for i in range(200)] == words[:200]
 
 
+@pytest.mark.parametrize("damage", [b"\xff" * 4, b"\x06"])
+def test_an_attribute_that_claims_a_longer_text_than_the_file_has(tmp_path, damage):
+    """HDF5 would make room for up to four gigabytes before it looks for the text."""
+    path, tested = tmp_path / "x.h5", Seal(b"tag", Crc32)
+    with h5py.File(path, "w") as file:
+        file.attrs["word"] = "hello"
+    content = path.read_bytes()
+    place = content.index(b"word\0") + 40  # of the length, behind the name, the type and the shape
+    assert content[place : place + 4] == b"\5\0\0\0"
+    path.write_bytes(content[:place] + damage + content[place + len(damage) :])
+    tested.write(path)
+    with (
+        pytest.raises(hdf5.Damaged, match="its attribute 'word' is a text that is not in the file"),
+        hdf5.opened(path, tested),
+    ):
+        pass
+
+
+def test_texts_in_a_newer_form_are_refused_as_their_lengths_cannot_be_checked(tmp_path):
+    path, tested = tmp_path / "x.h5", Seal(b"tag", Crc32)
+    with h5py.File(path, "w", libver="latest") as file:
+        file.attrs["word"] = "hello"
+    tested.write(path)
+    with pytest.raises(hdf5.Damaged, match="texts are attributes in a newer form"), hdf5.opened(path, tested):
+        pass
+
+
 def test_a_text_that_hdf5_would_read_for_ever(tmp_path):
     """An entry of a global heap that leads to itself, even where another heap seems to stand around it."""
     path, tested = tmp_path / "x.h5", Seal(b"tag", Crc32)

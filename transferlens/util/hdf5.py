@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
-import mmap
 import os
 import re
-import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ import numpy as np
 
 from transferlens.util.errors import MachineError, TransferLensError
 from transferlens.util.files import once_per_state
+from transferlens.util.hdf5_bytes import Damaged, check_heaps, text_lengths
 from transferlens.util.lazy import h5py
 
 # Far more than a run of the largest network has: members of groups, groups above one, attributes of a group.
@@ -31,8 +30,6 @@ MOST_MEMBERS, DEEPEST, MOST_ATTRIBUTES = 50_000, 16, 1000
 # Bytes that are read at once: of a file to verify it, and at most of texts.
 PIECE, MOST_TEXT = 2**20, 2**28
 REFERENCE = 16  # bytes that stand for a text in a data set: its length (4), and where it is
-# Bytes of the smallest global heap that HDF5 reads.
-SMALLEST_HEAP = 4096
 # What h5py raises for damaged files.
 _UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError)
 # System errors that a damaged file causes: it names places that no file has.
@@ -46,10 +43,6 @@ _REMEDIES = {
     errno.ENFILE: _FILES,
     errno.ENOMEM: "end other programs, or use a machine with more memory",
 }
-
-
-class Damaged(ValueError):
-    """A file is damaged, or holds what no file of the package holds; the text is the reason."""
 
 
 class Crc32:
@@ -199,19 +192,33 @@ class Group(Mapping[str, Any]):
     @property
     def attrs(self) -> dict[str, Any]:
         """The attributes by name, as h5py returns them."""
-        count = h5py.h5a.get_num_attrs(self._id)
-        if count > MOST_ATTRIBUTES:
-            raise Damaged(f"it has {count} attributes in one place")
-        names: list[bytes] = []
-        h5py.h5a.iterate(self._id, lambda name: names.append(name))
         values: dict[str, Any] = {}
         total = 0
-        for name in [name.decode() for name in names]:
+        for name in [name.decode() for name in self._attributes()]:
             values[name] = value = _value(h5py.h5a.open(self._id, name.encode()), name, self.size)
             total += len(value) if isinstance(value, str) else 0
             if total > self.size:
                 raise Damaged("its attributes are larger than the file")
         return values
+
+    def _attributes(self) -> list[bytes]:
+        """Return the names of the attributes."""
+        count = h5py.h5a.get_num_attrs(self._id)
+        if count > MOST_ATTRIBUTES:
+            raise Damaged(f"it has {count} attributes in one place")
+        names: list[bytes] = []
+        h5py.h5a.iterate(self._id, lambda name: names.append(name))
+        return names
+
+    def check_texts(self, content: BinaryIO) -> None:
+        """Raise `Damaged` if an attribute here or below is a text that is said to be longer than any of the file."""
+        if texts := [name for name in self._attributes() if _is_text(h5py.h5a.open(self._id, name).get_type())]:
+            lengths = text_lengths(content, h5py.h5o.get_info(self._id).addr)
+            if wrong := [name for name in texts if lengths.get(name, self.size) > self._longest]:
+                raise Damaged(f"its attribute {_shown(wrong[0])} is a text that is not in the file")
+        for name in self:
+            if h5py.h5o.get_info(self._id, name.encode()).type == h5py.h5o.TYPE_GROUP:
+                self[name].check_texts(content)
 
     def check_members(self) -> None:
         """Raise `Damaged` if a data set, or a group with its links, is refused, or if there are too many."""
@@ -323,36 +330,6 @@ def _open(path: Path) -> Any:
     raise first
 
 
-def _check_heaps(file: BinaryIO) -> int:
-    """Return the size of the longest text [bytes]; raise `Damaged` if HDF5 would read texts for ever.
-
-    It does if an entry of a heap leads nowhere or to itself. Texts are in global heaps: a signature, the size, and
-    entries of an index, a size and a text (HDF5 file format, section III.E).
-    """
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as content:
-        end = longest = 0
-        for match in re.finditer(rb"GCOL\x01", content):
-            start = match.start()
-            size = int.from_bytes(content[start + 8 : start + 16], "little")
-            if SMALLEST_HEAP <= size <= len(content) - start:  # else numbers that look like a heap: HDF5 reads no such
-                if start < end:
-                    raise Damaged("global heaps, where HDF5 keeps texts, overlap")
-                end = start + size
-                longest = max(longest, _check_heap(content, start + 16, end))
-        return longest
-
-
-def _check_heap(content: Any, place: int, end: int) -> int:
-    longest = 0
-    while place + 16 <= end:
-        index, _, length = struct.unpack_from("<H6sQ", content, place)
-        place += 16 + -8 * (-length // 8) if index else length
-        if place > end or (not index and length < 16):
-            raise Damaged("a global heap, where HDF5 keeps texts, is damaged")
-        longest = max(longest, length if index else 0)
-    return longest
-
-
 @once_per_state
 def _verify(path: Path, seal: Seal) -> int:
     """Return the size of the longest text [bytes].
@@ -363,14 +340,15 @@ def _verify(path: Path, seal: Seal) -> int:
         is_sealed = seal.verify(content)
         if not is_sealed and seal.verify_unsealed is None:
             raise Damaged(seal.broken)
-        longest = _check_heaps(content)
-    with _open(path) as file:
-        if file.userblock_size or file.id.get_create_plist().get_sizes() != (8, 8):
-            raise Damaged("it has a user block, or sizes of addresses, that transferlens never writes")
-        root = Group(file.id, str(path), path.stat().st_size, longest)
-        root.check_members()
-        if not is_sealed and seal.verify_unsealed is not None:
-            seal.verify_unsealed(root)
+        longest = check_heaps(content)
+        with _open(path) as file:
+            if file.userblock_size or file.id.get_create_plist().get_sizes() != (8, 8):
+                raise Damaged("it has a user block, or sizes of addresses, that transferlens never writes")
+            root = Group(file.id, str(path), path.stat().st_size, longest)
+            root.check_members()
+            root.check_texts(content)
+            if not is_sealed and seal.verify_unsealed is not None:
+                seal.verify_unsealed(root)
     return longest
 
 
