@@ -219,17 +219,18 @@ def runs_of_arms(folder: Path, wanted: Sequence[str]) -> list[Run]:
     arms = group_by(zip(names, summaries, strict=True), key=lambda pair: pair[0])
     if not wanted:
         raise ParameterError(f"arms must name two of {some(arms)}; or give two run files as ckpt")
-    chosen = [_match(name, list(arms)) for name in wanted]
+    words = {name: _words(name) | {str(pairs[0][1].config.plan).lower()} for name, pairs in arms.items()}
+    chosen = [_match(name, words) for name in wanted]
     if chosen[0] == chosen[1]:
         raise ParameterError(f"arms={some(map(repr, wanted))} are both {chosen[0]!r}: name two")
     return load_runs([run.path for name in chosen for _, run in arms[name]])
 
 
-def _match(wanted: str, names: Sequence[str]) -> str:
-    """Return the plainest of the names that have all words of the one that is wanted."""
-    fitting = [name for name in names if _words(wanted) <= _words(name)]
-    fewest = min((len(_words(name)) for name in fitting), default=0)
-    plainest = [name for name in fitting if len(_words(name)) == fewest]
+def _match(wanted: str, names: Mapping[str, set[str]]) -> str:
+    """Return the plainest of the names, each with its words, that have all words of the one that is wanted."""
+    fitting = [name for name, words in names.items() if _words(wanted) <= words]
+    fewest = min((len(names[name]) for name in fitting), default=0)
+    plainest = [name for name in fitting if len(names[name]) == fewest]
     if len(plainest) != 1:
         problem = f"can be {' or '.join(plainest)}: say more" if plainest else f"must be one of {some(names)}"
         raise ParameterError(f"arms={wanted!r} {problem}")
