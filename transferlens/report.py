@@ -1,7 +1,8 @@
 """A whole study as one page: a run store and a folder of figures in one self-contained HTML file.
 
-The page has the runs of the store, the paper's tables, every figure with a caption, and an explorer of held-out clips:
-their sounds and spectrograms, each network's predictions and attributions, and what it used and ignored as sounds. It
+The page has the runs of the store, the paper's tables, every figure with a caption, and what can be explored: learning
+curves and scores by class of all arms, their confusion matrices, whose clips can be heard and seen, arms against each
+other, and held-out clips with each network's predictions and attributions, and what it used and ignored as sounds. It
 opens from disk and needs no network connection. In Python, ``figures`` is the folder whose figures the page shows;
 ``write`` puts the page, ``report.html``, into a folder of its own choice.
 """

@@ -40,6 +40,7 @@ function follow(audio, scope, seconds) {
   };
   const move = () => { place(); if (!audio.paused && !audio.ended) requestAnimationFrame(move); };
   audio.addEventListener("play", () => { stopOthers(audio); scope.playing = audio; move(); });
+  audio.place = place;  // for seek, whose event comes later
   for (const event of ["timeupdate", "seeked", "ended"]) audio.addEventListener(event, place);
 }
 function player(src, name, scope, seconds) {
@@ -55,8 +56,8 @@ function player(src, name, scope, seconds) {
 // Seeks to a share of the picture's width, in the sound that was played last, or that of the clip.
 function seek(picture, share) {
   const view = picture.closest(".view"), viewer = picture.closest(".viewer");
-  const audio = (view && view.playing) || viewer.playing || viewer.querySelector("audio:not([hidden])");
-  const go = () => { audio.currentTime = Math.max(0, Math.min(share, 0.999)) * (Number(picture.dataset.seconds) || audio.duration); };
+  const audio = (view && view.playing) || viewer.playing || viewer.querySelector("audio");
+  const go = () => { audio.currentTime = Math.max(0, Math.min(share, 0.999)) * (Number(picture.dataset.seconds) || audio.duration); audio.place(); };
   if (audio.readyState >= 1) { go(); return; }
   audio.addEventListener("loadedmetadata", go, { once: true });
   audio.preload = "auto";
@@ -75,7 +76,7 @@ function slider(picture, entry) {
     seek(picture, (event.clientX - box.left) / box.width);
   });
   picture.addEventListener("keydown", (event) => {
-    const audio = picture.closest(".viewer").querySelector("audio:not([hidden])");
+    const audio = picture.closest(".viewer").querySelector("audio");
     const now = parseFloat(picture.querySelector(".head").style.left || "0") / 100;
     const places = { ArrowLeft: now - 0.02, ArrowRight: now + 0.02, Home: 0, End: 0.999 };
     if (event.key in places) seek(picture, places[event.key]);
@@ -286,7 +287,7 @@ function matrixCell(arm, i, k, value, sum) {
   if (value) {
     cell.classList.add("some");
     cell.style.background = `color-mix(in srgb, var(${i === k ? "--right" : "--wrong"}) ${Math.round(10 + 90 * share)}%, var(--page))`;
-    if (share > 0.45) cell.classList.add("dark");
+    if (share > 0.5) cell.classList.add(share > 0.8 ? "most" : "half");
   }
   cell.addEventListener("click", () => choose(cell, i, k));
   cell.addEventListener("keydown", (event) => moveInMatrix(event, cell, i, k));
@@ -378,13 +379,14 @@ function drawFlips(one, other) {
   const box = byId("pair-flips");
   if (!one.clips || !other.clips) { box.replaceChildren(make("p", "The clips of these arms were left out to keep this file small.", "soft")); return; }
   const found = flips(one, other), shown = make("div"), parts = [];
-  const words = ({ a, b }) => `${one.classes[a.label]}: ${one.classes[a.predicted]} / ${other.classes[b.predicted]}`;
+  const share = (arm, { right }) => (arm.n_networks > 1 ? ` (${Math.round(right * arm.n_networks)} of ${arm.n_networks} right)` : "");
+  const words = ({ a, b }) => `${one.classes[a.label]}: ${one.classes[a.predicted]}${share(one, a)} / ${other.classes[b.predicted]}${share(other, b)}`;
   for (const [sign, name] of [[1, one.name], [-1, other.name]]) {
     const side = found.filter((flip) => sign * flip.gain > 0);
     parts.push(make("h4", `${counted(side.length, "clip")} that ${name} has right more often`));
     if (side.length) { const listed = side.map((flip) => ({ clip: flip.clip, text: words(flip) })); parts.push(make("p", heardText(listed), "soft"), list(listed, shown)); }
   }
-  box.replaceChildren(make("p", "Each clip with its class, and what the first and the second classify it as.", "soft"), ...parts, shown);
+  box.replaceChildren(make("p", "Each clip with its class, and what the networks of the first and of the second, averaged, classify it as.", "soft"), ...parts, shown);
 }
 
 // ---- The explorer ----
