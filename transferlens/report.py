@@ -324,8 +324,8 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
         how = ExplanationOptions(max_steps=options.max_steps)
         clips = entries(shown, options.data, store.cache, n_clips=options.explore, how=how, device=device)
     mistakes = _mistakes(arms, {run.id for run in of_clips}, {clip.clip for clip in clips}, options)
-    words = {"store": store.runs.resolve().name, "budget": options.budget}
-    text = page(summaries, problems, folder, clips, arms=arms, mistakes=mistakes, **words)
+    name, budget = store.runs.resolve().name, options.budget
+    text = page(summaries, problems, folder, clips, arms=arms, mistakes=mistakes, store=name, budget=budget)
     return Result(tuple(groups(done)), text, folder, len(_images(folder)), tuple(problems))
 
 
