@@ -19,6 +19,7 @@ from transferlens.util.files import plain_cell
 from transferlens.util.text import printable
 
 LABELS = ["</script ><script>alert(1)</script>", "=HYPERLINK(0)|`$\\frac{`\u202e"]
+DATA = ("data", "mistakes", "arms-data")
 FILES = [
     "<img src=x onerror=alert(2)>.wav",
     "@cmd|' {{7*7}} [a](b) %00 \u202egpj.wav",
@@ -109,9 +110,15 @@ def test_no_name_is_markup_in_the_report(store, capsys):
     check_output(capsys)
     text = (folder / "figures" / "report.html").read_text(encoding="utf-8")
     page = _Page(text)
-    assert [attributes.get("type") for tag, attributes in page.tags if tag == "script"] == ["application/json", None]
+    assert [attributes.get("type") for tag, attributes in page.tags if tag == "script"] == [
+        *["application/json"] * 3,
+        *[None] * 2,
+    ]
     assert not [attributes for _, attributes in page.tags if any(name.startswith("on") for name in attributes)]
-    entries = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    data = {name: json.loads(re.search(rf'id="{name}">(.*?)</script>', text, re.DOTALL)[1]) for name in DATA}
+    assert data["arms-data"]["arms"][0]["classes"] == sorted(LABELS)
+    assert set(data["arms-data"]["clips"]) == set(run.clip_ids)
+    entries = data["data"] + data["mistakes"]
     assert {entry["clip"] for entry in entries} == set(run.clip_ids)
     assert {entry["label"] for entry in entries} == set(LABELS)
 

@@ -320,3 +320,38 @@ def test_cutting_blocks_that_are_not_pretrained_does_not_warn(numbers, caplog):
     with caplog.at_level(logging.WARNING):
         TransferPlan(*numbers)
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("plan", "title"),
+    [
+        (TransferPlan.finetune(), "pretrained"),
+        (TransferPlan.scratch(), "from scratch"),
+        (TransferPlan.fuse(2), "pretrained through Block 2"),
+        (TransferPlan.freeze(2, bn="updating"), "frozen through Block 2, BatchNorm updating"),
+        (TransferPlan(None, truncate_after=2), "from scratch, truncated after Block 2"),
+        (TransferPlan.probe(3), "linear probe of Block 3"),
+        (TransferPlan(None, 3, 3), "linear probe of Block 3, random weights"),
+        (TransferPlan.reverse(2), "Blocks 0 to 1 random, Blocks 2 to 4 pretrained"),
+        (TransferPlan.surgical(2), "all blocks pretrained, only Block 2 trained"),
+        (TransferPlan.norm(1), "all blocks pretrained, only normalisation layers of Blocks 0 to 1 trained"),
+        (
+            TransferPlan.fuse(0, behind="permuted"),
+            "Block 0 pretrained, Blocks 1 to 4 permuted values of the pretrained",
+        ),
+        (TransferPlan(start="IJ---", train="AF---"), "Block 0 pretrained, Block 1 from source J, only Block 0 trained, "
+         "truncated after Block 1"),
+    ],
+)  # fmt: skip
+def test_titles_are_words(plan, title):
+    assert plan.title == title
+
+
+def test_no_two_plans_have_one_title():
+    letters = [map("".join, itertools.product(word, repeat=3)) for word in ("IRiJ", "ANF")]
+    options = itertools.product(*letters, ("fixed", "updating"), ("normal", "permuted"))
+    plans = {
+        TransferPlan(start=f"{start}--", train=f"{train}--", bn=bn, statistics=statistics)
+        for start, train, bn, statistics in options
+    }
+    assert len({plan.title for plan in plans}) == len(plans) > 2000

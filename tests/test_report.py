@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import html
+import importlib
 import json
 import re
 import shutil
 import subprocess
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from transferlens import report
+from transferlens import cli, report
+from transferlens.compare import question
+from transferlens.compare.captions import FIGURES
 from transferlens.explain import explorer
 from transferlens.plots import style
 from transferlens.store.listing import list_runs, scan
@@ -46,14 +52,32 @@ def written(seeds_store, tmp_path_factory):
     return folder / "report.html"
 
 
-def data_of(page):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+def data_of(page, name="data"):
+    return json.loads(re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.DOTALL)[1])
 
 
 def test_nothing_is_fetched_from_elsewhere(written):
     text = written.read_text()
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", text)
-    assert "http" not in re.sub(r"data:[a-z/]+;base64,[A-Za-z0-9+/=]+", "", text).replace("http-equiv", "")
+    banner = "/*! https://github.com/leeoniya/uPlot (v1.6.32) */"
+    assert text.count(banner) == 1
+    assert "http" not in re.sub(r"data:[a-z/]+;base64,[A-Za-z0-9+/=]+", "", text).replace(banner, "")
+
+
+def test_the_chart_library_is_the_published_file_with_its_licence(written):
+    folder = Path(report.__file__).parent / "templates"
+    digest = hashlib.sha256((folder / "uPlot.iife.min.js").read_bytes()).hexdigest()
+    assert digest == "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f"
+    assert "Copyright (c) 2022 Leon Sorokin" in written.read_text()
+
+
+def test_every_figure_of_a_question_has_a_caption():
+    modules = {name: importlib.import_module(f"transferlens.{name}") for name in cli.COMMANDS}
+    drawn = {module.__name__ for module in modules.values() if hasattr(module, "draw")}
+    results = [kind for kind in question.Result.__subclasses__() if kind.__module__ in drawn]
+    by_block = {name for name, module in modules.items() if hasattr(module, "by_block")} - drawn
+    assert len(results) > 10 and "probe" in by_block
+    assert {result.stem for result in results} | by_block <= set(FIGURES)
 
 
 def test_runs_tables_and_figures_are_there(written):
@@ -61,7 +85,7 @@ def test_runs_tables_and_figures_are_there(written):
     for words in (
         "test_resnet",
         "from scratch",
-        "91.16 ± 0.36",
+        "Accuracy over seeds",
         "Question 4: ensembles",
         "No Question 1",
         "pretrained, imagenet.safetensors",
@@ -122,9 +146,19 @@ def test_budget_leaves_clips_out_and_says_so(seeds_store, tmp_path, written):
     clips = [explorer.Entry(**clip) for clip in data_of(written.read_text())]
     entries = [dataclasses.replace(c, views=[explorer.View(**view) for view in c.views]) for c in clips]
     summaries, problems = scan(seeds_store[1] / "runs")
-    text = report.page(summaries, problems, tmp_path, entries, store="runs", budget=0.1 + 2.5 * entries[0].nbytes / 1e6)
+    page = partial(report.page, summaries, problems, tmp_path, store="runs")
+    base = len(page([], budget=25).encode()) + report.SPARE
+    budget = (base + 2.5 * entries[0].nbytes) / 1e6
+    text = page(entries, budget=budget)
     assert 1 <= len(data_of(text)) < 4
     assert "Clips left out to keep this file below" in text
+    assert len(text.encode()) <= 1e6 * budget
+    more = [dataclasses.replace(entries[i % 4], clip=f"other-{i}", views=[]) for i in range(20)]
+    both = page(entries, mistakes=more, budget=budget)
+    kept = [clip["clip"] for clip in data_of(both, "mistakes")]
+    assert len(both.encode()) <= 1e6 * budget
+    assert kept == [f"other-{i}" for i in range(len(kept))]
+    assert 1 <= len(kept) < 20
 
 
 def test_clips_that_were_asked_for_and_are_others_are_an_error(seeds_store, tmp_path, capsys):
@@ -187,6 +221,7 @@ def test_no_explorer(seeds_store, tmp_path):
     ("more", "message"),
     [
         (["--explore", "-1"], "explore=-1 must be at least 0"),
+        (["--mistakes", "-1"], "mistakes=-1 must be at least 0"),
         (["--budget", "0"], "budget=0.0 must be greater than 0"),
         (["--max-steps", "0"], "max_steps=0 must be at least 8"),
         (["--runs", "nowhere"], "'nowhere' is not a folder"),
@@ -203,32 +238,76 @@ def test_bad_input_is_one_line(seeds_store, tmp_path, more, message, capsys):
 SCRIPT = """
 <script>
 window.addEventListener("load", async () => {
-  const byId = (id) => document.getElementById(id), found = {};
+  const found = {}, all = (selector) => [...document.querySelectorAll(selector)];
   const choose = (id, value) => { byId(id).value = value; byId(id).dispatchEvent(new Event("change")); };
+  const press = (element, key) => element.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
   const shown = () => byId("clips").options.length;
-  found.all = shown();
-  choose("by-class", "low"); found.low = shown(); found.count = byId("count").textContent; choose("by-class", "");
-  choose("by-outcome", "right"); found.right = shown();
-  choose("by-outcome", "wrong"); found.wrong = shown(); choose("by-outcome", "");
-  byId("clips").selectedIndex = 2; byId("clips").dispatchEvent(new Event("change"));
-  found.name = byId("name").textContent;
-  document.querySelectorAll("img").forEach((image) => { image.loading = "eager"; });
-  await Promise.all([...document.images].map((image) => image.decode().catch(() => null)));
-  found.broken = [...document.images].filter((image) => !image.naturalWidth).length;
-  found.images = document.images.length;
-  found.unnamed = [...document.images].filter((image) => !image.alt).length;
   const playable = (audio) => new Promise((done) => {
     audio.addEventListener("loadedmetadata", () => done(audio.duration));
     audio.addEventListener("error", () => done(0));
     audio.preload = "metadata"; audio.load();
   });
-  found.durations = await Promise.all([...document.querySelectorAll("audio")].map(playable));
+  // The explorer
+  found.all = shown();
+  choose("by-class", "low"); found.low = shown(); found.count = byId("count").textContent; choose("by-class", "");
+  choose("by-outcome", "right"); found.right = shown();
+  choose("by-outcome", "wrong"); found.wrong = shown(); choose("by-outcome", "");
+  byId("clips").selectedIndex = 2; byId("clips").dispatchEvent(new Event("change"));
+  found.name = document.querySelector("#shown h4").textContent;
+  all("img").forEach((image) => { image.loading = "eager"; });
+  await Promise.all([...document.images].map((image) => image.decode().catch(() => null)));
+  found.broken = all("img").filter((image) => !image.naturalWidth).length;
+  found.images = document.images.length;
+  found.unnamed = all("img").filter((image) => !image.alt).length;
+  found.durations = await Promise.all(all("audio").map(playable));
+  // A click on a spectrogram seeks; the play head follows
+  const box = document.querySelector("#shown .picture"), place = box.getBoundingClientRect();
+  const audio = document.querySelector("#shown audio"), clientX = place.left + place.width / 2;
+  box.dispatchEvent(new MouseEvent("click", { bubbles: true, clientX, clientY: place.top + 5 }));
+  found.time = audio.currentTime;
+  found.heads = all("#shown .head").map((head) => parseFloat(head.style.left));
+  press(box, "Home");
+  found.home = audio.currentTime;
+  // The confusion matrix of each arm: every cell, its clips, and those that can be heard
+  found.matrices = [...byId("matrix-arm").options].map((option) => {
+    choose("matrix-arm", option.value);
+    const mistakes = byId("matrix-clips").querySelector("h4").textContent;
+    const cells = [...byId("matrix").tBodies[0].rows].map((row) => [...row.cells].slice(1).map((cell) => {
+      cell.click();
+      const title = byId("matrix-clips").querySelector("h4").textContent;
+      return [cell.textContent, title, all("#matrix-clips li").length, all("#matrix-clips button").length];
+    }));
+    return { mistakes, cells };
+  });
+  byId("matrix-surest").click();
+  document.querySelector("#matrix-clips button").click();
+  found.heard = await playable(document.querySelector("#matrix-clips audio"));
+  const first = byId("matrix").tBodies[0].rows[0].cells[1];
+  first.focus(); press(first, "ArrowRight"); found.focused = document.activeElement.getAttribute("aria-label");
+  press(document.activeElement, "Enter");
+  found.chosen = document.querySelector("#matrix [aria-selected]").getAttribute("aria-label");
+  // Curves and classes
+  press(byId("curve-chart"), "ArrowRight"); found.epoch = byId("curve-values").firstChild.textContent;
+  found.values = byId("curve-values").childNodes[1].textContent;
+  choose("class-score", "precision"); found.lines = byId("class-scores").tBodies[0].rows.length;
+  found.precision = [...byId("class-scores").tBodies[0].rows].at(-1).cells[2].textContent;
+  document.querySelector("#arm-names input").click(); found.fewer = byId("class-scores").tBodies[0].rows.length;
+  // Arm against arm, both ways round
+  choose("pair-first", "1"); choose("pair-second", "2");
+  const count = (element) => parseInt(element.textContent);
+  const flipped = () => [byId("pair-words").textContent, ...all("#pair-flips h4").map(count),
+    all("#pair-flips li").length, ...[...byId("pair-rows").tBodies[0].rows[0].cells].slice(6).map(count)];
+  found.forth = flipped();
+  choose("pair-first", "2"); choose("pair-second", "1"); found.back = flipped();
   found.wide = document.documentElement.scrollWidth > window.innerWidth;
-  const result = document.createElement("pre");
-  result.id = "found"; result.textContent = JSON.stringify(found); document.body.append(result);
+  parent.postMessage(JSON.stringify(found), "*");
 });
 </script>
 """
+# Browsers' windows have a least width, but frames do not.
+FRAME = """<!doctype html><iframe src="report.html" style="border:0;width:{}px;height:1500px"></iframe>
+<script>addEventListener("message", (event) => {{ const pre = document.createElement("pre"); pre.id = "found";
+pre.textContent = event.data; document.body.append(pre); }});</script>"""
 
 
 def test_runs_of_the_clips_named_are_explored(seeds_store):
@@ -242,22 +321,22 @@ def test_runs_of_the_clips_named_are_explored(seeds_store):
     assert report._of_clips([other, *mine], report.Options()) == [other, *mine]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium: apt-get install chromium")
-@pytest.mark.parametrize("size", ["1200,1500", "500,1500"])
-def test_in_a_browser_the_explorer_filters_and_plays(written, tmp_path, size):
-    page = tmp_path / "report.html"
-    page.write_text(written.read_text().replace("</body>", SCRIPT + "</body>"))
+def in_browser(page, width, tmp_path):
+    """What the script finds in a page of this width [px], in which it clicks."""
+    (tmp_path / "report.html").write_text(page.replace("</body>", SCRIPT + "</body>"))
+    (tmp_path / "frame.html").write_text(FRAME.format(width))
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += [f"--window-size={size}", "--enable-logging=stderr", "--dump-dom"]
+    command += ["--window-size=1400,1500", "--enable-logging=stderr", "--dump-dom"]
     for budget in (20_000, 100_000, 500_000):  # virtual time, which runs ahead of the decoders on a busy machine
-        argv = [*command, f"--virtual-time-budget={budget}", page.as_uri()]
+        argv = [*command, f"--virtual-time-budget={budget}", (tmp_path / "frame.html").as_uri()]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True)
         assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
         if text := re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL):
             break
-    found = json.loads(html.unescape(text[1]))
-    clips = data_of(written.read_text())
+    return json.loads(html.unescape(text[1]))
+
+
+def check_explorer(found, clips):
     right = sum(clip["views"][0]["right"] for clip in clips)
     assert (found["all"], found["right"], found["wrong"]) == (len(clips), right, len(clips) - right)
     assert found["low"] == sum(clip["label"] == "low" for clip in clips)
@@ -266,4 +345,60 @@ def test_in_a_browser_the_explorer_filters_and_plays(written, tmp_path, size):
     assert (found["broken"], found["unnamed"]) == (0, 0)
     assert found["images"] == 2 + 2 * 2
     assert found["durations"] == pytest.approx([clips[2]["seconds"]] * 5, abs=0.05)
+    assert found["time"] == pytest.approx(clips[2]["seconds"] / 2, abs=0.02)
+    assert found["heads"] == pytest.approx([50, 50], abs=4)
+    assert found["home"] == 0
+
+
+def check_matrices(found, arms, heard):
+    """Each cell has the mean number of clips, lists those that some network puts there, and plays those heard."""
+    for matrix, arm in zip(found["matrices"], arms["arms"], strict=True):
+        labels, chosen = np.array(arm["clips"]["labels"]), np.array(arm["clips"]["chosen"])
+        names = np.array([arms["clips"][clip] for clip in arm["clips"]["clips"]])
+        wrong = int((np.array(arm["clips"]["together"]) != labels).sum())
+        assert matrix["mistakes"] == (f"The surest mistakes, of {wrong}" if wrong else "No clip is classified wrongly")
+        total = 0
+        for i, row in enumerate(matrix["cells"]):
+            for k, (text, title, n_listed, n_buttons) in enumerate(row):
+                votes = (chosen == k) & (labels == i)
+                in_cell = names[votes.any(0)]
+                assert float(text or 0) == pytest.approx(votes.sum() / len(chosen), abs=0.051)
+                assert title.startswith(f"{arm['classes'][i]} classified as {arm['classes'][k]}: {len(in_cell)} clip")
+                assert (n_listed, n_buttons) == (len(in_cell), len(set(in_cell.tolist()) & heard))
+                total += votes.sum() / len(chosen)
+        assert total == pytest.approx(len(labels))
+
+
+def number_after(words, text):
+    return float(re.search(rf"{words}([+-]?[\d.]+)", text)[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="needs chromium: apt-get install chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser_all_that_can_be_clicked_works(written, tmp_path, width):
+    text = written.read_text()
+    found, arms = in_browser(text, width, tmp_path), data_of(text, "arms-data")
+    clips, mistakes = data_of(text), data_of(text, "mistakes")
+    check_explorer(found, clips)
+    check_matrices(found, arms, {clip["clip"] for clip in [*clips, *mistakes]})
+    assert found["heard"] == pytest.approx(0.5, abs=0.05)
+    assert found["focused"] == found["chosen"]
+    assert found["focused"].startswith("high classified as low: ")
+    assert found["epoch"] == "epoch 1"
+    curve = arms["arms"][0]["curves"]["heldout_accuracy"]
+    assert found["values"].startswith(f"{arms['arms'][0]['name']}: ")
+    assert number_after(": ", found["values"]) == pytest.approx(100 * curve["mean"][0], abs=0.051)
+    assert (found["lines"], found["fewer"]) == (3 * 4, 2 * 4)
+    precision = arms["arms"][2]["scores"]["single"][1]["precision"]
+    if precision is None:
+        assert found["precision"].strip() == "–"
+    else:
+        assert number_after("", found["precision"]) == pytest.approx(100 * precision, abs=0.051)
+    (row,) = (pair["rows"][0] for pair in arms["pairs"] if (pair["first"], pair["second"]) == (1, 2))
+    gained, lost = row["gained"], row["lost"]
+    assert found["forth"][1:] == [gained, lost, gained + lost, gained, lost]
+    assert found["back"][1:] == [lost, gained, gained + lost, lost, gained]
+    for words, sign in ((found["forth"][0], 1), (found["back"][0], -1)):
+        assert number_after("difference of ", words) == pytest.approx(sign * 100 * row["change"], abs=0.051)
     assert not found["wide"]

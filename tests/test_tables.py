@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import json
 import shutil
 
 import h5py
@@ -11,7 +13,7 @@ import pytest
 
 from transferlens import tables
 from transferlens.compare.ensembles import gather, row_of
-from transferlens.compare.published import COLUMNS, Cell, cells, published
+from transferlens.compare.published import COLUMNS, Cell, caption, cells, head, lines, published
 from transferlens.store.listing import list_runs
 from transferlens.store.runfile import seal
 
@@ -46,11 +48,27 @@ def test_cells_are_over_the_clips_of_all_folds(seeds_store):
     assert found["tones", "test_resnet", "ensemble"].accuracy == pytest.approx(expected)
 
 
-def test_rows_of_the_paper_are_there_without_runs(seeds_store):
-    found = found_in(seeds_store[1] / "runs")
+def named(summary, dataset):
+    """The summary of a run, as if it were of another data set."""
+    return dataclasses.replace(summary, settings=json.dumps(json.loads(summary.settings) | {"dataset": dataset}))
+
+
+def test_own_rows_come_first_and_the_paper_only_with_its_data_sets(seeds_store):
+    own = list_runs(seeds_store[1] / "runs")
+    filled = cells(own)
+    assert {cell.dataset for cell in filled} == {"tones"}
+    assert [name for name in head(filled) if "paper" in name] == []
+    assert "paper" not in caption(filled)
+    both = cells([named(run, "esc50") if run.config.backbone == "resnet10t" else run for run in own])
+    places = list(dict.fromkeys((cell.dataset, cell.backbone) for cell in both))
+    paper = list(dict.fromkeys(key[:2] for key in published() if key[0] == "esc50"))
+    assert places == [("esc50", "resnet10t"), ("tones", "test_resnet"), *paper]
+    assert "The paper's" in caption(both)
+    assert [len(line) for line in lines(both)] == [len(head(both))] * len(lines(both))
+    found = {(c.dataset, c.backbone, c.column): c for c in both}
     cell = found["esc50", "resnet50", "pretrained"]
     assert (cell.paper, cell.paper_std, cell.n_seeds, cell.text) == (90.65, 0.28, 0, "no runs")
-    assert found["tones", "resnet10t", "pretrained"].text == "no runs"
+    assert found["esc50", "resnet10t", "pretrained"].text == "no runs"
 
 
 def test_a_run_that_is_gone_is_named(seeds_store, tmp_path):
@@ -73,7 +91,7 @@ def test_command_writes_three_formats(seeds_store, tmp_path, capsys):
     assert any(line.startswith("| tones | test_resnet |") for line in lines)
     tex = (tmp_path / "tables.tex").read_text()
     body = tex.split("\\midrule", 1)[1].split("\\bottomrule")[0]
-    assert all(line.count("&") == 8 for line in body.splitlines() if "&" in line)
+    assert all(line.count("&") == 5 for line in body.splitlines() if "&" in line)
     assert "test\\_resnet" in tex
     assert r"$\pm$" in tex
     with (tmp_path / "tables.csv").open() as file:

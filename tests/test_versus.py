@@ -97,6 +97,9 @@ def test_arms_of_a_store_by_their_words(seeds_store, tmp_path, capsys):
     (whole, *_) = read(tmp_path / "versus.csv")
     assert (whole["network"], whole["other"], whole["n_clips"]) == ("pretrained", "from scratch", "16")
     capsys.readouterr()
+    assert versus.main([*store, "--arms", "p4-none-4", "test_resnet, pnone-none-4"]) == 0
+    assert read(tmp_path / "versus.csv")[0] == whole
+    capsys.readouterr()
     for words, message in (
         (
             ["pretrained", "from scratch"],

@@ -35,7 +35,8 @@ def test_wheel_holds_the_package_alone(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for needed in ("transferlens/py.typed", "transferlens/__init__.pyi", "transferlens/paper_results.csv"):
         assert needed in names
-    assert "transferlens/templates/report.html" in names
+    templates = {name.rpartition("/")[2] for name in names if name.startswith("transferlens/templates/")}
+    assert {path.name for path in (ROOT / "transferlens" / "templates").iterdir()} == templates
     assert any(name.endswith("data_manifest.csv") for name in names)
     assert not [name for name in names if name.split("/")[0] in ("tests", "analyses", "benchmarks", "figures")]
 

@@ -19,10 +19,19 @@ import numpy as np
 
 from transferlens import cli
 from transferlens.compare import by_class, question
-from transferlens.compare.by_class import ENSEMBLE, SINGLE, ChangeRow, ClassRow, OverallRow
+from transferlens.compare.by_class import (
+    ENSEMBLE,
+    SINGLE,
+    ChangeRow,
+    ClassRow,
+    ConfusionRow,
+    Mistake,
+    OverallRow,
+    confusions,
+    mistakes,
+)
 from transferlens.compare.ensembles import Members, networks
 from transferlens.data.catalogue import DataOptions
-from transferlens.measures import classes as measures
 from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan
 from transferlens.options import QuestionOptions
@@ -57,35 +66,6 @@ class Options(QuestionOptions):
 
 
 @dataclass(frozen=True)
-class ConfusionRow:
-    """One cell of a confusion matrix in the CSV: clips of a class that are classified as one, mean over networks."""
-
-    network: str
-    label: str
-    predicted: str
-    n: float
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """One clip in the CSV that the networks, by the mean of their probabilities, classify wrongly.
-
-    `confidence` is the probability of the class that they choose, `of_label` that of the clip's class;
-    `wrong` is the share of single networks that are wrong.
-    """
-
-    network: str
-    clip: str
-    fold: str
-    recording: str
-    label: str
-    predicted: str
-    confidence: float
-    of_label: float
-    wrong: float
-
-
-@dataclass(frozen=True)
 class Result(question.Result):
     """The scores of each class, over all classes, differences by class, confusions, and the surest mistakes."""
 
@@ -102,37 +82,6 @@ class Result(question.Result):
         tables = {"classes": self.rows, "classes_overall": self.overall, "classes_changes": self.changes}
         tables |= {"classes_confusion": self.confusions, "classes_mistakes": self.mistakes}
         return {stem: rows for stem, rows in tables.items() if rows}
-
-
-def confusions(members: Members) -> list[ConfusionRow]:
-    """Return the cells of the confusion matrix that are not empty, mean over the networks."""
-    labels = members.classes
-    each = [
-        measures.confusion(members.labels, one, n_classes=len(labels)) for one in by_class.predicted(members, SINGLE)
-    ]
-    mean = np.mean(each, axis=0)
-    return [ConfusionRow(members.name, labels[i], labels[k], float(mean[i, k])) for i, k in np.argwhere(mean).tolist()]
-
-
-def mistakes(members: Members, most: int) -> list[Mistake]:
-    """Return the clips that the mean of the networks' probabilities classifies wrongly, the surest first."""
-    probabilities, wrong = members.average, 1 - by_class.right(members)
-    chosen, confidence = probabilities.argmax(1), probabilities.max(1)
-    order = [i for i in np.argsort(-confidence, kind="stable") if chosen[i] != members.labels[i]]
-    return [
-        Mistake(
-            network=members.name,
-            clip=members.clips[i],
-            fold=str(members.folds[i]),
-            recording=members.groups[i] if members.groups else "",
-            label=members.classes[members.labels[i]],
-            predicted=members.classes[chosen[i]],
-            confidence=float(confidence[i]),
-            of_label=float(probabilities[i, members.labels[i]]),
-            wrong=float(wrong[i]),
-        )
-        for i in order[:most]
-    ]
 
 
 def changes(compared: Sequence[Members], scratch: set[str]) -> list[ChangeRow]:

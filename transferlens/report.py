@@ -1,7 +1,8 @@
 """A whole study as one page: a run store and a folder of figures in one self-contained HTML file.
 
-The page has the runs of the store, the paper's tables, every figure with a caption, and an explorer of held-out clips:
-their sounds and spectrograms, each network's predictions and attributions, and what it used and ignored as sounds. It
+The page has the runs of the store, the paper's tables, every figure with a caption, and what can be explored: learning
+curves and scores by class of all arms, their confusion matrices, whose clips can be heard and seen, arms against each
+other, and held-out clips with each network's predictions and attributions, and what it used and ignored as sounds. It
 opens from disk and needs no network connection. In Python, ``figures`` is the folder whose figures the page shows;
 ``write`` puts the page, ``report.html``, into a folder of its own choice.
 """
@@ -12,8 +13,9 @@ import base64
 import collections
 import csv
 import datetime
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,10 +24,13 @@ import numpy as np
 
 from transferlens import __version__, cli
 from transferlens.compare import question
-from transferlens.compare.published import ARMS, HEAD, caption, cells, lines
+from transferlens.compare.captions import FIGURES, TABLES
+from transferlens.compare.overview import Overview, overview, surest
+from transferlens.compare.published import ARMS, caption, cells, has_paper, head, lines
 from transferlens.data.catalogue import DataOptions
 from transferlens.explain.explanations import ExplanationOptions
 from transferlens.explain.explorer import Entry, entries
+from transferlens.explain.heard import heard
 from transferlens.features.cache import FeatureCache
 from transferlens.measures.attribution import STEPS
 from transferlens.measures.classes import UNEVEN
@@ -46,121 +51,10 @@ from transferlens.util.text import counted
 
 log = logging.getLogger(__name__)
 
-# Stem of a figure -> its title and what it shows.
-FIGURES = {
-    "pretrained_vs_scratch": (
-        "Question 1: pretrained against random initialisation",
-        "Left: accuracy of each fold (dots) with mean and 95 % interval (diamond); hollow dots are the epoch best on "
-        "the held-out fold, which is optimistic. Right: held-out accuracy by epoch.",
-    ),
-    "freeze": (
-        "Question 2: frozen blocks",
-        "Accuracy if the blocks up to K keep their pretrained weights, and only the others are trained.",
-    ),
-    "fuse": (
-        "Question 2: partial pretrained weights",
-        "Accuracy if only the blocks up to K start from pretrained weights, and the others from random ones.",
-    ),
-    "truncate": (
-        "Question 2: truncation",
-        "Accuracy of the network cut after Block K, pretrained and from scratch, and against its size.",
-    ),
-    "statistics": (
-        "Features or scale",
-        "Accuracy if the blocks up to K start from pretrained weights, and the others from random ones, from the mean "
-        "and deviation of the pretrained ones, or from their values in random order.",
-    ),
-    "reverse": (
-        "Later blocks without earlier ones",
-        "Accuracy if only the blocks from K on start from pretrained weights, and those before them from random ones.",
-    ),
-    "surgical": ("One block trained", "Accuracy if only Block K of the pretrained network and the head are trained."),
-    "norm": (
-        "Normalisation layers alone",
-        "Accuracy if only normalisation layers are trained up to Block K, with pretrained and with random filters.",
-    ),
-    "anomaly": (
-        "A pretrained stem before random blocks",
-        "Accuracy of ways to start and to train the stem, each less its control, paired by fold; losses by epoch.",
-    ),
-    "sources": (
-        "Sources of the initial weights",
-        "Accuracy with each start, and below the difference to the reference, paired by fold. Permuted values have the "
-        "scale of a source and none of its features.",
-    ),
-    "rank": (
-        "Scores without training",
-        "LogME and nearest neighbours' accuracy of each block's output; below, against accuracies of finished runs.",
-    ),
-    "plan_grid": ("Question 2: the plan space", "Accuracy over truncation and pretraining or freezing, by block."),
-    "svcca": (
-        "Question 2: change of representations",
-        "SVCCA of every layer before and after training against depth: 1 is unchanged up to a linear map. The hatched "
-        "band is the noise floor of two seeds. Below: the excess over clips that are paired with other clips.",
-    ),
-    "svcca_matrix": (
-        "Question 2: blocks against blocks",
-        "Debiased linear CKA of each block's pooled output with every other's, before and after training.",
-    ),
-    "rewind": (
-        "Which blocks needed training",
-        "Accuracy with blocks put back to where they started, as is (hollow) and with BatchNorm statistics estimated "
-        "anew (full), and what each block needed; below, how far each block moved.",
-    ),
-    "paths": (
-        "Straight lines between networks",
-        "Accuracy and loss from the start of a run to its end, between seeds, and between ways of training; thick "
-        "lines are means. A hump of the loss is a barrier.",
-    ),
-    "input_form": (
-        "Question 3: the form of the input",
-        "Accuracy with other windows, fit and normalisation, and what a resize to one width leaves of time stretching.",
-    ),
-    "ensemble": (
-        "Question 4: ensembles",
-        "Accuracy of single networks and ensembles, accuracy against size, where the gain comes from, and calibration.",
-    ),
-    "robustness": (
-        "Question 4: robustness",
-        "Accuracy of single networks (dashed) and ensembles (full) as the held-out clips are corrupted.",
-    ),
-    "classes": (
-        "Which classes the networks know",
-        "Share of each class that is classified as each; recall by class with its interval, and by how much "
-        "pretraining and ensembles change it.",
-    ),
-    "versus": (
-        "Two networks against each other",
-        "Learning curves and accuracy; recall by class, and by how much the first is better.",
-    ),
-    "selection": (
-        "Which epoch is reported",
-        "Accuracy after the last epoch, at the epoch best on the held-out fold, and at that chosen on an inner fold.",
-    ),
-    "saliency": (
-        "Question 5: what the networks look at",
-        "Attributions of held-out clips: red cells speak for the target class, blue ones against it.",
-    ),
-    "saliency_summary": (
-        "Question 5: the claims as numbers",
-        "Where attributions lie, whether they are faithful, and what randomising blocks does to them.",
-    ),
-}
-# Stem of a table of `classes` -> its title, and its columns with their heads.
-TABLES = {
-    "classes": (
-        "Scores by class",
-        {"network": "network", "who": "who", "label": "class", "n_clips": "clips"}
-        | {name: f"{name} [%]" for name in ("recall", "precision", "f1")},
-    ),
-    "classes_mistakes": (
-        "The surest mistakes",
-        {"network": "network", "clip": "clip", "fold": "fold", "label": "class", "predicted": "classified as"}
-        | {"confidence": "confidence [%]"},
-    ),
-}
 MOST_LINES = 200
 MB = 1e6
+NO_ARMS = Overview([], [], [], [])
+SPARE = 20_000  # bytes for words about the clips
 SIGNATURE = b"\x89PNG\r\n\x1a\n"  # at the start of a PNG image
 
 
@@ -173,6 +67,8 @@ class Options(Fields):
     and fold with most runs."""
     explore: Annotated[int, at_least(0)] = 40
     """Clips in the explorer; 0 leaves it out."""
+    mistakes: Annotated[int, at_least(0)] = 60
+    """Further clips to hear and see in confusion matrices: the surest mistakes of all arms; 0 leaves them out."""
     budget: Annotated[float, above(0)] = 25
     """Largest size of the page [MB]: further clips are left out."""
     max_steps: Annotated[int, STEPS] = 64
@@ -298,6 +194,12 @@ def _fitting(clips: Sequence[Entry], room: float) -> list[Entry]:
     return []
 
 
+def _surest_fitting(clips: Sequence[Entry], room: float) -> list[Entry]:
+    """Return the first clips, which are the surest mistakes, that there is room for [bytes]."""
+    ends = itertools.accumulate(clip.nbytes for clip in clips)
+    return [clip for clip, end in zip(clips, ends, strict=True) if end <= room]
+
+
 def page(
     summaries: Sequence[RunSummary],
     problems: Sequence[str],
@@ -306,42 +208,65 @@ def page(
     *,
     store: str,
     budget: float,
+    arms: Overview = NO_ARMS,
+    mistakes: Sequence[Entry] = (),
 ) -> str:
-    """Return the page as HTML, with as many clips in the explorer as fit into the budget [MB].
+    """Return the page as HTML, with as many clips as fit into the budget [MB].
 
-    `problems` are the reasons why files of the store cannot be used, `folder` holds the figures, `store` is a name.
+    `problems` are the reasons why files of the store cannot be used, `folder` holds the figures, `store` is a name,
+    `clips` are those of the explorer, and `mistakes` others to hear. At most a quarter of the room is for `mistakes`.
     """
-    done = [run for run in summaries if run.is_complete]
-    figures, missing = _figures(_images(folder))
-    room = budget * MB - sum(len(figure["image"]) for figure in figures) - 0.1 * MB
-    if room < 0:
+    common = _content(summaries, problems, folder, store, budget) | {"arms": arms.within(budget * MB / 4).plain()}
+    base = _render(common, [], [], 0)
+    room = budget * MB - len(base.encode(errors="backslashreplace")) - SPARE
+    if room < 0 and (clips or mistakes):
         log.warning("the budget of %g MB has no room for a clip besides the figures", budget)
-    kept = [asdict(clip) for clip in _fitting(clips, room)]
-    filled = cells(done)
+    kept = _fitting(clips, room - min(room / 4, sum(clip.nbytes for clip in mistakes)))
+    others = _surest_fitting(mistakes, room - sum(clip.nbytes for clip in kept))
+    return _render(common, kept, others, len(clips) - len(kept))
+
+
+def _render(common: Mapping[str, Any], clips: Sequence[Entry], mistakes: Sequence[Entry], left_out: int) -> str:
+    """Return the page as HTML, with these clips."""
     loader = jinja2.PackageLoader("transferlens")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader)
+    environment.globals["content_of"] = lambda name: loader.get_source(environment, name)[0]
     return environment.get_template("report.html").render(
-        title=f"transferlens: {', '.join(sorted({run.config.dataset for run in done}))}",
-        store=store,
-        n_runs=len(done),
-        unfinished=len(summaries) - len(done),
-        date=datetime.date.today().isoformat(),
-        version=__version__,
-        groups=groups(done),
-        uneven=any(run.class_ratio > UNEVEN for run in done),
-        problems=problems,
-        caption=caption(filled),
-        head=HEAD,
-        lines=lines(filled),
-        figures=figures,
-        figures_folder=str(folder),
-        missing=missing,
-        by_class=_tables(folder),
-        clips=kept,
-        left_out=len(clips) - len(kept),
-        budget=f"{budget:g}",
-        has_sound=any(clip["sound"] for clip in kept),
+        **common,
+        clips=[asdict(clip) for clip in clips],
+        mistakes=[asdict(clip) for clip in mistakes],
+        left_out=left_out,
+        has_sound=any(clip.sound for clip in clips),
     )
+
+
+def _content(
+    summaries: Sequence[RunSummary], problems: Sequence[str], folder: Path, store: str, budget: float
+) -> dict[str, Any]:
+    """Return what the page says of runs and figures."""
+    done = [run for run in summaries if run.is_complete]
+    figures, missing = _figures(_images(folder))
+    filled = cells(done)
+    return {
+        "title": f"transferlens: {', '.join(sorted({run.config.dataset for run in done}))}",
+        "store": store,
+        "n_runs": len(done),
+        "unfinished": len(summaries) - len(done),
+        "date": datetime.date.today().isoformat(),
+        "version": __version__,
+        "groups": groups(done),
+        "uneven": any(run.class_ratio > UNEVEN for run in done),
+        "problems": problems,
+        "caption": caption(filled),
+        "head": head(filled),
+        "has_paper": has_paper(filled),
+        "lines": lines(filled),
+        "figures": figures,
+        "figures_folder": str(folder),
+        "missing": missing,
+        "by_class": _tables(folder),
+        "budget": f"{budget:g}",
+    }
 
 
 @dataclass(frozen=True)
@@ -369,6 +294,18 @@ class Result(question.Result):
         return f"{parts}, {len(self.page.encode(errors='backslashreplace')) / MB:.1f} MB"
 
 
+def _mistakes(arms: Overview, ids: Set[str], shown: Set[str], options: Options) -> list[Entry]:
+    """Return the clips that arms of these runs are surest of and wrong, except those that are shown already."""
+    sides = [side for side in arms.sides if {run.config.id for run in side.runs} <= ids]
+    if not sides or not options.mistakes:
+        return []
+    # Options name one data set; without them it is the one with most arms.
+    most = collections.Counter(side.runs[0].config.dataset for side in sides).most_common(1)[0][0]
+    sides = [side for side in sides if side.runs[0].config.dataset == most]
+    chosen = [(run, clip) for run, clip in surest(sides, options.mistakes + len(shown)) if clip not in shown]
+    return heard(chosen[: options.mistakes], options.data, options.store.cache)
+
+
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Read the store, explain clips, and make the page."""
     device, folder, store = pick_device(options.execution.device), options.output.figures, options.store
@@ -379,11 +316,16 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     named = load_runs(options.ckpt, least=0)
     if not done:
         raise no_run(store.runs, problems)
+    arms = overview(load_runs(done, least=0))
+    of_clips = _of_clips(done, options)
+    shown = named or _default_runs(of_clips)
     clips: list[Entry] = []
-    if options.explore and (shown := named or _default_runs(_of_clips(done, options))):
+    if options.explore and shown:
         how = ExplanationOptions(max_steps=options.max_steps)
         clips = entries(shown, options.data, store.cache, n_clips=options.explore, how=how, device=device)
-    text = page(summaries, problems, folder, clips, store=store.runs.resolve().name, budget=options.budget)
+    mistakes = _mistakes(arms, {run.id for run in of_clips}, {clip.clip for clip in clips}, options)
+    name, budget = store.runs.resolve().name, options.budget
+    text = page(summaries, problems, folder, clips, arms=arms, mistakes=mistakes, store=name, budget=budget)
     return Result(tuple(groups(done)), text, folder, len(_images(folder)), tuple(problems))
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from transferlens import cli
 from transferlens.compare import question
-from transferlens.compare.published import HEAD, Cell, caption, cells, lines
+from transferlens.compare.published import Cell, caption, cells, head, lines
 from transferlens.options import OutputOptions
 from transferlens.store.listing import no_run, usable
 from transferlens.store.run import Run
@@ -52,7 +52,8 @@ class Result(question.Result):
 def markdown(table: Sequence[Cell]) -> str:
     """Return the table as Markdown."""
     cells = [[text.markdown(cell) for cell in row] for row in lines(table)]
-    rows = [HEAD, ["---"] * 3 + ["---:"] * (len(HEAD) - 3), *cells]
+    names = head(table)
+    rows = [names, ["---"] * 3 + ["---:"] * (len(names) - 3), *cells]
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", caption(table), ""])
 
 
@@ -68,8 +69,8 @@ def _latex_row(row: Sequence[str]) -> str:
 
 def latex(table: Sequence[Cell]) -> str:
     """Return the table as LaTeX, for the package booktabs; a rule separates data sets."""
-    out = [r"% \usepackage{booktabs}", r"\begin{tabular}{lll" + "r" * (len(HEAD) - 3) + "}", r"\toprule"]
-    for _, rows in itertools.groupby([HEAD, *lines(table)], key=lambda row: row[0]):
+    out = [r"% \usepackage{booktabs}", r"\begin{tabular}{lll" + "r" * (len(head(table)) - 3) + "}", r"\toprule"]
+    for _, rows in itertools.groupby([head(table), *lines(table)], key=lambda row: row[0]):
         out += [*map(_latex_row, rows), r"\midrule"]
     return "\n".join([*out[:-1], r"\bottomrule", r"\end{tabular}", f"% {caption(table)}", ""])
 

@@ -1,6 +1,7 @@
 """Networks class by class: their scores, and which classes one network classifies better than another.
 
 * `rows_of`, `overall`: scores of each class, and over all of them
+* `confusions`, `mistakes`: which classes are taken for which, and the surest mistakes
 * `changes`: the difference of two networks in each class, paired by clip
 * `by_class`, `draw_scores`, `draw_changes`: the rows by class, as text and drawn
 """
@@ -99,6 +100,35 @@ class ChangeRow:
     p_adjusted: float
 
 
+@dataclass(frozen=True)
+class ConfusionRow:
+    """One cell of a confusion matrix in the CSV: clips of a class that are classified as one, mean over networks."""
+
+    network: str
+    label: str
+    predicted: str
+    n: float
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One clip in the CSV that the networks, by the mean of their probabilities, classify wrongly.
+
+    `confidence` is the probability of the class that they choose, `of_label` that of the clip's class;
+    `wrong` is the share of single networks that are wrong.
+    """
+
+    network: str
+    clip: str
+    fold: str
+    recording: str
+    label: str
+    predicted: str
+    confidence: float
+    of_label: float
+    wrong: float
+
+
 def predicted(members: Members, who: str) -> np.ndarray:
     """Return the classes that single networks, or their ensemble, choose [shape=(n_networks, n_clips)]."""
     return members.average.argmax(-1)[None] if who == ENSEMBLE else members.logits.argmax(-1)
@@ -160,6 +190,35 @@ def overall(members: Members, who: str = SINGLE) -> OverallRow:
         absent="; ".join(itertools.compress(members.classes, counts == 0)),
         missing="; ".join(members.missing),
     )
+
+
+def confusions(members: Members) -> list[ConfusionRow]:
+    """Return the cells of the confusion matrix that are not empty, mean over the networks."""
+    labels = members.classes
+    each = [classes.confusion(members.labels, one, n_classes=len(labels)) for one in predicted(members, SINGLE)]
+    mean = np.mean(each, axis=0)
+    return [ConfusionRow(members.name, labels[i], labels[k], float(mean[i, k])) for i, k in np.argwhere(mean).tolist()]
+
+
+def mistakes(members: Members, most: int) -> list[Mistake]:
+    """Return the clips that the mean of the networks' probabilities classifies wrongly, the surest first."""
+    probabilities, wrong = members.average, 1 - right(members)
+    chosen, confidence = probabilities.argmax(1), probabilities.max(1)
+    order = [i for i in np.argsort(-confidence, kind="stable") if chosen[i] != members.labels[i]]
+    return [
+        Mistake(
+            network=members.name,
+            clip=members.clips[i],
+            fold=str(members.folds[i]),
+            recording=members.groups[i] if members.groups else "",
+            label=members.classes[members.labels[i]],
+            predicted=members.classes[chosen[i]],
+            confidence=float(confidence[i]),
+            of_label=float(probabilities[i, members.labels[i]]),
+            wrong=float(wrong[i]),
+        )
+        for i in order[:most]
+    ]
 
 
 def changes(gains: np.ndarray, members: Members, names: tuple[str, str]) -> list[ChangeRow]:

@@ -159,16 +159,17 @@ def _cells_of_row(place: tuple[str, str], summaries: Sequence[RunSummary]) -> li
 
 
 def cells(summaries: Iterable[RunSummary]) -> list[Cell]:
-    """Return the cells of all tables, of the paper and of the finished runs of a store."""
+    """Return the cells of the finished runs of a store, and last those of the paper on the same data sets alone."""
     complete = [s for s in summaries if s.is_complete and s.config.plan in ARMS.values()]
     by_place = group_by(complete, key=lambda s: (s.config.dataset, s.config.backbone))
-    places = dict.fromkeys([key[:2] for key in published()] + sorted(by_place))
+    datasets = {dataset for dataset, _ in by_place}
+    places = dict.fromkeys([*sorted(by_place), *(key[:2] for key in published() if key[0] in datasets)])
     return [cell for place in places for cell in _cells_of_row(place, by_place.get(place, []))]
 
 
 def lines(filled: Sequence[Cell]) -> list[list[str]]:
-    """Return the rows of the table: data set, backbone, settings, and for each column ours and the paper's."""
-    table = []
+    """Return the rows of the table: data set, backbone, settings, and for each column ours and the paper's, if any."""
+    table, with_paper = [], has_paper(filled)
     for place, cells_of_row in group_by(filled, key=lambda cell: (cell.dataset, cell.backbone)).items():
         by_setting = {(cell.setting, cell.column): cell for cell in cells_of_row}
         settings = dict.fromkeys(cell.setting for cell in cells_of_row if cell.setting)
@@ -176,20 +177,32 @@ def lines(filled: Sequence[Cell]) -> list[list[str]]:
             line = [*place, setting]
             for column in COLUMNS:
                 cell = by_setting.get((setting, column)) or _cell(place, column)
-                line.append(cell.text)
-                line.append(_number(cell.paper, cell.paper_std, digits=2) if np.isfinite(cell.paper) else "")
+                paper = _number(cell.paper, cell.paper_std, digits=2) if np.isfinite(cell.paper) else ""
+                line += [cell.text, paper] if with_paper else [cell.text]
             table.append(line)
     return table
 
 
-HEAD = ["data set", "backbone", "settings", *(f"{column}{who}" for column in COLUMNS for who in ("", ", paper"))]
+def head(filled: Sequence[Cell]) -> list[str]:
+    """Return the names of the columns of `lines`."""
+    whose = ("", ", paper") if has_paper(filled) else ("",)
+    return ["data set", "backbone", "settings", *(f"{column}{who}" for column in COLUMNS for who in whose)]
+
+
+def has_paper(filled: Sequence[Cell]) -> bool:
+    """Return whether the paper has a value of these."""
+    return any(np.isfinite(cell.paper) for cell in filled)
+
+
 _CAPTION = (
     "Accuracy over all held-out clips [%]: mean ± standard deviation over seeds after the last epoch, and the ensemble "
-    "of the seeds. The paper's (arXiv:2007.11154) are of the epoch best on the held-out fold."
+    "of the seeds."
 )
+_PAPER = " The paper's (arXiv:2007.11154) are of the epoch best on the held-out fold."
 
 
 def caption(filled: Sequence[Cell]) -> str:
     """Return what the numbers of the tables are."""
     uneven = any(cell.class_ratio > UNEVEN for cell in filled)
-    return f"{_CAPTION} F1: macro-F1 [%], the mean over classes, where these are uneven." if uneven else _CAPTION
+    text = _CAPTION + (_PAPER if has_paper(filled) else "")
+    return f"{text} F1: macro-F1 [%], the mean over classes, where these are uneven." if uneven else text

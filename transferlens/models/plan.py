@@ -257,9 +257,30 @@ class TransferPlan:
 
     @property
     def title(self) -> str:
-        """The plan in figures: "pretrained", "from scratch", or else `words`."""
-        titles = {TransferPlan.finetune(): "pretrained", TransferPlan.scratch(): "from scratch"}
-        return titles.get(self, self.words)
+        """The plan in figures and tables: "pretrained", "from scratch", "frozen through Block 2" and so on."""
+        words = self._letters_in_words() if self.numbers is None else self._numbers_in_words(*self.numbers)
+        return ", ".join([*words, *(["BatchNorm updating"] if self.bn == "updating" else [])])
+
+    def _numbers_in_words(self, pretrained: int | None, frozen: int | None, after: int) -> list[str]:
+        if frozen == after and pretrained in (None, LAST):
+            return [f"linear probe of Block {after}", *(["random weights"] if pretrained is None else [])]
+        words = ["from scratch"] if pretrained is None else []
+        words += [f"pretrained through Block {pretrained}"] if pretrained not in (None, LAST) else []
+        words += [f"frozen through Block {frozen}"] if frozen is not None else []
+        words += [f"truncated after Block {after}"] if after < LAST else []
+        return words or ["pretrained"]
+
+    def _letters_in_words(self) -> list[str]:
+        kind = "statistics" if self.statistics == "normal" else "permuted values"
+        first = SOURCES[0]
+        starts = {first: "{} pretrained", RANDOM: "{} random", first.lower(): f"{{}} {kind} of the pretrained"}
+        others = {letter: f"{{}} from source {letter}" for letter in self.letters if letter != first}
+        others |= {letter.lower(): f"{{}} {kind} of source {letter}" for letter in others}
+        trained = {"A": "", "N": "only normalisation layers of {} trained", "F": "{} frozen"}
+        words = [*_by_blocks(self.start, starts | others), *_by_blocks(self.train, trained)]
+        if re.fullmatch("F*AF*", train := self.train.rstrip(CUT)):
+            words = [*_by_blocks(self.start, starts | others), f"only Block {train.index('A')} trained"]
+        return words + ([f"truncated after Block {self.truncate_after}"] if CUT in self.start else [])
 
     def flat(self) -> dict[str, Any]:
         """Return the plan as values by name: the three numbers where they suffice, else letters; as run files do."""
@@ -301,6 +322,16 @@ def _prefix(letter: str, through: int | None, other: str) -> str:
     """Return one letter for the blocks through a number, and another for those behind it."""
     n = 0 if through is None else through + 1
     return letter * n + other * (len(BLOCKS) - n)
+
+
+def _by_blocks(letters: str, words: Mapping[str, str]) -> list[str]:
+    """Return in words what letters say of blocks, such as "Blocks 0 to 2 frozen"."""
+    texts = []
+    for part in re.finditer(r"(.)\1*", letters := letters.rstrip(CUT)):
+        first, last = part.start(), part.end() - 1
+        blocks = f"Block {first}" if first == last else f"Blocks {first} to {last}"
+        texts.append(words[part[1]].format("all blocks" if part[0] == letters else blocks))
+    return [text for text in texts if text]
 
 
 def _check_cut(pretrained: int | None, frozen: int | None, after: int) -> None:
