@@ -249,7 +249,7 @@ class Command:
 
     def points(self, options: Any) -> Mapping[Any, Arm]:
         """Return the arms that the command needs, none if it trains nothing; raise if they cannot be trained."""
-        arms = self.work.points if isinstance(self.work, Question) else self.arms
+        arms = self.work.needed if isinstance(self.work, Question) else self.arms
         return {} if arms is None else arms(options)
 
 

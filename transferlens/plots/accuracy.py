@@ -80,11 +80,11 @@ def _points(ax: Axes, x: float, values: Sequence[float], colour: tuple, step: fl
     _errorbar(ax, x - step / 4, interval, fmt="D", color=colour, ms=6, capsize=4, lw=1.5, label=label)
 
 
-def band(values: Sequence[float], *, colour: tuple, label: str, ax: Axes | None = None) -> Axes:
+def band(values: Sequence[float], *, colour: tuple, label: str, line: str = "-", ax: Axes | None = None) -> Axes:
     """Draw the mean of accuracies, fractions, as a line across the Axes and its interval as a band."""
     ax = axes_or_new(ax)
     interval = fold_interval(values)
-    ax.axhline(100 * interval.mean, color=colour, lw=1.2, zorder=1, label=label)
+    ax.axhline(100 * interval.mean, color=colour, lw=1.2, ls=line, zorder=1, label=label)
     if interval.is_bounded:
         ax.axhspan(100 * interval.low, 100 * interval.high, color=colour, alpha=0.12, lw=0, zorder=0)
     return ax
