@@ -135,17 +135,23 @@ class DataSet:
                 "at least 2 classes are needed in the other folds"
             )
         if clips_per_class is not None:
-            training = self._subset(training, clips_per_class, fold)
+            training = self._subset(training, clips_per_class, fold, inner_fold)
         return training, np.flatnonzero(folds == fold)
 
-    def _subset(self, training: np.ndarray, per_class: int, fold: str) -> np.ndarray:
+    def smallest_class(self, fold: str, inner_fold: str = "") -> tuple[str, int]:
+        """Return the class with the fewest clips to train on, of those that there are, and their number."""
+        counts = Counter(self.clips[i].label for i in self.split(fold, inner_fold)[0])
+        return min(counts.items(), key=lambda pair: (pair[1], pair[0]))
+
+    def _subset(self, training: np.ndarray, per_class: int, fold: str, inner_fold: str) -> np.ndarray:
         """Return the rows of `training` in its balanced subset, which depends on the data set and the held-out fold."""
-        clips = [self.clips[i] for i in training]
-        label, least = min(Counter(clip.label for clip in clips).items(), key=lambda pair: (pair[1], pair[0]))
-        if not 1 <= per_class <= least:
-            why = f"of its class {label}, if fold {fold} is held out, no more can be trained on"
-            raise ParameterError(f"clips_per_class={per_class} must be 1 to {least} for {self.name}: {why}")
-        return training[subsets.chosen(clips, per_class, key=[self.name, fold])]
+        label, most = self.smallest_class(fold, inner_fold)
+        if not 1 <= per_class <= most:
+            raise ParameterError(
+                f"clips_per_class={per_class} must be 1 to {most}, the clips of {self.name}'s class {label} "
+                f"that can be trained on if fold {fold} is held out"
+            )
+        return training[subsets.chosen([self.clips[i] for i in training], per_class, key=[self.name, fold])]
 
     @checked
     def decode(self, clip: Clip) -> tuple[np.ndarray, int]:
