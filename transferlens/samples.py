@@ -333,7 +333,7 @@ def draw(result: Result) -> Figure:
         below.set_title("over all accuracies that both reach\n" + "\n".join(texts), fontsize="x-small", loc="left")
     for ax in axes.flat:
         ax.label_outer()
-    style.legend_below(fig, axes[0, 0])
+    style.legend_below(fig, axes[0, 0], order=[*result.arms, *levels(result)])
     n_folds = len({row.fold for row in result.rows})
     marks = f"{style.means_caption(n_folds)}\nbelow: hollow arrows are bounds, as some fold does not reach the accuracy"
     title = f"{result.rows[0].dataset}: clips per class, at equal numbers of {result.rows[0].equal}"
@@ -353,7 +353,9 @@ def summary(result: Result) -> str:
     """Return the accuracy of each arm and number of clips, and how many times the clips training from scratch needs."""
     of_all = [row for row in result.rows if row.clips_per_class == ALL]
     steps = " to ".join(map(str, sorted({min(row.steps for row in of_all), max(row.steps for row in of_all)})))
-    more = "runs on fewer clips have more epochs" if of_all[0].equal == "steps" else "runs on fewer clips have fewer"
+    more = (
+        "runs on fewer clips have more epochs" if of_all[0].equal == "steps" else "runs on fewer clips have fewer steps"
+    )
     lines = [f"equal numbers of {of_all[0].equal}: {steps} steps on all clips; {more}"]
     lines += [f"{name}: {100 * level:.1f} %" for name, level in levels(result).items()]
     for network in result.networks:
