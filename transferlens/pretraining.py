@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # The paper trains 450 epochs from scratch and 70 from ImageNet weights.
 LONGER = 6
 ARMS = {"pretrained": "ImageNet-pretrained", "scratch": "from scratch", "scratch_long": "from scratch, longer"}
-INITS = ARMS | {f"{arm}{TUNED}": f"{words}{TUNED}" for arm, words in ARMS.items()}
+INITS = {f"{arm}{end}": f"{words}{end}" for arm, words in ARMS.items() for end in ("", TUNED)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,14 +147,17 @@ def draw(result: Result) -> Figure:
         {backbone: {names[arm]: v for arm, v in _by_fold(result, field, backbone).items()} for backbone in pairs}
         for field in ("accuracy_last", "accuracy_best")
     )
-    points_and_means(last, beside=best, ax=axes[0, 0])
+    palette = style.colours(names.values())
+    points_and_means(last, beside=best, palette=palette, ax=axes[0, 0])
     about = style.means_caption(len({row.fold for row in result.rows}))
     axes[0, 0].set_title(f"{about}, last epoch\nhollow: best epoch (optimistic)", fontsize="small", loc="left")
     for ax, (backbone, pairs_of_backbone) in zip(axes[0, 1:], pairs.items(), strict=True):
         untuned = [pair for pair in pairs_of_backbone if pair[0].init in ARMS]  # others are of several lengths
         by_arm = group_by(untuned, key=lambda pair: names[pair[0].init])
-        learning_curves({name: [curve for _, curve in group] for name, group in by_arm.items()}, ax=ax)
-        ax.set_title(f"{backbone}: each run, and the mean", fontsize="small", loc="left")
+        curves = {name: [curve for _, curve in group] for name, group in by_arm.items()}
+        learning_curves(curves, palette=palette, ax=ax)
+        which = "each run" if len(untuned) == len(pairs_of_backbone) else "each run that is not tuned"
+        ax.set_title(f"{backbone}: {which}, and the mean", fontsize="small", loc="left")
         ax.set_ylabel("")
     style.legend_below(fig, axes[0, 0])
     fig.suptitle(f"{result.rows[0].dataset}: pretrained against random initialisation", x=0.01, ha="left")

@@ -5,15 +5,15 @@ have whole recordings, lie in each other, and are the same for all arms and seed
 arms are fine-tuning and a linear probe, of ImageNet or each source, and training from scratch.
 
 The result is the horizontal distance of the curves [1]_: how many times the clips training from scratch needs to be as
-good (`transferlens.measures.clips_worth`). Small subsets have few mini-batches per epoch. With ``--equal steps``, runs
-on fewer clips have more epochs, so that all have about as many steps as the run on all clips [2]_; with ``--equal
-epochs`` all have as many epochs, and those on few clips hardly train.
+good (`transferlens.measures.clips_worth`). Small subsets have few mini-batches per epoch, and networks from scratch
+need many steps [2]_. With ``--equal steps``, runs on fewer clips have more epochs, so that all have about as many steps
+as the run on all clips; with ``--equal epochs`` all have as many epochs, and those on few clips hardly train.
 
 References
 ----------
 .. [1] C. Matsoukas, J. F. Haslum, M. Sorkhei, M. Söderberg, K. Smith: What makes transfer learning work for medical
    images: feature reuse & other factors. CVPR 2022.
-.. [2] K. He, R. Girshick, P. Dollár: Rethinking ImageNet pre-training. ICCV 2019, section 4.2.
+.. [2] K. He, R. Girshick, P. Dollár: Rethinking ImageNet pre-training. ICCV 2019.
 """
 
 from __future__ import annotations

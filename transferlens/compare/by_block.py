@@ -349,7 +349,8 @@ def _draw_cost(result: Result, size: str, palette: Mapping[str, tuple], ax: Axes
             placed = [row for row in result.rows if row.backbone == backbone and row.block == place]
             rows = [row for row in placed if row.variant.endswith(TUNED) == bool(end)]
             points[place] = (getattr(rows[0], size) / 1e6, stats.by_fold(rows, "accuracy_last"))
-    accuracy_against(curves, xlabel=SIZES[size], palette=palette, ax=ax)
+    unnamed = [name for name in curves if name.endswith(TUNED)]  # they lie beside those that are not tuned
+    accuracy_against(curves, xlabel=SIZES[size], unnamed=unnamed, palette=palette, ax=ax)
     ax.set_title(f"against {SIZES[size].split(' [')[0]}; labels: {result.analysis.axis}", fontsize="small", loc="left")
     ax.set_ylabel("held-out accuracy [%]")
     ax.legend(loc="lower right", frameon=False, fontsize="small")
@@ -410,11 +411,13 @@ def by_block(name: str, options: type, analysis: Callable[[Any], Analysis]) -> q
 
     def analyse(runs: Mapping[Any, Sequence[Run]], options: Any) -> Result:
         weights = {run.weights for runs_of_arm in runs.values() for run in runs_of_arm}
-        names = {arm: WORDS[arm] for arm in REFERENCES if arm in runs}
-        references = {arm: runs[arm] for arm in names} | {_tuned(a): runs[Tuned(a)] for a in names if Tuned(a) in runs}
-        asked, arms = analysis(options), {}
+        asked, placed = analysis(options), plans(options)
+        names: dict[Any, str] = {a: WORDS[a] for a, plan in REFERENCES.items() if plan not in placed.values()}
+        references = {arm: runs[arm] for arm in REFERENCES if arm in runs}
+        references |= {_tuned(arm): runs[Tuned(arm)] for arm in names if Tuned(arm) in runs}
+        arms: dict[Place, Sequence[Run]] = {}
         by_name = {named(variant, weights): plans for variant, plans in asked.plans.items()}
-        for place in plans(options):
+        for place in placed:
             variant, block = named(place[0], weights), place[1]
             names[place] = f"{variant}, block {block_text(block)}"
             arms[variant, block] = runs[place]
