@@ -235,8 +235,8 @@ def analyse(runs: Mapping[Place, Sequence[Run]], options: Options) -> Result:
             size_text = ALL if size is None else str(size)
             rows.append(row_of(Row, run, arm=arm, clips_per_class=size_text, equal=options.equal, **own))
     shares = []
-    for split in dict.fromkeys((row.fold, row.inner_fold) for row in rows):
-        train, held_out = dataset.split(*split)
+    for fold, inner_fold in dict.fromkeys((row.fold, row.inner_fold) for row in rows):
+        train, held_out = dataset.split(fold, inner_fold)
         commonest = Counter(labels[i] for i in train).most_common(1)[0][0]
         shares.append(float(np.mean([labels[i] == commonest for i in held_out])))
     return Result(tuple(rows), worth(rows), 1 / len(dataset.label_names), float(np.mean(shares)))

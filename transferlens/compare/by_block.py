@@ -238,8 +238,8 @@ def compare(
     others = [(one, other) for one, other in controlled if one in ids and ids[one] != ids[other]]
     untuned = [((variant.removesuffix(TUNED), block), (variant, block)) for variant, block in ids]
     chosen = [pair for pair in untuned if pair[0] != pair[1]]
-    differences = (_changes(rows_at, pairs) for pairs in (others, chosen))
-    return Result(analysis, tuple(table.values()), changes, *differences, tuple(trials))
+    less_control, less_untuned = (_changes(rows_at, pairs) for pairs in (others, chosen))
+    return Result(analysis, tuple(table.values()), changes, less_control, less_untuned, tuple(trials))
 
 
 def _changes(rows_at: Mapping[Place, Sequence[RunRow]], pairs: Sequence[tuple[Place, Place]]) -> tuple[Change, ...]:

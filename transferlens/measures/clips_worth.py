@@ -172,8 +172,8 @@ def over_folds(values: Sequence[Times], folds: stats.Folds) -> Worth:
     """
     logs = stats.Folds(np.log([value.factor for value in values]).tolist(), test_to_train=folds.test_to_train)
     interval = stats.fold_interval(logs, bounds=(-np.inf, np.inf))
-    bounds = {value.bound for value in values} - {""}
-    bound = "not known" if len(bounds) > 1 else next(iter(bounds), "")
+    bounds: list[Bound] = list({value.bound for value in values if value.bound})
+    bound: Bound = "not known" if len(bounds) > 1 else next(iter(bounds), "")
     ends = (interval.low, interval.high, interval.plain_low, interval.plain_high)
     low, high, plain_low, plain_high = np.exp(np.full(4, np.nan) if bound else np.array(ends)).tolist()
     factor = float("nan") if bound == "not known" else float(np.exp(interval.mean))
