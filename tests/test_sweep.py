@@ -90,6 +90,7 @@ def test_every_value_of_a_preset_can_be_replaced():
         "milestones": (1, 2), "normalise": "none", "precision": "fp32",
         "augment": "spectrum", "variants": 3, "masks": 1, "mixup": 0.2, "threads": 2,
         "draws": 2, "network": "torchvision",
+        "clips_per_class": 4,
     }  # fmt: skip
     assert dataclasses.asdict(TrainingOptions(**given).training(TransferPlan())) == given
 

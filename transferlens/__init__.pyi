@@ -25,6 +25,7 @@ from .reverse import reverse as reverse
 from .rewind import rewind as rewind
 from .robustness import robustness as robustness
 from .saliency import saliency as saliency
+from .samples import samples as samples
 from .selection import selection as selection
 from .sources import sources as sources
 from .statistics import statistics as statistics

@@ -49,6 +49,7 @@ COMMANDS = {
     "surgical": "accuracy with only Block K and the head trained",
     "norm": "accuracy with only normalisation layers trained through Block K",
     "sources": "one target, several starts: ImageNet, other weights, earlier runs",
+    "samples": "how many labelled clips pretraining saves: accuracy against clips per class",
     "rank": "which network and block suits the clips, without training: LogME, nearest neighbours",
     "svcca": "question 2: how much training has changed each layer",
     "rewind": "which blocks needed training: put back to their start, with statistics estimated anew",
@@ -249,7 +250,7 @@ class Command:
 
     def points(self, options: Any) -> Mapping[Any, Arm]:
         """Return the arms that the command needs, none if it trains nothing; raise if they cannot be trained."""
-        arms = self.work.points if isinstance(self.work, Question) else self.arms
+        arms = self.work.needed if isinstance(self.work, Question) else self.arms
         return {} if arms is None else arms(options)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
+from transferlens.compare.tuning import TuneOptions
 from transferlens.models.plan import BLOCKS, TransferPlan, block_text
 from transferlens.training.sweep import StudyOptions, SweepOptions
 from transferlens.util.errors import ParameterError
@@ -100,3 +101,4 @@ class BlockOptions(QuestionOptions):
     """Blocks to compare: 0 (the stem; not for truncate) to 4. Default: all."""
     references: bool = True
     """Train two references too, the fully pretrained network and one from scratch; --no-references leaves them out."""
+    tune: TuneOptions = TuneOptions()

@@ -8,15 +8,15 @@ on the held-out fold itself is optimistic, and is only shown next to it.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from transferlens import cli
-from transferlens.compare import question
+from transferlens.compare import question, tuning
+from transferlens.compare.tuning import TUNED, Trial, Tuned, TuneOptions
 from transferlens.measures import stats
 from transferlens.measures.classes import IF_UNEVEN
 from transferlens.models.plan import TransferPlan
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 # The paper trains 450 epochs from scratch and 70 from ImageNet weights.
 LONGER = 6
 ARMS = {"pretrained": "ImageNet-pretrained", "scratch": "from scratch", "scratch_long": "from scratch, longer"}
+INITS = {f"{arm}{end}": f"{words}{end}" for arm, words in ARMS.items() for end in ("", TUNED)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +45,12 @@ class Options(QuestionOptions):
 
     long: Literal["all", "first", "none"] = "all"
     """Backbones to train from scratch for six times as many epochs, too (preset paper: 450)."""
+    tune: TuneOptions = TuneOptions()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run in the CSV; accuracies are fractions, and `init` is one of `ARMS`.
+    """One run in the CSV; accuracies are fractions, and `init` is one of `INITS`.
 
     `weights` is "ImageNet", or the name of a file given as weights; empty where nothing is pretrained.
     """
@@ -78,41 +80,59 @@ class Result(question.Result):
     stem = "pretrained_vs_scratch"
     rows: tuple[Row, ...]
     curves: tuple[tuple[float, ...], ...]
+    trials: tuple[tuning.TrialRow, ...] = ()
+
+    def tables(self) -> dict[str, Sequence[Any]]:
+        """Return the rows, and the settings that were tried for tuned arms."""
+        return super().tables() | ({f"{self.stem}_tuning": self.trials} if self.trials else {})
 
 
-def points(options: Options) -> dict[str, Arm]:
-    """Return the arms: fine-tuned, from scratch, and from scratch for longer (the backbones that `long` names)."""
+def points(options: Options) -> dict[Any, Arm]:
+    """Return the arms: fine-tuned, from scratch, and from scratch for longer (the backbones that `long` names).
+
+    With settings to choose from, each has its trials; those of the longer arm are longer by the same factor.
+    """
     study, (tuned, scratch) = Study.of(options), (TransferPlan.finetune(), TransferPlan.scratch())
     training, longer = study.training(tuned), study.training(scratch)
     if longer.epochs <= training.epochs or "epochs" in options.training.given:
-        milestones = tuple(LONGER * epoch for epoch in training.milestones)
-        longer = dataclasses.replace(training, epochs=LONGER * training.epochs, milestones=milestones)
+        longer = training.lasting(LONGER * training.epochs)
     twice = {"all": study.backbones, "first": study.backbones[:1], "none": ()}[options.long]
-    arms = {
-        "pretrained": study.arm(tuned, training),
-        "scratch": study.arm(scratch, training),
-        "scratch_long": study.arm(scratch, longer, backbones=twice),
+    settings = {
+        "pretrained": (tuned, training, study.backbones),
+        "scratch": (scratch, training, study.backbones),
+        "scratch_long": (scratch, longer, twice),
     }
-    return {name: arm for name, arm in arms.items() if arm.points}
+    arms: dict[Any, Arm] = {}
+    for name, (plan, own, backbones) in settings.items():
+        if backbones:
+            arms[name] = study.arm(plan, own, backbones=backbones)
+            for i, setting in enumerate(options.tune.grid(own, times=own.epochs / training.epochs)):
+                arms[Trial(name, i)] = study.arm(plan, setting, backbones=backbones, nested=True)
+    return arms
 
 
-def analyse(runs: Mapping[str, Sequence[Run]], options: Options | None = None) -> Result:
-    """Return the accuracies and learning curves of the runs."""
-    rows = tuple(row_of(Row, run, init=arm) for arm, runs_of_arm in runs.items() for run in runs_of_arm)
-    curves = (run.history["heldout_accuracy"].tolist() for runs_of_arm in runs.values() for run in runs_of_arm)
-    return Result(rows, tuple(map(tuple, curves)))
+def analyse(runs: Mapping[Any, Sequence[Run]], options: Options | None = None) -> Result:
+    """Return the accuracies and learning curves of the runs, of each arm and then of those that are tuned."""
+    inits = {arm: arm for arm in ARMS} | {Tuned(arm): f"{arm}{TUNED}" for arm in ARMS}
+    pairs = [(run, init) for arm, init in inits.items() for run in runs.get(arm, ())]
+    rows = tuple(row_of(Row, run, init=init) for run, init in pairs)
+    curves = tuple(tuple(run.history["heldout_accuracy"].tolist()) for run, _ in pairs)
+    words = {arm: named(text, (row.weights for row in rows)) for arm, text in ARMS.items()}
+    return Result(rows, curves, tuple(tuning.trial_rows(runs, words)))
 
 
 def _names(result: Result) -> dict[str, str]:
     """Return the names of the arms, with their numbers of epochs."""
-    epochs = {row.init: row.epoch_last for row in result.rows}
-    arms = {arm: named(words, (row.weights for row in result.rows)) for arm, words in ARMS.items() if arm in epochs}
-    return {arm: f"{words} ({counted(epochs[arm], 'epoch')})" for arm, words in arms.items()}
+    rows = group_by(result.rows, lambda row: row.init)
+    epochs = {init: sorted({row.epoch_last for row in of_init}) for init, of_init in rows.items()}
+    arms = {arm: named(words, (row.weights for row in result.rows)) for arm, words in INITS.items() if arm in epochs}
+    fewer = {arm: f"{n[0]} to " if len(n) > 1 else "" for arm, n in epochs.items()}
+    return {arm: f"{words} ({fewer[arm]}{counted(epochs[arm][-1], 'epoch')})" for arm, words in arms.items()}
 
 
 def _by_fold(result: Result, field: str, backbone: str) -> dict[str, list[float]]:
     """Return a field of each arm that the backbone has: its mean over seeds, per fold."""
-    arms = {arm: stats.by_fold(result.rows, field, backbone=backbone, init=arm) for arm in ARMS}
+    arms = {arm: stats.by_fold(result.rows, field, backbone=backbone, init=arm) for arm in INITS}
     return {arm: values for arm, values in arms.items() if values}
 
 
@@ -127,13 +147,17 @@ def draw(result: Result) -> Figure:
         {backbone: {names[arm]: v for arm, v in _by_fold(result, field, backbone).items()} for backbone in pairs}
         for field in ("accuracy_last", "accuracy_best")
     )
-    points_and_means(last, beside=best, ax=axes[0, 0])
+    palette = style.colours(names.values())
+    points_and_means(last, beside=best, palette=palette, ax=axes[0, 0])
     about = style.means_caption(len({row.fold for row in result.rows}))
     axes[0, 0].set_title(f"{about}, last epoch\nhollow: best epoch (optimistic)", fontsize="small", loc="left")
     for ax, (backbone, pairs_of_backbone) in zip(axes[0, 1:], pairs.items(), strict=True):
-        by_arm = group_by(pairs_of_backbone, key=lambda pair: names[pair[0].init])
-        learning_curves({name: [curve for _, curve in group] for name, group in by_arm.items()}, ax=ax)
-        ax.set_title(f"{backbone}: each run, and the mean", fontsize="small", loc="left")
+        untuned = [pair for pair in pairs_of_backbone if pair[0].init in ARMS]  # others are of several lengths
+        by_arm = group_by(untuned, key=lambda pair: names[pair[0].init])
+        curves = {name: [curve for _, curve in group] for name, group in by_arm.items()}
+        learning_curves(curves, palette=palette, ax=ax)
+        which = "each run" if len(untuned) == len(pairs_of_backbone) else "each run that is not tuned"
+        ax.set_title(f"{backbone}: {which}, and the mean", fontsize="small", loc="left")
         ax.set_ylabel("")
     style.legend_below(fig, axes[0, 0])
     fig.suptitle(f"{result.rows[0].dataset}: pretrained against random initialisation", x=0.01, ha="left")
@@ -148,9 +172,14 @@ def summary(result: Result) -> str:
         for arm, values in last.items():
             optimistic = stats.fold_interval(best[arm]).mean
             lines.append(f"{backbone}  {names[arm]}: {stats.fold_interval(values)}; best epoch {optimistic:.1%}")
-        for arm in [*last][1:]:
-            gain = stats.paired_difference(last["pretrained"], last[arm]).interval.text("points")
-            lines.append(f"{backbone}  pretrained - {arm}, paired by fold: {gain}")
+        tuned = [arm for arm in last if arm.endswith(TUNED)]
+        pairs = [("pretrained", arm) for arm in last if arm in ARMS]
+        pairs += [(f"pretrained{TUNED}", arm) for arm in tuned]
+        pairs = [pair for pair in pairs if pair[0] != pair[1]] + [(arm, arm.removesuffix(TUNED)) for arm in tuned]
+        for one, other in pairs:
+            gain = stats.paired_difference(last[one], last[other]).interval.text("points")
+            lines.append(f"{backbone}  {one} - {other}, paired by fold: {gain}")
+        lines += tuning.choices(result.trials, backbone)
     return "\n".join(lines)
 
 

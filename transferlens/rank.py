@@ -426,7 +426,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     plan = partial(PLANS["truncate"], max(1, *blocks))
     points = _points(study, plan, _training(options), controls=options.controls)
     first = next(iter(points.values()))
-    splits = {point.fold: study.dataset.split(point.fold, point.inner_fold) for point in first}
+    splits = {point.fold: study.dataset.split(*point.split) for point in first}
     _check_k(study, splits, options.k)
     known = accuracies(study, options, blocks)  # raises before anything is computed
     rows = _scored(study, {start: group[0] for start, group in points.items()}, blocks, splits, options.k)

@@ -147,7 +147,7 @@ def corrupted(
 def _soup(runs: Sequence[Run], dataset: DataSet, device: torch.device) -> Network:
     """Return the average of the weights of runs of one fold, with statistics estimated anew on training clips."""
     config = runs[0].config
-    rows = dataset.split(config.fold, config.inner_fold)[0]
+    rows = dataset.split(*config.split)[0]
     rows = rows[spread(len(rows), finished.ESTIMATED_ON)]
     S = np.stack([config.features.compute(dataset.load(dataset.clips[i])) for i in rows])
     network = finished.average(runs).to(device)

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transferlens.compare import question
+from transferlens.compare import question, tuning
+from transferlens.compare.tuning import TUNED, Trial, Tuned
 from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan, block_text
 from transferlens.models.weights import named, source_note
@@ -61,6 +62,10 @@ class Analysis:
     plans: Mapping[str, Mapping[int | None, TransferPlan]]
     shows_cost: bool = False
     control: str = ""
+
+    def control_of(self, variant: str) -> str:
+        """Return the control of a variant: of a tuned one, the tuned control."""
+        return f"{self.control}{TUNED}" if variant.endswith(TUNED) else self.control
 
     def select(self, blocks: Sequence[int], *, references: bool) -> dict[Place, TransferPlan]:
         """Return plans by variant and block: of these blocks or of all, of no block, and those that are a reference."""
@@ -147,12 +152,18 @@ class Change:
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """The rows of an analysis, the changes between neighbours on its axis, and the differences to the control."""
+    """The rows of an analysis, the changes between neighbours on its axis, and the differences to the control.
+
+    Where arms are tuned too, these are variants of their own; the differences to the untuned ones, and what was tried,
+    are beside them.
+    """
 
     analysis: Analysis
     rows: tuple[Row, ...]
     changes: tuple[Change, ...]
     less_control: tuple[Change, ...] = ()
+    less_untuned: tuple[Change, ...] = ()
+    trials: tuple[tuning.TrialRow, ...] = ()
 
     @property
     def backbones(self) -> list[str]:
@@ -171,14 +182,18 @@ class Result(question.Result):
         return self.analysis.name
 
     def tables(self) -> dict[str, Sequence[Any]]:
-        """Return the rows, and those of the differences to the control if there is one."""
-        control = {f"{self.stem}_control": [self._row(each) for each in self.less_control]} if self.less_control else {}
-        return super().tables() | control
+        """Return the rows, those of the differences to the control if there is one, and of tuning."""
+        parts = {
+            "control": [self._row(each, self.analysis.control_of(each.variant)) for each in self.less_control],
+            "tuned": [self._row(each, each.variant.removesuffix(TUNED)) for each in self.less_untuned],
+            "tuning": self.trials,
+        }
+        return super().tables() | {f"{self.stem}_{name}": rows for name, rows in parts.items() if rows}
 
-    def _row(self, change: Change) -> ControlRow:
+    def _row(self, change: Change, control: str) -> ControlRow:
         interval = change.difference.interval
         columns: dict[str, Any] = change.difference.columns("less_control")
-        names = (change.backbone, change.variant, self.analysis.control, change.after)
+        names = (change.backbone, change.variant, control, change.after)
         return ControlRow(*names, n=interval.n, less_control=interval.mean, **columns)
 
     def accuracies(self, **values: object) -> list[float]:
@@ -186,8 +201,16 @@ class Result(question.Result):
         return stats.by_fold(self.rows, "accuracy_last", **values)
 
 
-def compare(analysis: Analysis, arms: Mapping[Place, Sequence[Run]], references: Mapping[str, Sequence[Run]]) -> Result:
-    """Compare the runs of each variant and block, in the order of the axis, with those of the place before."""
+def compare(
+    analysis: Analysis,
+    arms: Mapping[Place, Sequence[Run]],
+    references: Mapping[str, Sequence[Run]],
+    trials: Sequence[tuning.TrialRow] = (),
+) -> Result:
+    """Compare the runs of each variant and block, in the order of the axis, with those of the place before.
+
+    The names of variants and references whose settings were chosen, from `trials`, end in ", tuned".
+    """
     rows_at = {place: [row_of(RunRow, run) for run in runs] for place, runs in arms.items()}
     neighbours = [
         pair for places in group_by(rows_at, key=itemgetter(0)).values() for pair in itertools.pairwise(places)
@@ -195,23 +218,28 @@ def compare(analysis: Analysis, arms: Mapping[Place, Sequence[Run]], references:
     changes = _changes(rows_at, neighbours)
     columns = {(change.variant, change.after, run): change.columns(run) for change in changes for run in change.gains}
     table: dict[tuple[str, str], Row] = {}  # by run and change: a reference may have a place in several variants
-    several = len({variant for variant, _ in arms}) > 1
+    several = len({variant.removesuffix(TUNED) for variant, _ in arms}) > 1
     for (variant, block), rows in rows_at.items():
         place = block_text(block)
         for row, run in zip(rows, arms[variant, block], strict=True):
             arm = next((arm for arm, plan in REFERENCES.items() if run.config.plan == plan), "block")
+            arm = "block" if variant.endswith(TUNED) else arm  # a mark of its own, beside the untuned reference
             change = columns.get((variant, place, row.run), {})
             name = variant if arm == "block" or (change and several) else ""
             own: dict[str, Any] = {"arm": arm, "variant": name, "block": place} | change
             table.setdefault((row.run, name), Row(**vars(row), analysis=analysis.name, **own))
-    placed = {run for run, _ in table}
+    placed = {(run, name.endswith(TUNED)) for run, name in table}
     for arm, runs in references.items():
-        for row in (row_of(RunRow, run) for run in runs if run.config.id not in placed):
-            table[row.run, ""] = Row(**vars(row), analysis=analysis.name, arm=arm)
+        is_tuned = arm.endswith(TUNED)
+        for row in (row_of(RunRow, run) for run in runs if (run.config.id, is_tuned) not in placed):
+            table[row.run, TUNED * is_tuned] = Row(**vars(row), analysis=analysis.name, arm=arm)
     ids = {place: [row.run for row in rows] for place, rows in rows_at.items()}
-    controlled = [((analysis.control, block), (variant, block)) for variant, block in ids]
+    controlled = [((analysis.control_of(variant), block), (variant, block)) for variant, block in ids]
     others = [(one, other) for one, other in controlled if one in ids and ids[one] != ids[other]]
-    return Result(analysis, tuple(table.values()), changes, _changes(rows_at, others))
+    untuned = [((variant.removesuffix(TUNED), block), (variant, block)) for variant, block in ids]
+    chosen = [pair for pair in untuned if pair[0] != pair[1]]
+    less_control, less_untuned = (_changes(rows_at, pairs) for pairs in (others, chosen))
+    return Result(analysis, tuple(table.values()), changes, less_control, less_untuned, tuple(trials))
 
 
 def _changes(rows_at: Mapping[Place, Sequence[RunRow]], pairs: Sequence[tuple[Place, Place]]) -> tuple[Change, ...]:
@@ -242,7 +270,7 @@ def draw(result: Result) -> Figure:
     fig, (above, *below) = style.new_parts(parts, width=width, height=1.4 + 1.1 * sum(parts))
     grid = {"sharex": "col", "sharey": "row", "height_ratios": rows}
     axes = style.subplots(above, len(rows), len(networks), **grid)
-    palette = style.colours([*result.analysis.plans, *networks])
+    palette = style.colours([*result.analysis.plans, *networks, *(f"{network}{TUNED}" for network in networks)])
     for network, (by, *change) in zip(networks, axes.T, strict=True):
         _draw_places(result, network, palette, by)
         for ax in change:
@@ -252,7 +280,7 @@ def draw(result: Result) -> Figure:
     for size, ax in zip(sizes, costs, strict=True):
         _draw_cost(result, size, palette, ax)
     _trim(axes, costs)
-    style.legend_below(fig, axes[0, 0], order=[*WORDS.values(), *result.analysis.plans])
+    style.legend_below(fig, axes[0, 0], order=[*WORDS.values(), *map(_tuned, WORDS.values()), *result.analysis.plans])
     title = f"{result.rows[0].dataset}: {result.analysis.title}{source_note(row.weights for row in result.rows)}"
     fig.suptitle(f"{textwrap.fill(title, int(width / 0.08))}\n{_caption(result)}", x=0.01, ha="left", fontsize="medium")
     return fig
@@ -282,6 +310,8 @@ def _draw_places(result: Result, backbone: str, palette: Mapping[str, tuple], ax
     for arm, words in WORDS.items():
         if values := result.accuracies(backbone=backbone, arm=arm):
             band(values, colour=GREYS[arm], label=words, ax=ax)
+        if values := result.accuracies(backbone=backbone, arm=_tuned(arm)):
+            band(values, colour=GREYS[arm], label=_tuned(words), line="--", ax=ax)
     selections = {WORDS[arm]: {"arm": arm} for arm in REFERENCES}
     selections |= {variant: {"arm": "block", "variant": variant} for variant in result.analysis.plans}
     groups = {
@@ -313,22 +343,29 @@ def _draw_changes(result: Result, backbone: str, palette: Mapping[str, tuple], a
 
 def _draw_cost(result: Result, size: str, palette: Mapping[str, tuple], ax: Axes) -> None:
     curves: dict[str, dict[str, tuple[float, list[float]]]] = {}
-    for backbone in result.backbones:
-        points = curves[backbone] = {}
+    for backbone, end in itertools.product(result.backbones, ("", TUNED) if result.less_untuned else ("",)):
+        points = curves[f"{backbone}{end}"] = {}
         for place in result.places:
-            rows = [row for row in result.rows if row.backbone == backbone and row.block == place]
+            placed = [row for row in result.rows if row.backbone == backbone and row.block == place]
+            rows = [row for row in placed if row.variant.endswith(TUNED) == bool(end)]
             points[place] = (getattr(rows[0], size) / 1e6, stats.by_fold(rows, "accuracy_last"))
-    accuracy_against(curves, xlabel=SIZES[size], palette=palette, ax=ax)
+    unnamed = [name for name in curves if name.endswith(TUNED)]  # they lie beside those that are not tuned
+    accuracy_against(curves, xlabel=SIZES[size], unnamed=unnamed, palette=palette, ax=ax)
     ax.set_title(f"against {SIZES[size].split(' [')[0]}; labels: {result.analysis.axis}", fontsize="small", loc="left")
     ax.set_ylabel("held-out accuracy [%]")
     ax.legend(loc="lower right", frameon=False, fontsize="small")
 
 
+def _tuned(name: str) -> str:
+    return f"{name}{TUNED}"
+
+
 def summary(result: Result) -> str:
-    """Return the accuracy at each place, and the change from one place to the next."""
+    """Return the accuracy at each place, and the change from one place to the next; then what tuning gains."""
     lines, note = [], source_note(row.weights for row in result.rows)
     for backbone in result.backbones:
         selections = {f"{WORDS['pretrained']}{note}": {"arm": "pretrained"}, WORDS["scratch"]: {"arm": "scratch"}}
+        selections |= {_tuned(words): {"arm": _tuned(arm)} for arm, words in WORDS.items()}
         selections |= {
             f"{variant}, block {place}": {"arm": "block", "variant": variant, "block": place}
             for place in result.places
@@ -343,8 +380,13 @@ def summary(result: Result) -> str:
                 lines.append(f"{backbone}  {name}, paired by fold: {change.difference}")
         for change in result.less_control:
             if change.backbone == backbone:
-                name = f"{change.variant} less {result.analysis.control}, block {change.after}"
+                name = f"{change.variant} less {result.analysis.control_of(change.variant)}, block {change.after}"
                 lines.append(f"{backbone}  {name}, paired by fold: {change.difference}")
+        for change in result.less_untuned:
+            if change.backbone == backbone:
+                name = f"{change.variant} less untuned, block {change.after}"
+                lines.append(f"{backbone}  {name}, paired by fold: {change.difference}")
+        lines += tuning.choices(result.trials, backbone)
     return "\n".join(lines)
 
 
@@ -359,16 +401,31 @@ def by_block(name: str, options: type, analysis: Callable[[Any], Analysis]) -> q
 
     def points(options: Any) -> dict[Any, Arm]:
         references = REFERENCES if options.references else {}
-        chosen, study = plans(options), Study.of(options)
+        chosen, study = references | plans(options), Study.of(options)
         training = study.training(TransferPlan.finetune())  # all arms are trained alike
-        return {arm: study.arm(plan, training) for arm, plan in (references | chosen).items()}
+        grid = [*enumerate(options.tune.grid(training))]
+        arms: dict[Any, Arm] = {name: study.arm(plan, training) for name, plan in chosen.items()}
+        for (name, plan), (i, setting) in itertools.product(chosen.items(), grid):
+            arms[Trial(name, i)] = study.arm(plan, setting, nested=True)
+        return arms
 
     def analyse(runs: Mapping[Any, Sequence[Run]], options: Any) -> Result:
         weights = {run.weights for runs_of_arm in runs.values() for run in runs_of_arm}
-        arms = {(named(variant, weights), block): runs[variant, block] for variant, block in plans(options)}
-        asked = analysis(options)
+        asked, placed = analysis(options), plans(options)
+        names: dict[Any, str] = {a: WORDS[a] for a, plan in REFERENCES.items() if plan not in placed.values()}
+        references = {arm: runs[arm] for arm in REFERENCES if arm in runs}
+        references |= {_tuned(arm): runs[Tuned(arm)] for arm in names if Tuned(arm) in runs}
+        arms: dict[Place, Sequence[Run]] = {}
         by_name = {named(variant, weights): plans for variant, plans in asked.plans.items()}
+        for place in placed:
+            variant, block = named(place[0], weights), place[1]
+            names[place] = f"{variant}, block {block_text(block)}"
+            arms[variant, block] = runs[place]
+            if Tuned(place) in runs:
+                arms[_tuned(variant), block] = runs[Tuned(place)]
+        if any(variant.endswith(TUNED) for variant, _ in arms):
+            by_name |= {_tuned(variant): plans for variant, plans in by_name.items()}
         asked = replace(asked, plans=by_name, control=named(asked.control, weights))
-        return compare(asked, arms, {arm: runs[arm] for arm in REFERENCES if arm in runs})
+        return compare(asked, arms, references, tuning.trial_rows(runs, names))
 
     return question.Question(name, options, analyse, points)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from transferlens.compare import tuning
 from transferlens.measures.classes import shown
 from transferlens.plots import style
 from transferlens.store.run import Run
@@ -178,11 +179,20 @@ class Question(Generic[Options, Answer]):
 
     def answer(self, options: Options) -> Answer:
         """Return the answer for options that are already composed."""
-        return self.analyse(gather(self.points(options)), options)
+        arms = self.points(options)
+        runs = gather(arms)
+        if chosen := tuning.tuned(arms, runs):
+            runs |= gather(chosen)
+        return self.analyse(runs, options)
+
+    def needed(self, options: Options) -> dict[Any, Arm]:
+        """Return the arms by name, with those that follow from the runs of others (`compare.tuning`)."""
+        arms = self.points(options)
+        return {**arms, **tuning.expected(arms)}
 
     def planned(self, options: Options) -> list[forecast.Planned]:
         """Return the estimate for each run that the question needs; none is trained."""
-        return planned(self.points(options))
+        return planned(self.needed(options))
 
     def signature(self) -> inspect.Signature:
         """Return the signature of the question as a function."""

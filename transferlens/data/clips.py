@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from transferlens.data import decoding, synthetic
+from transferlens.data import decoding, subsets, synthetic
 from transferlens.data.manifest import manifest
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.fields import checked
@@ -108,13 +109,17 @@ class DataSet:
         return pandas.crosstab(clips["class"], clips["fold"])[list(self.folds)]
 
     @checked
-    def split(self, fold: str, inner_fold: str = "") -> tuple[np.ndarray, np.ndarray]:
+    def split(
+        self, fold: str, inner_fold: str = "", clips_per_class: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Split the clips into those to train on, of `trained_on`, and those of the held-out fold: the indices of both.
+
+        With `clips_per_class`, those to train on are a balanced subset, with whole recordings: see `data.subsets`.
 
         Raises
         ------
         ParameterError
-            If the data set does not have this fold.
+            If the data set does not have this fold, or a class has fewer clips to train on than `clips_per_class`.
         DataError
             If fewer than two classes are left to train on.
         """
@@ -129,7 +134,24 @@ class DataSet:
                 f"{counted(classes, 'class')} to train on: "
                 "at least 2 classes are needed in the other folds"
             )
+        if clips_per_class is not None:
+            training = self._subset(training, clips_per_class, fold, inner_fold)
         return training, np.flatnonzero(folds == fold)
+
+    def smallest_class(self, fold: str, inner_fold: str = "") -> tuple[str, int]:
+        """Return the class with the fewest clips to train on, of those that there are, and their number."""
+        counts = Counter(self.clips[i].label for i in self.split(fold, inner_fold)[0])
+        return min(counts.items(), key=lambda pair: (pair[1], pair[0]))
+
+    def _subset(self, training: np.ndarray, per_class: int, fold: str, inner_fold: str) -> np.ndarray:
+        """Return the rows of `training` in its balanced subset, which depends on the data set and the held-out fold."""
+        label, most = self.smallest_class(fold, inner_fold)
+        if not 1 <= per_class <= most:
+            raise ParameterError(
+                f"clips_per_class={per_class} must be 1 to {most}, the clips of {self.name}'s class {label} "
+                f"that can be trained on if fold {fold} is held out"
+            )
+        return training[subsets.chosen([self.clips[i] for i in training], per_class, key=[self.name, fold])]
 
     @checked
     def decode(self, clip: Clip) -> tuple[np.ndarray, int]:

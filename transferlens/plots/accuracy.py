@@ -13,7 +13,7 @@ figure, and returns it; `palette` gives each name its colour, by default that of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,11 +80,11 @@ def _points(ax: Axes, x: float, values: Sequence[float], colour: tuple, step: fl
     _errorbar(ax, x - step / 4, interval, fmt="D", color=colour, ms=6, capsize=4, lw=1.5, label=label)
 
 
-def band(values: Sequence[float], *, colour: tuple, label: str, ax: Axes | None = None) -> Axes:
+def band(values: Sequence[float], *, colour: tuple, label: str, line: str = "-", ax: Axes | None = None) -> Axes:
     """Draw the mean of accuracies, fractions, as a line across the Axes and its interval as a band."""
     ax = axes_or_new(ax)
     interval = fold_interval(values)
-    ax.axhline(100 * interval.mean, color=colour, lw=1.2, zorder=1, label=label)
+    ax.axhline(100 * interval.mean, color=colour, lw=1.2, ls=line, zorder=1, label=label)
     if interval.is_bounded:
         ax.axhspan(100 * interval.low, 100 * interval.high, color=colour, alpha=0.12, lw=0, zorder=0)
     return ax
@@ -121,6 +121,7 @@ def accuracy_against(
     points: Mapping[str, Mapping[str, tuple[float, Sequence[float]]]],
     *,
     xlabel: str,
+    unnamed: Collection[str] = (),
     palette: Mapping[str, tuple] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -132,6 +133,8 @@ def accuracy_against(
         Points of one arm are joined.
     xlabel : str
         The quantity, with its unit.
+    unnamed : collection of str
+        Arms whose points have no names beside them.
     """
     ax = axes_or_new(ax)
     palette = palette or colours(points)
@@ -140,9 +143,10 @@ def accuracy_against(
         ax.plot([x for x, _ in intervals], [100 * i.mean for _, i in intervals], color=palette[arm], lw=0.8, label=arm)
         for name, (x, interval) in zip(named, intervals, strict=True):
             _errorbar(ax, x, interval, fmt="D", color=palette[arm], ms=5, capsize=3, lw=1.2)
-            top = 100 * np.nanmax([interval.mean, interval.high])
-            place: dict[str, Any] = {"xytext": (-2, 4), "textcoords": "offset points", "ha": "right"}
-            ax.annotate(name, (x, top), fontsize="small", c=palette[arm], **place)
+            if arm not in unnamed:
+                top = 100 * np.nanmax([interval.mean, interval.high])
+                place: dict[str, Any] = {"xytext": (-2, 4), "textcoords": "offset points", "ha": "right"}
+                ax.annotate(name, (x, top), fontsize="small", c=palette[arm], **place)
     ax.set(xscale="log", xmargin=0.35, xlabel=xlabel, ylim=(0, 103))
     ax.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 3)))
     ax.xaxis.set_major_formatter("{x:g}")
@@ -299,7 +303,12 @@ def reliability_diagram(
     return ax
 
 
-def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], *, ax: Axes | None = None) -> Axes:
+def learning_curves(
+    curves: Mapping[str, Sequence[Sequence[float]]],
+    *,
+    palette: Mapping[str, tuple] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Draw held-out accuracy against the epoch: a thin line per run, a thick one for the mean of each arm.
 
     Parameters
@@ -307,9 +316,9 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], *, ax: Axes
     curves : dict of arm to sequence of runs, each a sequence of float in [0, 1]
         All runs of an arm have the same number of epochs.
     """
-    ax = axes_or_new(ax)
-    for arm, colour in colours(curves).items():
-        runs = 100 * np.asarray(curves[arm])
+    ax, palette = axes_or_new(ax), palette or colours(curves)
+    for arm, runs_of_arm in curves.items():
+        runs, colour = 100 * np.asarray(runs_of_arm), palette[arm]
         epochs = np.arange(1, runs.shape[1] + 1)
         above = 2 + 1 / len(epochs)  # shorter arms lie over longer ones
         ax.plot(epochs, runs.T, color=colour, alpha=0.3, lw=0.8, zorder=above)

@@ -63,6 +63,9 @@ class Training(Fields):
     network: Literal["plain", "torchvision"] = "plain"
     """plain: the blocks and a linear head. torchvision: what torchvision's networks do besides (the paper's code):
     inception_v3 has dropout before its head and, pretrained, scales its input; resnets from scratch start otherwise."""
+    clips_per_class: Annotated[int | None, between(1, 2**20)] = None
+    """Train on so many clips of each class only, as far as whole recordings allow: the same for all networks and seeds,
+    and smaller subsets lie in larger ones. Default: all."""
     threads: Annotated[int | None, between(1, 4096)] = None
     """Threads that a run is computed with on a processor, as sums of another number of threads round differently.
     Default: one where several runs are asked for, all cores for a single run; the number is recorded in the run."""
@@ -73,6 +76,11 @@ class Training(Fields):
         object.__setattr__(self, "draws", 1 if self.augment == "none" else self.draws)
         if self.draws == 2 and self.augmentation is not None and not self.augmentation.augmented:
             raise ParameterError("variants=1 must be 2 or more with draws=2: one of them is the clip as it is")
+
+    def lasting(self, epochs: int) -> Training:
+        """Return the same settings for another number of epochs: milestones stay at the same share of training."""
+        milestones = tuple(max(1, round(epoch * epochs / self.epochs)) for epoch in self.milestones)
+        return dataclasses.replace(self, epochs=epochs, milestones=milestones)
 
     @property
     def augmentation(self) -> Augmentation | None:
@@ -90,6 +98,7 @@ class Training(Fields):
 
 # Settings that older runs do not have: these values are left out, so that run ids stay the same.
 _LATER = {"augment": "none", "variants": 0, "masks": 0, "mixup": 0.0, "threads": None, "draws": 1, "network": "plain"}
+_LATER |= {"clips_per_class": None}
 _PARTS = {"features": FeatureSettings, "training": Training}
 
 
@@ -202,6 +211,11 @@ class RunConfig:
         """What is the same for all folds and seeds of one arm."""
         data = self.data_key, self.backbone, self.weights_sha256
         return *data, self.plan, self.features, self.training, bool(self.inner_fold)
+
+    @property
+    def split(self) -> tuple[str, str, int | None]:
+        """Which clips it is trained on, and which are held out: the arguments of `DataSet.split`."""
+        return self.fold, self.inner_fold, self.training.clips_per_class
 
     @property
     def start(self) -> int:

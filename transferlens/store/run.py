@@ -158,7 +158,7 @@ class Run:
         places = {clip.id: i for i, clip in enumerate(dataset.clips)}
         if not places.keys() >= set(self.clip_ids) or self.config.fold not in dataset.folds:
             raise CheckpointError(f"{self.path} was trained on other clips than {dataset.name}: name its clips")
-        n_train = len(dataset.split(self.config.fold, self.config.inner_fold)[0])
+        n_train = len(dataset.split(*self.config.split)[0])
         recordings = dataset.recordings
         groups = [recordings[places[id]] for id in self.clip_ids] if recordings else []
         return replace(self, groups=self.groups or tuple(groups), provenance={"n_train": n_train} | self.provenance)

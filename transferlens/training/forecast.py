@@ -65,7 +65,7 @@ def rows(
             if point.arm_key not in steps:
                 steps[point.arm_key] = _from_step(point, len(dataset.label_names), device)
             before_clip, clip, nbytes = steps[point.arm_key]
-            trained, held_out = (len(clips) for clips in dataset.split(point.fold))
+            trained, held_out = map(len, dataset.split(point.fold, "", point.training.clips_per_class))
             before = before_clip * (trained + held_out)
             epoch = clip * (trained * point.training.draws + held_out / 3)  # a forward pass takes a third of a step
         epochs, done = point.training.epochs, by_id[point.id].epochs_done if point.id in by_id else 0

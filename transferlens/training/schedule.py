@@ -178,10 +178,10 @@ def _check_can_compute(study: Study, points: Sequence[RunConfig]) -> None:
     """Raise ParameterError if a run cannot be computed here: its size of input, its precision, or too little memory."""
     execution, n_classes = study.options.execution, len(study.dataset.label_names)
     at_once, needed = min(execution.workers or 1, len(points)), {}
-    n_trained = functools.cache(lambda fold, inner_fold: len(study.dataset.split(fold, inner_fold)[0]))
+    n_trained = functools.cache(lambda *split: len(study.dataset.split(*split)[0]))
     for point in points:
         chosen = precision.choose(point.training.precision, study.device, **point.computed)
-        drawn = np.arange(n_trained(point.fold, point.inner_fold) * point.training.draws)
+        drawn = np.arange(n_trained(*point.split) * point.training.draws)
         batch_size = len(chunks(drawn, point.training.batch_size)[0])
         memory = LIBRARIES + point.cost(n_classes).training_memory(batch_size, bf16=chosen == "bf16")
         needed[at_once * memory] = point, batch_size

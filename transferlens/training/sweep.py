@@ -202,16 +202,17 @@ class Study:
             self.dataset.split(fold, self._inner(fold))  # raises if fewer than two classes can be trained on
         return folds
 
-    def _inner(self, fold: str) -> str:
-        """Return the fold that chooses the epoch: the next one after the held-out fold, cyclically; "" if none."""
-        if self.options.sweep.select == "last":
+    def _inner(self, fold: str, *, nested: bool = False) -> str:
+        """Return the fold that chooses epoch or settings: the next one after the held-out one, cyclically; "": none."""
+        if self.options.sweep.select == "last" and not nested:
             return ""
         training_folds = self.dataset.training_folds
         others = [other for other in self.dataset.folds if other not in training_folds]
         if len(others) < (2 if training_folds else 3):
+            asked, what = ("tuning", "settings") if nested else ("select='nested'", "the epoch")
             raise ParameterError(
-                f"select='nested' needs three folds or more and {self.dataset.name} has {len(self.dataset.folds)}: one "
-                "to hold out, one to choose the epoch, and one to train on"
+                f"{asked} needs three folds or more and {self.dataset.name} has {len(self.dataset.folds)}: one "
+                f"to hold out, one to choose {what}, and one to train on"
             )
         return others[(others.index(fold) + 1) % len(others)]
 
@@ -282,7 +283,7 @@ class Study:
         return plan.renamed({letter: SOURCES[named.index(source)] for letter, source in chosen.items()}), named
 
     def _points(
-        self, backbone: str, plan: TransferPlan, sources: Sequence[Source], training: Training
+        self, backbone: str, plan: TransferPlan, sources: Sequence[Source], training: Training, *, nested: bool
     ) -> list[RunConfig]:
         """Return the runs of a plan and its sources with one backbone; raise if the sources cannot be used."""
         pairs = [(source.name, find(backbone, source.option, normalise=training.normalise)) for source in sources]
@@ -305,15 +306,23 @@ class Study:
                 plan=plan,
                 weights_sha256=" ".join(by_hash),
                 seed=seed,
-                training=training,
-                inner_fold=self._inner(fold),
+                training=self._of_all_clips(training, fold, inner_fold),
+                inner_fold=inner_fold,
             )
             for fold in self.folds
+            for inner_fold in [self._inner(fold, nested=nested)]
             for seed in dict.fromkeys(self.options.sweep.seeds)
         ]
         for point, (name, weights) in itertools.product(points, pairs):
             self._check_source(point, name, weights)
         return points
+
+    def _of_all_clips(self, training: Training, fold: str, inner_fold: str) -> Training:
+        """Return the settings without a number of clips per class if that is all clips: it is the same run."""
+        if training.clips_per_class is None:
+            return training
+        part, whole = (self.dataset.split(fold, inner_fold, n)[0] for n in (training.clips_per_class, None))
+        return training if len(part) < len(whole) else replace(training, clips_per_class=None)
 
     def _check_source(self, point: RunConfig, name: str, weights: Weights) -> None:
         """Raise if the run that a point starts from has seen its held-out clips; warn if its input was another."""
@@ -358,12 +367,17 @@ class Study:
 
     @checked
     def points(
-        self, plan: TransferPlan, training: Training | None = None, *, source: str | None = None
+        self,
+        plan: TransferPlan,
+        training: Training | None = None,
+        *,
+        source: str | None = None,
+        nested: bool = False,
     ) -> list[RunConfig]:
         """Return the runs of one plan: backbones x folds x seeds.
 
         The letters of the plan are the first letters of the study's sources, and I is also that of a single one, or of
-        the one that is named here.
+        the one that is named here. With `nested`, a fold is kept from training as with ``select="nested"``.
         """
         plan.warn()
         plan, sources = self._resolved(plan, source)
@@ -374,7 +388,8 @@ class Study:
             size = self.settings.n_mels, self.settings.width
             block_table(backbone, input_size=size, through=plan.truncate_after)
         training = training or self.training(plan)
-        return [point for backbone in self.backbones for point in self._points(backbone, plan, sources, training)]
+        points = (self._points(each, plan, sources, training, nested=nested) for each in self.backbones)
+        return [*itertools.chain.from_iterable(points)]
 
     @checked
     def arm(
@@ -384,11 +399,12 @@ class Study:
         *,
         backbones: Sequence[str] | None = None,
         source: str | None = None,
+        nested: bool = False,
     ) -> Arm:
-        """Return the runs of one plan as an arm of a question: of these backbones or all; `source` as in `points`."""
+        """Return the runs of one plan as an arm of a question: of these backbones or all; others as in `points`."""
         if unknown := [name for name in backbones or () if name not in self.backbones]:
             raise ParameterError(f"backbones={some(unknown)!r} must be of the study: {some(self.backbones)}")
-        points = self.points(plan, training, source=source)
+        points = self.points(plan, training, source=source, nested=nested)
         return Arm(self, tuple(point for point in points if backbones is None or point.backbone in backbones))
 
     def runs(self, plan: TransferPlan, training: Training | None = None) -> list[Run]:

@@ -133,7 +133,7 @@ class Trainer:
         self.start = config.start if run_frozen_once else 0
         training = config.training
         self.variants = None if training.augmentation is None else data.variants(training.augmentation)
-        self.rows, self.held_out = data.dataset.split(config.fold, config.inner_fold)
+        self.rows, self.held_out = data.dataset.split(*config.split)
         self.inner = data.dataset.split(config.inner_fold)[1] if config.inner_fold else np.empty(0, int)
         named = named_by(config, sources)
         found = [weights for _, weights in named]

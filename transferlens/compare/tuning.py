@@ -1,0 +1,168 @@
+"""Each arm at its best: learning rate and number of epochs, chosen per arm and fold on clips that are not held out.
+
+Every setting of a small grid is trained with a further fold, the inner one, kept from training, as ``--select nested``
+does. The setting whose last epoch is best on the inner fold (mean over seeds; of equal ones the untuned one, else the
+first of the grid) is then trained on all training folds, as the untuned arm is. The held-out fold takes no part in the
+choice [1]_.
+
+* `TuneOptions.grid`: the settings
+* `Trial`, `Tuned`: names of the arms of one setting, and of the choice
+* `tuned`: the arms that follow from the runs of trials; `expected`: the same, before there are any
+* `trial_rows`, `choices`: what was tried and chosen, as a table and in words
+
+References
+----------
+.. [1] S. Kornblith, J. Shlens, Q. V. Le: Do better ImageNet models transfer better? CVPR 2019, section 3 and appendix
+   A.5.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import numpy as np
+
+from transferlens.store.config import RunConfig, Training
+from transferlens.store.rows import row_of
+from transferlens.store.run import Run
+from transferlens.training.sweep import Arm, gather
+from transferlens.util.errors import ParameterError
+from transferlens.util.fields import Fields, above, between
+from transferlens.util.grouping import group_by
+from transferlens.util.text import counted
+
+TUNED = ", tuned"  # ends the name of an arm whose settings are chosen
+# A backbone and a fold: settings are chosen for each.
+Place = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(Fields):
+    """Settings to choose from, per arm and fold, on a fold that is kept from training; not on held-out clips."""
+
+    tune_lr: tuple[Annotated[float, above(0)], ...] = ()
+    """Learning rates to choose from, such as 3e-4 1e-3 3e-3. Tuned arms then stand beside the untuned ones."""
+    tune_epochs: tuple[Annotated[int, between(1, 2**20)], ...] = ()
+    """Numbers of epochs to choose from, such as 12 24."""
+
+    def grid(self, training: Training, *, times: float = 1) -> list[Training]:
+        """Return the settings to choose from, none if there is no choice; untuned ones, `training`, come first.
+
+        Numbers of epochs are multiplied by `times`. Raise ParameterError if there is one setting, and not `training`.
+        """
+        lengths = [max(1, round(times * epochs)) for epochs in self.tune_epochs] or [training.epochs]
+        pairs = [(lr, epochs) for lr in self.tune_lr or (training.lr,) for epochs in lengths]
+        settings = list(dict.fromkeys(_changed(training, lr, epochs) for lr, epochs in pairs))
+        if len(settings) > 1:
+            return sorted(settings, key=lambda setting: setting != training)
+        for name, value in (("lr", settings[0].lr), ("epochs", settings[0].epochs)):
+            if value != getattr(training, name):
+                raise ParameterError(f"tune_{name}={value:g} is no choice: give several values, or {name}={value:g}")
+        return []
+
+
+def _changed(training: Training, lr: float, epochs: int) -> Training:
+    return replace(training.lasting(epochs), lr=lr)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Name of the runs of an arm with one setting of the grid, by its number, and an inner fold."""
+
+    arm: Hashable
+    number: int
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Name of the runs of an arm with the settings that are chosen."""
+
+    arm: Hashable
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One run of a setting that was tried; `inner_accuracy` is that of its last epoch, and `chosen` the settings."""
+
+    dataset: str
+    backbone: str
+    arm: str
+    fold: str
+    inner_fold: str
+    seed: int
+    lr: float
+    epochs: int
+    inner_accuracy: float
+    chosen: bool
+    run: str
+
+
+def _trials(arms: Mapping[Any, Any]) -> dict[Any, list[Trial]]:
+    """Return the trials of each arm, in the order of the grid."""
+    return group_by((name for name in arms if isinstance(name, Trial)), lambda trial: trial.arm)
+
+
+def _inner_accuracy(run: Run) -> float:
+    return float(run.history["inner_accuracy"][-1])
+
+
+def _choice(runs: Mapping[Any, Sequence[Run]], trials: Sequence[Trial]) -> dict[Place, Trial]:
+    """Return the trial that is best on the inner fold, for each backbone and fold."""
+    scores: dict[Place, dict[Trial, float]] = {}
+    for trial in trials:
+        for place, group in group_by(runs[trial], lambda run: (run.config.backbone, run.config.fold)).items():
+            scores.setdefault(place, {})[trial] = float(np.mean([_inner_accuracy(run) for run in group]))
+    return {place: max(of_place, key=lambda trial: of_place[trial]) for place, of_place in scores.items()}
+
+
+def tuned(arms: Mapping[Any, Arm], runs: Mapping[Any, Sequence[Run]]) -> dict[Tuned, Arm]:
+    """Return an arm for each that has trials: its runs, with the settings that are chosen by the runs of the trials."""
+    return {
+        Tuned(name): _retrained(arms[name], {place: runs[t][0].config for place, t in _choice(runs, trials).items()})
+        for name, trials in _trials(arms).items()
+    }
+
+
+def _retrained(arm: Arm, chosen: Mapping[Place, RunConfig]) -> Arm:
+    points = []
+    for point in arm.points:
+        setting = chosen[point.backbone, point.fold].training
+        points.append(replace(point, training=_changed(point.training, setting.lr, setting.epochs)))
+    return Arm(arm.study, tuple(points))
+
+
+def expected(arms: Mapping[Any, Arm]) -> dict[Tuned, Arm]:
+    """Return what `tuned` will return; if trials are missing, the longest of their settings stands for the choice."""
+    trials = {name: arms[name] for names in _trials(arms).values() for name in names}
+    if all(point.path(arm.study.options.store.runs).is_file() for arm in trials.values() for point in arm.points):
+        return tuned(arms, gather(trials))
+    stand_ins = {}
+    for name, of_arm in _trials(arms).items():
+        longest = max((arms[trial].points[0] for trial in reversed(of_arm)), key=lambda point: point.training.epochs)
+        stand_ins[Tuned(name)] = _retrained(arms[name], {(p.backbone, p.fold): longest for p in arms[name].points})
+    return stand_ins
+
+
+def trial_rows(runs: Mapping[Any, Sequence[Run]], names: Mapping[Any, str]) -> list[TrialRow]:
+    """Return a row per run of a trial; `names` are the arms in words, and those that they lack are left out."""
+    rows = []
+    for arm, trials in _trials(runs).items():
+        choice = _choice(runs, trials)
+        for trial, run in [(each, run) for each in trials for run in runs[each] if arm in names]:
+            config = run.config
+            own = {"arm": names[arm], "lr": config.training.lr, "inner_accuracy": _inner_accuracy(run)}
+            rows.append(row_of(TrialRow, run, **own, chosen=choice[config.backbone, config.fold] == trial))
+    return rows
+
+
+def choices(rows: Sequence[TrialRow], backbone: str) -> list[str]:
+    """Return what was chosen for each arm of a network, in words, with the number of folds."""
+    lines = []
+    for arm, of_arm in group_by([row for row in rows if row.backbone == backbone], lambda row: row.arm).items():
+        settings = {row.fold: f"lr {row.lr:g}, {counted(row.epochs, 'epoch')}" for row in of_arm if row.chosen}
+        words = (f"{setting} ({counted(n, 'fold')})" for setting, n in Counter(settings.values()).most_common())
+        lines.append(f"{backbone}  {arm}{TUNED}, chosen on inner folds: {'; '.join(words)}")
+    return lines
