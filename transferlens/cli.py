@@ -49,6 +49,7 @@ COMMANDS = {
     "surgical": "accuracy with only Block K and the head trained",
     "norm": "accuracy with only normalisation layers trained through Block K",
     "sources": "one target, several starts: ImageNet, other weights, earlier runs",
+    "recipes": "which way of fine-tuning is better than the plain one, on clean and on corrupted clips",
     "rank": "which network and block suits the clips, without training: LogME, nearest neighbours",
     "svcca": "question 2: how much training has changed each layer",
     "rewind": "which blocks needed training: put back to their start, with statistics estimated anew",

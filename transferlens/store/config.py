@@ -77,7 +77,7 @@ class Training(Fields):
     """L2-SP: how strongly weights of pretrained blocks are pulled to their start, in place of --weight-decay, which
     pulls to 0. Often 0.1 to 10."""
     average_epochs: Annotated[int, at_least(1)] = 1
-    """Mean of the weights after each of this many last epochs, with BatchNorm statistics estimated anew. 1: the last."""
+    """Mean of the weights after each of so many last epochs, with BatchNorm statistics estimated anew. 1: no mean."""
     test_shifts: Annotated[int, between(0, 100)] = 0
     """Clips that are not trained on are classified as they are and shifted in time (circularly) this many times; their
     logits are averaged."""

@@ -58,7 +58,7 @@ def balanced(rows: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
     References
     ----------
     Y. Gong, Y.-A. Chung, J. Glass: PSLA: Improving audio tagging with pretraining, sampling, labeling, and aggregation.
-    IEEE/ACM Transactions on Audio, Speech, and Language Processing 29 (2021), section IV-B.
+    IEEE/ACM Transactions on Audio, Speech, and Language Processing 29 (2021).
 
     Examples
     --------

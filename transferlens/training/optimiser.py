@@ -3,7 +3,7 @@
 - `make` returns torch's optimiser, with a group for each learning rate (layer-wise decay [1]_)
 - `begin` begins an epoch: all is trained or, in the first epochs of LP-FT [4]_, only the head
 - `pull` pulls pretrained weights to their start (L2-SP [2]_)
-- `average` takes weights into their mean over epochs [3]_, and `take_average` replaces them by it
+- `average` takes weights into their mean over the last epochs [3]_
 - `state` and `resume` write all of this to a checkpoint, and read it
 
 References
@@ -11,11 +11,11 @@ References
 .. [1] J. Howard, S. Ruder: Universal language model fine-tuning for text classification. ACL 2018, section 3.2
    ("discriminative fine-tuning").
 .. [2] X. Li, Y. Grandvalet, F. Davoine: Explicit inductive bias for transfer learning with convolutional networks. ICML
-   2018, equation 2.
+   2018.
 .. [3] P. Izmailov, D. Podoprikhin, T. Garipov, D. Vetrov, A. G. Wilson: Averaging weights leads to wider optima and
    better generalization. UAI 2018, algorithm 1.
 .. [4] A. Kumar, A. Raghunathan, R. Jones, T. Ma, P. Liang: Fine-tuning can distort pretrained features and underperform
-   out-of-distribution. ICLR 2022, section 3.4.
+   out-of-distribution. ICLR 2022.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from transferlens.util.lazy import torch
 
 if TYPE_CHECKING:
     from transferlens.models.network import Network
-    from transferlens.store.config import RunConfig
+    from transferlens.store.config import RunConfig, Training
 
 AVERAGE = "average"  # the mean of the weights of a parameter, beside its moments
 
@@ -94,23 +94,22 @@ def pull(optimizer: torch.optim.Optimizer, strength: float) -> None:
                 p.lerp_(start, a / (1 + a))
 
 
-def average(optimizer: torch.optim.Optimizer, n: int) -> None:
-    """Take the weights as they are now into their mean: they are the `n`-th, counted from 1."""
+def average(optimizer: torch.optim.Optimizer, training: Training, epoch: int) -> bool:
+    """Take the weights after an epoch into their mean, if it is one of the last; the mean is kept with the moments.
+
+    Epochs count from 0. After the last one, the weights are replaced by the mean; return whether they have been.
+    """
+    n = epoch + 1 - (training.epochs - training.average_epochs)  # they are the n-th in the mean
+    if training.average_epochs == 1 or n < 1:
+        return False
+    is_last = n == training.average_epochs
     with torch.no_grad():
-        for p in _parameters(optimizer):
-            state = optimizer.state[p]
-            state[AVERAGE] = p.detach().clone() if n == 1 else state[AVERAGE].lerp_(p, 1 / n)
-
-
-def take_average(optimizer: torch.optim.Optimizer) -> None:
-    """Replace the weights by their mean."""
-    with torch.no_grad():
-        for p in _parameters(optimizer):
-            p.copy_(optimizer.state[p][AVERAGE])
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
+        for p in (p for group in optimizer.param_groups for p in group["params"]):
+            kept = optimizer.state[p]
+            kept[AVERAGE] = p.detach().clone() if n == 1 else kept[AVERAGE].lerp_(p, 1 / n)
+            if is_last:
+                p.copy_(kept[AVERAGE])
+    return is_last
 
 
 def state(optimizer: torch.optim.Optimizer, learned: Mapping[str, torch.nn.Parameter]) -> dict[str, np.ndarray]:

@@ -2,15 +2,16 @@
 
 ``quick`` is this package's default. ``paper`` is that of Palanisamy, Singhania and Yao (2020) and their released code:
 Adam at 1e-4 in steps, 70 epochs for pretrained networks and 450 from scratch, each clip in each epoch once as it is and
-once augmented; ``docs/reference/paper_code.md`` lists what differs. ``strong`` is for the best network of one's own
-sounds, in at most four times the time of ``quick``: SpecAugment, mixup and the mean of weights as in PSLA [1]_, which
-also fine-tunes ImageNet's EfficientNet on sounds, with label smoothing, and held-out clips shifted in time. It is chosen
-from the literature; its numbers on ESC-10 and UrbanSound8K are not measured yet.
+once augmented; ``docs/reference/paper_code.md`` lists what differs.
+
+``strong`` is for the best network of your own sounds, in at most four times the time of ``quick``: masks, mixup and a
+mean of weights, as PSLA [1]_ fine-tunes ImageNet's EfficientNet on sounds; label smoothing; and held-out clips shifted
+in time. It is chosen from the literature; its numbers on ESC-10 and UrbanSound8K are not measured yet.
 
 References
 ----------
 .. [1] Y. Gong, Y.-A. Chung, J. Glass: PSLA: Improving audio tagging with pretraining, sampling, labeling, and
-   aggregation. IEEE/ACM Transactions on Audio, Speech, and Language Processing 29 (2021), table X.
+   aggregation. IEEE/ACM Transactions on Audio, Speech, and Language Processing 29 (2021).
 """
 
 from __future__ import annotations

@@ -272,16 +272,10 @@ class Trainer:
         return total.item() / len(order)
 
     def _average(self, epoch: int) -> None:
-        """Take the weights into their mean if this is one of the last epochs; after the last one they become it."""
-        training = self.config.training
-        n = epoch + 1 - (training.epochs - training.average_epochs)  # so many have been averaged
-        if training.average_epochs == 1 or n < 1:
-            return
-        optimiser.average(self.optimizer, n)
-        if n < training.average_epochs:
-            return
-        optimiser.take_average(self.optimizer)
+        """Take the weights into their mean in the last epochs; after the last one, they and the statistics are its."""
         plan = self.config.plan
+        if not optimiser.average(self.optimizer, self.config.training, epoch):
+            return
         moving = [block for i, block in enumerate(self.network.blocks) if not plan.is_frozen(i) or plan.bn != "fixed"]
         order = np.random.default_rng([self.config.seed, epoch, 2]).permutation(self.rows)
         self.network.eval()
@@ -349,9 +343,9 @@ class Trainer:
         """Continue from a checkpoint, bit by bit; raise CheckpointError if it is of another run or incomplete."""
         lengths = {len(state.history.get(name, ())) for name in history_names(self.config)}
         only_head = max(lengths) <= self.config.training.head_epochs
+        trained = optimiser.trained(self.network, self.learned, only_head=only_head)
         moments = {key.rsplit("/", 1)[0] for key in state.optimizer}
-        stepped = optimiser.trained(self.network, self.learned, only_head=only_head)
-        if state.config != self.config or len(lengths) != 1 or moments != stepped:
+        if state.config != self.config or len(lengths) != 1 or moments != trained:
             raise CheckpointError("it is the checkpoint of another run, or incomplete")
         precision.check(state.provenance["precision"], self.data.device, **self.config.computed)
         self.provenance, self.normalisation = state.provenance, state.normalisation
