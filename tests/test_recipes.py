@@ -92,7 +92,10 @@ def test_the_plan_is_that_of_the_options(clips, weights_file, tmp_path):
             {"recipe": "lp-ft", "epochs": 1},
             "head_epochs=1 and warmup_epochs=0 take 1 of epochs=1: at least one must be",
         ),
-        ({"recipe": "l2-sp", "pretrained_through": None}, "l2_sp=1 needs a block that is trained from pretrained weig"),
+        (
+            {"recipe": "l2-sp", "pretrained_through": None, "weights": "auto"},
+            "l2_sp=1 needs a block that is trained from pretrained weig",
+        ),
         ({"recipe": "lp-ft", "frozen_through": 4}, "head_epochs=3 has no effect, as the plan p4-4-4 trains only the"),
         ({"recipe": ()}, "recipe=.* must be one or more of layer-decay, lp-ft"),
         ({"corruption": "rain"}, "corruption=.* must be one or more of noise, gain"),

@@ -5,8 +5,8 @@ All are compared with the plain arm, paired by fold and seed, on held-out clips 
 gains nothing on clean clips may keep features that others lose [1]_. The mean over corruptions counts each kind alike,
 and within a kind each strength.
 
-A recipe is a setting at one value: that it does not help says nothing about other values. The best of several recipes is
-partly the best by chance: measure its gain again, on other clips or seeds.
+A recipe is a setting at one value: that it does not help says nothing about other values. The best of several recipes
+is partly the best by chance: measure its gain again, on other clips or seeds.
 
 References
 ----------
@@ -67,6 +67,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "strong": {},  # see `changes`
 }
 NEW = tuple(RECIPES)[:8]
+LEAST = {"head_epochs": 1, "warmup_epochs": 1, "average_epochs": 2}  # number of epochs with an effect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +160,7 @@ def changes(recipe: str, options: TrainingOptions, plan: TransferPlan) -> dict[s
         elif word in RECIPES:
             epochs = options.training(plan).epochs
             shares = RECIPES[word].items()
-            new = {key: max(1, round(epochs * v)) if key.endswith("_epochs") else v for key, v in shares}
+            new = {key: max(LEAST[key], round(epochs * v)) if key in LEAST else v for key, v in shares}
         elif is_setting and name in {field.name for field in dataclasses.fields(Training)}:
             new = {name: _number(value)}
         else:
