@@ -45,7 +45,7 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Rule
 from transferlens.util.grouping import group_by
 from transferlens.util.processes import keep_freed_memory
-from transferlens.util.text import suggestion, table
+from transferlens.util.text import counted, span, suggestion, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -272,23 +272,32 @@ def draw(result: Result) -> Figure:
     return fig
 
 
+def _cells(difference: stats.Difference | None) -> tuple[str, str]:
+    """Return a difference with its interval, and its p-value, as text."""
+    if difference is None:
+        return "", ""
+    low, mean, high = (100 * getattr(difference.interval, name) for name in ("low", "mean", "high"))
+    interval = f" ({span(low, high)})" if difference.interval.is_bounded else ""
+    return f"{mean:.1f}{interval}", "" if np.isnan(difference.p_adjusted) else f"{difference.p_adjusted:.3f}"
+
+
 def summary(result: Result) -> str:
     """Return the accuracy of each arm and its difference to the plain one, on clean and on corrupted clips."""
-    by_fold = partial(stats.by_fold, result.rows)
-    head = ["network", "recipe", "clean [%]", f"less {PLAIN}", "corrupted [%]", f"less {PLAIN}, corrupted"]
-    lines = []
-    fields = {"accuracy_last": result.comparison.differences, "accuracy_corrupted": result.on_corrupted}
-    for network, arm in itertools.product(result.comparison.networks, result.comparison.arms):
-        cells = [network, arm]
-        for field, found in fields.items():
-            mean = np.mean(by_fold(field, backbone=network, arm=arm))
-            cells += [f"{100 * mean:.1f}", str(found.get((network, arm), ""))]
-        lines.append(cells)
-    n = 6 if result.conditions else 4
-    text = table([line[:n] for line in (head, *lines)])
     kinds = dict.fromkeys(row.corruption for row in result.conditions if row.corruption != CLEAN)
+    fields = {"accuracy_last": result.comparison.differences}
+    fields |= {"accuracy_corrupted": result.on_corrupted} if kinds else {}
+    lines = [["network", "recipe"]]
+    for name in ("clean", "corrupted")[: len(fields)]:
+        lines[0] += [f"{name} [%]", f"less {PLAIN} [points]", "adjusted p"]
+    for network, arm in itertools.product(result.comparison.networks, result.comparison.arms):
+        lines.append([network, arm])
+        for field, found in fields.items():
+            mean = np.mean(stats.by_fold(result.rows, field, backbone=network, arm=arm))
+            lines[-1] += [f"{100 * mean:.1f}", *_cells(found.get((network, arm)))]
+    n_folds = len({row.fold for row in result.rows})
+    words = f"accuracy after the last epoch, means over {counted(n_folds, 'fold')}; differences paired by fold"
     corruptions = f"; corrupted: mean over {', '.join(kinds)}" if kinds else ""
-    return f"{text}\nheld-out accuracy after the last epoch, means over folds, differences paired by fold{corruptions}"
+    return f"{table(lines)}\n{words}, 95 % intervals{corruptions}"
 
 
 recipes = question.Question("recipes", Options, analyse, points)
