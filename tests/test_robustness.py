@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from transferlens import ensemble, robustness
+from transferlens.compare import conditions
 from transferlens.data.catalogue import DataOptions
 from transferlens.measures import stats
 
@@ -19,7 +20,7 @@ def options_of(folder):
 
 def test_clean_clips_give_the_stored_logits(seeds_store):
     arms, folder = seeds_store
-    found, _ = robustness.corrupted(arms["tuned"], options_of(folder), ["gain"], "cpu")
+    found, _ = conditions.corrupted(arms["tuned"], options_of(folder), ["gain"], "cpu")
     assert list(found) == [("clean", 0), ("gain", -6), ("gain", -12), ("gain", -24)]
     for run in arms["tuned"]:
         clean, softer = (next(r for r in found[c] if r.path == run.path) for c in (("clean", 0), ("gain", -6)))
@@ -33,8 +34,8 @@ def test_noise_of_a_clip_is_its_own(seeds_store):
     clips = DataOptions(clips=seeds_store[1] / "tones" / "clips.csv").open()
     y = clips.load(clips.clips[0])
     alone, behind = replace(run, clip_ids=("x",)), replace(run, clip_ids=("w", "x"))
-    first = robustness._features(alone, [y], "noise", 10)[0]
-    w, x = robustness._features(behind, [y, y], "noise", 10)
+    first = conditions.features(alone, [y], "noise", 10)[0]
+    w, x = conditions.features(behind, [y, y], "noise", 10)
     np.testing.assert_array_equal(first, x)
     assert not np.array_equal(w, x)
 

@@ -92,9 +92,10 @@ def test_settings_are_in_the_id(change):
 def test_every_setting_is_in_the_id():
     """Another value of each field, by its type, makes another run."""
     others = {"optimizer": "adamw", "schedule": "step", "normalise": "none", "precision": "fp32", "augment": "spectrum"}
-    others |= {"milestones": (3,), "threads": 2, "network": "torchvision"}
+    others |= {"milestones": (3,), "threads": 2, "network": "torchvision", "label_smoothing": 0.1, "layer_decay": 0.5}
+    others |= {"sampling": "classes"}
     for field in dataclasses.fields(CONFIG.training):
-        base = dataclasses.replace(CONFIG.training, augment="waveform")
+        base = dataclasses.replace(CONFIG.training, augment="waveform", head_epochs=1)
         value = others.get(field.name, getattr(base, field.name) + 1 if field.name not in others else None)
         one, other = (
             dataclasses.replace(CONFIG, training=t) for t in (base, dataclasses.replace(base, **{field.name: value}))
@@ -128,6 +129,18 @@ def test_flat_and_back():
         ({"schedule": "x"}, "schedule='x' must be one of cosine, step, constant"),
         ({"normalise": "x"}, "normalise='x' must be one of none, channel"),
         ({"precision": "fp16"}, "precision='fp16' must be one of auto, bf16, fp32"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0 must be 0 or more and less than 1"),
+        ({"layer_decay": 1.5}, "layer_decay=1.5 must be 0 to 1"),
+        ({"l2_sp": float("inf")}, "l2_sp=inf must be a finite number"),
+        ({"average_epochs": 0}, "average_epochs=0 must be at least 1"),
+        ({"test_shifts": -1}, "test_shifts=-1 must be 0 to 100"),
+        ({"sampling": "x"}, "sampling='x' must be one of clips, classes"),
+        ({"epochs": 3, "head_epochs": 3}, "head_epochs=3 and warmup_epochs=0 take 3 of epochs=3: at least one must"),
+        ({"epochs": 3, "warmup_epochs": 2, "head_epochs": 1}, "head_epochs=1 and warmup_epochs=2 take 3 of epochs=3"),
+        ({"epochs": 3, "average_epochs": 4}, "average_epochs=4 must be at most 3, the epochs in which all is trained"),
+        ({"epochs": 3, "head_epochs": 1, "average_epochs": 3}, "average_epochs=3 must be at most 2"),
+        ({"layer_decay": 0, "head_epochs": 1}, "head_epochs=1 has no effect with layer_decay=0, which trains only the"),
+        ({"layer_decay": 0, "l2_sp": 0.1}, "l2_sp=0.1 has no effect with layer_decay=0"),
     ],
 )
 def test_bad_training(options, message):
@@ -145,6 +158,8 @@ def test_one_setting_has_one_id():
 def test_learning_rate_known_answers():
     cosine = Training(epochs=10, lr=1.0)
     assert [cosine.lr_at(t) for t in (0, 5, 10)] == pytest.approx([1, 0.5, 0])
+    warm = Training(epochs=10, lr=1.0, warmup_epochs=2, head_epochs=4, head_lr=0.5)
+    assert [warm.lr_at(t) for t in (0, 3.9, 4, 5, 6, 8, 10)] == pytest.approx([0.5, 0.5, 0, 0.5, 1, 0.5, 0])
     step = Training(epochs=70, lr=1.0, schedule="step", milestones=(30, 60))
     assert [step.lr_at(t) for t in (0, 29.9, 30, 59.9, 60, 69)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     assert Training(lr=0.5, schedule="constant").lr_at(7) == 0.5

@@ -88,7 +88,9 @@ def test_every_value_of_a_preset_can_be_replaced():
     given = {
         "epochs": 3, "batch_size": 8, "lr": 0.5, "weight_decay": 0.0, "optimizer": "adamw", "schedule": "step",
         "milestones": (1, 2), "normalise": "none", "precision": "fp32",
-        "augment": "spectrum", "variants": 3, "masks": 1, "mixup": 0.2, "threads": 2,
+        "augment": "spectrum", "variants": 3, "masks": 1, "mixup": 0.2, "threads": 2, "label_smoothing": 0.1,
+        "sampling": "classes", "warmup_epochs": 1, "layer_decay": 0.7, "head_epochs": 1, "head_lr": 0.1, "l2_sp": 0.1,
+        "average_epochs": 2, "test_shifts": 1,
         "draws": 2, "network": "torchvision",
         "clips_per_class": 4,
     }  # fmt: skip

@@ -21,6 +21,7 @@ tl.freeze, tl.fuse, tl.truncate, tl.probe, tl.plan_grid  which blocks hold the k
 tl.statistics, tl.reverse, tl.surgical, tl.norm          features or scale; later blocks, one block, norms alone
 tl.sources("clips.csv", source=["a=run.h5", "b=auto"])   which start is best for these clips
 tl.samples("clips.csv", backbone="resnet18")             how many labelled clips pretraining saves
+tl.recipes("clips.csv")                                  which way of fine-tuning is best, clean and corrupted
 tl.rank("clips.csv", against="probe")                    which network and block suits these clips, without training
 tl.svcca(run), tl.saliency(run)                          how much layers have changed; what the network looks at
 tl.rewind(runs), tl.paths(runs)                          blocks put back; the line between two networks
@@ -50,8 +51,8 @@ __version__ = "0.1.0"
 # Each question is a module that can be called; __init__.pyi tells type checkers the same.
 _QUESTIONS = (
     "classes", "duplicates", "ensemble", "freeze", "fuse", "input_form", "norm", "paths", "plan_grid", "predict",
-    "pretraining", "probe", "rank", "report", "reverse", "rewind", "robustness", "saliency", "samples", "selection",
-    "sources", "statistics", "surgical", "svcca", "tables", "train", "truncate", "versus",
+    "pretraining", "probe", "rank", "recipes", "report", "reverse", "rewind", "robustness", "saliency", "samples",
+    "selection", "sources", "statistics", "surgical", "svcca", "tables", "train", "truncate", "versus",
 )  # fmt: skip
 
 __getattr__, __dir__, __all__ = _lazy.attach(

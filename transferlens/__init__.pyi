@@ -20,6 +20,7 @@ from .predict import predict as predict
 from .pretraining import pretraining as pretraining
 from .probe import probe as probe
 from .rank import rank as rank
+from .recipes import recipes as recipes
 from .report import report as report
 from .reverse import reverse as reverse
 from .rewind import rewind as rewind

@@ -50,6 +50,7 @@ COMMANDS = {
     "norm": "accuracy with only normalisation layers trained through Block K",
     "sources": "one target, several starts: ImageNet, other weights, earlier runs",
     "samples": "how many labelled clips pretraining saves: accuracy against clips per class",
+    "recipes": "which way of fine-tuning is better than the plain one, on clean and on corrupted clips",
     "rank": "which network and block suits the clips, without training: LogME, nearest neighbours",
     "svcca": "question 2: how much training has changed each layer",
     "rewind": "which blocks needed training: put back to their start, with statistics estimated anew",

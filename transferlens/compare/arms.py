@@ -1,6 +1,6 @@
 """Arms against their controls: accuracies by fold, differences paired by fold, and how both are drawn.
 
-* `compare`: the runs of arms, each arm with another one as its control
+* `compare`: the runs of arms, each arm with another one as its control; `differences`: rows of them in any value
 * `draw`: accuracies on one Axes, and differences on the one below it
 * `summary`: the same in words
 """
@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,21 +87,28 @@ def compare(runs: Mapping[str, Sequence[Run]], references: Mapping[str, str]) ->
     Comparison
     """
     rows = {arm: [row_of(RunRow, run) for run in runs_of_arm] for arm, runs_of_arm in runs.items()}
-    differences = {}
-    for arm, reference in references.items():
-        others = {row.pair: row.accuracy_last for row in rows[reference]}
-        for network, own in group_by(rows[arm], key=lambda row: row.backbone).items():
-            gains = stats.fold_means([row.accuracy_last - others[row.pair] for row in own], own)
-            differences[network, arm] = stats.fold_difference(gains)
-    differences = dict(zip(differences, stats.adjusted([*differences.values()]), strict=True))
+    found = differences(rows, references, lambda row: row.accuracy_last)
     table = []
     for arm, rows_of_arm in rows.items():
         for row in rows_of_arm:
             columns: dict[str, Any] = {"arm": arm, "reference": references.get(arm, "")}
-            if difference := differences.get((row.backbone, arm)):
+            if difference := found.get((row.backbone, arm)):
                 columns |= {"less_reference": difference.interval.mean} | difference.columns("less_reference")
             table.append(Row(**vars(row), **columns))
-    return Comparison(tuple(table), references, differences)
+    return Comparison(tuple(table), references, found)
+
+
+def differences(
+    rows: Mapping[str, Sequence[RunRow]], references: Mapping[str, str], value: Callable[[RunRow], float]
+) -> dict[tuple[str, str], stats.Difference]:
+    """Return the difference of each arm to its reference in a value of its rows, by network and arm; see `compare`."""
+    found = {}
+    for arm, reference in references.items():
+        others = {row.pair: value(row) for row in rows[reference]}
+        for network, own in group_by(rows[arm], key=lambda row: row.backbone).items():
+            gains = stats.fold_means([value(row) - others[row.pair] for row in own], own)
+            found[network, arm] = stats.fold_difference(gains)
+    return dict(zip(found, stats.adjusted([*found.values()]), strict=True))
 
 
 def draw(comparison: Comparison, network: str, above: Axes, below: Axes) -> None:

@@ -34,8 +34,8 @@ def classify(
 ) -> dict[str, np.ndarray]:
     """Compute the logits of mixtures of networks.
 
-    Each network alone gives the bits of `heldout.classify`. At most one mini-batch of S, and all of `training`, are in
-    memory after each block.
+    Each network alone gives the bits of `heldout.classify`, but without shifts in time (``test_shifts``). At most one
+    mini-batch of S, and all of `training`, are in memory after each block.
 
     Parameters
     ----------

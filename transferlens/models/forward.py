@@ -1,6 +1,7 @@
 """How networks are run: batch by batch without gradients, with layers observed, with fixed random numbers.
 
 - `forward` returns the outputs of a network for any number of inputs.
+- `over_shifts` averages the outputs of a network over shifts of its inputs in time.
 - `hooked` calls a function with the output of every chosen module.
 - `seeded` fixes torch's random numbers for a while, `threads_of` the number of threads.
 - `seed_of` turns words into a seed.
@@ -56,6 +57,37 @@ def forward(
     # Not inference_mode: a module may store a tensor that a later pass with gradients needs.
     with torch.no_grad():
         return torch.cat([network(batch.to(device)).cpu() for batch in batches])
+
+
+def over_shifts(
+    network: Callable[[torch.Tensor], torch.Tensor], n_shifts: int
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the function that is the mean of a network's outputs over circular shifts of its inputs in time.
+
+    Parameters
+    ----------
+    network : callable
+        Takes inputs [shape=(n, channels, n_mels, width)].
+    n_shifts : int >= 0
+        Besides as they are, inputs are shifted by 1 to `n_shifts` times the width over ``n_shifts + 1``. 0: `network`
+        itself is returned.
+
+    Examples
+    --------
+    >>> import torch
+    >>> first = over_shifts(lambda x: x[:, 0, 0, :1], 3)
+    >>> first(torch.arange(8.0).reshape(1, 1, 1, 8))  # of 0, 6, 4 and 2
+    tensor([[3.]])
+    """
+    if n_shifts == 0:
+        return network
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        shifts = (round(i * x.shape[-1] / (n_shifts + 1)) for i in range(1, n_shifts + 1))
+        shifted = (x.roll(shift, -1).contiguous(memory_format=torch.channels_last) for shift in shifts)
+        return torch.stack([network(each) for each in (x, *shifted)]).mean(0)
+
+    return mean
 
 
 @contextlib.contextmanager

@@ -60,6 +60,27 @@ class Training(Fields):
     """SpecAugment: this many masks along time and along frequency."""
     mixup: Annotated[float, Rule("0, or 0.01 to 100", lambda value: value == 0 or 0.01 <= value <= 100)] = 0.0
     """mixup: parameter of its beta distribution, often 0.2. 0: no mixup."""
+    label_smoothing: Annotated[float, Rule("0 or more and less than 1", lambda value: 0 <= value < 1)] = 0.0
+    """Label smoothing: this share of each target is spread evenly over all classes, often 0.1."""
+    sampling: Literal["clips", "classes"] = "clips"
+    """clips: an epoch has each training clip once. classes: as many clips, and each class equally often."""
+    warmup_epochs: Annotated[int, at_least(0)] = 0
+    """Epochs in which the learning rate rises from 0 to --lr, before its schedule begins."""
+    layer_decay: Annotated[float, between(0, 1)] = 1.0
+    """Layer-wise decay: the learning rate of a block is that of the next one times this factor, and that of the head is
+    --lr. 1: all are equal. 0: only the head is trained."""
+    head_epochs: Annotated[int, at_least(0)] = 0
+    """LP-FT: the first epochs train the head alone, at --head-lr; then --schedule begins, and all is trained."""
+    head_lr: Annotated[float, above(0)] = 1e-2
+    """Learning rate of --head-epochs."""
+    l2_sp: Annotated[float, at_least(0)] = 0.0
+    """L2-SP: how strongly weights of pretrained blocks are pulled to their start, in place of --weight-decay, which
+    pulls to 0. Often 0.1 to 10."""
+    average_epochs: Annotated[int, at_least(1)] = 1
+    """Mean of the weights after each of so many last epochs, with BatchNorm statistics estimated anew. 1: no mean."""
+    test_shifts: Annotated[int, between(0, 100)] = 0
+    """Clips that are not trained on are classified as they are and shifted in time (circularly) this many times; their
+    logits are averaged."""
     network: Literal["plain", "torchvision"] = "plain"
     """plain: the blocks and a linear head. torchvision: what torchvision's networks do besides (the paper's code):
     inception_v3 has dropout before its head and, pretrained, scales its input; resnets from scratch start otherwise."""
@@ -76,11 +97,30 @@ class Training(Fields):
         object.__setattr__(self, "draws", 1 if self.augment == "none" else self.draws)
         if self.draws == 2 and self.augmentation is not None and not self.augmentation.augmented:
             raise ParameterError("variants=1 must be 2 or more with draws=2: one of them is the clip as it is")
+        object.__setattr__(self, "head_lr", self.head_lr if self.head_epochs else Training.head_lr)
+        self._check_recipes()
+
+    def _check_recipes(self) -> None:
+        """Raise if settings exclude each other."""
+        if 0 < (before := self.head_epochs + self.warmup_epochs) >= self.epochs:
+            words = f"head_epochs={self.head_epochs} and warmup_epochs={self.warmup_epochs}"
+            raise ParameterError(f"{words} take {before} of epochs={self.epochs}: at least one must be left")
+        if self.average_epochs > (most := self.epochs - self.head_epochs):
+            raise ParameterError(
+                f"average_epochs={self.average_epochs} must be at most {most}, the epochs in which all is trained"
+            )
+        for name in ("head_epochs", "l2_sp"):
+            if self.layer_decay == 0 and getattr(self, name):
+                words = f"{name}={getattr(self, name):g} has no effect with layer_decay=0"
+                raise ParameterError(f"{words}, which trains only the head: leave one of them out")
 
     def lasting(self, epochs: int) -> Training:
-        """Return the same settings for another number of epochs: milestones stay at the same share of training."""
-        milestones = tuple(max(1, round(epoch * epochs / self.epochs)) for epoch in self.milestones)
-        return dataclasses.replace(self, epochs=epochs, milestones=milestones)
+        """Return the same settings for another number of epochs: what is counted in epochs keeps its share of them."""
+        share = epochs / self.epochs
+        values = {name: round(getattr(self, name) * share) for name in ("head_epochs", "warmup_epochs")}
+        values["average_epochs"] = max(1, round(self.average_epochs * share))
+        milestones = tuple(max(1, round(epoch * share)) for epoch in self.milestones)
+        return dataclasses.replace(self, epochs=epochs, milestones=milestones, **values)
 
     @property
     def augmentation(self) -> Augmentation | None:
@@ -88,9 +128,15 @@ class Training(Fields):
         return None if self.augment == "none" else Augmentation(self.augment, self.variants)
 
     def lr_at(self, progress: float) -> float:
-        """Learning rate after `progress` epochs (a fraction within one)."""
+        """Learning rate of the head after `progress` epochs (a fraction within one)."""
+        if progress < self.head_epochs:
+            return self.head_lr
+        warm = progress - self.head_epochs
+        if warm < self.warmup_epochs:
+            return self.lr * warm / self.warmup_epochs
         if self.schedule == "cosine":
-            return self.lr * 0.5 * (1 + np.cos(np.pi * progress / self.epochs)).item()
+            before = self.head_epochs + self.warmup_epochs
+            return self.lr * 0.5 * (1 + np.cos(np.pi * (progress - before) / (self.epochs - before))).item()
         if self.schedule == "step":
             return self.lr * 0.1 ** sum(int(progress) >= milestone for milestone in self.milestones)
         return self.lr
@@ -98,7 +144,17 @@ class Training(Fields):
 
 # Settings that older runs do not have: these values are left out, so that run ids stay the same.
 _LATER = {"augment": "none", "variants": 0, "masks": 0, "mixup": 0.0, "threads": None, "draws": 1, "network": "plain"}
-_LATER |= {"clips_per_class": None}
+_RECIPES = (
+    "clips_per_class",
+    "label_smoothing",
+    "sampling",
+    "warmup_epochs",
+    "layer_decay",
+    "head_epochs",
+    "head_lr",
+    "l2_sp",
+)
+_LATER |= {name: getattr(Training, name) for name in (*_RECIPES, "average_epochs", "test_shifts")}
 _PARTS = {"features": FeatureSettings, "training": Training}
 
 
@@ -175,6 +231,19 @@ class RunConfig:
             raise ParameterError(f"seed={self.seed!r} must be a whole number of 0 or more")
         if self.plan.letters != (letters := (*SOURCES[: len(self.plan.letters)],)):
             raise ParameterError(f"plan={str(self.plan)!r} must name its sources {', '.join(letters)}, in this order")
+        self._check_recipes()
+
+    def _check_recipes(self) -> None:
+        """Raise if a setting has no effect under the plan."""
+        plan, training = self.plan, self.training
+        given = [name for name in ("layer_decay", "head_epochs", "l2_sp") if getattr(training, name) != _LATER[name]]
+        trained = [block for block in plan.blocks if not plan.is_frozen(block)]
+        if given and not trained:
+            words = f"{given[0]}={getattr(training, given[0]):g} has no effect, as the plan {plan} trains only the head"
+            raise ParameterError(f"{words}: leave it out")
+        if training.l2_sp and not any(map(plan.is_pretrained, trained)):
+            words = f"l2_sp={training.l2_sp:g} needs a block that is trained from pretrained weights"
+            raise ParameterError(f"{words}, and the plan {plan} has none: leave it out")
 
     @property
     def id(self) -> str:
@@ -222,6 +291,7 @@ class RunConfig:
         """The first block computed in every epoch: outputs of those before it do not change and are computed once."""
         plan, training = self.plan, self.training
         changes = plan.bn != "fixed" or training.augment != "none" or training.masks > 0 or training.mixup > 0
+        changes = changes or training.test_shifts > 0
         return 0 if changes else plan.n_frozen
 
     @property

@@ -14,7 +14,7 @@ import numpy as np
 
 from transferlens.features.cache import FeatureCache, UnusableCache, cached_clips, read_cached
 from transferlens.models import batchnorm
-from transferlens.models.forward import PASS_SIZE, forward
+from transferlens.models.forward import PASS_SIZE, forward, over_shifts
 from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.files import check_writable
@@ -33,10 +33,11 @@ log = logging.getLogger(__name__)
 def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
     """Compute the logits [shape=(n_clips, n_classes)] of features S [shape=(n_clips, channels, n_mels, width)].
 
-    They are computed as in training, in the precision of the run: for its held-out clips they are the stored logits,
-    bit by bit on the same machine with as many threads, if its container allows as many clips at once. (The outputs of
-    frozen blocks, which training computes in batches of other sizes, may differ by rounding.) The run normalises the
-    features; the network, as `Run.model` returns it, may be on any device.
+    They are computed as in training, in the precision of the run, and averaged over shifts in time if those of the run
+    are (``test_shifts``): for its held-out clips they are the stored logits, bit by bit on the same machine with as
+    many threads, if its container allows as many clips at once. (The outputs of frozen blocks, which training computes
+    in batches of other sizes, may differ by rounding.) The run normalises the features; the network, as `Run.model`
+    returns it, may be on any device.
     """
     device = next(network.parameters()).device
     computing = autocast(run, device)
@@ -45,7 +46,7 @@ def classify(run: Run, network: torch.nn.Module, S: np.ndarray) -> np.ndarray:
         with computing():
             return network(x).float()
 
-    return forward(logits, batches(run, S, device)).numpy()
+    return forward(over_shifts(logits, run.config.training.test_shifts), batches(run, S, device)).numpy()
 
 
 def estimate_statistics(run: Run, network: torch.nn.Module, S: np.ndarray) -> None:

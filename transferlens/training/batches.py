@@ -37,6 +37,41 @@ def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
     return np.array_split(rows, max(1, min(-(-len(rows) // size), len(rows) // 2)))
 
 
+def balanced(rows: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw from clips so that each class is drawn equally often.
+
+    No clip is drawn again before all clips of its class have been drawn.
+
+    Parameters
+    ----------
+    rows : ndarray of int [shape=(n,)]
+        Clips.
+    labels : ndarray of int
+        Class of each clip of the data set.
+    rng : np.random.Generator
+
+    Returns
+    -------
+    ndarray of int [shape=(n_drawn,)]
+        Class by class; `n_drawn` is `n`, rounded up to a multiple of the number of classes.
+
+    References
+    ----------
+    Y. Gong, Y.-A. Chung, J. Glass: PSLA: Improving audio tagging with pretraining, sampling, labeling, and aggregation.
+    IEEE/ACM Transactions on Audio, Speech, and Language Processing 29 (2021).
+
+    Examples
+    --------
+    >>> drawn = balanced(np.arange(5), np.array([0, 0, 0, 0, 1]), np.random.default_rng(0))
+    >>> np.bincount(np.array([0, 0, 0, 0, 1])[drawn])
+    array([3, 3])
+    """
+    classes = [rows[labels[rows] == label] for label in np.unique(labels[rows])]
+    each = -(-len(rows) // len(classes))
+    draws = [np.concatenate([rng.permutation(own) for _ in range(-(-each // len(own)))]) for own in classes]
+    return np.concatenate([drawn[:each] for drawn in draws])
+
+
 def _read_ahead(path: Path, rows: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
     """Yield the features of each array of rows from an HDF5 file, read in advance by a thread."""
     with opened(path) as file, ThreadPoolExecutor(1) as pool:

@@ -67,7 +67,8 @@ def rows(
             before_clip, clip, nbytes = steps[point.arm_key]
             trained, held_out = map(len, dataset.split(point.fold, "", point.training.clips_per_class))
             before = before_clip * (trained + held_out)
-            epoch = clip * (trained * point.training.draws + held_out / 3)  # a forward pass takes a third of a step
+            passes = held_out * (1 + point.training.test_shifts)
+            epoch = clip * (trained * point.training.draws + passes / 3)  # a forward pass takes a third of a step
         epochs, done = point.training.epochs, by_id[point.id].epochs_done if point.id in by_id else 0
         seconds = (epochs - done) * epoch + (0 if done else before)
         nbytes = 0 if done == epochs else nbytes

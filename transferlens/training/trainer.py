@@ -25,15 +25,16 @@ import numpy as np
 
 from transferlens import __version__
 from transferlens.features import augment
-from transferlens.models import build, torchvision
-from transferlens.models.forward import PASS_SIZE, forward, seeded, threads_of
+from transferlens.models import batchnorm, build, torchvision
+from transferlens.models.forward import PASS_SIZE, forward, over_shifts, seeded, threads_of
 from transferlens.models.weights import Source, Weights
 from transferlens.store.config import RunConfig
 from transferlens.store.run import Run, load_run, normalised
 from transferlens.store.runfile import RunState, read_state, to_torch, write_state
 from transferlens.store.schema import history_names
 from transferlens.store.sources import named_by, normalisation_of, origins, recordings_of
-from transferlens.training.batches import Data, chunks
+from transferlens.training import optimiser
+from transferlens.training.batches import Data, balanced, chunks
 from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError, MachineError
 from transferlens.util.lazy import torch
@@ -148,8 +149,7 @@ class Trainer:
         }
         self.network.to(data.device).to(memory_format=torch.channels_last)
         self.learned = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-        self.optimizer = kind(self.learned.values(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
+        self.optimizer = optimiser.make(self.network, self.learned, config)
         self.began: Callable[[], object] = lambda: None  # called after the first step of an epoch
         self.history: dict[str, list[float]] = {name: [] for name in history_names(config)}
         self.logits_last = self.logits_best = np.empty((0, 0), np.float32)
@@ -217,6 +217,7 @@ class Trainer:
         done, started = self.epochs_done, time.perf_counter()
         lr = self.config.training.lr_at(done)
         loss = self._train(done)
+        self._average(done)
         self.logits_last = self._logits(self.held_out)
         target = torch.from_numpy(self.data.labels[self.held_out])
         logits = torch.from_numpy(self.logits_last)
@@ -240,8 +241,9 @@ class Trainer:
     def _train(self, epoch: int) -> float:
         """Train one epoch and return the mean loss. Order and noise depend on the seed and the epoch alone."""
         n_clips, training = len(self.data.labels), self.config.training
-        draws = np.concatenate([self.rows + i * n_clips for i in range(training.draws)])
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(draws)
+        rng = np.random.default_rng([self.config.seed, epoch])
+        clips = self.rows if training.sampling == "clips" else balanced(self.rows, self.data.labels, rng)
+        order = rng.permutation(np.concatenate([clips + i * n_clips for i in range(training.draws)]))
         parts = chunks(order, training.batch_size)
         losses = []
         if self.variants is None:
@@ -251,16 +253,16 @@ class Trainer:
         else:
             parts = [np.sort(rows) for rows in parts]
             batches = self._both(self.variants, parts, epoch)
-        self.network.train()
+        optimiser.begin(self.network, self.learned, only_head=epoch < training.head_epochs)
         noise = int(np.random.SeedSequence([self.config.seed, epoch]).generate_state(1)[0])
         with seeded(noise, self.data.device):
             for i, (rows, x) in enumerate(zip(parts, batches, strict=True)):
-                for group in self.optimizer.param_groups:
-                    group["lr"] = training.lr_at(epoch + i / len(parts))
+                optimiser.set_lr(self.optimizer, training.lr_at(epoch + i / len(parts)))
                 loss = self._loss(x, torch.from_numpy(self.data.labels[rows % n_clips]).to(x.device))
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 self.optimizer.step()
+                optimiser.pull(self.optimizer, training.l2_sp)
                 losses.append(loss.detach() * len(rows))
                 if i == 0:
                     self.began()
@@ -268,6 +270,17 @@ class Trainer:
         if not torch.isfinite(total):
             raise FloatingPointError(f"the training loss is {total.item()} in epoch {epoch + 1}: {DIVERGED}")
         return total.item() / len(order)
+
+    def _average(self, epoch: int) -> None:
+        """Take the weights into their mean in the last epochs; after the last one, they and the statistics are its."""
+        plan = self.config.plan
+        if not optimiser.average(self.optimizer, self.config.training, epoch):
+            return
+        moving = [block for i, block in enumerate(self.network.blocks) if not plan.is_frozen(i) or plan.bn != "fixed"]
+        order = np.random.default_rng([self.config.seed, epoch, 2]).permutation(self.rows)
+        self.network.eval()
+        with batchnorm.estimating(torch.nn.ModuleList(moving)):
+            forward(self._forward, self._batches(chunks(order, self.pass_size)))
 
     def _drawn(self, variants: augment.VariantCache, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
         """Yield batches of augmented clips: of each clip the variant that the seed and the epoch choose."""
@@ -290,7 +303,8 @@ class Trainer:
 
     def _loss(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the cross-entropy of a batch, masked and mixed as the settings say."""
-        training, loss = self.config.training, torch.nn.functional.cross_entropy
+        training = self.config.training
+        loss = functools.partial(torch.nn.functional.cross_entropy, label_smoothing=training.label_smoothing)
         if training.masks:
             x = augment.mask(x, training.masks)
         if not training.mixup:
@@ -301,17 +315,12 @@ class Trainer:
 
     def _logits(self, rows: np.ndarray) -> np.ndarray:
         self.network.eval()
-        return forward(self._forward, self._batches(chunks(rows, self.pass_size))).numpy()
+        logits = over_shifts(self._forward, self.config.training.test_shifts)
+        return forward(logits, self._batches(chunks(rows, self.pass_size))).numpy()
 
     def state(self) -> RunState:
         """Return everything that goes to the run file."""
         complete = self.epochs_done == self.config.training.epochs
-        moments = {
-            f"{name}/{key}": value.numpy(force=True)
-            for name, p in self.learned.items()
-            for key, value in self.optimizer.state[p].items()
-            if not complete
-        }
         recordings = self.data.dataset.recordings
         return RunState(
             config=self.config,
@@ -325,7 +334,7 @@ class Trainer:
             logits_best=self.logits_best,
             weights={name: tensor.numpy(force=True) for name, tensor in self.network.state_dict().items()},
             fresh=self.fresh,
-            optimizer=moments,
+            optimizer={} if complete else optimiser.state(self.optimizer, self.learned),
             groups=[recordings[i] for i in self.held_out] if recordings else [],
             recordings=self.recordings,
         )
@@ -333,8 +342,10 @@ class Trainer:
     def resume(self, state: RunState) -> None:
         """Continue from a checkpoint, bit by bit; raise CheckpointError if it is of another run or incomplete."""
         lengths = {len(state.history.get(name, ())) for name in history_names(self.config)}
+        only_head = max(lengths) <= self.config.training.head_epochs
+        trained = optimiser.trained(self.network, self.learned, only_head=only_head)
         moments = {key.rsplit("/", 1)[0] for key in state.optimizer}
-        if state.config != self.config or len(lengths) != 1 or moments != self.learned.keys():
+        if state.config != self.config or len(lengths) != 1 or moments != trained:
             raise CheckpointError("it is the checkpoint of another run, or incomplete")
         precision.check(state.provenance["precision"], self.data.device, **self.config.computed)
         self.provenance, self.normalisation = state.provenance, state.normalisation
@@ -346,12 +357,7 @@ class Trainer:
         self.fresh = state.fresh
         self.logits_last, self.logits_best = state.logits_last, state.logits_best
         self.network.load_state_dict(to_torch(state.weights))
-        for key, value in to_torch(state.optimizer).items():
-            name, moment = key.rsplit("/", 1)
-            p = self.learned[name]
-            # Moments need the memory layout of their parameter: fused steps go through both in order of memory.
-            like = torch.empty_like(p) if value.shape == p.shape else torch.empty(value.shape, device=p.device)
-            self.optimizer.state[p][moment] = like.copy_(value)
+        optimiser.resume(self.optimizer, self.learned, state.optimizer)
 
 
 def train(
