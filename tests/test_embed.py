@@ -88,7 +88,7 @@ def test_bad_input_is_one_line(run, files, make_study, tmp_path, capsys):
         (lambda: tl.embed(cut, files=files, block=3), "block=3 must be 0 to 2: the network is cut after Block 2"),
         (lambda: tl.embed(run, files=files, block=5), "block=5 must be 0 to 4"),
         (lambda: tl.embed(run, files=files, hop=1), "hop=1 has no effect without window"),
-        (lambda: tl.embed(run, files=[]), "files must name sound files"),
+        (lambda: tl.embed(run, files=()), "files must name sound files"),
         (lambda: hear.load_model(), "model_file_path must be a run file"),
         (lambda: hear.load_model(run.path, hop=0), "hop=0.0 must be greater than 0"),
         (lambda: hear.load_model(run.path, hop=1e-9), "must be at least one sample"),

@@ -49,9 +49,9 @@ __version__ = "0.1.0"
 
 # Each question is a module that can be called; __init__.pyi tells type checkers the same.
 _QUESTIONS = (
-    "classes", "duplicates", "embed", "ensemble", "freeze", "fuse", "input_form", "norm", "paths", "plan_grid", "predict",
-    "pretraining", "probe", "rank", "report", "reverse", "rewind", "robustness", "saliency", "selection", "sources",
-    "statistics", "surgical", "svcca", "tables", "train", "truncate", "versus",
+    "classes", "duplicates", "embed", "ensemble", "freeze", "fuse", "input_form", "norm", "paths", "plan_grid",
+    "predict", "pretraining", "probe", "rank", "report", "reverse", "rewind", "robustness", "saliency", "selection",
+    "sources", "statistics", "surgical", "svcca", "tables", "train", "truncate", "versus",
 )  # fmt: skip
 
 __getattr__, __dir__, __all__ = _lazy.attach(

@@ -15,7 +15,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -63,18 +63,25 @@ class Exported:
     left_out: dict[str, str]
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Two waveforms, their features, the input of the network [shape=(2, ...) each], and its logits."""
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """A run and its network, with what files are checked with.
 
+    These are two waveforms, their features, the input of the network [shape=(2, ...) each], and its logits.
+    """
+
+    run: Run
+    net: Any
     y: torch.Tensor
     S: torch.Tensor
     x: torch.Tensor
     logits: np.ndarray
+    _programs: dict[tuple[str, bool], Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, run: Run, net: torch.nn.Module) -> _Sample:
-        """Return a tone and noise, at least as long as the front end needs."""
+    def of(cls, run: Run) -> _Case:
+        """Return the case of a run: its waveforms are a tone and noise, as long as the front end needs."""
+        net = run.model()
         settings, rng = run.config.features, np.random.default_rng(0)
         assert settings.n_fft is not None
         n = max(round(_SECONDS * settings.sr), settings.n_fft + 1)
@@ -83,7 +90,7 @@ class _Sample:
         S = torch.from_numpy(np.stack([settings.compute(each) for each in y]))
         x = run.inputs(S)
         with torch.no_grad():
-            return cls(torch.from_numpy(y), S, x, net(x).numpy())
+            return cls(run, net, torch.from_numpy(y), S, x, net(x).numpy())
 
     def difference(self, what: str, format: str, logits: np.ndarray) -> float:
         """Return the largest difference of logits; raise `Unavailable` if it is larger than rounding explains."""
@@ -93,6 +100,27 @@ class _Sample:
         if not difference <= TOLERANCE[format] * max(1, np.abs(self.logits).max()):
             raise Unavailable(f"the logits of {what} differ by {difference:.2g} from those of the run")
         return difference
+
+    def input(self, source: str) -> torch.Tensor:
+        """Return the waveforms or the features."""
+        return self.y if source == "waveform" else self.S
+
+    def program(self, source: str, products: bool = False) -> Any:
+        """Return the exported program of the network with all that is before it, from features or from waveforms.
+
+        It takes any number of clips, and waveforms of any length. For `products` see `frontend.FrontEnd`.
+        """
+        if (source, products) in self._programs:
+            return self._programs[source, products]
+        settings, axes = self.run.config.features, {0: torch.export.Dim("batch")}
+        parts = [frontend.Normalise(self.run.normalisation), self.net]
+        if source == "waveform":
+            axes[1] = torch.export.Dim("n_samples", min=max(2, settings.n_fft or 0))
+            parts.insert(0, frontend.FrontEnd(settings, products=products))
+        with torch.no_grad():
+            module = torch.nn.Sequential(*parts).eval()
+            program = torch.export.export(module, (self.input(source),), dynamic_shapes=(axes,))
+        return self._programs.setdefault((source, products), program)
 
 
 # ------------------------------------------------------------------------------------------------------------ timm
@@ -106,24 +134,24 @@ def timm_model(run: Run) -> torch.nn.Module:
     ParameterError
         If timm does not build one: the network is cut, or timm's own head has other layers than a linear one.
     """
-    net = run.model()
     try:
-        return _timm_model(run, net, _Sample.of(run, net))
+        return _timm_model(_Case.of(run))
     except Unavailable as why:
         raise ParameterError(f"{run.path} cannot be a model of timm: {why}") from None
 
 
-def _timm_model(run: Run, net: Any, sample: _Sample) -> torch.nn.Module:
+def _timm_model(case: _Case) -> torch.nn.Module:
     """Return timm's model, built with the first arguments that give the same logits."""
+    run = case.run
     name, cut = run.config.backbone, run.config.plan.truncate_after
     if cut < 4:
         raise Unavailable(f"the network is cut after Block {cut}, and timm builds {name} with all blocks only")
     reasons = []
     for arguments in _arguments(run):
         try:
-            model = _filled(timm.create_model(name, num_classes=len(run.label_names), **arguments), net)
+            model = _filled(timm.create_model(name, num_classes=len(run.label_names), **arguments), case.net)
             with torch.no_grad():
-                sample.difference("timm's model", "timm", model(_fitted(model, sample.x)).numpy())
+                case.difference("timm's model", "timm", model(_fitted(model, case.x)).numpy())
             return model
         except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
             reasons.append(f"timm's {name} does not take its input ({type(error).__name__})")
@@ -168,69 +196,48 @@ def _fitted(model: Any, x: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(x, (0, size[1] - x.shape[3], 0, size[0] - x.shape[2]))
 
 
-def _write_timm(run: Run, net: Any, sample: _Sample, folder: Path) -> Iterator[File]:
-    model: Any = _timm_model(run, net, sample)
-    mean, deviation = run.normalisation.tolist()
+def _write_timm(case: _Case, folder: Path) -> Iterator[File]:
+    model: Any = _timm_model(case)
+    mean, deviation = case.run.normalisation.tolist()
     timm.models.save_for_hf(
         model,
         str(folder),
-        model_config={"label_names": list(run.label_names)},
+        model_config={"label_names": list(case.run.label_names)},
         safe_serialization=True,
-        data_config={"input_size": tuple(sample.x.shape[1:]), "mean": mean, "std": deviation},
+        data_config={"input_size": tuple(case.x.shape[1:]), "mean": mean, "std": deviation},
     )
     shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors lets its owner alone read it
     loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     with torch.no_grad():
-        difference = sample.difference("the files", "timm", loaded(_fitted(model, sample.x)).numpy())
+        difference = case.difference("the files", "timm", loaded(_fitted(model, case.x)).numpy())
     yield File("timm", "model.safetensors, config.json", difference)
 
 
 # --------------------------------------------------------------------------------------------- programs of torch
 
 
-def _whole(run: Run, net: Any, source: str, *, products: bool = False) -> torch.nn.Module:
-    """Return the network with all that is before it, from features, or from waveforms."""
-    parts = [frontend.FrontEnd(run.config.features, products=products)] if source == "waveform" else []
-    return torch.nn.Sequential(*parts, frontend.Normalise(run.normalisation), net).eval()
-
-
-def _program(run: Run, net: Any, sample: _Sample, source: str, *, products: bool = False) -> Any:
-    """Return the exported program of a network, for any number of clips, and for waveforms of any length."""
-    axes = {0: torch.export.Dim("batch")}
-    if source == "waveform":
-        axes[1] = torch.export.Dim("n_samples", min=max(2, run.config.features.n_fft or 0))
-    module = _whole(run, net, source, products=products)
-    with torch.no_grad():
-        return torch.export.export(module, (_input(sample, source),), dynamic_shapes=(axes,))
-
-
-def _input(sample: _Sample, source: str) -> torch.Tensor:
-    return sample.y if source == "waveform" else sample.S
-
-
-def _write_pt2(run: Run, net: Any, sample: _Sample, folder: Path) -> Iterator[File]:
+def _write_pt2(case: _Case, folder: Path) -> Iterator[File]:
     for source in ("features", "waveform"):
         path = folder / f"{source}.pt2"
-        program = _program(run, net, sample, source)
-        torch.export.save(program, path, extra_files={"facts.json": json.dumps(_facts(run))})
+        torch.export.save(case.program(source), path, extra_files={"facts.json": json.dumps(_facts(case.run))})
         loaded = torch.export.load(path).module()
         with torch.no_grad():
             # One clip more than in the example: the number of clips is free.
-            logits = loaded(_input(sample, source)[[0, 1, 0]])[:2].numpy()
-        yield File("pt2", path.name, sample.difference(path.name, "pt2", logits))
+            logits = loaded(case.input(source)[[0, 1, 0]])[:2].numpy()
+        yield File("pt2", path.name, case.difference(path.name, "pt2", logits))
 
 
-def _write_onnx(run: Run, net: Any, sample: _Sample, folder: Path) -> Iterator[File]:
+def _write_onnx(case: _Case, folder: Path) -> Iterator[File]:
     onnxruntime = importlib.import_module("onnxruntime")
     for source in ("features", "waveform"):
         path = folder / f"{source}.onnx"
-        exported = _program(run, net, sample, source, products=True)
+        exported = case.program(source, products=source == "waveform")
         program = torch.onnx.export(exported, dynamo=True, verbose=False, input_names=[source], output_names=["logits"])
-        program.model.metadata_props.update({key: json.dumps(value) for key, value in _facts(run).items()})
+        program.model.metadata_props.update({key: json.dumps(value) for key, value in _facts(case.run).items()})
         program.save(path)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        logits = session.run(["logits"], {source: _input(sample, source)[[0, 1, 0]].numpy()})[0][:2]
-        yield File("onnx", path.name, sample.difference(path.name, "onnx", logits))
+        logits = session.run(["logits"], {source: case.input(source)[[0, 1, 0]].numpy()})[0][:2]
+        yield File("onnx", path.name, case.difference(path.name, "onnx", logits))
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -240,7 +247,7 @@ def _facts(run: Run) -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------------------ all files
 
-_WRITERS: dict[str, Callable[[Run, Any, _Sample, Path], Iterator[File]]] = {
+_WRITERS: dict[str, Callable[[_Case, Path], Iterator[File]]] = {
     "timm": _write_timm,
     "onnx": _write_onnx,
     "pt2": _write_pt2,
@@ -271,37 +278,38 @@ def write(run: Run, folder: Path, formats: Sequence[str] = ()) -> Exported:
         If the run is damaged.
     """
     _check_empty(folder)
-    net = run.model()
-    sample, left_out, files = _Sample.of(run, net), {}, []
+    case, left_out, files = _Case.of(run), {}, []
     with complete_or_absent(folder, folder=True) as beside, _quiet():
         beside.mkdir()
         for name in tqdm.tqdm(formats or FORMATS, desc="exporting", unit="format", delay=2, disable=None):
+            complete = {*beside.iterdir()}
             try:
-                files += _written(name, run, net, sample, beside)
+                files += _written(name, case, beside)
             except Unavailable as why:
                 left_out[name] = str(why)
-                for file in beside.glob(f"*.{name}*"):
-                    file.unlink()  # a file of a format that is not complete
-        others = [file.format for file in files]
+                for file in {*beside.iterdir()} - complete:
+                    file.unlink()
         if left_out and (formats or not files):
-            instead = f"; {', '.join(dict.fromkeys(others))} would work" if others else ""
-            why = "; ".join(f"format={name!r} cannot be had: {reason}" for name, reason in left_out.items())
-            raise ParameterError(f"{why}{instead or _instead(formats)}")
+            raise ParameterError(_refused(left_out, files))
         (beside / "model.md").write_text(card(run, files), encoding="utf-8")
     return Exported(folder, tuple(files), left_out)
 
 
-def _instead(formats: Sequence[str]) -> str:
-    """Return which formats can be tried instead."""
-    return f"; try {' or '.join(name for name in FORMATS if name not in formats)}" if formats else ""
+def _refused(reasons: dict[str, str], files: Sequence[File]) -> str:
+    """Return why formats cannot be had, and which others work or can be tried."""
+    why = "; ".join(f"format={name!r} cannot be had: {reason}" for name, reason in reasons.items())
+    work = dict.fromkeys(file.format for file in files)
+    others = [name for name in FORMATS if name not in reasons and name not in work]
+    instead = [f"{', '.join(work)} would work"] if work else [f"try {' or '.join(others)}"] if others else []
+    return "; ".join([why, *instead])
 
 
-def _written(name: str, run: Run, net: Any, sample: _Sample, folder: Path) -> list[File]:
+def _written(name: str, case: _Case, folder: Path) -> list[File]:
     """Write the files of a format; raise `Unavailable`, with the reason, if they cannot be made."""
     if missing := [package for package in _PACKAGES.get(name, ()) if importlib.util.find_spec(package) is None]:
         raise Unavailable(f"{', '.join(missing)} missing: pip install 'transferlens[{name}]'")
     try:
-        return list(_WRITERS[name](run, net, sample, folder))
+        return list(_WRITERS[name](case, folder))
     except (Unavailable, OSError, MemoryError):
         raise
     except Exception as error:  # exporters raise many types, for operations that they do not know

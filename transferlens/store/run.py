@@ -223,8 +223,8 @@ class Run:
         """Return the trained network, or that before training, in evaluation mode; `inputs` prepares features for it.
 
         It computes in float32. The stored logits were computed in ``provenance["precision"]``: if that is bf16, those
-        of the network differ by its rounding, and so may the classes of clips that are near the border of two. `predict`,
-        `embed` and `store.heldout.classify` compute in the precision of the run.
+        of the network differ by its rounding, and so may the classes of clips that are near the border of two.
+        `predict`, `embed` and `store.heldout.classify` compute in the precision of the run.
 
         Raises
         ------
