@@ -174,8 +174,10 @@ class Listing(list[RunSummary]):
     """The runs of a store."""
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row per run: what its summary has, and all settings."""
-        return [dataclasses.asdict(summary) | summary.config.flat() for summary in self]
+        """Return a row per run: what its summary has, and all settings; None where a plan is named otherwise."""
+        rows = [dataclasses.asdict(summary) | summary.config.flat() for summary in self]
+        names = dict.fromkeys(name for row in rows for name in row)
+        return [{name: row.get(name) for name in names} for row in rows]
 
     def table(self) -> DataFrame:
         """Return the rows as a DataFrame."""
