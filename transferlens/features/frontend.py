@@ -39,6 +39,9 @@ class FrontEnd(nn.Module):
     torch.Size([2, 3, 128, 32])
     """
 
+    filters: torch.Tensor
+    waves: torch.Tensor
+
     def __init__(self, settings: FeatureSettings, *, products: bool = False) -> None:
         super().__init__()
         assert settings.n_fft is not None  # set by its __post_init__
@@ -59,7 +62,7 @@ class FrontEnd(nn.Module):
             y = nn.functional.pad(y, (0, self.length))[:, : self.length]
         if y.shape[1] < self.n_fft:
             y = nn.functional.pad(y, (0, self.n_fft - y.shape[1]))
-        bands = {}
+        bands: dict[int, torch.Tensor] = {}
         for (size, hop), channels in self.resolutions.items():
             power = self._products(y, size, hop) if self.products else self._stft(y, size, hop)
             log_mel = torch.log(self.filters @ power.float() + FLOOR)
@@ -88,12 +91,15 @@ class FrontEnd(nn.Module):
         frame = torch.arange(n_frames, dtype=torch.float64, device=self.filters.device) + 0.5
         column = torch.arange(self.width, dtype=torch.float64, device=self.filters.device) + 0.5
         distance = (frame[:, None] * self.width - column * n_frames).abs()
-        weights = (1 - distance / torch.sym_max(n_frames, self.width)).clamp(min=0)
+        weights = torch.clamp(1 - distance / torch.sym_max(n_frames, self.width), min=0)
         return (weights / weights.sum(0)).float()
 
 
 class Normalise(nn.Module):
     """Subtract a value from each channel of the features, and divide it by another, as `store.run.normalised` does."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
 
     def __init__(self, normalisation: np.ndarray) -> None:
         super().__init__()

@@ -232,7 +232,9 @@ def _write_onnx(case: _Case, folder: Path) -> Iterator[File]:
     for source in ("features", "waveform"):
         path = folder / f"{source}.onnx"
         exported = case.program(source, products=source == "waveform")
-        program = torch.onnx.export(exported, dynamo=True, verbose=False, input_names=[source], output_names=["logits"])
+        program: Any = torch.onnx.export(
+            exported, dynamo=True, verbose=False, input_names=[source], output_names=["logits"]
+        )
         program.model.metadata_props.update({key: json.dumps(value) for key, value in _facts(case.run).items()})
         program.save(path)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
