@@ -8,7 +8,7 @@ Importing this module imports torch, which takes seconds: import it inside the f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -91,7 +91,8 @@ class FrontEnd(nn.Module):
         frame = torch.arange(n_frames, dtype=torch.float64, device=self.filters.device) + 0.5
         column = torch.arange(self.width, dtype=torch.float64, device=self.filters.device) + 0.5
         distance = (frame[:, None] * self.width - column * n_frames).abs()
-        weights = torch.clamp(1 - distance / torch.sym_max(n_frames, self.width), min=0)
+        support: Any = torch.sym_max(n_frames, self.width)  # of a number that is open while a program is exported
+        weights = (1 - distance / support).clamp(min=0)
         return (weights / weights.sum(0)).float()
 
 

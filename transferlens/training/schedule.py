@@ -312,7 +312,7 @@ def attempt(
             return HELD
         try:
             with _log(study, point) as record:
-                how = {"sources": study.sources, "threads": threads, "progress": progress, "record": record}
+                how: Any = {"sources": study.sources, "threads": threads, "progress": progress, "record": record}
                 trainer.train(point, study.data, folder=store, **how)
         except (TransferLensError, OSError):
             raise
