@@ -135,7 +135,9 @@ def test_only_the_terminal_prints():
     assert {module for module, path in MODULES.items() if prints(path)} == {"util.terminal", "__main__"}
 
 
-LIGHT = sorted(MODULES.keys() - {"models.anatomy", "models.network", "models.precision"})
+# Those that define modules of torch.
+TORCH = {"models.anatomy", "models.network", "models.precision", "features.frontend", "store.hear"}
+LIGHT = sorted(MODULES.keys() - TORCH)
 
 
 def test_importing_loads_nothing_heavy():

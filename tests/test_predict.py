@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import transferlens as tl
 from transferlens.data import decoding
@@ -38,6 +39,21 @@ def test_held_out_files_get_the_stored_logits(runs, clips):
     assert found.table()["label"].tolist() == [run.label_names[i] for i in run.logits.argmax(1)]
     assert found.paths == tuple(held_out(run, clips))
     np.testing.assert_allclose(found.times, [[0, 0.5]] * len(run.clip_ids))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_predicts_in_its_own_precision_and_says_so(precision, clips, make_study, tmp_path, caplog):
+    study = make_study(tmp_path, folds=("1",), precision=precision, epochs=1)
+    (run,) = study.gather(study.points(tl.TransferPlan())).values()
+    with caplog.at_level("INFO", "transferlens"):
+        found = run.predict(held_out(run, clips))
+    assert found.precisions == (precision,)
+    assert f"{run.config.id} is computed in {precision}, the precision that it was trained in" in caplog.text
+    np.testing.assert_allclose(found.logits[0], run.logits, atol=1e-5)
+    features = np.stack([run.config.features.compute(soundfile.read(path)[0]) for path in held_out(run, clips)])
+    with torch.no_grad():
+        in_fp32 = run.model()(run.inputs(features)).numpy()
+    assert (np.abs(in_fp32 - run.logits).max() < 1e-5) == (precision == "fp32")  # as `Run.model` says
 
 
 def test_several_runs_are_averaged_after_the_softmax(runs, clips):

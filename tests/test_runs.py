@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import os
 import shutil
 import time
@@ -494,3 +496,30 @@ def test_arms_of_other_settings_are_told_apart_and_folds_and_seeds_are_not(run):
     other = like(weights_sha256="ab" * 32)
     other = dataclasses.replace(other, provenance=other.provenance | {"weights_name": "audioset"})
     assert arm_names([like(), other]) == [f"pretrained (from {run.weights})", "pretrained (from audioset)"]
+
+
+def test_the_list_is_a_table_and_csv(run, tmp_path, capsys):
+    from transferlens.runs import main
+
+    table = list_runs(run.path.parents[1]).table()
+    (row,) = table[table.id == run.config.id].to_dict("records")
+    assert (row["accuracy_last"], row["backbone"]) == (run.accuracy_last, run.config.backbone)
+    assert set(run.config.flat()) <= set(table.columns)
+    assert main(["--runs", str(run.path.parents[1]), "--table"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [each["id"] for each in rows] == table.id.tolist()
+    assert float(rows[0]["accuracy_last"]) == table.accuracy_last[0]
+    (tmp_path / "empty").mkdir()
+    assert main(["--runs", str(tmp_path / "empty"), "--table"]) == 0
+    assert capsys.readouterr().out.startswith("id,file,epochs")
+    assert list_runs(tmp_path / "empty").table().empty
+
+
+def test_runs_of_numbers_and_of_letters_are_in_one_table(study, tmp_path):
+    study(folds=1, epochs=1).runs(TransferPlan())
+    study(folds=1, epochs=1).runs(TransferPlan(start="IIRRR", train="NNAAA"))
+    table = list_runs(tmp_path / "runs").table()
+    letters = table[table.start.notna()]
+    assert (letters.start.item(), letters.train.item()) == ("IIRRR", "NNAAA")
+    assert table[table.start.isna()].pretrained_through.item() == 4
+    assert set(table.backbone) == {"test_resnet"}

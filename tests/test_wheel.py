@@ -1,4 +1,4 @@
-"""The wheel holds what it needs: installed outside the checkout, the demo runs in an empty folder."""
+"""The wheel holds what it needs: installed outside the checkout, the demo and the study run in an empty folder."""
 
 from __future__ import annotations
 
@@ -24,21 +24,29 @@ def wheel(tmp_path_factory):
         if (ROOT / name).exists():
             (source / name).write_bytes((ROOT / name).read_bytes())
     # The tools that build it are those of this environment: nothing is downloaded.
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)]
     subprocess.run(command, check=True, capture_output=True)
     (made,) = folder.glob("*.whl")
     return made
 
 
 @pytest.mark.slow
-def test_wheel_holds_the_package_alone(wheel):
+def test_wheel_and_sdist_can_be_published(wheel):
+    files = [str(wheel), *map(str, wheel.parent.glob("*.tar.gz"))]
+    assert len(files) == 2
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *files], check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_wheel_holds_the_package_and_the_study(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for needed in ("transferlens/py.typed", "transferlens/__init__.pyi", "transferlens/paper_results.csv"):
         assert needed in names
     templates = {name.rpartition("/")[2] for name in names if name.startswith("transferlens/templates/")}
     assert {path.name for path in (ROOT / "transferlens" / "templates").iterdir()} == templates
+    assert {"analyses/all.py", "analyses/paper.toml", "analyses/RESULTS.md.jinja"} < {*names}
     assert any(name.endswith("data_manifest.csv") for name in names)
-    assert not [name for name in names if name.split("/")[0] in ("tests", "analyses", "benchmarks", "figures")]
+    assert not [name for name in names if name.split("/")[0] in ("tests", "benchmarks", "figures")]
 
 
 @pytest.mark.slow(25)
@@ -60,6 +68,10 @@ def test_demo_runs_from_the_wheel_in_an_empty_folder(wheel, tmp_path):
     (empty / "study.toml").write_text('[[run]]\ncommand = "demo"\n')
     argv = [python, "-m", "transferlens", "study", "--config", "study.toml", "--dry-run"]
     assert "4 runs: 0 done, 4 to train" in subprocess.run(argv, **run).stdout
+    usage = subprocess.run([python, "-m", "transferlens", "all", "--help"], **run).stdout
+    assert "transferlens all" in usage and "--results" in usage
+    asked = "from analyses import results; print(results.TEMPLATE.is_file())"
+    assert subprocess.run([python, "-c", asked], **run).stdout == "True\n"
     # What the demo asks, of one fold and at a small size.
     smaller = ["--folds", "1", "--epochs", "1", "--width", "32", "--long", "none", "--figures", "figures/demo"]
     subprocess.run([python, "-m", "transferlens", "pretraining", *smaller], **run)

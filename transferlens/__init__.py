@@ -30,6 +30,7 @@ tl.classes(runs), tl.versus([a, b])                      scores by class; two ru
 tl.input_form, tl.selection, tl.duplicates               how the input is made; which epoch; near-duplicate clips
 tl.train, tl.tables, tl.report                           any plan; the paper's tables; all of it as one page
 tl.predict(runs, files=["new/"])                         classes of new files, whole or in windows
+tl.embed(run, files=["new/"], block=3)                   the output of any block for new files
 =======================================================  =============================================================
 
 ``help(tl.truncate)`` explains a question and all its options, whose names are those of the command line: ``--block 2
@@ -50,9 +51,9 @@ __version__ = "0.1.0"
 
 # Each question is a module that can be called; __init__.pyi tells type checkers the same.
 _QUESTIONS = (
-    "classes", "duplicates", "ensemble", "freeze", "fuse", "input_form", "norm", "paths", "plan_grid", "predict",
-    "pretraining", "probe", "rank", "recipes", "report", "reverse", "rewind", "robustness", "saliency", "samples",
-    "selection", "sources", "statistics", "surgical", "svcca", "tables", "train", "truncate", "versus",
+    "classes", "duplicates", "embed", "ensemble", "freeze", "fuse", "input_form", "norm", "paths", "plan_grid",
+    "predict", "pretraining", "probe", "rank", "recipes", "report", "reverse", "rewind", "robustness", "saliency",
+    "samples", "selection", "sources", "statistics", "surgical", "svcca", "tables", "train", "truncate", "versus",
 )  # fmt: skip
 
 __getattr__, __dir__, __all__ = _lazy.attach(

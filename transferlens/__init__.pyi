@@ -3,6 +3,7 @@ from .compare.question import Result as Result
 from .data.catalogue import open_dataset as open_dataset
 from .data.clips import DataSet as DataSet
 from .duplicates import duplicates as duplicates
+from .embed import embed as embed
 from .ensemble import ensemble as ensemble
 from .features.logmel import log_mel as log_mel
 from .freeze import freeze as freeze

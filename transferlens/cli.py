@@ -28,7 +28,7 @@ from transferlens.training.sweep import Arm, planned
 from transferlens.util import processes
 from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import explained, flat
-from transferlens.util.files import check_new, check_writable, write_csv
+from transferlens.util.files import check_new, check_writable
 from transferlens.util.terminal import log_to_stderr, say
 from transferlens.util.text import some
 
@@ -66,7 +66,10 @@ COMMANDS = {
     "report": "one page with the runs and figures of a study",
     "train": "train networks under a transfer plan",
     "predict": "classify sound files by finished runs",
+    "embed": "compute the output of a block for sound files",
+    "export": "write a run for timm, onnxruntime or torch alone",
     "study": "run the commands of a study file",
+    "all": "all questions on your clips, as the study on ESC-10 answers them, and the text with the results",
     "runs": "list the runs of a store, or show single runs",
     "datasets": "list known data sets; describe, check or download one",
     "duplicates": "clips of two folds that may come from one recording, and accuracy without them",
@@ -232,14 +235,14 @@ class Command:
         if "figures" in output:
             check_writable("figures", output["figures"])
         if output.get("out"):
-            check_new("out", output["out"], ".csv")
+            check_new("out", output["out"], *getattr(self.options, "ENDINGS", (".csv",)))
         if output.get("dry_run"):
             say(forecast.text(planned(self.points(options))))
             return DONE
         result = self.work.answer(options)
         written = result.write(output["figures"]) if "figures" in output else []
         if "out" in output:
-            write_csv(result.rows, output["out"])
+            result.save(output["out"])
             written = [output["out"]] if output["out"] else []
         else:
             say(result.summary())

@@ -19,11 +19,12 @@ from transferlens import cli
 # What users import from here lives in folders.
 from transferlens.measures.classes import UNEVEN
 from transferlens.store.config import RunConfig, Training
-from transferlens.store.listing import RunSummary, failed, list_runs, progress, scan
+from transferlens.store.listing import Listing, RunSummary, failed, list_runs, progress, scan
 from transferlens.store.run import Run, arm_names, check_alike, load_run, load_runs
 from transferlens.store.runfile import seal
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule, check_alone
+from transferlens.util.files import write_csv
 from transferlens.util.terminal import say
 from transferlens.util.text import printable, table
 
@@ -53,6 +54,8 @@ class Options(Fields):
     """Folder of the run store."""
     ckpt: tuple[Path, ...] = ()
     """Run files to show with all settings, provenance and history, instead of the list."""
+    table: bool = False
+    """Print the list as csv, with all settings of each run; accuracies are fractions."""
     watch: bool = False
     """Show which runs are being trained, by whom, and which have failed, again and again until Ctrl-C."""
     every: Annotated[float, Rule("greater than 0 and at most 86400 s", lambda every: 0 < every <= 86400)] = 5.0
@@ -112,9 +115,12 @@ def work(options: Options) -> int:
         _watch(options.runs, options.every)
         return cli.DONE
     summaries, problems = scan(options.runs)
-    say(_table(summaries) if summaries else f"no runs in {options.runs}")
-    for name, reason in failed(options.runs).items():
-        say(f"failed: {name} ({reason})")
+    if options.table:
+        write_csv(Listing(summaries).rows(), None, kind=None if summaries else RunSummary)
+    else:
+        say(_table(summaries) if summaries else f"no runs in {options.runs}")
+        for name, reason in failed(options.runs).items():
+            say(f"failed: {name} ({reason})")
     for problem in problems:
         say(problem, error=True)
     return cli.BAD_INPUT if problems else cli.DONE

@@ -113,6 +113,10 @@ class Result:
             write_text(text, written[-1])
         return written
 
+    def save(self, path: Path | None) -> None:
+        """Write the rows to a new file (.csv), or to stdout."""
+        write_csv(self.rows, path)
+
     def __init_subclass__(cls) -> None:
         cls.__repr__ = Result.__repr__  # type: ignore[method-assign]  # a dataclass does not replace it
 

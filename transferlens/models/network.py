@@ -39,8 +39,8 @@ class Network(nn.Module):
         The classifier.
     blocks : tuple of nn.Sequential
         The kept blocks: the modules of `backbone`, not registered a second time. They return states: see `run`.
-    width : int
-        Channels of the last kept block.
+    channels : tuple of int
+        Of the output of each kept block; `width` is the last of them.
     plan : TransferPlan
     """
 
@@ -49,7 +49,8 @@ class Network(nn.Module):
         kept = [parts.blocks[block] for block in plan.blocks]
         _prune(backbone, keep={name for names in kept for name in names})
         self.backbone = backbone
-        self.width = parts.channels[plan.truncate_after]
+        self.channels = parts.channels[: plan.truncate_after + 1]
+        self.width = self.channels[-1]
         self.dropout = nn.Dropout(0.0)
         self.head = nn.Linear(self.width, n_classes)
         self.plan = plan

@@ -183,7 +183,9 @@ def source_note(titles: Iterable[str]) -> str:
 
 
 def _existing(path: Path) -> Path:
-    """Return the path of a weights file, or raise if it is not one."""
+    """Return the path of a weights file, or of that in a folder; raise if there is none."""
+    if (inside := path / "model.safetensors").is_file():
+        return inside  # a folder of timm's hub layout, as `export` writes it
     if path.is_dir():
         problem = "is a folder, not a file"
     elif not path.is_file():

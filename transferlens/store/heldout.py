@@ -80,10 +80,10 @@ def batches(run: Run, S: np.ndarray, device: torch.device) -> Iterator[torch.Ten
 
 def autocast(run: Run, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
     """Return the context in which a run computes: that of its precision."""
-    return functools.partial(precision.autocast, device, _precision(run, device))
+    return functools.partial(precision.autocast, device, precision_of(run, device))
 
 
-def _precision(run: Run, device: torch.device) -> str:
+def precision_of(run: Run, device: torch.device) -> str:
     """Return the precision that a run was trained in, or fp32 where this processor computes it wrongly."""
     recorded = run.provenance["precision"]
     try:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from transferlens import __version__
 from transferlens.features.logmel import FeatureSettings
@@ -22,6 +23,10 @@ from transferlens.store.sources import sources_of
 from transferlens.util import text
 from transferlens.util.errors import CheckpointError
 from transferlens.util.fields import checked
+from transferlens.util.lazy import pandas
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -165,9 +170,23 @@ def no_run(folder: Path, problems: Sequence[str] = (), kind: str = "finished run
     return CheckpointError("; ".join([f"runs={str(folder)!r} has no {kind}: train some first", *problems]))
 
 
+class Listing(list[RunSummary]):
+    """The runs of a store."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row per run: what its summary has, and all settings; None where a plan is named otherwise."""
+        rows = [dataclasses.asdict(summary) | summary.config.flat() for summary in self]
+        names = dict.fromkeys(name for row in rows for name in row)
+        return [{name: row.get(name) for name in names} for row in rows]
+
+    def table(self) -> DataFrame:
+        """Return the rows as a DataFrame."""
+        return pandas.DataFrame(self.rows(), columns=None if self else [field.name for field in _FIELDS])
+
+
 @checked
-def list_runs(folder: Path | str) -> list[RunSummary]:
-    """Summarise all runs of a store, in the order of their paths.
+def list_runs(folder: Path | str = Path("runs")) -> Listing:
+    """Summarise all runs of a store, in the order of their paths; ``.table()`` of the list is a DataFrame.
 
     Raises
     ------
@@ -177,7 +196,7 @@ def list_runs(folder: Path | str) -> list[RunSummary]:
     summaries, problems = scan(folder)
     if problems:
         raise CheckpointError("; ".join(problems))
-    return summaries
+    return Listing(summaries)
 
 
 def failed(folder: Path) -> dict[str, str]:

@@ -1,12 +1,13 @@
-"""Sound files that no run has seen, whole or in windows: found, cut, and classified by finished runs."""
+"""Sound files that no run has seen, whole or in windows: found, cut, and classified or embedded by finished runs."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,18 +15,25 @@ from transferlens.data import decoding
 from transferlens.data.attempts import attempt_each
 from transferlens.measures.predictions import softmax
 from transferlens.models.device import pick_device
-from transferlens.store.heldout import classify
+from transferlens.store.heldout import classify, precision_of
+from transferlens.util import lazy
 from transferlens.util.errors import DataError, MachineError, ParameterError
 from transferlens.util.lazy import pandas, threadpoolctl, tqdm
 from transferlens.util.text import natural, some
 
 if TYPE_CHECKING:
+    import torch
     from pandas import DataFrame
 
     from transferlens.features.logmel import FeatureSettings
     from transferlens.store.run import Run
 
+frontend = lazy.load("transferlens.features.frontend")
+
+log = logging.getLogger(__name__)
+
 AT_ONCE = 64  # windows whose features are in memory
+TRAINED = ", the precision that it was trained in"
 
 
 def sound_files(paths: Sequence[Path]) -> list[Path]:
@@ -103,6 +111,8 @@ class Predictions:
     logits : ndarray [shape=(n_runs, n_windows, n_classes), float32]
     problems : tuple of str
         Why files could not be read.
+    precisions : tuple of str
+        What each run was computed in, "fp32" or "bf16": as it was trained, where the processor can.
     """
 
     label_names: tuple[str, ...]
@@ -110,6 +120,7 @@ class Predictions:
     times: np.ndarray
     logits: np.ndarray
     problems: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -119,8 +130,7 @@ class Predictions:
     def rows(self, top: int = 1) -> list[dict[str, Any]]:
         """Return a row per window: file, start and end [s], the most likely class and its probability, and the next."""
         rows = []
-        for path, (start, end), shares in zip(self.paths, self.times.tolist(), self.probabilities, strict=True):
-            row: dict[str, Any] = {"path": str(path), "start": round(start, 6), "end": round(end, 6)}
+        for row, shares in zip(_places(self.paths, self.times), self.probabilities, strict=True):
             for rank, i in enumerate(np.argsort(-shares, kind="stable")[:top], start=1):
                 ending = "" if rank == 1 else f"_{rank}"
                 row |= {f"label{ending}": self.label_names[i], f"probability{ending}": round(float(shares[i]), 6)}
@@ -130,6 +140,57 @@ class Predictions:
     def table(self, top: int = 1) -> DataFrame:
         """Return the rows as a DataFrame."""
         return pandas.DataFrame(self.rows(top))
+
+
+def _places(paths: Sequence[Path], times: np.ndarray) -> list[dict[str, Any]]:
+    """Return the first cells of the row of each window: file, start and end [s]."""
+    return [
+        {"path": str(path), "start": round(start, 6), "end": round(end, 6)}
+        for path, (start, end) in zip(paths, times.tolist(), strict=True)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """The pooled output of a block for files, or windows of them.
+
+    Attributes
+    ----------
+    block : int in 0..4
+    paths : tuple of Path
+        The file of each window.
+    times : ndarray [shape=(n_windows, 2)]
+        Start and end of each window [s].
+    vectors : ndarray [shape=(n_windows, channels of the block), float32]
+    problems : tuple of str
+        Why files could not be read.
+    precision : {"fp32", "bf16"}
+        What they were computed in.
+    """
+
+    block: int
+    paths: tuple[Path, ...]
+    times: np.ndarray
+    vectors: np.ndarray
+    problems: tuple[str, ...] = ()
+    precision: str = "fp32"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row per window: file, start and end [s], and the numbers e0, e1, ..., in nine digits."""
+        return [
+            place | {f"e{i}": float(f"{value:.9g}") for i, value in enumerate(vector.tolist())}
+            for place, vector in zip(_places(self.paths, self.times), self.vectors, strict=True)
+        ]
+
+    def table(self) -> DataFrame:
+        """Return the rows as a DataFrame."""
+        return pandas.DataFrame(self.rows())
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what files of arrays hold: embeddings, start, end, path and block."""
+        start, end = self.times.T
+        paths = np.array([str(path) for path in self.paths])
+        return {"embeddings": self.vectors, "start": start, "end": end, "path": paths, "block": np.array(self.block)}
 
 
 def _parts(files: Sequence[Path], sr: int, longest: float, cut: tuple[int, int] | None) -> Iterator[_Part]:
@@ -173,6 +234,56 @@ def _settings(runs: Sequence[Run]) -> list[FeatureSettings]:
     return settings
 
 
+class _Outputs(NamedTuple):
+    """What networks return for files, or windows of them: `outputs` of each run, and why files could not be read."""
+
+    paths: tuple[Path, ...]
+    times: np.ndarray
+    outputs: list[np.ndarray]
+    problems: tuple[str, ...]
+
+
+def _computed(
+    runs: Sequence[Run],
+    networks: Sequence[torch.nn.Module],
+    paths: Sequence[Path],
+    cut: tuple[int, int] | None,
+    longest: float,
+) -> _Outputs:
+    """Compute the outputs of a network of each run for files, or their windows; errors as in `predict`."""
+    settings = [run.config.features for run in runs]
+    sr, different = settings[0].sr, list(dict.fromkeys(settings))
+    parts = _parts(files := sound_files(paths), sr, longest, cut)
+    where: list[tuple[Path, int, int]] = []  # file, first sample and the one after the last
+    outputs: list[list[np.ndarray]] = [[] for _ in runs]
+    problems: list[str] = []
+    order = {path: number for number, path in enumerate(files, start=1)}
+    with tqdm.tqdm(total=len(files), desc="computing", unit="file", delay=2, disable=None) as bar:
+        while batch := list(itertools.islice(parts, AT_ONCE)):
+            with threadpoolctl.threadpool_limits(1):  # threads compute side by side
+                results = attempt_each(lambda part: part.features(different), batch)
+            problems += [str(result) for result in results if isinstance(result, DataError)]
+            read = [(part, *each) for part, each in zip(batch, results, strict=True) if not isinstance(each, DataError)]
+            where += [(part.path, part.start, part.start + n_samples) for part, n_samples, _ in read]
+            for run, own, network, found in zip(runs, settings, networks, outputs, strict=True):
+                if read:
+                    S = np.stack([features[different.index(own)] for *_, features in read])
+                    found.append(classify(run, network, S))
+            bar.update(order[batch[-1].path] - bar.n)
+    if not where:
+        raise DataError(f"no file can be read: {some(problems)}")
+    named, *times = zip(*where, strict=True)
+    return _Outputs(named, np.transpose(times) / sr, [np.concatenate(found) for found in outputs], tuple(problems))
+
+
+def _precisions(runs: Sequence[Run], device: torch.device) -> tuple[str, ...]:
+    """Return the precision that each run is computed in, and say it."""
+    chosen = tuple(precision_of(run, device) for run in runs)
+    for run, name in zip(runs, chosen, strict=True):
+        log.info("%s is computed in %s%s", run.config.id, name, TRAINED if name == run.provenance["precision"] else "")
+    return chosen
+
+
 def predict(
     runs: Sequence[Run],
     paths: Sequence[Path],
@@ -209,28 +320,48 @@ def predict(
     DataError
         If no file can be read.
     """
-    settings = _settings(runs)
-    sr, different = settings[0].sr, list(dict.fromkeys(settings))
-    parts = _parts(files := sound_files(paths), sr, longest, _cut(window, hop, sr))
-    networks = [run.model().to(pick_device(device)) for run in runs]
-    where: list[tuple[Path, int, int]] = []  # file, first sample and the one after the last
-    logits: list[list[np.ndarray]] = [[] for _ in runs]
-    problems: list[str] = []
-    order = {path: number for number, path in enumerate(files, start=1)}
-    with tqdm.tqdm(total=len(files), desc="classifying", unit="file", delay=2, disable=None) as bar:
-        while batch := list(itertools.islice(parts, AT_ONCE)):
-            with threadpoolctl.threadpool_limits(1):  # threads compute side by side
-                results = attempt_each(lambda part: part.features(different), batch)
-            problems += [str(result) for result in results if isinstance(result, DataError)]
-            read = [(part, *each) for part, each in zip(batch, results, strict=True) if not isinstance(each, DataError)]
-            where += [(part.path, part.start, part.start + n_samples) for part, n_samples, _ in read]
-            for run, own, network, found in zip(runs, settings, networks, logits, strict=True):
-                if read:
-                    S = np.stack([features[different.index(own)] for *_, features in read])
-                    found.append(classify(run, network, S))
-            bar.update(order[batch[-1].path] - bar.n)
-    if not where:
-        raise DataError(f"no file can be read: {some(problems)}")
-    named, *times = zip(*where, strict=True)
-    stacked = np.stack([np.concatenate(found) for found in logits])
-    return Predictions(runs[0].label_names, named, np.transpose(times) / sr, stacked, tuple(problems))
+    sr = _settings(runs)[0].sr
+    where = pick_device(device)
+    precisions = _precisions(runs, where)
+    networks = [run.model().to(where) for run in runs]
+    found = _computed(runs, networks, paths, _cut(window, hop, sr), longest)
+    names, logits = runs[0].label_names, np.stack(found.outputs)
+    return Predictions(names, found.paths, found.times, logits, found.problems, precisions)
+
+
+def embed(
+    run: Run,
+    paths: Sequence[Path],
+    *,
+    block: int | None = None,
+    window: float | None = None,
+    hop: float | None = None,
+    device: str = "auto",
+    longest: float = decoding.LONGEST,
+) -> Embeddings:
+    """Compute the pooled output of a block for sound files, in the precision that the run was trained in.
+
+    Parameters
+    ----------
+    run : Run
+    paths : sequence of path
+        Files, and folders of files; files of other rates are resampled to that of the run.
+    block : int in 0..4, optional
+        Default: the last that the network has, whose embedding the head gets.
+    window, hop, device, longest
+        As for `predict`.
+
+    Returns
+    -------
+    Embeddings
+
+    Raises
+    ------
+    ParameterError, DataError
+        As `predict`, and if the network does not have the block.
+    """
+    where = pick_device(device)
+    (precision,) = _precisions([run], where)
+    pooled = frontend.Pooled(run.model().to(where), block).eval()
+    found = _computed([run], [pooled], paths, _cut(window, hop, run.config.features.sr), longest)
+    return Embeddings(pooled.block, found.paths, found.times, found.outputs[0], found.problems, precision)

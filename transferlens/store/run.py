@@ -28,7 +28,7 @@ from transferlens.util.text import counted
 if TYPE_CHECKING:
     from transferlens.data.clips import DataSet
     from transferlens.models.network import Network
-    from transferlens.store.recordings import Predictions
+    from transferlens.store.recordings import Embeddings, Predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,8 +222,9 @@ class Run:
     def model(self, *, trained: bool = True) -> Network:
         """Return the trained network, or that before training, in evaluation mode; `inputs` prepares features for it.
 
-        It computes in float32; the stored logits were computed in the precision that the provenance names, and differ
-        by its rounding: `predict`, and `store.heldout.classify`, compute in that precision.
+        It computes in float32. The stored logits were computed in ``provenance["precision"]``: if that is bf16, those
+        of the network differ by its rounding, and so may the classes of clips that are near the border of two.
+        `predict`, `embed` and `store.heldout.classify` compute in the precision of the run.
 
         Raises
         ------
@@ -257,7 +258,8 @@ class Run:
         Returns
         -------
         Predictions
-            With ``.logits``, ``.probabilities``, ``.table()``, and ``.problems``: why files could not be read.
+            With ``.logits``, ``.probabilities``, ``.table()``, and ``.problems``: why files could not be read;
+            ``.precisions`` says what it was computed in, as one line on the log does.
 
         Raises
         ------
@@ -268,8 +270,31 @@ class Run:
         """
         from transferlens.store import recordings  # which computes features
 
-        paths = [files] if isinstance(files, (str, os.PathLike)) else files
-        return recordings.predict([self], [Path(path) for path in paths], window=window, hop=hop)
+        return recordings.predict([self], _paths(files), window=window, hop=hop)
+
+    def embed(
+        self,
+        files: Sequence[Path | str] | Path | str,
+        *,
+        block: int | None = None,
+        window: float | None = None,
+        hop: float | None = None,
+    ) -> Embeddings:
+        """Compute the pooled output of a block for sound files, in the precision of the run; files as for `predict`.
+
+        Parameters
+        ----------
+        block : int in 0..4, optional
+            Default: the last block of the network, whose embedding the head gets.
+
+        Returns
+        -------
+        Embeddings
+            With ``.vectors`` [shape=(n_windows, channels of the block)], ``.table()``, and ``.problems``.
+        """
+        from transferlens.store import recordings
+
+        return recordings.embed(self, _paths(files), block=block, window=window, hop=hop)
 
     def inputs(self, S: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Return log-mel features, normalised as the network was trained on them.
@@ -285,6 +310,10 @@ class Run:
         if not is_real or not (x := torch.as_tensor(S, dtype=torch.float32)).isfinite().all():
             raise ParameterError(f"S of type {S.dtype} must hold finite real numbers")
         return normalised(x, self.normalisation)
+
+
+def _paths(files: Sequence[Path | str] | Path | str) -> list[Path]:
+    return [Path(path) for path in ([files] if isinstance(files, (str, os.PathLike)) else files)]
 
 
 def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:

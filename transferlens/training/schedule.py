@@ -23,7 +23,7 @@ import numpy as np
 from transferlens.store.config import RunConfig
 from transferlens.store.locks import holder, lock
 from transferlens.store.run import Run, load_run
-from transferlens.training import engines, trainer
+from transferlens.training import engines, tensorboard, trainer
 from transferlens.training.batches import chunks
 from transferlens.util import lazy, processes
 from transferlens.util.errors import CheckpointError, DataError, ParameterError, SweepError, TransferLensError
@@ -77,9 +77,13 @@ class ExecutionOptions(DeviceOptions):
     """ray: address of the cluster's head, or auto. Default: start one on this machine."""
     gpus_per_run: Annotated[float | None, GPU_SHARE] = None
     """ray: share of a GPU that a run takes; 0.25 puts four on one card. Default: none."""
+    log: Literal["none", "tensorboard"] = "none"
+    """tensorboard: write loss, accuracy and learning rate after each epoch to the folder tensorboard in --runs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.log == "tensorboard":
+            tensorboard.check()
         on_ray = self.engine == "ray"
         if on_ray and self.workers:
             raise ParameterError(f"workers={self.workers} goes with engine='local': Ray starts as many as fit")
@@ -115,7 +119,7 @@ def for_workers(options: Any) -> Any:
         data=dataclasses.replace(data, **absolute, splits=tuple(path.absolute() for path in data.splits)),
         sweep=dataclasses.replace(sweep, weights=weights, source=source),
         store=dataclasses.replace(store, runs=store.runs.absolute(), cache=store.cache.absolute()),
-        execution=ExecutionOptions(device=execution.device, memory=execution.memory),
+        execution=ExecutionOptions(device=execution.device, memory=execution.memory, log=execution.log),
     )
 
 
@@ -307,7 +311,9 @@ def attempt(
         if not is_ours:
             return HELD
         try:
-            trainer.train(point, study.data, folder=store, sources=study.sources, threads=threads, progress=progress)
+            with _log(study, point) as record:
+                how: Any = {"sources": study.sources, "threads": threads, "progress": progress, "record": record}
+                trainer.train(point, study.data, folder=store, **how)
         except (TransferLensError, OSError):
             raise
         except Exception as error:
@@ -319,6 +325,13 @@ def attempt(
         path.with_suffix(".failed").unlink(missing_ok=True)
         clear_left(path)
     return ""
+
+
+def _log(study: Study, point: RunConfig) -> contextlib.AbstractContextManager[Callable[[tensorboard.History], None]]:
+    """Return what writes the history of a run as the options say."""
+    if study.options.execution.log == "tensorboard":
+        return tensorboard.writer(point, study.options.store.runs)
+    return contextlib.nullcontext(lambda history: None)
 
 
 def _record(path: Path, reason: str, details: str = "") -> str:

@@ -17,7 +17,7 @@ import importlib.metadata
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -368,6 +368,7 @@ def train(
     sources: Sequence[Source] = (Source(),),
     threads: int | None = None,
     progress: Callable[[int, str], object] = lambda epochs, text: None,
+    record: Callable[[Mapping[str, Sequence[float]]], object] = lambda history: None,
 ) -> Run:
     """Train one run to its end, or read it if the store has it.
 
@@ -384,6 +385,8 @@ def train(
         on with as many as it began with, since the rounding of sums depends on them.
     progress : callable, optional
         Called with the number of epochs done and a text: at the start, after the first step, after each epoch.
+    record : callable, optional
+        Called with the history of all epochs done, as often as `progress`.
 
     Raises
     ------
@@ -411,6 +414,7 @@ def train(
             accuracy = trainer.history["heldout_accuracy"][-1:]
             text = " ".join([config.id, *(f"{100 * value:.1f} %" for value in accuracy)])
             progress(trainer.epochs_done, text)
+            record(trainer.history)
 
         advance()
         trainer.began = advance

@@ -135,13 +135,13 @@ def check_writable(name: str, folder: Path) -> None:
         ) from error
 
 
-def check_new(name: str, path: Path, ending: str) -> None:
-    """Raise ParameterError, naming an option, if a file with this ending cannot be made, or would replace another."""
+def check_new(name: str, path: Path, *endings: str) -> None:
+    """Raise ParameterError, naming an option, if a file with such an ending cannot be made or would replace another."""
     check_writable(name, path.parent)
-    if path.suffix.lower() != ending or path.exists() or path.is_symlink():
+    if path.suffix.lower() not in endings or path.exists() or path.is_symlink():
         exists = "is a folder" if path.is_dir() else "exists already"
-        what = exists if path.exists() or path.is_symlink() else f"does not end in {ending}"
-        raise ParameterError(f"{name}={str(path)!r} {what}: name a new file, such as new{ending}")
+        what = exists if path.exists() or path.is_symlink() else f"does not end in {' or '.join(endings)}"
+        raise ParameterError(f"{name}={str(path)!r} {what}: name a new file, such as new{endings[0]}")
 
 
 def expanded(path: str | Path) -> Path:
