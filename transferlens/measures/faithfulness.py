@@ -225,8 +225,9 @@ def sensitivity(
     seed : int >= 0
     """
 
-    def explained(inputs: torch.Tensor | tuple[torch.Tensor]) -> torch.Tensor:
-        return explain(inputs[0] if isinstance(inputs, tuple) else inputs)
+    def explained(inputs: torch.Tensor | tuple[torch.Tensor]) -> torch.Tensor | tuple[torch.Tensor]:
+        # Captum gives a tuple first and takes it for granted that one comes back.
+        return (explain(inputs[0]),) if isinstance(inputs, tuple) else explain(inputs)
 
     radius = RADIUS * x.std().item()
     with seeded(seed, x.device):
