@@ -57,7 +57,7 @@ class Options(Fields):
     """Run files, one or more, with the same held-out clips. The first network before its training is the control."""
     clip: tuple[str, ...] = ()
     """Clips to draw, by id. Default: some that the first network gets wrong, and right ones of several classes."""
-    rows: Annotated[int, at_least(1)] = 8
+    rows: Annotated[int, at_least(1)] = 3
     """Number of clips to draw if none is named."""
     score: Literal["all", "drawn"] = "all"
     """Clips to score: all held-out clips, or only the clips that are drawn."""

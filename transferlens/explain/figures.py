@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from transferlens.explain.scores import recordings
 from transferlens.measures import stats
 from transferlens.plots import accuracy, style
 from transferlens.plots.accuracy import intervals
-from transferlens.plots.spectrogram import attribution_map, spectrogram
+from transferlens.plots.spectrogram import AGAINST, FOR, KNOWN, MASSES, OPACITIES, evidence, outline, spectrogram
 from transferlens.util.grouping import group_by
 from transferlens.util.text import counted, shortened, span
 from transferlens.util.text import table as aligned
@@ -22,49 +23,75 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from transferlens.explain.explanations import Explained
+    from transferlens.explain.explanations import Clips, Explained
     from transferlens.explain.scores import CascadeRow, SummaryRow
 
 
+# Opacity of a spectrogram below evidence.
+UNDER = 0.6
+# Colours of what a network says.
+RIGHT, WRONG = "#0a6b2d", "#b00020"
+# Letters of a clip's name in its panel.
+LETTERS = 38
+
+
 def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], title: str = "") -> Figure:
-    """Draw one row per clip: its log-mel features, and the attributions of every network over them.
+    """Draw one row per clip: its log-mel features, and what every network uses of them.
 
     Where the length of a clip [s] is not known (None), its time axis is a share of the clip.
     """
     clips = explained[0].clips
-    n = len(clips.ids)
-    fig, axes = style.new_figure(
-        n, 1 + len(explained), width=2.2 + 2.7 * (1 + len(explained)), height=1.1 + 1.55 * n, sharey=True
-    )
+    n, columns = len(clips.ids), 1 + len(explained)
+    fig, axes = style.new_figure(n, columns, width=0.8 + 3.5 * columns, height=1.2 + 2.6 * n, sharey=True)
     hz = explained[0].run.config.features.mel_frequencies
     for i, row in enumerate(axes):
-        for ax in row:
-            spectrogram(clips.energy[i], seconds=seconds[i], hz=hz, ax=ax)
-        row[0].set_title(f"{shortened(clips.labels[i])}\n{shortened(clips.ids[i])}", fontsize="x-small", loc="left")
-        row[0].set_ylabel("mel frequency [Hz]", fontsize="x-small")
+        spectrogram(clips.energy[i], seconds=seconds[i], hz=hz, ax=row[0])
+        _title(row[0], _clip_title(clips, i), "black")
+        row[0].set_ylabel("mel frequency [Hz]", fontsize="small")
         for ax, of_network in zip(row[1:], explained, strict=True):
-            attribution_map(of_network.cells[i], seconds=seconds[i], ax=ax)
-            ax.set_title(_panel_title(of_network, i), fontsize="x-small", loc="left")
-            ax.set_ylabel("")
-    for ax, name in zip(axes[0], ("log-mel", *(of_network.name for of_network in explained)), strict=True):
-        ax.set_title(f"{name}\n{ax.get_title(loc='left')}", fontsize="x-small", loc="left")
+            spectrogram(clips.energy[i], seconds=seconds[i], hz=hz, opacity=UNDER, ax=ax)
+            evidence(of_network.cells[i], seconds=seconds[i], ax=ax)
+            _title(ax, *_panel_title(of_network, i))
+        if clips.masks is not None:
+            for ax in row:
+                outline(clips.masks[i], seconds=seconds[i], ax=ax)
+    for ax, name in zip(axes[0], ("the clip", *(of_network.name for of_network in explained)), strict=True):
+        ax.annotate(name, (0, 1), (0, 22), "axes fraction", "offset points", fontsize="medium", weight="bold")
     for ax in axes[-1]:
-        known = seconds[-1] is not None
-        ax.set_xlabel("time [s]" if known else "time [share of the clip]", fontsize="x-small")
-    fig.suptitle(
-        f"{title}; red speaks for the target, blue against it (smoothed)", x=0.01, ha="left", fontsize="medium"
-    )
+        ax.set_xlabel("time [s]" if seconds[-1] is not None else "time [share of the clip]", fontsize="small")
+    fig.legend(handles=_legend(clips.masks is not None), loc="outside lower center", ncols=4, frameon=False)
+    fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
     return fig
 
 
-def _panel_title(explained: Explained, i: int) -> str:
-    labels = [*map(shortened, explained.run.label_names)]
+def _title(ax: Axes, words: str, colour: str) -> None:
+    ax.set_title(words, fontsize="small", loc="left", color=colour)
+
+
+def _clip_title(clips: Clips, i: int) -> str:
+    """Return the class of a clip, and the end of its name, which tells more than its folder."""
+    name, label = clips.ids[i], shortened(clips.labels[i], LETTERS // 2)
+    room = LETTERS - len(label)
+    return f"{label}  ({shortened(PurePath(name).name, room)})"
+
+
+def _panel_title(explained: Explained, i: int) -> tuple[str, str]:
+    """Return what a network says of a clip, and the colour of the words: green if it is right."""
+    labels = [shortened(name, LETTERS // 2) for name in explained.run.label_names]
     target, predicted = explained.targets[i], explained.predicted[i]
-    text = f"target {labels[target]}: {100 * explained.probabilities[i]:.0f} %"
-    if predicted != target:
-        text += f", says {labels[predicted]}"
-    error, steps = explained.attribution.error[i], explained.attribution.steps[i]
-    return text if np.isnan(error) else f"{text}\nerror {100 * error:.1f} % in {counted(steps, 'step')}"
+    share = f"{100 * explained.probabilities[i]:.0f} %"
+    is_right = explained.run.label_names[predicted] == explained.clips.labels[i]
+    words = f"says {labels[predicted]}"
+    words += f" ({share})" if predicted == target else f", {labels[target]}: {share}"
+    return words, RIGHT if is_right else WRONG
+
+
+def _legend(is_known: bool) -> list[Any]:
+    """Return what the regions and lines of the gallery mean."""
+    shares = [f"{100 * share:.0f} %" for share in MASSES]
+    regions = [(f"holds {share} of what speaks for the target", o) for share, o in zip(shares, OPACITIES, strict=True)]
+    lines = [("speaks against it", AGAINST), *([("where the event is", KNOWN)] if is_known else [])]
+    return [*style.areas(FOR, regions[::-1]), *style.lines(lines)]
 
 
 # Names of the scores in figures.
