@@ -165,6 +165,11 @@ def is_generated(name: str) -> bool:
     return name == "synth" or name in RECIPES
 
 
+def rate() -> int:
+    """Return the sample rate of generated clips [Hz]."""
+    return manifest()["synth"].sr
+
+
 @functools.cache
 def _known_specs(name: str) -> tuple[KnownSpec, ...]:
     return tuple(sorted(_drawn(name, RECIPES[name]), key=lambda spec: spec.id))

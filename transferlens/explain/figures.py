@@ -8,8 +8,6 @@ from operator import attrgetter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from transferlens.explain.scores import recordings
 from transferlens.measures import stats
 from transferlens.plots import accuracy, style
@@ -101,7 +99,12 @@ CLAIMS = {
     "loudest_share": "share in the\nloudest 10 % of cells",
 }
 CURVES = {"insertion": "insertion (high is good)", "deletion": "deletion (low is good)"}
-ANSWERS = {"event_share": "share inside the event", "points_into_event": "strongest cell in the event"}
+CONTROL_MARKS = {"_shifted": "|", "_random": "x", "_energy": "^"}
+ANSWERS = {
+    "average_precision": "finds the event\n(average precision)",
+    "event_share": "share inside\nthe event",
+    "points_into_event": "strongest cell\nin the event",
+}
 
 
 def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, title: str = "") -> Figure:
@@ -112,7 +115,7 @@ def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, tit
     by = {(row.network, row.subset, row.score): row for row in table}
     panel = functools.partial(_draw_scores, by, palette)
     panel(axes[0, 0], CLAIMS, "all", {"_chance": "|"}, title="where attributions lie")
-    panel(axes[0, 1], CURVES, "all", {"_random": "x", "_energy": "^"}, title="faithfulness: area under the curve")
+    panel(axes[0, 1], CURVES, "all", CONTROL_MARKS, title="faithfulness: area under the curve")
     _draw_cascade(axes[0, 2], rows)
     network = next(iter(palette))
     if known:
@@ -120,7 +123,7 @@ def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, tit
             about = f"known answer: {subset} clips (n = {by[network, subset, 'event_share'].n})"
             panel(ax, ANSWERS, subset, {"_chance": "|", "_energy": "^"}, title=about)
     fig.legend(handles=style.handles(palette), loc="outside lower center", ncols=len(palette), frameon=False)
-    row, marks = by[network, "all", "insertion"], "| shifted in time, x random order, ^ by energy"
+    row, marks = by[network, "all", "insertion"], "| shifted in time, x random patches, ^ by energy"
     about = f"means over {stats.clips_text(row.n, row.n_recordings)}{', 95 % intervals' if row.n > 1 else ''}"
     fig.suptitle(f"{title}: {about}; {marks}", x=0.01, ha="left", fontsize="medium")
     return fig
@@ -173,7 +176,7 @@ def text(table: Sequence[SummaryRow]) -> str:
     for row in shown:
         chance = next(
             chances[key]
-            for suffix in ("_chance", "_random")
+            for suffix in ("_chance", "_shifted")
             if (key := (row.network, row.subset, row.score + suffix)) in chances
         )
         numbers = (f"{row.mean:.3f}", span(row.low, row.high, 3), f"{chance:.3f}")

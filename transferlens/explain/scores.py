@@ -13,11 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from transferlens.data.clips import BUILT_IN
-from transferlens.data.synthetic import spec
+from transferlens.data.known_answers import is_generated, spec
 from transferlens.explain.explanations import Explained, ExplanationOptions, randomised
 from transferlens.measures import stats
-from transferlens.measures.faithfulness import area, claims, curve, known_answer, mean_product, ranks, shifted
+from transferlens.measures.faithfulness import (
+    CONTROLS,
+    areas,
+    claims,
+    known_answer,
+    mean_product,
+    patches,
+    ranks,
+    shifted,
+)
 from transferlens.store.run import Run
 from transferlens.util.grouping import group_by
 
@@ -28,16 +36,18 @@ BOUNDS = {"energy_correlation": (-1.0, 1.0), "edge_correlation": (-1.0, 1.0)}
 
 
 def faithfulness(explained: Explained, i: int) -> dict[str, float]:
-    """Compute the areas under insertion and deletion curves of one clip, by attribution, by energy and at random."""
-    rng, cells = np.random.default_rng([0, i]), explained.cells[i]
-    random = rng.permutation(cells.size).reshape(cells.shape)
-    orders = {"": cells, "_energy": explained.clips.energy[i], "_random": random}
-    fixed = {"baseline": explained.baseline, "target": explained.targets[i]}
-    return {
-        f"{way}{name}": area(curve(explained.network, explained.x[i], order=order, insert=way == "insertion", **fixed))
-        for way in ("insertion", "deletion")
-        for name, order in orders.items()
-    }
+    """Compute the areas under insertion and deletion curves of one clip.
+
+    By attribution, by the same one shifted in time, by energy, and by random patches.
+    """
+    cells = explained.cells[i]
+    fixed = {"fills": {"": explained.baseline}, "target": explained.targets[i]}
+    orders = {"": cells, "_energy": explained.clips.energy[i], "_random": patches(cells.shape, [0, i])}
+    values: dict[str, float] = {}
+    for name, order in orders.items():
+        found = areas(explained.network, explained.x[i], order=order, shifts=CONTROLS if not name else (), **fixed)
+        values |= {f"{way}{name}": value for way, value in found.items()}
+    return values
 
 
 def scores(explained: Explained, i: int) -> dict[str, float]:
@@ -45,8 +55,8 @@ def scores(explained: Explained, i: int) -> dict[str, float]:
     clips = explained.clips
     values = claims(explained.cells[i], clips.energy[i]) | faithfulness(explained, i)
     if clips.masks is not None:
-        power = np.maximum(clips.S[i] - clips.silent, 0)
-        values |= known_answer(explained.attribution.values[i], clips.masks[i], power)
+        power = np.maximum(clips.S[i] - clips.silent, 0).mean(0)
+        values |= known_answer(explained.cells[i], clips.masks[i], power)
     return values
 
 
@@ -114,10 +124,8 @@ class CascadeRow:
 
 
 def subset_of(clip: str, run: Run) -> str:
-    """Return the kind of clip: in the built-in data set, with or without the louder distractor."""
-    if run.config.dataset != BUILT_IN:
-        return "all"
-    return "with distractor" if spec(clip).has_distractor else "without distractor"
+    """Return the kind of clip: of generated ones that of their recipe, such as with or without a distractor."""
+    return spec(clip).subset if is_generated(run.config.dataset) else "all"
 
 
 def clip_rows(explained: Explained, options: ExplanationOptions, bar: Callable[[int], Any]) -> list[Row]:

@@ -168,7 +168,14 @@ def area(probabilities: np.ndarray) -> float:
 
 
 def areas(
-    model: Network, x: torch.Tensor, *, fills: Mapping[str, torch.Tensor], target: int, order: np.ndarray
+    model: Network,
+    x: torch.Tensor,
+    *,
+    fills: Mapping[str, torch.Tensor],
+    target: int,
+    order: np.ndarray,
+    ways: Sequence[str] = ("insertion", "deletion"),
+    shifts: Sequence[float] = CONTROLS,
 ) -> dict[str, float]:
     """Compute insertion and deletion of an attribution, and of the same one shifted in time.
 
@@ -182,17 +189,25 @@ def areas(
     fills : mapping of str to torch.Tensor [shape=(channels, height, width)]
         What hidden cells are replaced by.
 
+    ways : sequence of str
+        Of "insertion" and "deletion", those to compute.
+    shifts : sequence of float
+        Shifts in time, as shares of the clip. Default: by a third and by two thirds.
+
     Returns
     -------
     dict of str to float
-        "insertion_<fill>", "deletion_<fill>", and each with "_shifted": the mean over shifts by a third and two thirds.
+        "insertion_<fill>", "deletion_<fill>" ("insertion", "deletion" for a fill named ""), and, if there are shifts,
+        each with "_shifted": the mean over them.
     """
     width, values = order.shape[-1], {}
-    for (name, fill), way in itertools.product(fills.items(), ("insertion", "deletion")):
-        fixed = {"baseline": fill, "target": target, "insert": way == "insertion"}
-        values[f"{way}_{name}"] = area(curve(model, x, order=order, **fixed))
-        shifts = [np.roll(order, round(share * width), axis=-1) for share in CONTROLS]
-        values[f"{way}_{name}_shifted"] = float(np.mean([area(curve(model, x, order=o, **fixed)) for o in shifts]))
+    for (fill, filling), way in itertools.product(fills.items(), ways):
+        fixed = {"baseline": filling, "target": target, "insert": way == "insertion"}
+        name = f"{way}_{fill}" if fill else way
+        values[name] = area(curve(model, x, order=order, **fixed))
+        others = [np.roll(order, round(share * width), axis=-1) for share in shifts]
+        if others:
+            values[f"{name}_shifted"] = float(np.mean([area(curve(model, x, order=o, **fixed)) for o in others]))
     return values
 
 
