@@ -22,6 +22,7 @@ tl.statistics, tl.reverse, tl.surgical, tl.norm          features or scale; late
 tl.sources("clips.csv", source=["a=run.h5", "b=auto"])   which start is best for these clips
 tl.rank("clips.csv", against="probe")                    which network and block suits these clips, without training
 tl.svcca(run), tl.saliency(run)                          how much layers have changed; what the network looks at
+tl.league(runs)                                          which method of attribution can be believed
 tl.rewind(runs), tl.paths(runs)                          blocks put back; the line between two networks
 tl.ensemble(runs), tl.robustness(runs)                   averaged outputs; corrupted clips
 tl.classes(runs), tl.versus([a, b])                      scores by class; two runs or arms against each other
@@ -48,9 +49,9 @@ __version__ = "0.1.0"
 
 # Each question is a module that can be called; __init__.pyi tells type checkers the same.
 _QUESTIONS = (
-    "classes", "duplicates", "ensemble", "freeze", "fuse", "input_form", "norm", "paths", "plan_grid", "predict",
-    "pretraining", "probe", "rank", "report", "reverse", "rewind", "robustness", "saliency", "selection", "sources",
-    "statistics", "surgical", "svcca", "tables", "train", "truncate", "versus",
+    "classes", "duplicates", "ensemble", "freeze", "fuse", "input_form", "league", "norm", "paths", "plan_grid",
+    "predict", "pretraining", "probe", "rank", "report", "reverse", "rewind", "robustness", "saliency", "selection",
+    "sources", "statistics", "surgical", "svcca", "tables", "train", "truncate", "versus",
 )  # fmt: skip
 
 __getattr__, __dir__, __all__ = _lazy.attach(

@@ -23,8 +23,9 @@ from transferlens import cli
 from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
 from transferlens.explain import listen
+from transferlens.explain.class_maps import ChangeRow, ProfileRow, changes, profiles
 from transferlens.explain.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips, networks
-from transferlens.explain.figures import draw, draw_summary, text
+from transferlens.explain.figures import draw, draw_classes, draw_summary, text
 from transferlens.explain.scores import CascadeRow, Row, SummaryRow, cascade_rows, clip_rows, summary
 from transferlens.measures.attribution import FEWEST
 from transferlens.models.device import pick_device
@@ -113,7 +114,8 @@ def _stem(words: str, used: set[str]) -> str:
 class Result(question.Result):
     """The scores of each clip and network, their means, and the checks by randomised blocks.
 
-    `explained` are the attributions of the drawn clips per network, `waveforms` is their audio if it is needed. With
+    `profiles` and `changes` are what networks use of each class, by mel band. `scored` and `explained` are the
+    attributions of all scored clips and of the drawn ones, per network; `waveforms` is their audio if it is needed. With
     `listen`, `write` writes sounds too.
     """
 
@@ -121,6 +123,9 @@ class Result(question.Result):
     clip_rows: tuple[Row, ...]
     means: tuple[SummaryRow, ...]
     checks: tuple[CascadeRow, ...]
+    profiles: tuple[ProfileRow, ...]
+    changes: tuple[ChangeRow, ...]
+    scored: tuple[Explained, ...]
     explained: tuple[Explained, ...]
     waveforms: Sequence[np.ndarray | None]
     method: str
@@ -138,12 +143,23 @@ class Result(question.Result):
         return f"{config.backbone}, {config.dataset}, fold {config.fold}"
 
     def tables(self) -> dict[str, Sequence[Any]]:
-        """Return the scores per clip, their means, and the checks."""
-        return {"saliency": self.rows, "saliency_summary": self.means, "saliency_cascade": self.checks}
+        """Return the scores per clip, their means, the checks, and what is used of each class and how it changes."""
+        return {
+            "saliency": self.rows,
+            "saliency_summary": self.means,
+            "saliency_cascade": self.checks,
+            "saliency_classes": self.profiles,
+            "saliency_changes": self.changes,
+        }
 
     def figures(self) -> dict[str, Figure]:
-        """Return the gallery of clips, and the summary."""
-        return {"saliency": self.plot(), "saliency_summary": draw_summary(self.means, self.checks, title=self.title)}
+        """Return the gallery of clips, the summary, and what is used of each class."""
+        seconds = self.scored[0].run.config.features.seconds
+        return {
+            "saliency": self.plot(),
+            "saliency_summary": draw_summary(self.means, self.checks, title=self.title),
+            "saliency_classes": draw_classes(self.scored, self.profiles, seconds=seconds, title=self.title),
+        }
 
     def plot(self) -> Figure:
         """Draw every network's attribution over each drawn clip."""
@@ -190,17 +206,21 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
         clips, places = clips.pick(places), list(range(len(places)))
     control = replace(how, max_steps=min(how.max_steps, options.control_steps))
     rows: list[Row] = []
-    explained: list[Explained] = []
+    scored: list[Explained] = []
     with tqdm.tqdm(total=(1 + len(trained)) * len(clips.ids), unit="clip", desc="scores", disable=None) as bar:
         for name, run, network in networks(trained):
-            is_control = len(explained) == len(trained)
+            is_control = len(scored) == len(trained)
             explanation = explain(name, run, network, clips, control if is_control else how, device)
             rows += clip_rows(explanation, how, bar.update)
-            explained.append(explanation.pick(places))
+            scored.append(explanation)
+    explained = [explanation.pick(places) for explanation in scored]
     return Result(
         clip_rows=tuple(rows),
         means=tuple(summary(rows)),
         checks=tuple(cascade_rows(explained[0], control)),
+        profiles=tuple(row for explanation in scored for row in profiles(explanation)),
+        changes=tuple(changes(scored)),
+        scored=tuple(scored),
         explained=tuple(explained),
         waveforms=waveforms,
         method=f"{how.method} from {how.baseline}",

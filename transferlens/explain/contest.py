@@ -50,32 +50,35 @@ if TYPE_CHECKING:
 ENERGY, PATCHES = "energy", "random patches"
 CONTROLS = (ENERGY, PATCHES)
 MAIN = "average_precision"
-NAN = float("nan")
+QUIETEST = -60.0  # signal-to-distortion ratio of what has nothing of the event, or is silent [dB]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A method, the blocks that it explains (none: its default), and how far its maps are smoothed [cells]."""
+    """A method, the blocks that it explains (none: its default), and the smoothing [cells] and sign of its maps."""
 
     method: str
     block: tuple[int, ...] = ()
     smooth: float = 0.0
+    sign: Sign = "signed"
 
     @property
     def raw(self) -> Setting:
-        """The setting without smoothing."""
-        return replace(self, smooth=0.0)
+        """The setting of the attributions that its maps are made of."""
+        return replace(self, smooth=0.0, sign="signed")
 
     def __str__(self) -> str:
         blocks = "+".join(map(str, self.block))
-        return ", ".join([*([f"block {blocks}"] if blocks else []), f"smoothed over {self.smooth:g} cells"])
+        return ", ".join([*([f"block {blocks}"] if blocks else []), f"smoothed over {self.smooth:g} cells", self.sign])
 
-    def shown(self, cells: np.ndarray, sign: Sign) -> np.ndarray:
+    def shown(self, cells: np.ndarray) -> np.ndarray:
         """Return the maps [shape=(..., n_mels, width)] of attributions that are summed over channels."""
-        return MapSettings(smooth=(self.smooth, self.smooth), sign=sign).of_cells(cells)
+        return MapSettings(smooth=(self.smooth, self.smooth), sign=self.sign).of_cells(cells)
 
 
-def settings(method: str, widths: Sequence[float], n_blocks: int, *, default: float) -> list[Setting]:
+def settings(
+    method: str, widths: Sequence[float], signs: Sequence[Sign], n_blocks: int, *, default: float
+) -> list[Setting]:
     """Return the settings of a method to choose from, that with its default blocks and smoothing first.
 
     Blocks are its default ones, or one of the last three alone.
@@ -85,11 +88,12 @@ def settings(method: str, widths: Sequence[float], n_blocks: int, *, default: fl
         usual = tuple(n_blocks + block for block in TABLE[method].blocks)
         blocks += [(block,) for block in range(max(0, n_blocks - 3), n_blocks) if (block,) != usual]
     ordered = sorted(dict.fromkeys(widths), key=lambda width: width != default)
-    return [Setting(method, block, width) for block, width in itertools.product(blocks, ordered)]
+    chosen = itertools.product(blocks, ordered, dict.fromkeys(signs))
+    return [Setting(method, block, width, sign) for block, width, sign in chosen]
 
 
 def spread(run: Run, most: int) -> list[int]:
-    """Return the indices of so many held-out clips at most, as many as can be of each kind and class, in their order."""
+    """Return the indices of so many held-out clips at most, evenly of each kind and class, in their order."""
     kinds = [subset_of(clip, run) for clip in run.clip_ids]
     places = range(len(kinds))
     queues = [
@@ -219,14 +223,13 @@ def scores(asked: Asked, i: int, map: np.ndarray, fills: Sequence[str], device: 
         values = {name: value for name, value in known.items() if not name.endswith("_energy")} | values
     if asked.events:
         used, _ = listen.split(asked.waveforms[i], listen.mask(map), asked.run.config.features)
-        before, after = (sdr(y, asked.events[i]) for y in (asked.waveforms[i], used))
+        ratios = (sdr(y, asked.events[i]) for y in (asked.waveforms[i], used))
+        before, after = (max(QUIETEST, ratio) if np.isfinite(ratio) else QUIETEST for ratio in ratios)
         values |= {"sdr": after, "sdr_clip": before, "sdr_gain": after - before}
     return values
 
 
-def checks(
-    asked: Asked, setting: Setting, how: ExplanationOptions, sign: Sign, device: torch.device
-) -> list[dict[str, float]]:
+def checks(asked: Asked, setting: Setting, how: ExplanationOptions, device: torch.device) -> list[dict[str, float]]:
     """Return for each clip how its map depends on the input and on the weights; empty for what is no method.
 
     "max_sensitivity" is the largest change of the map by noise on the input, relative to its norm, and "randomised" is
@@ -238,7 +241,7 @@ def checks(
     def shown(network: Network, S: torch.Tensor) -> torch.Tensor:
         clips = replace(asked.clips, S=S.float().numpy())
         maps = maps_of(replace(asked, network=network, clips=clips), setting.raw, how, device)
-        return torch.from_numpy(setting.shown(maps.cells, sign))
+        return torch.from_numpy(setting.shown(maps.cells))
 
     S = torch.from_numpy(np.ascontiguousarray(asked.clips.S))
     moved = sensitivity(functools.partial(shown, asked.network), S)

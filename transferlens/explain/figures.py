@@ -8,11 +8,24 @@ from operator import attrgetter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from transferlens.explain.class_maps import class_maps
 from transferlens.explain.scores import recordings
 from transferlens.measures import stats
 from transferlens.plots import accuracy, style
 from transferlens.plots.accuracy import intervals
-from transferlens.plots.spectrogram import AGAINST, FOR, KNOWN, MASSES, OPACITIES, evidence, outline, spectrogram
+from transferlens.plots.spectrogram import (
+    AGAINST,
+    FOR,
+    KNOWN,
+    MASSES,
+    OPACITIES,
+    band_profile,
+    evidence,
+    outline,
+    spectrogram,
+)
 from transferlens.util.grouping import group_by
 from transferlens.util.text import counted, shortened, span
 from transferlens.util.text import table as aligned
@@ -21,6 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from transferlens.explain.class_maps import ProfileRow
     from transferlens.explain.explanations import Clips, Explained
     from transferlens.explain.scores import CascadeRow, SummaryRow
 
@@ -59,6 +73,42 @@ def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], tit
         ax.set_xlabel("time [s]" if seconds[-1] is not None else "time [share of the clip]", fontsize="small")
     fig.legend(handles=_legend(clips.masks is not None), loc="outside lower center", ncols=4, frameon=False)
     fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    return fig
+
+
+# Classes that are drawn, at most.
+MOST_CLASSES = 10
+
+
+def draw_classes(
+    explained: Sequence[Explained], rows: Sequence[ProfileRow], *, seconds: float | None, title: str = ""
+) -> Figure:
+    """Draw one row per class: what each network uses of its clips, their mean aligned in time, and over frequency."""
+    labels = sorted(set(explained[0].clips.labels))
+    drawn = labels[:MOST_CLASSES]
+    maps = {(each.network, each.label): each for each in class_maps(explained, drawn)}
+    palette = style.colours(of_network.name for of_network in explained)
+    n, columns = len(drawn), len(explained) + 1
+    fig, axes = style.new_figure(n, columns, width=0.8 + 3.1 * columns, height=1.3 + 1.75 * n, sharey=True)
+    hz = explained[0].run.config.features.mel_frequencies
+    profiles = group_by(rows, attrgetter("network", "label"))
+    for label, row in zip(drawn, axes, strict=True):
+        for ax, name in zip(row, palette, strict=False):
+            mean = maps[name, label]
+            spectrogram(mean.S, seconds=seconds, hz=hz, opacity=UNDER, ax=ax)
+            evidence(np.nan_to_num(mean.cells), seconds=seconds, ax=ax)
+            band_profile(profiles[name, label], colour=palette[name], ax=row[-1])
+        row[0].set_title(f"{shortened(label)} ({counted(maps[name, label].n, 'clip')})", fontsize="small", loc="left")
+        row[0].set_ylabel("mel frequency [Hz]", fontsize="small")
+    for ax, name in zip(axes[0], (*palette, "share by frequency"), strict=True):
+        ax.annotate(name, (0, 1), (0, 22), "axes fraction", "offset points", fontsize="medium", weight="bold")
+    for ax in axes[-1, :-1]:
+        ax.set_xlabel("time, aligned [s]" if seconds is not None else "time, aligned", fontsize="small")
+    axes[-1, -1].set_xlabel("share of the evidence [%]", fontsize="small")
+    handles = [*_legend(is_known=False), *style.lines(palette.items())]
+    fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    left_out = f"; the first {len(drawn)} of {len(labels)} classes" if len(drawn) < len(labels) else ""
+    fig.suptitle(f"{title}: means over the clips of a class{left_out}", x=0.01, ha="left", fontsize="medium")
     return fig
 
 

@@ -1,7 +1,8 @@
 """Spectrograms and attributions, on Axes and as images for a web page.
 
 Loud cells are dark. On Axes, `evidence` encloses the smallest regions that hold half, and 80 %, of what speaks for the
-class, and `outline` encloses a mask. In images, an attribution is red where it speaks for the class and blue where it
+class, `outline` encloses a mask, and `band_profile` shows shares by
+mel band. In images, an attribution is red where it speaks for the class and blue where it
 speaks against it, the more opaque the stronger.
 """
 
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -50,7 +52,7 @@ def spectrogram(
         By default those of a new figure.
     """
     ax = axes_or_new(ax)
-    low, high = np.quantile(S, SHADES)
+    low, high = np.nanquantile(S, SHADES)
     image = {"cmap": "Greys", "vmin": low, "vmax": high, "alpha": opacity}
     ax.imshow(S, origin="lower", aspect="auto", extent=_extent(S, seconds), **image)
     ticks = [tick for tick in MEL_TICKS if hz[0] <= tick <= hz[-1]]
@@ -104,6 +106,24 @@ def evidence(values: np.ndarray, *, seconds: float | None, ax: Axes | None = Non
     against = (-values >= levels[0]).astype(float)
     if against.any():
         ax.contour(x, y, against, levels=[0.5], colors=[AGAINST], linewidths=0.8)
+    return ax
+
+
+class Share(Protocol):
+    """A share with its interval, which is NaN if there is none."""
+
+    share: float
+    low: float
+    high: float
+
+
+def band_profile(rows: Sequence[Share], *, colour: Any, ax: Axes | None = None) -> Axes:
+    """Draw shares by mel band, from the lowest, on the frequency axis of a `spectrogram`, with their intervals."""
+    ax, bands = axes_or_new(ax), np.arange(len(rows))
+    low, high = (100 * np.array([getattr(row, bound) for row in rows]) for bound in ("low", "high"))
+    ax.fill_betweenx(bands, low, high, color=colour, alpha=0.2, lw=0)
+    ax.plot([100 * row.share for row in rows], bands, color=colour, lw=1.4)
+    ax.set_xlim(left=0)
     return ax
 
 
