@@ -115,7 +115,7 @@ class Result(question.Result):
     """The scores of each clip and network, their means, and the checks by randomised blocks.
 
     `profiles` and `changes` are what networks use of each class, by mel band. `scored` and `explained` are the
-    attributions of all scored clips and of the drawn ones, per network; `waveforms` is their audio if it is needed. With
+    attributions of all scored clips and of the drawn ones, per network; `waveforms` is their audio if needed. With
     `listen`, `write` writes sounds too.
     """
 
