@@ -43,7 +43,7 @@ def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], tit
         row[0].set_title(f"{shortened(clips.labels[i])}\n{shortened(clips.ids[i])}", fontsize="x-small", loc="left")
         row[0].set_ylabel("mel frequency [Hz]", fontsize="x-small")
         for ax, of_network in zip(row[1:], explained, strict=True):
-            attribution_map(of_network.cells[i], seconds=seconds[i], ax=ax)
+            attribution_map(of_network.maps[i], seconds=seconds[i], ax=ax)
             ax.set_title(_panel_title(of_network, i), fontsize="x-small", loc="left")
             ax.set_ylabel("")
     for ax, name in zip(axes[0], ("log-mel", *(of_network.name for of_network in explained)), strict=True):
@@ -51,9 +51,10 @@ def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], tit
     for ax in axes[-1]:
         known = seconds[-1] is not None
         ax.set_xlabel("time [s]" if known else "time [share of the clip]", fontsize="x-small")
-    fig.suptitle(
-        f"{title}; red speaks for the target, blue against it (smoothed)", x=0.01, ha="left", fontsize="medium"
-    )
+    shown = explained[0].shown
+    meaning = {"signed": "red speaks for the target, blue against it", "positive": "red speaks for the target"}
+    about = meaning.get(shown.sign, "red speaks for or against the target")
+    fig.suptitle(f"{title}; {about} ({shown.words})", x=0.01, ha="left", fontsize="medium")
     return fig
 
 
@@ -63,8 +64,11 @@ def _panel_title(explained: Explained, i: int) -> str:
     text = f"target {labels[target]}: {100 * explained.probabilities[i]:.0f} %"
     if predicted != target:
         text += f", says {labels[predicted]}"
-    error, steps = explained.attribution.error[i], explained.attribution.steps[i]
-    return text if np.isnan(error) else f"{text}\nerror {100 * error:.1f} % in {counted(steps, 'step')}"
+    attribution = explained.attribution
+    error, movement = attribution.error[i], attribution.movement[i]
+    known = [f"error {100 * error:.1f} %"] * (not np.isnan(error))
+    known += [f"map moved {100 * movement:.0f} %"] * (not np.isnan(movement))
+    return f"{text}\n{', '.join(known)} in {counted(attribution.steps[i], 'step')}" if known else text
 
 
 # Names of the scores in figures.

@@ -1,7 +1,7 @@
 """Spectrograms and attributions, on Axes and as images for a web page.
 
 Loud cells are dark. An attribution is red where it speaks for the class and blue where it speaks against it, the more
-opaque the stronger, and is smoothed for display.
+opaque the stronger.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transferlens.plots.style import axes_or_new
-from transferlens.util.lazy import images, matplotlib, scipy
+from transferlens.util.lazy import images, matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 MEL_TICKS = (500, 1000, 2000, 4000, 8000, 16000)  # on the mel axis [Hz]
 SHADES = (0.02, 0.998)  # quantiles of a spectrogram that are drawn white and black
 ROBUST = 0.995  # share of an attribution's cells whose colours do not saturate
-SMOOTH = 1.5  # standard deviation of the kernel that smooths attributions [cells]
 
 
 def _extent(S: np.ndarray, seconds: float | None) -> tuple[float, float, float, float]:
@@ -68,7 +67,6 @@ def attribution_map(values: np.ndarray, *, seconds: float | None, ax: Axes | Non
 
 def _attribution_colours(values: np.ndarray) -> np.ndarray:
     """Return red, green, blue and opacity [shape=(n_mels, width, 4)]."""
-    values = scipy.ndimage.gaussian_filter(values, SMOOTH)
     limit = np.quantile(np.abs(values), ROBUST) or 1.0
     share = np.clip(values / limit, -1, 1)
     image = matplotlib.colormaps["bwr"](0.5 + share / 2)

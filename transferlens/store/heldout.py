@@ -139,11 +139,39 @@ def heldout_features(
     Raise CheckpointError if the run was trained on other clips than those that are named, or the built-in ones if no
     features are cached; DataError if clips or the cache cannot be read.
     """
+
+    def choose(path: Path) -> Sequence[str]:
+        clips = _trained_on(run, path) if training else run.clip_ids
+        return clips if most is None else [clips[i] for i in spread(len(clips), most)]
+
+    return _chosen_features(run, options, cache, choose)[1]
+
+
+def training_features(
+    run: Run, options: DataOptions, cache: Path, choose: Callable[[Sequence[str]], Sequence[str]]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Load ids and features of those of a run's training clips that `choose` returns of all their ids.
+
+    Errors are those of `heldout_features`; ParameterError if the run was not trained on all clips that it did not hold
+    out, so that its training clips are not known.
+    """
+    return _chosen_features(run, options, cache, lambda path: choose(_trained_on(run, path)))
+
+
+def _chosen_features(
+    run: Run, options: DataOptions, cache: Path, choose: Callable[[Path], Sequence[str]]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Load ids and features of the clips that `choose` names, given the cache file, which is computed if need be."""
     key, unusable = run.provenance["features_key"], None
     path = cache / f"{run.config.dataset}-{key[:8]}.h5"
+
+    def read(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+        clips = tuple(choose(path))
+        return clips, read_cached(path, key, clips)
+
     if options == type(options)():
         try:
-            return _cached(run, path, training, most)
+            return read(path)
         except UnusableCache as error:
             unusable = error
     try:
@@ -157,7 +185,7 @@ def heldout_features(
     if unusable or not path.is_file():
         check_writable("cache", cache)
     features.fill()
-    return _cached(run, features.path, training, most)
+    return read(features.path)
 
 
 def spread(n_clips: int, most: int) -> np.ndarray:
@@ -167,13 +195,6 @@ def spread(n_clips: int, most: int) -> np.ndarray:
     """
     places = np.linspace(0, n_clips - 1, min(n_clips, most)).round().astype(int)
     return np.random.default_rng(0).permutation(places)
-
-
-def _cached(run: Run, path: Path, training: bool, most: int | None) -> np.ndarray:
-    clips = _trained_on(run, path) if training else run.clip_ids
-    if most is not None:
-        clips = [clips[i] for i in spread(len(clips), most)]
-    return read_cached(path, run.provenance["features_key"], clips)
 
 
 def _trained_on(run: Run, cache: Path) -> list[str]:
