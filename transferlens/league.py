@@ -37,7 +37,7 @@ from transferlens.explain.scores import subset_of
 from transferlens.explain.standings import AgreementRow, ClipRow, DifferenceRow, Row, agreement, differences, means
 from transferlens.measures import stats
 from transferlens.measures.maps import SMOOTH, Sign
-from transferlens.measures.methods import METHODS, MethodName
+from transferlens.measures.methods import METHODS, TABLE, MethodName
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.plots import ranking, style
@@ -206,7 +206,9 @@ def _asked(run: Run, options: Options, device: torch.device) -> Asked:
         raise ParameterError(
             f"target={options.target!r} must be true, predicted, or a label of the run: {', '.join(run.label_names)}"
         )
-    clips = heldout_clips(run, options.data, options.store.cache)
+    compared = [method for method in options.methods if TABLE[method].needs_references]
+    how = ExplanationOptions(method=compared[0]) if compared else None
+    clips = heldout_clips(run, options.data, options.store.cache, how)
     places = contest.spread(run, 1 if options.estimate else options.clips_per_fold)
     return contest.asked(run, clips.pick(places), device, options.target)
 

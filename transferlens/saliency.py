@@ -28,6 +28,7 @@ from transferlens.explain.explanations import Explained, ExplanationOptions, cho
 from transferlens.explain.figures import draw, draw_classes, draw_summary, text
 from transferlens.explain.scores import CascadeRow, Row, SummaryRow, cascade_rows, clip_rows, summary
 from transferlens.measures.attribution import FEWEST
+from transferlens.measures.methods import TABLE
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.store.heldout import heldout_audio
@@ -46,10 +47,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Completeness error above which a summary warns.
-LARGE = 0.1
-
-
 @dataclass(frozen=True, kw_only=True)
 class Options(Fields):
     """Draw, score and check attributions: where on the spectrogram the decisions of trained networks come from."""
@@ -63,7 +60,8 @@ class Options(Fields):
     score: Literal["all", "drawn"] = "all"
     """Clips to score: all held-out clips, or only the clips that are drawn."""
     control_steps: Annotated[int, at_least(FEWEST)] = 32
-    """Largest number of gradients per clip of the controls: networks before training or with randomised blocks."""
+    """Largest number of gradients per clip of the controls, networks before training or with randomised blocks; more
+    if the method needs more."""
     listen: bool = False
     """Write the part of each drawn clip that a network used, and the part that it ignored, as wav files."""
     explanation: ExplanationOptions = ExplanationOptions()
@@ -128,7 +126,7 @@ class Result(question.Result):
     scored: tuple[Explained, ...]
     explained: tuple[Explained, ...]
     waveforms: Sequence[np.ndarray | None]
-    method: str
+    how: ExplanationOptions
     listen: bool = False
 
     @property
@@ -166,17 +164,28 @@ class Result(question.Result):
         features = self.explained[0].run.config.features
         lengths = [None if y is None else len(y) / features.sr for y in self.waveforms]
         seconds = [features.seconds or length for length in lengths]
-        return draw(self.explained, seconds=seconds, title=f"{self.title}: {self.method}")
+        return draw(self.explained, seconds=seconds, title=f"{self.title}: {self.how.title}")
 
     def summary(self) -> str:
-        """Return means with intervals and chance levels, and warn of attributions that are not complete."""
-        by_network = group_by(self.clip_rows, lambda row: row.network).items()
-        counts = {name: sum(row.completeness_error > LARGE for row in rows) for name, rows in by_network}
-        if not any(counts.values()):
+        """Return means with intervals and chance levels, and how many clips did not reach a tolerance."""
+        missed = [
+            f"{words} above {100 * most:g} % ({counts})"
+            for name, words, most in (
+                ("completeness_error", "completeness error", self.how.tolerance),
+                ("map_movement", "movement of the map", self.how.map_tolerance),
+            )
+            if (counts := self._above(name, most))
+        ]
+        if not missed or "tolerance" not in TABLE[self.how.method].takes:
             return text(self.means)
-        large = ", ".join(f"{name}: {counted(n, 'clip')}" for name, n in counts.items() if n)
         remedy = "increase max_steps, or control_steps for the network before training"
-        return f"{text(self.means)}\ncompleteness error above {100 * LARGE:.0f} % ({large}): {remedy}"
+        return f"{text(self.means)}\n{'; '.join(missed)}: {remedy}"
+
+    def _above(self, name: str, most: float) -> str:
+        """Return how many clips of each network have a value above the largest allowed, in words."""
+        by_network = group_by(self.clip_rows, lambda row: row.network).items()
+        counts = {network: sum(getattr(row, name) > most for row in rows) for network, rows in by_network}
+        return ", ".join(f"{network}: {counted(n, 'clip')}" for network, n in counts.items() if n)
 
     def write(self, folder: Path | str) -> list[Path]:
         """Write tables, figures and, if they were asked for, sounds; return their paths."""
@@ -187,7 +196,7 @@ class Result(question.Result):
         """Write what each network used of each clip, and what it ignored; return the paths of the files."""
         paths, used = list[Path](), set[str]()
         for each in self.explained:
-            for clip, y, cells in zip(each.clips.ids, self.waveforms, each.cells, strict=True):
+            for clip, y, cells in zip(each.clips.ids, self.waveforms, each.maps, strict=True):
                 assert y is not None  # as --listen is given
                 stem = _stem(f"{os.path.splitext(clip)[0]}-{each.name}", used)  # noqa: PTH122  # an id, not a path
                 paths += listen.write(folder, stem, y, listen.mask(cells), each.run.config.features)
@@ -200,11 +209,11 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     keep_freed_memory()
     trained = load_runs(options.ckpt, "labels", "held-out clips (fold)", "features")
     places = _chosen(trained[0], options)
-    clips = heldout_clips(trained[0], options.data, options.store.cache)
+    clips = heldout_clips(trained[0], options.data, options.store.cache, how)
     waveforms = _waveforms(trained[0], options, clips.pick(places).ids)
     if options.score == "drawn":
         clips, places = clips.pick(places), list(range(len(places)))
-    control = replace(how, max_steps=min(how.max_steps, options.control_steps))
+    control = replace(how, max_steps=min(how.max_steps, max(options.control_steps, how.least_steps)))
     rows: list[Row] = []
     scored: list[Explained] = []
     with tqdm.tqdm(total=(1 + len(trained)) * len(clips.ids), unit="clip", desc="scores", disable=None) as bar:
@@ -223,7 +232,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
         scored=tuple(scored),
         explained=tuple(explained),
         waveforms=waveforms,
-        method=f"{how.method} from {how.baseline}",
+        how=how,
         listen=options.listen,
     )
 

@@ -112,10 +112,10 @@ def aligned(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 def class_maps(explained: Sequence[Explained], labels: Sequence[str]) -> list[ClassMap]:
     """Return the mean features and maps of each class and network, aligned by the evidence of the first network."""
-    clips, columns, means = explained[0].clips, centres(explained[0].cells), []
+    clips, columns, means = explained[0].clips, centres(explained[0].maps), []
     places = group_by(range(len(clips.ids)), clips.labels.__getitem__)
     for of_network in explained:
-        cells = shares(of_network.cells)
+        cells = shares(of_network.maps)
         for label in labels:
             of_class = places[label]
             S, mean = (aligned(each[of_class], columns[of_class]) for each in (clips.energy, cells))
@@ -125,7 +125,7 @@ def class_maps(explained: Sequence[Explained], labels: Sequence[str]) -> list[Cl
 
 def _profiles(explained: Explained) -> np.ndarray:
     """Return the share of each clip's evidence by mel band [shape=(n, n_mels)]."""
-    return shares(np.maximum(explained.cells, 0)).sum(-1)
+    return shares(np.maximum(explained.maps, 0)).sum(-1)
 
 
 def _of_class(explained: Explained, label: str) -> tuple[list[int], list[str]]:

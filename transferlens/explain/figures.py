@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 UNDER = 0.6
 # Colours of what a network says.
 RIGHT, WRONG = "#0a6b2d", "#b00020"
+# Movement of a map above which a panel says so.
+UNSETTLED = 0.2
 # Letters of a clip's name in its panel.
 LETTERS = 38
 
@@ -62,7 +64,7 @@ def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], tit
         row[0].set_ylabel("mel frequency [Hz]", fontsize="small")
         for ax, of_network in zip(row[1:], explained, strict=True):
             spectrogram(clips.energy[i], seconds=seconds[i], hz=hz, opacity=UNDER, ax=ax)
-            evidence(of_network.cells[i], seconds=seconds[i], ax=ax)
+            evidence(of_network.maps[i], seconds=seconds[i], ax=ax)
             _title(ax, *_panel_title(of_network, i))
         if clips.masks is not None:
             for ax in row:
@@ -71,8 +73,10 @@ def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], tit
         ax.annotate(name, (0, 1), (0, 22), "axes fraction", "offset points", fontsize="medium", weight="bold")
     for ax in axes[-1]:
         ax.set_xlabel("time [s]" if seconds[-1] is not None else "time [share of the clip]", fontsize="small")
-    fig.legend(handles=_legend(clips.masks is not None), loc="outside lower center", ncols=4, frameon=False)
-    fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    shown = explained[0].shown
+    handles = _legend(shown.sign, is_known=clips.masks is not None)
+    fig.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    fig.suptitle(f"{title} ({shown.words})", x=0.01, ha="left", fontsize="medium")
     return fig
 
 
@@ -105,7 +109,7 @@ def draw_classes(
     for ax in axes[-1, :-1]:
         ax.set_xlabel("time, aligned [s]" if seconds is not None else "time, aligned", fontsize="small")
     axes[-1, -1].set_xlabel("share of the evidence [%]", fontsize="small")
-    handles = [*_legend(is_known=False), *style.lines(palette.items())]
+    handles = [*_legend(explained[0].shown.sign, is_known=False), *style.lines(palette.items())]
     fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     left_out = f"; the first {len(drawn)} of {len(labels)} classes" if len(drawn) < len(labels) else ""
     fig.suptitle(f"{title}: means over the clips of a class{left_out}", x=0.01, ha="left", fontsize="medium")
@@ -131,14 +135,16 @@ def _panel_title(explained: Explained, i: int) -> tuple[str, str]:
     is_right = explained.run.label_names[predicted] == explained.clips.labels[i]
     words = f"says {labels[predicted]}"
     words += f" ({share})" if predicted == target else f", {labels[target]}: {share}"
+    words += ", map not settled" * bool(explained.attribution.movement[i] > UNSETTLED)
     return words, RIGHT if is_right else WRONG
 
 
-def _legend(is_known: bool) -> list[Any]:
+def _legend(sign: str, *, is_known: bool) -> list[Any]:
     """Return what the regions and lines of the gallery mean."""
-    shares = [f"{100 * share:.0f} %" for share in MASSES]
-    regions = [(f"holds {share} of what speaks for the target", o) for share, o in zip(shares, OPACITIES, strict=True)]
-    lines = [("speaks against it", AGAINST), *([("where the event is", KNOWN)] if is_known else [])]
+    what = "speaks for or against the target" if sign == "absolute" else "speaks for the target"
+    regions = [(f"holds {100 * share:.0f} % of what {what}", o) for share, o in zip(MASSES, OPACITIES, strict=True)]
+    lines = [("speaks against it", AGAINST)] if sign == "signed" else []
+    lines += [("where the evidence is", KNOWN)] if is_known else []
     return [*style.areas(FOR, regions[::-1]), *style.lines(lines)]
 
 

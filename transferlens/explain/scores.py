@@ -26,6 +26,7 @@ from transferlens.measures.faithfulness import (
     ranks,
     shifted,
 )
+from transferlens.measures.methods import TABLE
 from transferlens.store.run import Run
 from transferlens.util.grouping import group_by
 
@@ -40,7 +41,7 @@ def faithfulness(explained: Explained, i: int) -> dict[str, float]:
 
     By attribution, by the same one shifted in time, by energy, and by random patches.
     """
-    cells = explained.cells[i]
+    cells = explained.maps[i]
     fixed = {"fills": {"": explained.baseline}, "target": explained.targets[i]}
     orders = {"": cells, "_energy": explained.clips.energy[i], "_random": patches(cells.shape, [0, i])}
     values: dict[str, float] = {}
@@ -53,10 +54,10 @@ def faithfulness(explained: Explained, i: int) -> dict[str, float]:
 def scores(explained: Explained, i: int) -> dict[str, float]:
     """Compute all scores of one clip."""
     clips = explained.clips
-    values = claims(explained.cells[i], clips.energy[i]) | faithfulness(explained, i)
+    values = claims(explained.maps[i], clips.energy[i]) | faithfulness(explained, i)
     if clips.masks is not None:
         power = np.maximum(clips.S[i] - clips.silent, 0).mean(0)
-        values |= known_answer(explained.cells[i], clips.masks[i], power)
+        values |= known_answer(explained.maps[i], clips.masks[i], power)
     return values
 
 
@@ -64,7 +65,8 @@ def scores(explained: Explained, i: int) -> dict[str, float]:
 class Row:
     """One network and one clip.
 
-    In the CSV one column per score follows; those with "_chance" are of attributions shifted in time.
+    `baseline` or `references`, training clips by id, are what the method compares with; `map` is how the map was made
+    that is scored. In the CSV one column per score follows; those with "_chance" are of maps shifted in time.
     """
 
     network: str
@@ -78,9 +80,12 @@ class Row:
     predicted: str
     method: str
     baseline: str
+    references: str
+    map: str
     steps: int
     change: float
     completeness_error: float
+    map_movement: float
     scores: dict[str, float]
 
     @property
@@ -144,10 +149,13 @@ def clip_rows(explained: Explained, options: ExplanationOptions, bar: Callable[[
                 target_probability=float(explained.probabilities[i]),
                 predicted=labels[explained.predicted[i]],
                 method=options.method,
-                baseline=options.baseline,
+                baseline=options.baseline if "baseline" in TABLE[options.method].takes else "",
+                references=" ".join(explained.references_of(i)),
+                map=explained.shown.words,
                 steps=int(attribution.steps[i]),
                 change=float(attribution.change[i]),
                 completeness_error=float(attribution.error[i]),
+                map_movement=float(attribution.movement[i]),
                 scores=scores(explained, i),
             )
         )
@@ -181,7 +189,7 @@ def _interval(score: str, values: Sequence[float], groups: Sequence[str]) -> sta
 
 def cascade_rows(explained: Explained, options: ExplanationOptions) -> list[CascadeRow]:
     """Return how similar the attributions of one network remain as its blocks are randomised."""
-    trained = [(ranks(cells), ranks(np.abs(cells))) for cells in explained.cells]
+    trained = [(ranks(cells), ranks(np.abs(cells))) for cells in explained.maps]
     rows = []
     for through, cells_of_clips in randomised(explained, options):
         for i, ((signed, magnitude), cells) in enumerate(zip(trained, cells_of_clips, strict=True)):

@@ -37,6 +37,12 @@ class MapSettings(Fields):
     smooth: tuple[Annotated[float, at_least(0)], Annotated[float, at_least(0)]] = SMOOTH
     sign: Sign = "signed"
 
+    @property
+    def words(self) -> str:
+        """The settings in words, such as "signed, smoothed over 4 bands x 4 frames"."""
+        bands, frames = self.smooth
+        return f"{self.sign}, smoothed over {bands:g} bands x {frames:g} frames" if any(self.smooth) else self.sign
+
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Return the map [shape=(..., height, width)] of attributions [shape=(..., channels, height, width)].
 

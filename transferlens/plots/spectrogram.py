@@ -1,9 +1,8 @@
 """Spectrograms and attributions, on Axes and as images for a web page.
 
 Loud cells are dark. On Axes, `evidence` encloses the smallest regions that hold half, and 80 %, of what speaks for the
-class, `outline` encloses a mask, and `band_profile` shows shares by
-mel band. In images, an attribution is red where it speaks for the class and blue where it
-speaks against it, the more opaque the stronger.
+class, `outline` encloses a mask, and `band_profile` shows shares by mel band. In images, an attribution is red where it
+speaks for the class and blue where it speaks against it, the more opaque the stronger.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ ROBUST = 0.995  # share of an attribution's cells whose colours do not saturate
 MASSES, OPACITIES = (0.8, 0.5), (0.25, 0.5)  # shares of the positive attribution that regions hold, and their colour
 FOR, AGAINST, KNOWN = "#d1480a", "#1f5fbf", "#0a8f3c"  # colours of evidence, of what speaks against, of a mask
 CLOSED = 3  # width of the gaps that an outline closes [cells]
-SMOOTH = 1.5  # standard deviation of the kernel that smooths attributions [cells]
 
 
 def _extent(S: np.ndarray, seconds: float | None) -> tuple[float, float, float, float]:
@@ -139,7 +137,6 @@ def outline(mask: np.ndarray, *, seconds: float | None, ax: Axes | None = None) 
 
 def _attribution_colours(values: np.ndarray) -> np.ndarray:
     """Return red, green, blue and opacity [shape=(n_mels, width, 4)]."""
-    values = scipy.ndimage.gaussian_filter(values, SMOOTH)
     limit = np.quantile(np.abs(values), ROBUST) or 1.0
     share = np.clip(values / limit, -1, 1)
     image = matplotlib.colormaps["bwr"](0.5 + share / 2)
