@@ -64,8 +64,13 @@ def read(path):
 def test_command_draws_scores_and_writes_sounds(store, tmp_path, capsys):
     argv = [*command(store, "tuned", "scratch", figures=tmp_path), "--listen"]
     assert saliency.main(argv) == 0
-    names = [f"saliency{part}.{suffix}" for part in ("", "_summary") for suffix in ("csv", "png", "pdf")]
-    assert {path.name for path in tmp_path.iterdir()} == {*names, "saliency_cascade.csv", "saliency_audio"}
+    names = [f"saliency{part}.{suffix}" for part in ("", "_summary", "_classes") for suffix in ("csv", "png", "pdf")]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *names,
+        "saliency_cascade.csv",
+        "saliency_changes.csv",
+        "saliency_audio",
+    }
     table = read(tmp_path / "saliency.csv")
     run = store[0]["tuned"]
     networks = ["pretrained", "from scratch", "pretrained, before training"]

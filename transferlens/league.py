@@ -31,7 +31,7 @@ from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
 from transferlens.data.known_answers import HUMMED
 from transferlens.explain import contest
-from transferlens.explain.contest import CONTROLS, MAIN, Asked, Maps, Setting
+from transferlens.explain.contest import CONTROLS, MAIN, Asked, Entered, Maps, Setting, choose
 from transferlens.explain.explanations import ExplanationOptions, heldout_clips
 from transferlens.explain.scores import subset_of
 from transferlens.explain.standings import AgreementRow, ClipRow, DifferenceRow, Row, agreement, differences, means
@@ -173,24 +173,6 @@ class Estimate(question.Result):
 # ------------------------------------------------------------------------------------------------ explanations
 
 
-@dataclass(frozen=True, eq=False)
-class Entered:
-    """One run in the league: what is asked, the unsmoothed maps by setting, and the quality of settings by clip."""
-
-    asked: Asked
-    maps: dict[Setting, Maps]
-    qualities: dict[Setting, np.ndarray]
-
-    @property
-    def fold(self) -> str:
-        """The held-out fold."""
-        return self.asked.run.config.fold
-
-    def shown(self, setting: Setting) -> np.ndarray:
-        """Return the maps of a setting [shape=(n, n_mels, width)]."""
-        return setting.shown(self.maps[setting.raw].cells)
-
-
 def _candidates(run: Run, options: Options, is_chosen: bool) -> dict[str, list[Setting]]:
     """Return the settings of each method, and of the controls: only the first one if none is chosen."""
     n_blocks = len(run.config.plan.blocks)
@@ -233,14 +215,6 @@ def _entered(
     return Entered(asked, maps, qualities)
 
 
-def _choose(entered: Sequence[Entered], settings: Sequence[Setting], fold: str) -> tuple[Setting, float]:
-    """Return the setting with the best mean quality on the clips of other folds, and that mean."""
-    others = [entry.qualities for entry in entered if entry.fold != fold]
-    means = [float(np.nanmean(np.concatenate([of_run[setting] for of_run in others]))) for setting in settings]
-    best = int(np.argmax(means))
-    return settings[best], means[best]
-
-
 def _chosen(
     entered: Sequence[Entered], candidates: Mapping[str, Sequence[Setting]]
 ) -> tuple[dict[tuple[str, str], Setting], list[SettingRow]]:
@@ -250,7 +224,7 @@ def _chosen(
     for (method, settings), fold in itertools.product(candidates.items(), folds):
         setting, mean, on = settings[0], float("nan"), "fixed"
         if len(settings) > 1:
-            setting, mean = _choose(entered, settings, fold)
+            setting, mean = choose(entered, settings, fold)
             on = f"folds {', '.join(other for other in folds if other != fold)}"
         chosen[method, fold] = setting
         rows.append(SettingRow(method, fold, str(setting), on, mean))
@@ -323,7 +297,7 @@ def _notes(runs: Sequence[Run], is_chosen: bool) -> tuple[str, ...]:
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result | Estimate:
     """Explain held-out clips of the runs that the options name by all methods, and score the maps."""
-    device = pick_device(options.execution.device)[0]
+    device = pick_device(options.execution.device)
     keep_freed_memory()
     trained = _opened(options)
     if options.estimate:

@@ -152,7 +152,7 @@ class Result(question.Result):
 
     def figures(self) -> dict[str, Figure]:
         """Return the gallery of clips, the summary, and what is used of each class."""
-        seconds = self.scored[0].run.config.features.seconds
+        seconds = self.scored[0].clips.seconds
         return {
             "saliency": self.plot(),
             "saliency_summary": draw_summary(self.means, self.checks, title=self.title),

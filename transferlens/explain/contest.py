@@ -4,7 +4,8 @@
 - `spread`: which held-out clips are explained.
 - `Asked`: the clips of one network, the class that is explained for each, and where its evidence is.
 - `maps_of`: the unsmoothed maps of one method, and what they cost; `Setting.shown` makes a map of them.
-- `quality`: the score by which settings are chosen; `scores`: all scores of a map.
+- `quality`: the score by which settings are chosen; `choose` does so, on other folds; `Entered` keeps what it needs.
+- `scores`: all scores of a map.
 - `checks`: how far a map follows noise on the input, and random weights.
 
 Two rows are of no method, to compare with: mere energy, and random patches.
@@ -205,6 +206,32 @@ def _areas(
     x = asked.run.inputs(asked.clips.S[i][None])[0].to(device)
     target = asked.run.label_names.index(asked.targets[i])
     return areas(asked.network, x, fills=asked.fills(i, fills, device), target=target, order=map, ways=ways)
+
+
+@dataclass(frozen=True, eq=False)
+class Entered:
+    """One run in the league: what is asked, the unsmoothed maps by setting, and the quality of settings by clip."""
+
+    asked: Asked
+    maps: dict[Setting, Maps]
+    qualities: dict[Setting, np.ndarray]
+
+    @property
+    def fold(self) -> str:
+        """The held-out fold."""
+        return self.asked.run.config.fold
+
+    def shown(self, setting: Setting) -> np.ndarray:
+        """Return the maps of a setting [shape=(n, n_mels, width)]."""
+        return setting.shown(self.maps[setting.raw].cells)
+
+
+def choose(entered: Sequence[Entered], settings: Sequence[Setting], fold: str) -> tuple[Setting, float]:
+    """Return the setting with the best mean quality on the clips of other folds, and that mean."""
+    others = [entry.qualities for entry in entered if entry.fold != fold]
+    means = [float(np.nanmean(np.concatenate([of_run[setting] for of_run in others]))) for setting in settings]
+    best = int(np.argmax(means))
+    return settings[best], means[best]
 
 
 def scores(asked: Asked, i: int, map: np.ndarray, fills: Sequence[str], device: torch.device) -> dict[str, float]:

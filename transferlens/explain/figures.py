@@ -100,7 +100,7 @@ def draw_classes(
         for ax, name in zip(row, palette, strict=False):
             mean = maps[name, label]
             spectrogram(mean.S, seconds=seconds, hz=hz, opacity=UNDER, ax=ax)
-            evidence(np.nan_to_num(mean.cells), seconds=seconds, ax=ax)
+            evidence(np.nan_to_num(np.maximum(mean.cells, 0)), seconds=seconds, ax=ax)
             band_profile(profiles[name, label], colour=palette[name], ax=row[-1])
         row[0].set_title(f"{shortened(label)} ({counted(maps[name, label].n, 'clip')})", fontsize="small", loc="left")
         row[0].set_ylabel("mel frequency [Hz]", fontsize="small")
@@ -109,7 +109,8 @@ def draw_classes(
     for ax in axes[-1, :-1]:
         ax.set_xlabel("time, aligned [s]" if seconds is not None else "time, aligned", fontsize="small")
     axes[-1, -1].set_xlabel("share of the evidence [%]", fontsize="small")
-    handles = [*_legend(explained[0].shown.sign, is_known=False), *style.lines(palette.items())]
+    sign = "absolute" if explained[0].shown.sign == "absolute" else "positive"  # what speaks against is not drawn
+    handles = [*_legend(sign, is_known=False), *style.lines(palette.items())]
     fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     left_out = f"; the first {len(drawn)} of {len(labels)} classes" if len(drawn) < len(labels) else ""
     fig.suptitle(f"{title}: means over the clips of a class{left_out}", x=0.01, ha="left", fontsize="medium")
@@ -134,7 +135,7 @@ def _panel_title(explained: Explained, i: int) -> tuple[str, str]:
     share = f"{100 * explained.probabilities[i]:.0f} %"
     is_right = explained.run.label_names[predicted] == explained.clips.labels[i]
     words = f"says {labels[predicted]}"
-    words += f" ({share})" if predicted == target else f", {labels[target]}: {share}"
+    words += f" ({share})" if predicted == target else f" ({labels[target]}: {share})"
     words += ", map not settled" * bool(explained.attribution.movement[i] > UNSETTLED)
     return words, RIGHT if is_right else WRONG
 
@@ -175,7 +176,10 @@ def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, tit
     _draw_cascade(axes[0, 2], rows)
     network = next(iter(palette))
     if known:
-        for ax, subset in zip(axes[1], ("all", "without distractor", "with distractor"), strict=True):
+        subsets = list(dict.fromkeys(row.subset for row in table))
+        for ax in axes[1, len(subsets) :]:
+            ax.set_axis_off()
+        for ax, subset in zip(axes[1], subsets, strict=False):
             about = f"known answer: {subset} clips (n = {by[network, subset, 'event_share'].n})"
             panel(ax, ANSWERS, subset, {"_chance": "|", "_energy": "^"}, title=about)
     fig.legend(handles=style.handles(palette), loc="outside lower center", ncols=len(palette), frameon=False)
