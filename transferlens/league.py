@@ -390,7 +390,8 @@ def draw(result: Result) -> Figure:
             _draw_agreement(result, own[0])
             own = own[1:]
         for i, (ax, score) in enumerate(zip(own, scores, strict=True)):
-            series = {subset: result.of(score, subset) for subset in subsets}
+            kinds = subsets if score in above else ["all"]
+            series = {subset: result.of(score, subset) for subset in kinds}
             names = {"order": order, "palette": palette}
             ranking.ranking(series, xlabel=_label(score), ax=ax, **names)
             if i or part is parts[1]:
