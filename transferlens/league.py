@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import numpy as np
 
@@ -37,7 +37,7 @@ from transferlens.explain.scores import subset_of
 from transferlens.explain.standings import AgreementRow, ClipRow, DifferenceRow, Row, agreement, differences, means
 from transferlens.measures import stats
 from transferlens.measures.maps import SMOOTH, Sign
-from transferlens.measures.methods import METHODS, TABLE, MethodName
+from transferlens.measures.methods import TABLE, MethodName
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.plots import ranking, style
@@ -77,7 +77,7 @@ class Options(Fields):
 
     ckpt: tuple[Path, ...]
     """Run files of one arm and backbone, best of several folds: settings are then chosen on other folds than scored."""
-    methods: Annotated[tuple[MethodName, ...], SOME] = METHODS
+    methods: Annotated[tuple[MethodName, ...], SOME] = get_args(MethodName)
     """Methods to compare. Default: all."""
     clips_per_fold: Annotated[int, at_least(1)] = 16
     """Held-out clips of each run, as many of each class and kind as can be."""
@@ -354,8 +354,8 @@ def summary(result: Result) -> str:
     lines.append(f"not better than (adjusted p at least {ALPHA:g}): {', '.join(same) or 'none'}")
     if others and (each := found.get(others[0])):
         sign = 1 if each.method == best else -1
-        bounds = sorted((sign * each.low, sign * each.high))
-        lines.append(f"ahead of {others[0]} by {sign * each.difference:.3f} ({span(*bounds, 3)}), n = {each.n}")
+        low, high = sorted((sign * each.low, sign * each.high))
+        lines.append(f"ahead of {others[0]} by {sign * each.difference:.3f} ({span(low, high, 3)}), n = {each.n}")
     return "\n".join([*lines, *result.notes, _table(result)])
 
 
@@ -392,8 +392,7 @@ def draw(result: Result) -> Figure:
         for i, (ax, score) in enumerate(zip(own, scores, strict=True)):
             kinds = subsets if score in above else ["all"]
             series = {subset: result.of(score, subset) for subset in kinds}
-            names = {"order": order, "palette": palette}
-            ranking.ranking(series, xlabel=_label(score), ax=ax, **names)
+            ranking.ranking(series, order=order, palette=palette, xlabel=_label(score), ax=ax)
             if i or part is parts[1]:
                 ax.set_yticklabels([])
             if score in ("seconds", "max_sensitivity"):

@@ -153,7 +153,7 @@ def asked(run: Run, clips: Clips, device: torch.device, target: str = "true") ->
     events: list[np.ndarray] = []
     waveforms: list[np.ndarray] = []
     if masks is not None and clips.hums is not None:
-        hums = clips.hums.any((1, 2))
+        hums = np.array([hum.any() for hum in clips.hums])
         masks = np.where(hums[:, None, None], clips.hums, masks)
         targets = [
             known_answers.HUMMED if hum and target == "true" else name for hum, name in zip(hums, targets, strict=True)
@@ -186,7 +186,8 @@ def maps_of(asked: Asked, setting: Setting, how: ExplanationOptions, device: tor
     cells = np.empty(asked.power.shape, np.float32)
     steps = np.zeros(n, int)
     for target, places in group_by(range(n), asked.targets.__getitem__).items():
-        chosen = replace(how, method=setting.method, block=setting.block, target=target)
+        own: dict[str, Any] = {"method": setting.method, "block": setting.block, "target": target}
+        chosen = replace(how, **own)
         found = explain(setting.method, asked.run, asked.network, asked.clips.pick(places), chosen, device).attribution
         cells[places], steps[places] = found.values.sum(1), found.steps
     return Maps(cells, steps, (time.perf_counter() - started) / n)

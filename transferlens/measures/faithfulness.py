@@ -29,7 +29,7 @@ import copy
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -202,7 +202,7 @@ def areas(
     """
     width, values = order.shape[-1], {}
     for (fill, filling), way in itertools.product(fills.items(), ways):
-        fixed = {"baseline": filling, "target": target, "insert": way == "insertion"}
+        fixed: dict[str, Any] = {"baseline": filling, "target": target, "insert": way == "insertion"}
         name = f"{way}_{fill}" if fill else way
         values[name] = area(curve(model, x, order=order, **fixed))
         others = [np.roll(order, round(share * width), axis=-1) for share in shifts]

@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 class Mean(Protocol):
     """A mean with its interval, which is NaN if there is none."""
 
-    mean: float
-    low: float
-    high: float
+    @property
+    def mean(self) -> float:
+        """The mean."""
+
+    @property
+    def low(self) -> float:
+        """Lower bound."""
+
+    @property
+    def high(self) -> float:
+        """Upper bound."""
 
 
 def ranking(

@@ -110,9 +110,17 @@ def evidence(values: np.ndarray, *, seconds: float | None, ax: Axes | None = Non
 class Share(Protocol):
     """A share with its interval, which is NaN if there is none."""
 
-    share: float
-    low: float
-    high: float
+    @property
+    def share(self) -> float:
+        """The share."""
+
+    @property
+    def low(self) -> float:
+        """Lower bound."""
+
+    @property
+    def high(self) -> float:
+        """Upper bound."""
 
 
 def band_profile(rows: Sequence[Share], *, colour: Any, ax: Axes | None = None) -> Axes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -103,7 +103,7 @@ def areas(colour: str, opacities: Iterable[tuple[str, float]]) -> list[Patch]:
     return [Patch(facecolor=colour, alpha=opacity, label=name) for name, opacity in opacities]
 
 
-def lines(colours: Iterable[tuple[str, str]]) -> list[Line2D]:
+def lines(colours: Iterable[tuple[str, Any]]) -> list[Line2D]:
     """Return one legend entry per line, from names and colours."""
     from matplotlib.lines import Line2D
 
