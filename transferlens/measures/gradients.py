@@ -48,13 +48,11 @@ def _numpy_seeded(seed: int) -> Iterator[None]:
 
 def gradient_shap(task: Task) -> Attributed:
     """Compute the mean, over noisy copies and references, of gradient times distance at a random point between."""
-    method = captum.attr.GradientShap(task.model)
-    total, left = torch.zeros_like(task.x), task.samples
+    method, total = captum.attr.GradientShap(task.model), torch.zeros_like(task.x)
     with _numpy_seeded(task.seed):
-        while left:  # captum computes all samples at once
-            n = min(left, task.size)
-            found = method.attribute(task.x, task.references, n_samples=n, stdevs=task.noise, target=task.target)
-            total, left = total + n * found, left - n
+        # One by one: captum computes all samples at once, and its random numbers would depend on how many these are.
+        for _ in range(task.samples):
+            total += method.attribute(task.x, task.references, n_samples=1, stdevs=task.noise, target=task.target)
     return Attributed(total / task.samples, task.samples)
 
 
@@ -85,7 +83,7 @@ def lrp(task: Task) -> Attributed:
     _check_layers(model)
     with rules.replaced(model, dict.fromkeys(("add", "__add__", "add_", "__iadd__", *PRODUCTS), _refuse)):
         model(task.x.clone().requires_grad_())
-    return Attributed(captum.attr.LRP(model).attribute(task.x.clone(), target=target), 1)
+    return Attributed(captum.attr.LRP(model).attribute(task.x.clone().requires_grad_(), target=target), 1)
 
 
 PRODUCTS = ("sub", "mul", "__mul__", "mul_", "__imul__", "matmul", "__matmul__", "scaled_dot_product_attention")
@@ -114,9 +112,19 @@ def _for_lrp(model: Any, target: int) -> tuple[torch.nn.Module, Any]:
         if hasattr(module, "inplace"):
             module.inplace = False
         for name, child in module.named_children():
-            if isinstance(child, torch.nn.Identity):  # which captum does not know; this does nothing in evaluation
-                setattr(module, name, torch.nn.Dropout(0.0).eval())
+            setattr(module, name, _known(child))
     return model, target
+
+
+def _known(module: Any) -> torch.nn.Module:
+    """Return a module that does the same in evaluation, and that captum knows."""
+    if isinstance(module, torch.nn.Identity):
+        return torch.nn.Dropout(0.0).eval()
+    if type(module).__name__ == "BatchNormAct2d":  # timm's, which contains the activation
+        batchnorm = torch.nn.BatchNorm2d(module.num_features, module.eps).to(module.weight)
+        batchnorm.load_state_dict(module.state_dict())
+        return torch.nn.Sequential(batchnorm, module.act).eval()
+    return module
 
 
 def _check_layers(model: torch.nn.Module) -> None:

@@ -121,18 +121,21 @@ def mask(task: Task) -> Attributed:
     iterations = max(1, task.samples // len(AREAS))
     before, after = task.logits(torch.cat([task.baseline, task.x])).tolist()
     scale = abs(after - before) or 1.0
+    # Small random numbers decide between patches that do not matter.
+    starts = 0.01 * torch.randn(len(AREAS), 1, rows, columns)
     masks = []
-    for areas in torch.tensor(AREAS).split(task.size):
+    for areas, start in zip(torch.tensor(AREAS).split(task.size), starts.split(task.size), strict=True):
         # Sorted values that a mask of this area has.
         order = torch.arange(rows * columns) / (rows * columns)
         wanted = (order >= 1 - areas[:, None]).to(task.x)
-        grid = torch.zeros(len(areas), 1, rows, columns).to(task.x).requires_grad_()
+        grid = start.to(task.x).requires_grad_()
         optimiser = torch.optim.Adam([grid], lr=RATE)
-        for _ in range(iterations):
+        for i in range(iterations):
+            weight = WEIGHT * i / iterations  # first what matters, then how much may be shown
             shown = torch.sigmoid(grid)
             logits = task.model(_shown(task, _enlarged(shown, size)))[:, task.target]
             distance = ((shown.flatten(1).sort().values - wanted) ** 2).mean(1)
-            grid.grad = torch.autograd.grad((WEIGHT * distance - logits / scale).sum(), grid)[0]
+            grid.grad = torch.autograd.grad((weight * distance - logits / scale).sum(), grid)[0]
             optimiser.step()
         masks.append(_enlarged(torch.sigmoid(grid.detach()), size))
     return Attributed(_over_channels(task, torch.cat(masks).mean(0, keepdim=True)), iterations * len(AREAS))
