@@ -129,7 +129,7 @@ def band_profile(rows: Sequence[Share], *, colour: Any, ax: Axes | None = None) 
     low, high = (100 * np.array([getattr(row, bound) for row in rows]) for bound in ("low", "high"))
     ax.fill_betweenx(bands, low, high, color=colour, alpha=0.2, lw=0)
     ax.plot([100 * row.share for row in rows], bands, color=colour, lw=1.4)
-    largest = 105 * max(row.share for row in rows)
+    largest = 105 * max(row.share for row in rows) or 1.0
     ax.set_xlim(0, max(largest, ax.get_xlim()[1] if len(ax.lines) > 1 else 0))
     ax.tick_params(labelsize="x-small")
     return ax
