@@ -52,9 +52,10 @@ __version__ = "0.1.0"
 
 # Each question is a module that can be called; __init__.pyi tells type checkers the same.
 _QUESTIONS = (
-    "classes", "duplicates", "embed", "ensemble", "freeze", "fuse", "input_form", "league", "norm", "paths", "plan_grid",
-    "predict", "pretraining", "probe", "rank", "recipes", "report", "reverse", "rewind", "robustness", "saliency",
-    "samples", "selection", "sources", "statistics", "surgical", "svcca", "tables", "train", "truncate", "versus",
+    "classes", "duplicates", "embed", "ensemble", "freeze", "fuse", "input_form", "league", "norm", "paths",
+    "plan_grid", "predict", "pretraining", "probe", "rank", "recipes", "report", "reverse", "rewind", "robustness",
+    "saliency", "samples", "selection", "sources", "statistics", "surgical", "svcca", "tables", "train", "truncate",
+    "versus",
 )  # fmt: skip
 
 __getattr__, __dir__, __all__ = _lazy.attach(
