@@ -172,7 +172,7 @@ def test_references_are_training_clips_of_other_classes_and_recorded(store, tmp_
     dataset = DataOptions(clips=clips).open()
     label_of = {clip.id: clip.label for clip in dataset.clips}
     for row in result.rows:
-        ids = row["references"].split(" ")
+        ids = row["references"].split("; ")
         assert len(set(ids)) == 5
         assert not {*ids} & {*run.clip_ids}
         assert row["target"] not in {label_of[id] for id in ids}
