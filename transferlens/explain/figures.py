@@ -34,7 +34,7 @@ def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], tit
     clips = explained[0].clips
     n = len(clips.ids)
     fig, axes = style.new_figure(
-        n, 1 + len(explained), width=2.2 + 2.7 * (1 + len(explained)), height=1.1 + 1.55 * n, sharey=True
+        n, 1 + len(explained), width=2.2 + 2.7 * (1 + len(explained)), height=1.3 + 1.55 * n, sharey=True
     )
     hz = explained[0].run.config.features.mel_frequencies
     for i, row in enumerate(axes):
@@ -54,7 +54,7 @@ def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], tit
     shown = explained[0].shown
     meaning = {"signed": "red speaks for the target, blue against it", "positive": "red speaks for the target"}
     about = meaning.get(shown.sign, "red speaks for or against the target")
-    fig.suptitle(f"{title}; {about} ({shown.words})", x=0.01, ha="left", fontsize="medium")
+    fig.suptitle(f"{title}\n{about} ({shown.words})", x=0.01, ha="left", fontsize="medium")
     return fig
 
 
