@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import re
 
 import numpy as np
 import pytest
+import scipy
 import soundfile
 import torch
 
@@ -17,6 +19,7 @@ from transferlens.measures import stats
 from transferlens.models import build
 from transferlens.models.plan import TransferPlan
 from transferlens.store.run import load_run
+from transferlens.util.errors import ParameterError
 
 PLANS = {"tuned": TransferPlan(), "scratch": TransferPlan.scratch()}
 
@@ -161,6 +164,112 @@ def test_randomised_networks_are_asked_the_same(store, method, monkeypatch):
         assert x is found.x
         assert how["baseline"] is found.baseline
         assert how["targets"] == found.predicted.tolist()
+
+
+def how(**options):
+    return explanations.ExplanationOptions(**options)
+
+
+def test_references_are_training_clips_of_other_classes_and_recorded(store, tmp_path):
+    run, clips, folder = store[0]["tuned"], store[1], store[2]
+    options = {"clips": str(clips), "cache": folder / "cache", "rows": 2, "score": "drawn", "references": 5}
+    result = saliency.saliency(run, method="deepliftshap", **options)
+    dataset = DataOptions(clips=clips).open()
+    label_of = {clip.id: clip.label for clip in dataset.clips}
+    for row in result.rows:
+        ids = row["references"].split("; ")
+        assert len(set(ids)) == 5
+        assert not {*ids} & {*run.clip_ids}
+        assert row["target"] not in {label_of[id] for id in ids}
+        assert row["baseline"] == ""
+        assert row["map"] == "signed, smoothed over 4 bands x 4 frames"
+    assert result.how.title == "DeepLIFT-SHAP from 5 training clips"
+    result.write(tmp_path)
+    assert [row["references"] for row in read(tmp_path / "saliency.csv")] == [row["references"] for row in result.rows]
+
+
+@pytest.mark.parametrize("method", ["expected", "deepliftshap", "gradientshap"])
+def test_the_choice_of_references_repeats_with_its_seed(store, method):
+    run, clips, folder = store[0]["tuned"], store[1], store[2]
+    data = DataOptions(clips=clips), folder / "cache"
+    pools = [explanations.heldout_clips(run, *data, how(method=method, seed=seed)).references for seed in (0, 0, 1)]
+    assert pools[0].ids == pools[1].ids != pools[2].ids
+    held_out = explanations.heldout_clips(run, *data, how(method=method, references=2)).pick([0, 5])
+    options = how(method=method, references=2, max_steps=32)
+    found = explanations.explain("it", run, run.model(), held_out, options, torch.device("cpu"))
+    assert len(found.references_of(1)) == 2
+    assert (found.attribution.steps >= 2).all()
+
+
+def test_references_without_labels_are_any_training_clips(store):
+    run, clips, folder = store[0]["tuned"], store[1], store[2]
+    pool = explanations.heldout_clips(run, DataOptions(), folder / "cache", how(method="expected")).references
+    assert {*pool.labels} == {""}
+    assert len(pool.of("a")) == 6
+    assert not {*pool.ids} & {*run.clip_ids}
+    named = explanations.heldout_clips(run, DataOptions(clips=clips), folder / "cache", how(method="ig"))
+    assert named.references is None
+
+
+def test_one_class_more_than_the_target_s_gives_all_references():
+    pool = explanations.References(tuple("abcdef"), tuple("xyxyxy"), np.zeros((6, 1)), 3)
+    assert pool.of("x") == [1, 3, 5]
+    assert pool.of("y") == [0, 2, 4]
+    assert pool.of("z") == [0, 1, 2]
+    assert explanations.References(("a", "b"), ("x", "x"), np.zeros((2, 1)), 2).of("x") == [0, 1]
+
+
+def test_the_map_is_one_for_picture_scores_sounds_and_report(store, monkeypatch):
+    run, clips, folder = store[0]["tuned"], store[1], store[2]
+    held_out = explanations.heldout_clips(run, DataOptions(clips=clips), folder / "cache").pick([0])
+    options = how(method="gradcam", smooth=(0.1, 3), sign="positive")
+    found = explanations.explain("it", run, run.model(), held_out, options, torch.device("cpu"))
+    frames = 0.1 * 32 / held_out.seconds
+    assert found.shown.smooth == pytest.approx((3, frames))
+    plain = np.maximum(found.attribution.values.sum(1), 0)
+    np.testing.assert_allclose(found.maps[0].sum(), plain.sum(), rtol=1e-4)
+    by_hand = scipy.ndimage.gaussian_filter(plain[0], (3, frames))
+    np.testing.assert_allclose(found.maps[0], by_hand, atol=1e-6)
+    np.testing.assert_array_equal(found.pick([0]).maps, found.maps)
+    assert scores.scores(found, 0)["energy_correlation"] == pytest.approx(
+        scores.claims(by_hand, held_out.energy[0])["energy_correlation"]
+    )
+
+
+def test_sizes_are_physical(store):
+    run, clips, folder = store[0]["tuned"], store[1], store[2]
+    named = explanations.heldout_clips(run, DataOptions(clips=clips), folder / "cache")
+    cached = explanations.heldout_clips(run, DataOptions(), folder / "cache")
+    assert (named.seconds, cached.seconds) == (DataOptions(clips=clips).open().seconds, None)
+    patch = how(method="lime", patch=(named.seconds / 4, 12))
+    assert patch.patch_cells(named) == (12, 8)
+    assert how(method="lime").patch_cells(cached) == (16, 16)
+    assert how(smooth=(0, 2)).shown(cached).smooth == (2, 0)
+    assert how().shown(cached).smooth == (4, 4)
+    with pytest.raises(ParameterError, match="patch is in seconds, and the length of the clips is not known: name"):
+        patch.patch_cells(cached)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"smooth": (-1, 2)}, "smooth=(-1.0, 2.0) must be two numbers of at least 0, seconds and mel bands"),
+        ({"smooth": 1}, "smooth=1 must be 2 values"),
+        ({"method": "lime", "patch": (0, 2)}, "patch=(0.0, 2.0) must be two numbers greater than 0, seconds and mel"),
+        (
+            {"patch": (1, 2)},
+            "patch=(1.0, 2.0) has no effect on method='ig', but on occlusion, rise, lime, kernelshap, ",
+        ),
+        ({"samples": 9}, "samples=9 has no effect on method='ig', but on gradientshap, "),
+        ({"references": 0}, "references=0 must be 1 to 1000"),
+        ({"sign": "negative"}, "sign='negative' must be one of signed, positive, absolute"),
+        ({"method": "expected", "references": 50}, "max_steps=256 must be at least 300 for references=50: 6 gradients"),
+        ({"map_tolerance": 2}, "map_tolerance=2.0 must be between 0 and 1"),
+    ],
+)
+def test_bad_explanations(options, message):
+    with pytest.raises(ParameterError, match=re.escape(message)):
+        how(**options)
 
 
 def test_randomised_networks_are_no_run_s_own_start(store):

@@ -150,7 +150,7 @@ def clip_rows(explained: Explained, options: ExplanationOptions, bar: Callable[[
                 predicted=labels[explained.predicted[i]],
                 method=options.method,
                 baseline=options.baseline if "baseline" in TABLE[options.method].takes else "",
-                references=" ".join(explained.references_of(i)),
+                references="; ".join(explained.references_of(i)),
                 map=explained.shown.words,
                 steps=int(attribution.steps[i]),
                 change=float(attribution.change[i]),

@@ -194,10 +194,10 @@ def attribute(
             with seeded(seed, inputs.device):
                 values, steps, movement = how.function(task)
             found.append(Attributed(values[0].detach().float().cpu(), steps, movement))
-    values = np.stack([each.values.numpy() for each in found])
-    sums = values.sum((1, 2, 3), dtype=np.float64)
+    stacked = np.stack([each.values.numpy() for each in found])
+    sums = stacked.sum((1, 2, 3), dtype=np.float64)
     return Attribution(
-        values=values,
+        values=stacked,
         change=change,
         error=_relative(sums - change, change) if how.complete else np.full(len(sums), np.nan),
         steps=np.array([each.steps for each in found]),

@@ -98,7 +98,7 @@ def _refuse(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
-def _for_lrp(model: Any, target: int) -> tuple[torch.nn.Module, Any]:
+def _for_lrp(model: Any, target: Any) -> tuple[torch.nn.Module, Any]:
     """Return a copy made of modules that captum knows, and the target in its output."""
     model = copy.deepcopy(model)
     if hasattr(model, "blocks") and hasattr(model, "head"):
@@ -128,9 +128,8 @@ def _known(module: Any) -> torch.nn.Module:
 
 
 def _check_layers(model: torch.nn.Module) -> None:
-    from captum.attr._core import lrp as captum_lrp
-
-    known = {*captum_lrp.SUPPORTED_LAYERS_WITH_RULES, *captum_lrp.SUPPORTED_NON_LINEAR_LAYERS}
+    rules_of = captum.attr._core.lrp
+    known = {*rules_of.SUPPORTED_LAYERS_WITH_RULES, *rules_of.SUPPORTED_NON_LINEAR_LAYERS}
     unknown = {
         type(module).__name__
         for module in model.modules()

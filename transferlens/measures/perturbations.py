@@ -76,13 +76,13 @@ def _shown(task: Task, masks: torch.Tensor) -> torch.Tensor:
 
 def lime(task: Task) -> Attributed:
     """Fit a linear model of which patches are shown, on samples near the input."""
-    from captum._utils.models.linear_model import SkLearnRidge
+    ridge = captum._utils.models.linear_model.SkLearnRidge(alpha=RIDGE)
 
     def similarity(x: Any, perturbed: Any, shown: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         # Cosine distance from all patches shown.
         return torch.exp(-((1 - shown.float().mean().sqrt()) ** 2) / KERNEL**2)
 
-    return _of_patches(task, captum.attr.Lime(task.model, SkLearnRidge(alpha=RIDGE), similarity))
+    return _of_patches(task, captum.attr.Lime(task.model, ridge, similarity))
 
 
 def kernel_shap(task: Task) -> Attributed:
