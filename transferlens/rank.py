@@ -38,10 +38,11 @@ from transferlens.store.run import Run, normalised
 from transferlens.store.sources import named_by
 from transferlens.training import schedule
 from transferlens.training.batches import chunks
+from transferlens.training.normalisation import normalisation_of_input
 from transferlens.training.presets import PROBE, TrainingOptions
 from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import StoreOptions, Study, SweepOptions
-from transferlens.training.trainer import normalisation_of_input, untrained
+from transferlens.training.trainer import untrained
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, at_least, between
 from transferlens.util.grouping import group_by

@@ -2,7 +2,7 @@
 
 - `train` trains a run to its end, continues an interrupted one from its last epoch, or reads a finished one.
 - `Trainer` holds a network in training: its epochs, its state, its resumption.
-- `untrained` and `normalisation_of_input` are its network and its input before training.
+- `untrained` is its network before training.
 
 The same configuration on the same kind of processor gives the same bits, however often training was interrupted.
 """
@@ -32,9 +32,10 @@ from transferlens.store.config import RunConfig
 from transferlens.store.run import Run, load_run, normalised
 from transferlens.store.runfile import RunState, read_state, to_torch, write_state
 from transferlens.store.schema import history_names
-from transferlens.store.sources import named_by, normalisation_of, origins, recordings_of
+from transferlens.store.sources import named_by, origins, recordings_of
 from transferlens.training import optimiser
 from transferlens.training.batches import Data, balanced, chunks
+from transferlens.training.normalisation import normalisation_of_input
 from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError, MachineError
 from transferlens.util.lazy import torch
@@ -48,43 +49,6 @@ precision = lazy.load("transferlens.models.precision")
 log = logging.getLogger(__name__)
 
 DIVERGED = "training diverged, lower the learning rate"
-
-
-def _normalisation(data: Data, rows: np.ndarray, how: str, sources: Sequence[Weights] = ()) -> np.ndarray:
-    """Return mean and deviation of each channel over the training clips [shape=(2, channels)]; 0 and 1 for "none".
-
-    For "source" they are those of the run that is the first source.
-    """
-    if how == "source":
-        return normalisation_of(sources)
-    channels = data.cache.shape[1]
-    if how == "none":
-        return np.stack([np.zeros(channels), np.ones(channels)])
-    moments, lowest, highest = np.zeros((2, channels)), np.inf, -np.inf
-    for x in data.batches(chunks(rows, PASS_SIZE)):
-        x = x.cpu().double()
-        lowest, highest = min(lowest, x.min().item()), max(highest, x.max().item())
-        moments += len(x) / len(rows) * np.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
-    if how == "imagenet":
-        colours = torchvision.COLOURS
-        colours = colours if channels == 3 else np.repeat(colours.mean(1, keepdims=True), channels, axis=1)
-        return np.array([[lowest], [0]]) + (highest - lowest or 1) * colours
-    mean, square = moments
-    return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 1e-12))])
-
-
-def normalisation_of_input(
-    config: RunConfig, data: Data, rows: np.ndarray, weights: Sequence[Weights] = ()
-) -> np.ndarray:
-    """Return mean and deviation of the input of a run's network [shape=(2, channels)], from the features of some clips.
-
-    They are followed by the change of the input that the network itself makes, if it does.
-    """
-    normalisation = _normalisation(data, rows, config.training.normalise, weights)
-    if not config.changes_input or config.training.normalise == "source":  # then the source has said all of it
-        return normalisation
-    (mean, deviation), (then_mean, then_deviation) = normalisation, torchvision.input_change()
-    return np.stack([mean + deviation * then_mean, deviation * then_deviation])
 
 
 def untrained(config: RunConfig, n_classes: int, weights: Sequence[Weights]) -> Network:
