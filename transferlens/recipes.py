@@ -23,7 +23,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -193,7 +193,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
         return Result(tuple(Row(**vars(row)) for row in comparison.rows), comparison, (), {})
     scores = accuracies(list({run.config: run for each in runs.values() for run in each}.values()), options)
     rows = [Row(**vars(row), accuracy_corrupted=mean_over(scores[row.run])) for row in comparison.rows]
-    on_corrupted = arms.differences(_by_arm(rows), references, lambda row: cast(Row, row).accuracy_corrupted)
+    on_corrupted = arms.differences(_by_arm(rows), references, lambda row: row.accuracy_corrupted)
     rows = [_with(row, "less_reference_corrupted", on_corrupted.get((row.backbone, row.arm))) for row in rows]
     return Result(tuple(rows), comparison, tuple(condition_rows(rows, scores)), on_corrupted)
 
@@ -206,7 +206,7 @@ def _with(row: Any, name: str, difference: stats.Difference | None) -> Any:
     """Return a row with the columns of a difference, if there is one."""
     if difference is None:
         return row
-    return dataclasses.replace(row, **{name: difference.interval.mean}, **difference.columns(name))
+    return dataclasses.replace(row, **difference.columns(name))
 
 
 def accuracies(runs: Sequence[Run], options: Options) -> dict[str, dict[Condition, float]]:

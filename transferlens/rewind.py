@@ -294,9 +294,8 @@ def means(scored: Sequence[Scored], tolerance: float) -> list[MeanRow]:
                     ("moved", "moved"),
                 )
             }
-            bounds: dict[str, Any] = difference.columns("change") | {"change": difference.interval.mean}
             n_folds = len({row.fold for row in table})
-            own = dict(zip(names, key, strict=True)) | columns | bounds
+            own: dict[str, Any] = dict(zip(names, key, strict=True)) | columns | difference.columns("change")
             rows.append(MeanRow(**own, statistics=statistics, n_folds=n_folds, over=over, needed=""))
             differences.append(difference)
         if key[-1] == "all":

@@ -15,12 +15,13 @@ import itertools
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transferlens.compare import question, tuning
+from transferlens.compare.paired import paired
 from transferlens.compare.tuning import TUNED, Trial, Tuned
 from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan, block_text
@@ -146,8 +147,9 @@ class Change:
 
     def columns(self, run: str) -> dict[str, Any]:
         """Return the columns of the row of a run."""
-        interval, own = self.difference.interval, {"change_from": self.before, "change": self.gains[run]}
-        return own | {"change_mean": interval.mean, "change_n": interval.n} | self.difference.columns("change")
+        columns: dict[str, Any] = self.difference.columns("change")
+        of_all = columns | {"change_mean": columns["change"], "change_n": self.difference.interval.n}
+        return of_all | {"change_from": self.before, "change": self.gains[run]}
 
 
 @dataclass(frozen=True)
@@ -191,10 +193,8 @@ class Result(question.Result):
         return super().tables() | {f"{self.stem}_{name}": rows for name, rows in parts.items() if rows}
 
     def _row(self, change: Change, control: str) -> ControlRow:
-        interval = change.difference.interval
-        columns: dict[str, Any] = change.difference.columns("less_control")
         names = (change.backbone, change.variant, control, change.after)
-        return ControlRow(*names, n=interval.n, less_control=interval.mean, **columns)
+        return ControlRow(*names, change.difference.interval.n, **change.difference.columns("less_control"))
 
     def accuracies(self, **values: object) -> list[float]:
         """Return the accuracy of each fold after the last epoch, of the rows with these values."""
@@ -244,14 +244,11 @@ def compare(
 
 def _changes(rows_at: Mapping[Place, Sequence[RunRow]], pairs: Sequence[tuple[Place, Place]]) -> tuple[Change, ...]:
     """Return the change of each backbone from the first place of each pair to the second."""
-    changes = []
-    for before, after in pairs:
-        earlier = {row.pair: row.accuracy_last for row in rows_at[before]}
-        for backbone, rows in group_by(rows_at[after], key=attrgetter("backbone")).items():
-            gains = {row.run: row.accuracy_last - earlier[row.pair] for row in rows}
-            difference = stats.fold_difference(stats.fold_means([*gains.values()], rows))
-            start, end = block_text(before[1]), block_text(after[1])
-            changes.append(Change(backbone, after[0], start, end, difference, gains))
+    changes = [
+        Change(backbone, after[0], block_text(before[1]), block_text(after[1]), compared.difference, compared.gains)
+        for before, after in pairs
+        for backbone, compared in paired(rows_at[after], rows_at[before]).items()
+    ]
     adjusted = zip(changes, stats.adjusted([change.difference for change in changes]), strict=True)
     return tuple(replace(change, difference=difference) for change, difference in adjusted)
 

@@ -166,8 +166,9 @@ def rows_of(first: Side, second: Side) -> tuple[list[Row], tuple[stats.Folds, st
         accuracies.append(stats.by_fold([run_rows.row_of(_RunRow, run) for run in ordered], "accuracy_last"))
     whole = row_of(first.members, second.members)
     if len(folds) > 1:
-        paired: dict[str, Any] = stats.paired_difference(*accuracies).columns("folds")
-        whole = replace(whole, **{name: value for name, value in paired.items() if name != "folds_p_adjusted"})
+        columns: dict[str, Any] = stats.paired_difference(*accuracies).columns("folds")
+        del columns["folds"], columns["folds_p_adjusted"]  # the mean is `change`, and there is one difference
+        whole = replace(whole, **columns)
     by_fold = [row_of(first.members, second.members, fold) for fold in folds]
     return [whole, *by_fold], (accuracies[0], accuracies[1])
 

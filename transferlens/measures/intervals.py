@@ -112,7 +112,7 @@ class Difference:
         return self.interval.text("points") + ("" if np.isnan(p) else f", {name} = {p:.3f}")
 
     def columns(self, name: str) -> dict[str, float]:
-        """Return the bounds and the p-values as columns of a table, `name` followed by what they are."""
+        """Return the mean as the column `name` of a table, and bounds and p-values as columns that begin with it."""
         bounds = {bound: getattr(self.interval, bound) for bound in ("low", "high", "plain_low", "plain_high")}
         values = bounds | {"p": self.p_value, "p_adjusted": self.p_adjusted}
-        return {f"{name}_{key}": value for key, value in values.items()}
+        return {name: self.interval.mean} | {f"{name}_{key}": value for key, value in values.items()}
