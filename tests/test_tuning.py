@@ -48,8 +48,8 @@ def test_one_value_is_the_question_of_today(module, study, given):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"tune_lr": (1e-2,)}, r"tune_lr=0.01 is no choice: give several values, or lr=0.01"),
-        ({"tune_epochs": (7,)}, r"tune_epochs=7 is no choice: give several values, or epochs=7"),
+        ({"tune_lr": (1e-2,)}, r"tune_lr=0.01 is not a choice: give several values, or lr=0.01"),
+        ({"tune_epochs": (7,)}, r"tune_epochs=7 is not a choice: give several values, or epochs=7"),
         ({"tune_lr": (0.0, 1.0)}, r"tune_lr=0.0 must be greater than 0"),
         ({"tune_epochs": (0, 1)}, r"tune_epochs=0 must be 1 to"),
     ],

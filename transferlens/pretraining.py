@@ -11,12 +11,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import nan
 from typing import TYPE_CHECKING, Any, Literal
 
 from transferlens import cli
 from transferlens.compare import question, tuning
-from transferlens.compare.tuning import TUNED, Trial, Tuned, TuneOptions
+from transferlens.compare.tuning import TUNED, Tuned, TuneOptions
 from transferlens.measures import stats
 from transferlens.measures.classes import IF_UNEVEN
 from transferlens.models.plan import TransferPlan
@@ -105,9 +106,9 @@ def points(options: Options) -> dict[Any, Arm]:
     arms: dict[Any, Arm] = {}
     for name, (plan, own, backbones) in settings.items():
         if backbones:
-            arms[name] = study.arm(plan, own, backbones=backbones)
-            for i, setting in enumerate(options.tune.grid(own, times=own.epochs / training.epochs)):
-                arms[Trial(name, i)] = study.arm(plan, setting, backbones=backbones, nested=True)
+            arm = partial(study.arm, plan, backbones=backbones)
+            arms[name] = arm(own)
+            arms |= tuning.trials(name, arm, options.tune.grid(own, times=own.epochs / training.epochs))
     return arms
 
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from transferlens.compare import question, tuning
 from transferlens.compare.paired import paired
-from transferlens.compare.tuning import TUNED, Trial, Tuned
+from transferlens.compare.tuning import TUNED, Tuned
 from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan, block_text
 from transferlens.models.weights import named, source_note
@@ -209,13 +210,49 @@ def compare(
 ) -> Result:
     """Compare the runs of each variant and block, in the order of the axis, with those of the place before.
 
-    The names of variants and references whose settings were chosen, from `trials`, end in ", tuned".
+    Parameters
+    ----------
+    analysis : Analysis
+    arms : mapping of (variant, block) to sequence of Run
+        The runs of each place.
+    references : mapping of str to sequence of Run
+        Those of `REFERENCES`, by their names.
+    trials : sequence of TrialRow
+        The settings that were tried; the names of variants and references that have the chosen ones end in ", tuned".
+
+    Returns
+    -------
+    Result
     """
     rows_at = {place: [row_of(RunRow, run) for run in runs] for place, runs in arms.items()}
-    neighbours = [
-        pair for places in group_by(rows_at, key=itemgetter(0)).values() for pair in itertools.pairwise(places)
-    ]
-    changes = _changes(rows_at, neighbours)
+    changes = _changes(rows_at, _neighbours(rows_at))
+    less_control = _changes(rows_at, _controlled(analysis, rows_at))
+    untuned = [((variant.removesuffix(TUNED), block), (variant, block)) for variant, block in rows_at]
+    less_untuned = _changes(rows_at, [pair for pair in untuned if pair[0] != pair[1]])
+    rows = _rows(analysis, arms, references, rows_at, changes)
+    return Result(analysis, rows, changes, less_control, less_untuned, tuple(trials))
+
+
+def _neighbours(places: Iterable[Place]) -> list[tuple[Place, Place]]:
+    """Return the pairs of places of a variant that follow each other."""
+    return [pair for of_variant in group_by(places, itemgetter(0)).values() for pair in itertools.pairwise(of_variant)]
+
+
+def _controlled(analysis: Analysis, rows_at: Mapping[Place, Sequence[RunRow]]) -> list[tuple[Place, Place]]:
+    """Return the places of variants, after those of their controls, if these are there and have other runs."""
+    ids = {place: [row.run for row in rows] for place, rows in rows_at.items()}
+    pairs = [((analysis.control_of(variant), block), (variant, block)) for variant, block in ids]
+    return [(control, place) for control, place in pairs if control in ids and ids[control] != ids[place]]
+
+
+def _rows(
+    analysis: Analysis,
+    arms: Mapping[Place, Sequence[Run]],
+    references: Mapping[str, Sequence[Run]],
+    rows_at: Mapping[Place, Sequence[RunRow]],
+    changes: Sequence[Change],
+) -> tuple[Row, ...]:
+    """Return the table: the runs of each place, then those of references that have no place."""
     columns = {(change.variant, change.after, run): change.columns(run) for change in changes for run in change.gains}
     table: dict[tuple[str, str], Row] = {}  # by run and change: a reference may have a place in several variants
     several = len({variant.removesuffix(TUNED) for variant, _ in arms}) > 1
@@ -223,7 +260,8 @@ def compare(
         place = block_text(block)
         for row, run in zip(rows, arms[variant, block], strict=True):
             arm = next((arm for arm, plan in REFERENCES.items() if run.config.plan == plan), "block")
-            arm = "block" if variant.endswith(TUNED) else arm  # a mark of its own, beside the untuned reference
+            if variant.endswith(TUNED):
+                arm = "block"  # a mark of its own, beside the untuned reference
             change = columns.get((variant, place, row.run), {})
             name = variant if arm == "block" or (change and several) else ""
             own: dict[str, Any] = {"arm": arm, "variant": name, "block": place} | change
@@ -232,14 +270,8 @@ def compare(
     for arm, runs in references.items():
         is_tuned = arm.endswith(TUNED)
         for row in (row_of(RunRow, run) for run in runs if (run.config.id, is_tuned) not in placed):
-            table[row.run, TUNED * is_tuned] = Row(**vars(row), analysis=analysis.name, arm=arm)
-    ids = {place: [row.run for row in rows] for place, rows in rows_at.items()}
-    controlled = [((analysis.control_of(variant), block), (variant, block)) for variant, block in ids]
-    others = [(one, other) for one, other in controlled if one in ids and ids[one] != ids[other]]
-    untuned = [((variant.removesuffix(TUNED), block), (variant, block)) for variant, block in ids]
-    chosen = [pair for pair in untuned if pair[0] != pair[1]]
-    less_control, less_untuned = (_changes(rows_at, pairs) for pairs in (others, chosen))
-    return Result(analysis, tuple(table.values()), changes, less_control, less_untuned, tuple(trials))
+            table[row.run, TUNED if is_tuned else ""] = Row(**vars(row), analysis=analysis.name, arm=arm)
+    return tuple(table.values())
 
 
 def _changes(rows_at: Mapping[Place, Sequence[RunRow]], pairs: Sequence[tuple[Place, Place]]) -> tuple[Change, ...]:
@@ -371,20 +403,21 @@ def summary(result: Result) -> str:
         for name, selection in selections.items():
             if values := result.accuracies(backbone=backbone, **selection):
                 lines.append(f"{backbone}  {name}: {stats.fold_interval(values)}")
-        for change in result.changes:
+        for name, change in _named_changes(result):
             if change.backbone == backbone:
-                name = f"{change.variant}, {change.before} -> {change.after}"
-                lines.append(f"{backbone}  {name}, paired by fold: {change.difference}")
-        for change in result.less_control:
-            if change.backbone == backbone:
-                name = f"{change.variant} less {result.analysis.control_of(change.variant)}, block {change.after}"
-                lines.append(f"{backbone}  {name}, paired by fold: {change.difference}")
-        for change in result.less_untuned:
-            if change.backbone == backbone:
-                name = f"{change.variant} less untuned, block {change.after}"
                 lines.append(f"{backbone}  {name}, paired by fold: {change.difference}")
         lines += tuning.choices(result.trials, backbone)
     return "\n".join(lines)
+
+
+def _named_changes(result: Result) -> Iterator[tuple[str, Change]]:
+    """Yield all differences, with what they are in words."""
+    for change in result.changes:
+        yield f"{change.variant}, {change.before} -> {change.after}", change
+    for change in result.less_control:
+        yield f"{change.variant} less {result.analysis.control_of(change.variant)}, block {change.after}", change
+    for change in result.less_untuned:
+        yield f"{change.variant} less untuned, block {change.after}", change
 
 
 def by_block(name: str, options: type, analysis: Callable[[Any], Analysis]) -> question.Question:
@@ -400,16 +433,16 @@ def by_block(name: str, options: type, analysis: Callable[[Any], Analysis]) -> q
         references = REFERENCES if options.references else {}
         chosen, study = references | plans(options), Study.of(options)
         training = study.training(TransferPlan.finetune())  # all arms are trained alike
-        grid = [*enumerate(options.tune.grid(training))]
+        grid = options.tune.grid(training)
         arms: dict[Any, Arm] = {name: study.arm(plan, training) for name, plan in chosen.items()}
-        for (name, plan), (i, setting) in itertools.product(chosen.items(), grid):
-            arms[Trial(name, i)] = study.arm(plan, setting, nested=True)
+        for name, plan in chosen.items():
+            arms |= tuning.trials(name, partial(study.arm, plan), grid)
         return arms
 
     def analyse(runs: Mapping[Any, Sequence[Run]], options: Any) -> Result:
         weights = {run.weights for runs_of_arm in runs.values() for run in runs_of_arm}
         asked, placed = analysis(options), plans(options)
-        names: dict[Any, str] = {a: WORDS[a] for a, plan in REFERENCES.items() if plan not in placed.values()}
+        names: dict[Any, str] = {arm: WORDS[arm] for arm, plan in REFERENCES.items() if plan not in placed.values()}
         references = {arm: runs[arm] for arm in REFERENCES if arm in runs}
         references |= {_tuned(arm): runs[Tuned(arm)] for arm in names if Tuned(arm) in runs}
         arms: dict[Place, Sequence[Run]] = {}

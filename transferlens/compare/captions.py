@@ -42,6 +42,16 @@ FIGURES = {
         "Accuracy with each start, and below the difference to the reference, paired by fold. Permuted values have the "
         "scale of a source and none of its features.",
     ),
+    "samples": (
+        "How many labelled clips pretraining saves",
+        "Accuracy against clips per class, and below how many times the clips training from scratch needs to be as "
+        "good as each arm.",
+    ),
+    "recipes": (
+        "Recipes of fine-tuning",
+        "Accuracy with each recipe, and below the difference to the plain one, on clean and on corrupted clips, paired "
+        "by fold.",
+    ),
     "probe": (
         "Question 2: linear probes",
         "Accuracy of a linear head on the output of Block K, with all blocks up to K frozen.",
