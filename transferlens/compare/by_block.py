@@ -90,8 +90,8 @@ class Result(question.Result):
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return the rows, those of the differences to the control if there is one, and of tuning."""
         parts = {
-            "control": [self._row(each, self.analysis.control_of(each.variant)) for each in self.less_control],
-            "tuned": [self._row(each, each.variant.removesuffix(TUNED)) for each in self.less_untuned],
+            "control": [self._row(change, self.analysis.control_of(change.variant)) for change in self.less_control],
+            "tuned": [self._row(change, change.variant.removesuffix(TUNED)) for change in self.less_untuned],
             "tuning": self.trials,
         }
         return super().tables() | {f"{self.stem}_{name}": rows for name, rows in parts.items() if rows}

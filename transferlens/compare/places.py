@@ -163,9 +163,8 @@ def controlled(analysis: Analysis, rows_at: Mapping[Place, Sequence[RunRow]]) ->
 
 def untuned(places: Iterable[Place]) -> list[tuple[Place, Place]]:
     """Return the places whose settings were chosen, after those with the untuned settings."""
-    return [
-        ((variant.removesuffix(TUNED), block), (variant, block)) for variant, block in places if variant.endswith(TUNED)
-    ]
+    tuned = [(variant, block) for variant, block in places if variant.endswith(TUNED)]
+    return [((variant.removesuffix(TUNED), block), (variant, block)) for variant, block in tuned]
 
 
 def rows_of(
