@@ -10,7 +10,7 @@ import soundfile
 from audio_files import SR, add, tone, two_by_two, write
 
 from transferlens import cli, datasets
-from transferlens.data import manifest, readers, synthetic
+from transferlens.data import known_answers, manifest, readers, synthetic
 from transferlens.data.attempts import attempt_each, check_readable
 from transferlens.data.catalogue import DataOptions, open_dataset
 from transferlens.data.clips import load_audio
@@ -24,8 +24,9 @@ def clips(tmp_path):
 
 def test_manifest_agrees_with_the_papers():
     rows = manifest.manifest()
-    assert list(rows) == ["esc50", "esc10", "urbansound8k", "gtzan", "synth"]
-    assert {name: (row.classes, row.folds, row.sr, row.width) for name, row in rows.items()} == {
+    assert list(rows)[:5] == ["esc50", "esc10", "urbansound8k", "gtzan", "synth"]
+    assert set(list(rows)[4:]) == {"synth", *known_answers.RECIPES}
+    assert {name: (row.classes, row.folds, row.sr, row.width) for name, row in list(rows.items())[:5]} == {
         "esc50": (50, 5, 44100, 250),
         "esc10": (10, 5, 44100, 250),
         "urbansound8k": (10, 10, 22050, 250),

@@ -89,7 +89,7 @@ def test_runs_are_taken_where_paths_are(clips, given):
     assert runs[0] in runs
     assert tl.ensemble(runs).rows[0].n_members == 2
     assert len(tl.svcca(runs[0], positions="mean", resamples=0, cache=given["cache"]).table()) > 1
-    few = {"score": "drawn", "max_steps": 8, "control_steps": 8}
+    few = {"score": "drawn", "max_steps": 32, "control_steps": 32}
     shown = tl.saliency(runs[0], clips=1, cache=given["cache"], **few)
     assert len(shown.explained[0].clips.ids) == 1
     (summary, _) = tl.list_runs(given["runs"])

@@ -76,7 +76,7 @@ def test_sounds_and_pictures_stay_in_their_folder(store, capsys):
     run, folder = store
     clips = folder / "tables" / "clips.csv"
     run_of(saliency, store, "--ckpt", run.path, "--clips", clips, "--listen", "--score=drawn", runs=None, rows=6,
-           **{"max-steps": 8, "control-steps": 8})  # fmt: skip
+           **{"max-steps": 32, "control-steps": 32})  # fmt: skip
     assert len(list((folder / "figures" / "saliency_audio").iterdir())) == 3 * 2 * 6
     check_folder(folder)
     check_output(capsys)
@@ -102,7 +102,7 @@ class _Page(html.parser.HTMLParser):
 def test_no_name_is_markup_in_the_report(store, capsys):
     run, folder = store
     (folder / "figures").mkdir(exist_ok=True)
-    run_of(report, store, "--clips", folder / "tables" / "clips.csv", explore=8, **{"max-steps": 8})
+    run_of(report, store, "--clips", folder / "tables" / "clips.csv", explore=8, **{"max-steps": 32})
     run_of(tables, store, cache=None, device=None)
     run_of(runs, store, figures=None, cache=None, device=None)
     run_of(runs, store, "--ckpt", run.path, runs=None, figures=None, cache=None, device=None)

@@ -37,7 +37,7 @@ def figure(folder, stem="ensemble"):
 def arguments(seeds_store, figures, *more):
     folder = seeds_store[1]
     options = {"--runs": folder / "runs", "--figures": figures, "--cache": folder / "cache", "--device": "cpu"}
-    options |= {"--max-steps": 8} | dict(zip(more[::2], more[1::2], strict=True))
+    options |= {"--max-steps": 32} | dict(zip(more[::2], more[1::2], strict=True))
     return [str(each) for pair in options.items() for each in pair]
 
 
@@ -223,7 +223,7 @@ def test_no_explorer(seeds_store, tmp_path):
         (["--explore", "-1"], "explore=-1 must be at least 0"),
         (["--mistakes", "-1"], "mistakes=-1 must be at least 0"),
         (["--budget", "0"], "budget=0.0 must be greater than 0"),
-        (["--max-steps", "0"], "max_steps=0 must be at least 8"),
+        (["--max-steps", "0"], "max_steps=0 must be at least 32"),
         (["--runs", "nowhere"], "'nowhere' is not a folder"),
         (["--ckpt", "nowhere.h5"], "nowhere.h5 does not exist"),
     ],

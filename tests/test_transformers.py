@@ -225,7 +225,7 @@ def test_a_copy_has_its_own_positions():
 
 @EACH
 def test_integrated_gradients_sum_to_the_change_of_the_logit(name):
-    found = attribute(network(name), inputs(), targets=[0], baseline=torch.tensor(0.0), tolerance=0.05, max_steps=16)
+    found = attribute(network(name), inputs(), targets=[0], baseline=torch.tensor(0.0), tolerance=0.05, max_steps=32)
     assert found.values.shape == (1, 3, *SIZE)
     assert np.isfinite(found.values).all()
     assert found.values[..., -1].any()

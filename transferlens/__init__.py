@@ -24,6 +24,7 @@ tl.samples("clips.csv", backbone="resnet18")             how many labelled clips
 tl.recipes("clips.csv")                                  which way of fine-tuning is best, clean and corrupted
 tl.rank("clips.csv", against="probe")                    which network and block suits these clips, without training
 tl.svcca(run), tl.saliency(run)                          how much layers have changed; what the network looks at
+tl.league(runs)                                          which method of attribution can be believed
 tl.rewind(runs), tl.paths(runs)                          blocks put back; the line between two networks
 tl.ensemble(runs), tl.robustness(runs)                   averaged outputs; corrupted clips
 tl.classes(runs), tl.versus([a, b])                      scores by class; two runs or arms against each other
@@ -51,9 +52,10 @@ __version__ = "0.1.0"
 
 # Each question is a module that can be called; __init__.pyi tells type checkers the same.
 _QUESTIONS = (
-    "classes", "duplicates", "embed", "ensemble", "freeze", "fuse", "input_form", "norm", "paths", "plan_grid",
-    "predict", "pretraining", "probe", "rank", "recipes", "report", "reverse", "rewind", "robustness", "saliency",
-    "samples", "selection", "sources", "statistics", "surgical", "svcca", "tables", "train", "truncate", "versus",
+    "classes", "duplicates", "embed", "ensemble", "freeze", "fuse", "input_form", "league", "norm", "paths",
+    "plan_grid", "predict", "pretraining", "probe", "rank", "recipes", "report", "reverse", "rewind", "robustness",
+    "saliency", "samples", "selection", "sources", "statistics", "surgical", "svcca", "tables", "train", "truncate",
+    "versus",
 )  # fmt: skip
 
 __getattr__, __dir__, __all__ = _lazy.attach(

@@ -9,6 +9,7 @@ from .features.logmel import log_mel as log_mel
 from .freeze import freeze as freeze
 from .fuse import fuse as fuse
 from .input_form import input_form as input_form
+from .league import league as league
 from .measures.attribution import attribute as attribute
 from .measures.similarity import cka as cka
 from .measures.similarity import procrustes as procrustes

@@ -56,6 +56,7 @@ COMMANDS = {
     "rewind": "which blocks needed training: put back to their start, with statistics estimated anew",
     "paths": "accuracy along the straight line between two networks, and the average of seeds",
     "saliency": "question 5: where on the spectrogram a decision comes from: pictures, scores, sounds",
+    "league": "which method of attribution can be believed: known answers, insertion and deletion, stability",
     "input_form": "question 3: how the input is made, and what a resize leaves of time stretching",
     "ensemble": "question 4: what averaging the outputs of several networks gains, and why",
     "robustness": "question 4: accuracy of single networks and ensembles on corrupted clips",

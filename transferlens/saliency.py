@@ -23,10 +23,12 @@ from transferlens import cli
 from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
 from transferlens.explain import listen
+from transferlens.explain.class_maps import ChangeRow, ProfileRow, changes, profiles
 from transferlens.explain.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips, networks
-from transferlens.explain.figures import draw, draw_summary, text
+from transferlens.explain.figures import draw, draw_classes, draw_summary, text
 from transferlens.explain.scores import CascadeRow, Row, SummaryRow, cascade_rows, clip_rows, summary
 from transferlens.measures.attribution import FEWEST
+from transferlens.measures.methods import TABLE
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.store.heldout import heldout_audio
@@ -45,10 +47,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Completeness error above which a summary warns.
-LARGE = 0.1
-
-
 @dataclass(frozen=True, kw_only=True)
 class Options(Fields):
     """Draw, score and check attributions: where on the spectrogram the decisions of trained networks come from."""
@@ -57,12 +55,13 @@ class Options(Fields):
     """Run files, one or more, with the same held-out clips. The first network before its training is the control."""
     clip: tuple[str, ...] = ()
     """Clips to draw, by id. Default: some that the first network gets wrong, and right ones of several classes."""
-    rows: Annotated[int, at_least(1)] = 8
+    rows: Annotated[int, at_least(1)] = 3
     """Number of clips to draw if none is named."""
     score: Literal["all", "drawn"] = "all"
     """Clips to score: all held-out clips, or only the clips that are drawn."""
     control_steps: Annotated[int, at_least(FEWEST)] = 32
-    """Largest number of gradients per clip of the controls: networks before training or with randomised blocks."""
+    """Largest number of gradients per clip of the controls, networks before training or with randomised blocks; more
+    if the method needs more."""
     listen: bool = False
     """Write the part of each drawn clip that a network used, and the part that it ignored, as wav files."""
     explanation: ExplanationOptions = ExplanationOptions()
@@ -113,7 +112,8 @@ def _stem(words: str, used: set[str]) -> str:
 class Result(question.Result):
     """The scores of each clip and network, their means, and the checks by randomised blocks.
 
-    `explained` are the attributions of the drawn clips per network, `waveforms` is their audio if it is needed. With
+    `profiles` and `changes` are what networks use of each class, by mel band. `scored` and `explained` are the
+    attributions of all scored clips and of the drawn ones, per network; `waveforms` is their audio if needed. With
     `listen`, `write` writes sounds too.
     """
 
@@ -121,9 +121,12 @@ class Result(question.Result):
     clip_rows: tuple[Row, ...]
     means: tuple[SummaryRow, ...]
     checks: tuple[CascadeRow, ...]
+    profiles: tuple[ProfileRow, ...]
+    changes: tuple[ChangeRow, ...]
+    scored: tuple[Explained, ...]
     explained: tuple[Explained, ...]
     waveforms: Sequence[np.ndarray | None]
-    method: str
+    how: ExplanationOptions
     listen: bool = False
 
     @property
@@ -138,29 +141,51 @@ class Result(question.Result):
         return f"{config.backbone}, {config.dataset}, fold {config.fold}"
 
     def tables(self) -> dict[str, Sequence[Any]]:
-        """Return the scores per clip, their means, and the checks."""
-        return {"saliency": self.rows, "saliency_summary": self.means, "saliency_cascade": self.checks}
+        """Return the scores per clip, their means, the checks, and what is used of each class and how it changes."""
+        return {
+            "saliency": self.rows,
+            "saliency_summary": self.means,
+            "saliency_cascade": self.checks,
+            "saliency_classes": self.profiles,
+            "saliency_changes": self.changes,
+        }
 
     def figures(self) -> dict[str, Figure]:
-        """Return the gallery of clips, and the summary."""
-        return {"saliency": self.plot(), "saliency_summary": draw_summary(self.means, self.checks, title=self.title)}
+        """Return the gallery of clips, the summary, and what is used of each class."""
+        seconds = self.scored[0].clips.seconds
+        return {
+            "saliency": self.plot(),
+            "saliency_summary": draw_summary(self.means, self.checks, title=self.title),
+            "saliency_classes": draw_classes(self.scored, self.profiles, seconds=seconds, title=self.title),
+        }
 
     def plot(self) -> Figure:
         """Draw every network's attribution over each drawn clip."""
         features = self.explained[0].run.config.features
         lengths = [None if y is None else len(y) / features.sr for y in self.waveforms]
         seconds = [features.seconds or length for length in lengths]
-        return draw(self.explained, seconds=seconds, title=f"{self.title}: {self.method}")
+        return draw(self.explained, seconds=seconds, title=f"{self.title}: {self.how.title}")
 
     def summary(self) -> str:
-        """Return means with intervals and chance levels, and warn of attributions that are not complete."""
-        by_network = group_by(self.clip_rows, lambda row: row.network).items()
-        counts = {name: sum(row.completeness_error > LARGE for row in rows) for name, rows in by_network}
-        if not any(counts.values()):
+        """Return means with intervals and chance levels, and how many clips did not reach a tolerance."""
+        missed = [
+            f"{words} above {100 * most:g} % ({counts})"
+            for name, words, most in (
+                ("completeness_error", "completeness error", self.how.tolerance),
+                ("map_movement", "movement of the map", self.how.map_tolerance),
+            )
+            if (counts := self._above(name, most))
+        ]
+        if not missed or "tolerance" not in TABLE[self.how.method].takes:
             return text(self.means)
-        large = ", ".join(f"{name}: {counted(n, 'clip')}" for name, n in counts.items() if n)
         remedy = "increase max_steps, or control_steps for the network before training"
-        return f"{text(self.means)}\ncompleteness error above {100 * LARGE:.0f} % ({large}): {remedy}"
+        return f"{text(self.means)}\n{'; '.join(missed)}: {remedy}"
+
+    def _above(self, name: str, most: float) -> str:
+        """Return how many clips of each network have a value above the largest allowed, in words."""
+        by_network = group_by(self.clip_rows, lambda row: row.network).items()
+        counts = {network: sum(getattr(row, name) > most for row in rows) for network, rows in by_network}
+        return ", ".join(f"{network}: {counted(n, 'clip')}" for network, n in counts.items() if n)
 
     def write(self, folder: Path | str) -> list[Path]:
         """Write tables, figures and, if they were asked for, sounds; return their paths."""
@@ -171,7 +196,7 @@ class Result(question.Result):
         """Write what each network used of each clip, and what it ignored; return the paths of the files."""
         paths, used = list[Path](), set[str]()
         for each in self.explained:
-            for clip, y, cells in zip(each.clips.ids, self.waveforms, each.cells, strict=True):
+            for clip, y, cells in zip(each.clips.ids, self.waveforms, each.maps, strict=True):
                 assert y is not None  # as --listen is given
                 stem = _stem(f"{os.path.splitext(clip)[0]}-{each.name}", used)  # noqa: PTH122  # an id, not a path
                 paths += listen.write(folder, stem, y, listen.mask(cells), each.run.config.features)
@@ -184,26 +209,30 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     keep_freed_memory()
     trained = load_runs(options.ckpt, "labels", "held-out clips (fold)", "features")
     places = _chosen(trained[0], options)
-    clips = heldout_clips(trained[0], options.data, options.store.cache)
+    clips = heldout_clips(trained[0], options.data, options.store.cache, how)
     waveforms = _waveforms(trained[0], options, clips.pick(places).ids)
     if options.score == "drawn":
         clips, places = clips.pick(places), list(range(len(places)))
-    control = replace(how, max_steps=min(how.max_steps, options.control_steps))
+    control = replace(how, max_steps=min(how.max_steps, max(options.control_steps, how.least_steps)))
     rows: list[Row] = []
-    explained: list[Explained] = []
+    scored: list[Explained] = []
     with tqdm.tqdm(total=(1 + len(trained)) * len(clips.ids), unit="clip", desc="scores", disable=None) as bar:
         for name, run, network in networks(trained):
-            is_control = len(explained) == len(trained)
+            is_control = len(scored) == len(trained)
             explanation = explain(name, run, network, clips, control if is_control else how, device)
             rows += clip_rows(explanation, how, bar.update)
-            explained.append(explanation.pick(places))
+            scored.append(explanation)
+    explained = [explanation.pick(places) for explanation in scored]
     return Result(
         clip_rows=tuple(rows),
         means=tuple(summary(rows)),
         checks=tuple(cascade_rows(explained[0], control)),
+        profiles=tuple(row for explanation in scored for row in profiles(explanation)),
+        changes=tuple(changes(scored)),
+        scored=tuple(scored),
         explained=tuple(explained),
         waveforms=waveforms,
-        method=f"{how.method} from {how.baseline}",
+        how=how,
         listen=options.listen,
     )
 

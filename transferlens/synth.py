@@ -21,17 +21,19 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from transferlens import cli
+from transferlens.data import known_answers
 from transferlens.data.manifest import manifest
 
 # What users import from here lives in folders.
 from transferlens.data.synthetic import Spec, Stems, clip_ids, digest, render, spec, specs
 from transferlens.features.event_mask import event_mask
 from transferlens.util.errors import ParameterError
-from transferlens.util.fields import Fields
+from transferlens.util.fields import Fields, Rule
 from transferlens.util.files import check_writable, complete_or_absent
 from transferlens.util.lazy import h5py, soundfile
 from transferlens.util.terminal import say
@@ -39,12 +41,17 @@ from transferlens.util.terminal import say
 __all__ = ["Spec", "Stems", "clip_ids", "digest", "event_mask", "render", "spec", "specs"]
 
 
+GENERATED = Rule(f"one of synth, {', '.join(known_answers.RECIPES)}", known_answers.is_generated)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(Fields):
-    """Write the built-in data set as files: wav clips, clips.csv, and masks.h5 with the ground-truth masks."""
+    """Write a generated data set as files: wav clips, clips.csv, and masks.h5 with the ground-truth masks."""
 
     out: Path
     """New or empty folder to write to."""
+    dataset: Annotated[str, GENERATED] = "synth"
+    """synth, or one with harder known answers: synth-two, -quiet, -duration, -gap, -low-snr or -shortcut."""
 
 
 def export(out: Path, chosen: Iterable[Spec] | None = None) -> int:
@@ -53,8 +60,8 @@ def export(out: Path, chosen: Iterable[Spec] | None = None) -> int:
     Parameters
     ----------
     out : Path
-        New or empty folder. Its ``masks.h5`` contains ``masks`` [shape=(n, 3, n_mels, width), bool] and ``clips``, the
-        file names.
+        New or empty folder. Its ``masks.h5`` contains ``masks`` [shape=(n, 3, n_mels, width), bool], ``clips``, the
+        file names, and, if a clip has a planted hum, ``hums``, which are masks too.
     chosen : iterable of Spec, optional
         Default: all clips.
 
@@ -76,22 +83,26 @@ def _write(out: Path, chosen: Sequence[Spec]) -> None:
     """Write clips, table and masks to a new folder."""
     sr = manifest()["synth"].sr
     out.mkdir(parents=True)
-    masks = []
+    masks, hums = [], []
+    any_hum = any(getattr(each, "hum", (0, 0))[1] for each in chosen)
     for each in chosen:
-        soundfile.write(out / f"{each.id}.wav", render(each.id).mixture, sr, subtype="PCM_16")
+        soundfile.write(out / f"{each.id}.wav", known_answers.render(each.id).mixture, sr, subtype="PCM_16")
         masks.append(event_mask(each.id))  # while its rendering is in memory
+        hums += [event_mask(each.id, of="hum")] if any_hum else []
     with (out / "clips.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["path", "label", "fold", "group", "snr_db", "distractor"])
         table.writerows([f"{s.id}.wav", s.label, s.fold, s.group, s.snr_db, s.distractor] for s in chosen)
     with h5py.File(out / "masks.h5", "w") as file:
         file.create_dataset("masks", data=np.stack(masks), compression="gzip")
+        if hums:
+            file.create_dataset("hums", data=np.stack(hums), compression="gzip")
         file.create_dataset("clips", data=[f"{each.id}.wav" for each in chosen], dtype=h5py.string_dtype())
 
 
 def work(options: Options) -> int:
-    """Write the built-in data set as files."""
-    say(f"{export(options.out)} clips, clips.csv and masks.h5 in {options.out}")
+    """Write a generated data set as files."""
+    say(f"{export(options.out, known_answers.specs(options.dataset))} clips, clips.csv and masks.h5 in {options.out}")
     return cli.DONE
 
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from transferlens.data import decoding, subsets, synthetic
+from transferlens.data import decoding, known_answers, subsets
 from transferlens.data.manifest import manifest
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.fields import checked
@@ -164,7 +164,7 @@ class DataSet:
             or NaN, infinite or far too large samples; or if there is too little memory for it.
         """
         if clip.path is None:
-            return synthetic.render(clip.id).y, manifest()[BUILT_IN].sr
+            return known_answers.render(clip.id).y, manifest()[BUILT_IN].sr
         return decoding.decode(clip.path, longest=self.longest)
 
     @checked
@@ -194,7 +194,7 @@ class DataSet:
     def digest(self, clip: Clip) -> str:
         """Return the sha256 of a clip's file, or of a built-in clip's recipe; raise DataError if it cannot be read."""
         if clip.path is None:
-            return synthetic.digest(clip.id)
+            return known_answers.digest(clip.id)
         digest = hashlib.sha256()
         try:
             with clip.path.open("rb") as file:

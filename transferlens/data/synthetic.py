@@ -11,7 +11,9 @@ from __future__ import annotations
 import functools
 import itertools
 import zlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -85,15 +87,20 @@ class Spec:
         """Whether the clip contains a distractor."""
         return self.distractor != "none"
 
+    @property
+    def subset(self) -> str:
+        """The kind of clip, whose scores are also averaged alone."""
+        return "with distractor" if self.has_distractor else "without distractor"
 
-def _tone(cycles: np.ndarray) -> np.ndarray:
+
+def tone(cycles: np.ndarray) -> np.ndarray:
     # Whole cycles are removed first, exactly: the sine of a large angle differs between libraries.
     return np.sin(2 * np.pi * (cycles % 1))
 
 
 def _sweep(t: np.ndarray, start: float, end: float) -> np.ndarray:
     slope = (end - start) / (t[-1] + t[1])
-    return _tone(start * t + slope / 2 * t**2)
+    return tone(start * t + slope / 2 * t**2)
 
 
 def _band(t: np.ndarray, low: float, high: float, rng: np.random.RandomState) -> np.ndarray:
@@ -105,7 +112,7 @@ def _band(t: np.ndarray, low: float, high: float, rng: np.random.RandomState) ->
 
 def _gate(t: np.ndarray, rate: float) -> np.ndarray:
     """Return 1 in the first half of every period and 0 in the second, with soft edges."""
-    return np.clip(0.5 + 4 * _tone(rate * t), 0, 1)
+    return np.clip(0.5 + 4 * tone(rate * t), 0, 1)
 
 
 def _chirp_up(t, spec, rng):
@@ -122,13 +129,13 @@ def _cross(t, spec, rng):
 
 def _harmonic_tone(t, spec, rng):
     f0 = round(spec.centre_hz / 2)
-    return sum(_tone(k * f0 * t + rng.uniform()) / k for k in range(1, 6))
+    return sum(tone(k * f0 * t + rng.uniform()) / k for k in range(1, 6))
 
 
 def _siren(t, spec, rng):
     low, high = spec.edges
     swing = (high - low) / (4 * np.pi * spec.rate_hz)
-    return _tone((low + high) / 2 * t + swing * _tone(spec.rate_hz * t + rng.uniform()))
+    return tone((low + high) / 2 * t + swing * tone(spec.rate_hz * t + rng.uniform()))
 
 
 def _click_train(t, spec, rng):
@@ -147,29 +154,29 @@ def _tremolo_noise(t, spec, rng):
 
 
 def _pulse(t, spec, rng):
-    return _tone(spec.centre_hz * t) * _gate(t, spec.rate_hz)
+    return tone(spec.centre_hz * t) * _gate(t, spec.rate_hz)
 
 
 def _warble(t, spec, rng):
     low, high = spec.edges
     gate = _gate(t, spec.rate_hz)
-    return gate * _tone(low * t) + (1 - gate) * _tone(high * t)
+    return gate * tone(low * t) + (1 - gate) * tone(high * t)
 
 
-def _whole(rng: np.random.RandomState, low: int, high: int) -> int:
+def whole(rng: np.random.RandomState, low: int, high: int) -> int:
     # Not randint, whose numbers depend on the size of a C long.
     return int(rng.uniform(low, high))
 
 
 def _bell(t, spec, rng):
-    f0 = _whole(rng, 400, 1200)
-    return sum(np.exp(-t * k / 0.15) * _tone(k * f0 * t) / k for k in (1, 1.51, 2.76, 4.07, 5.4))
+    f0 = whole(rng, 400, 1200)
+    return sum(np.exp(-t * k / 0.15) * tone(k * f0 * t) / k for k in (1, 1.51, 2.76, 4.07, 5.4))
 
 
 def _whoosh(t, spec, rng):
-    low = _whole(rng, 300, 1500)
+    low = whole(rng, 300, 1500)
     bands = [_band(t, low, 2 * low, rng), _band(t, 3 * low, 6 * low, rng)]
-    early, late = bands if _whole(rng, 0, 2) else bands[::-1]
+    early, late = bands if whole(rng, 0, 2) else bands[::-1]
     x = t / t[-1]
     return x * (1 - x) * ((1 - x) * early + x * late)
 
@@ -178,13 +185,13 @@ def _grains(t, spec, rng):
     y = np.zeros_like(t)
     for start in rng.uniform(0, t[-1] - 0.05, 12):
         x = np.clip((t - start) / 0.04, 0, 1)
-        y += x * (1 - x) * _tone(_whole(rng, 500, 6000) * t)
+        y += x * (1 - x) * tone(whole(rng, 500, 6000) * t)
     return y
 
 
 def _buzz(t, spec, rng):
-    f0 = _whole(rng, 90, 140)
-    return sum(_tone(k * f0 * t + rng.uniform()) for k in range(2, 40)) * (1 - t / t[-1] / 2)
+    f0 = whole(rng, 90, 140)
+    return sum(tone(k * f0 * t + rng.uniform()) for k in range(2, 40)) * (1 - t / t[-1] / 2)
 
 
 EVENTS = {
@@ -203,7 +210,7 @@ EVENTS = {
 DISTRACTORS = {"bell": _bell, "buzz": _buzz, "grains": _grains, "whoosh": _whoosh}
 
 
-def _rng(name: str) -> np.random.RandomState:
+def rng_of(name: str) -> np.random.RandomState:
     return np.random.RandomState(zlib.crc32(name.encode()))
 
 
@@ -213,12 +220,12 @@ def _cell(span: tuple[float, float], slot: int, slots: int, rng: np.random.Rando
     return low + (high - low) * (slot + rng.uniform(0.3, 0.7)) / slots
 
 
-def _parameters(label: str, fold: int, group: int) -> dict[str, float]:
+def parameters(label: str, fold: int, group: int, groups: int = GROUPS) -> dict[str, float]:
     """Draw what the clips of a group share, each number from a slot that no other group of the class has."""
     folds = manifest()["synth"].folds
-    slots, slot = folds * GROUPS, folds * group + fold - 1
-    shuffles = _rng(label)
-    rng = _rng(f"{label}-{fold}-{group}")
+    slots, slot = folds * groups, folds * group + fold - 1
+    shuffles = rng_of(label)
+    rng = rng_of(f"{label}-{fold}-{group}")
     # Folds alternate along the slots, so that each covers all registers; shuffles make register and rate independent.
     octave = _cell((0, np.log2(CENTRES[1] / CENTRES[0])), slot, slots, rng)
     return {
@@ -228,7 +235,7 @@ def _parameters(label: str, fold: int, group: int) -> dict[str, float]:
     }
 
 
-def _places(rng: np.random.RandomState) -> dict[str, float]:
+def places(rng: np.random.RandomState) -> dict[str, float]:
     """Draw the places of event and distractor: apart from each other, in either order."""
     lengths = {"": rng.uniform(0.25, 0.45), "distractor_": rng.uniform(0.2, 0.3)}
     rest = 0.97 - sum(lengths.values())
@@ -243,25 +250,29 @@ def _places(rng: np.random.RandomState) -> dict[str, float]:
 def _spec(label: str, fold: int, group: int, take: int) -> Spec:
     name = f"{label}-f{fold}-g{group}"
     turn = list(EVENTS).index(label) + fold + group
-    taken = turn % TAKES == take
-    rng = _rng(f"{name}-{take}")
-    shared = _parameters(label, fold, group)
-    return Spec(
-        id=f"{name}-{take}",
-        label=label,
-        fold=str(fold),
-        group=name,
-        # In rotation, so that every class and fold has each shape equally often.
-        distractor=list(DISTRACTORS)[turn % len(DISTRACTORS)] if taken else "none",
-        centre_hz=round(shared["centre_hz"] * rng.uniform(0.99, 1.01)),
-        octaves=shared["octaves"],
-        rate_hz=shared["rate_hz"],
-        **_places(rng),
-        snr_db=round(rng.uniform(3, 15), 2),
-        distractor_db=round(rng.uniform(5, 10), 2),
-        slope=round(rng.uniform(0, 1.5), 3),
-        peak=round(rng.uniform(0.2, 0.9), 3),
-    )
+    # In rotation, so that every class and fold has each shape equally often.
+    distractor = in_turn(DISTRACTORS, turn) if turn % TAKES == take else "none"
+    values = drawn(rng_of(f"{name}-{take}"), parameters(label, fold, group))
+    return Spec(id=f"{name}-{take}", label=label, fold=str(fold), group=name, distractor=distractor, **values)
+
+
+def in_turn(names: Collection[str], turn: int) -> str:
+    """Return one of the names, in rotation."""
+    return list(names)[turn % len(names)]
+
+
+def drawn(rng: np.random.RandomState, shared: Mapping[str, float]) -> dict[str, Any]:
+    """Draw the numbers of a clip, given what it shares with its group."""
+    return {
+        "centre_hz": round(shared["centre_hz"] * rng.uniform(0.99, 1.01)),
+        "octaves": shared["octaves"],
+        "rate_hz": shared["rate_hz"],
+        **places(rng),
+        "snr_db": round(rng.uniform(3, 15), 2),
+        "distractor_db": round(rng.uniform(5, 10), 2),
+        "slope": round(rng.uniform(0, 1.5), 3),
+        "peak": round(rng.uniform(0.2, 0.9), 3),
+    }
 
 
 @functools.cache
@@ -302,16 +313,30 @@ class Stems:
     ----------
     event, background, distractor : ndarray [shape=(n_samples,), int16]
         The distractor is all zeros if the clip has none.
+    hum : ndarray [shape=(n_samples,), int16] or None
+        A sound that goes with a class in the training folds only, in data sets of `transferlens.data.known_answers`.
+    removed : ndarray [shape=(n_samples,), int16] or None
+        What was cut out of the event, where a gap is the evidence. It is not in the mixture.
     """
 
     event: np.ndarray
     background: np.ndarray
     distractor: np.ndarray
+    hum: np.ndarray | None = None
+    removed: np.ndarray | None = None
 
     @property
     def mixture(self) -> np.ndarray:
         """Sum of the stems, exactly [shape=(n_samples,), int16]."""
-        return self.event + self.background + self.distractor
+        sounds = self.event + self.background + self.distractor
+        return sounds if self.hum is None else sounds + self.hum
+
+    def apart(self, of: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the "evidence" or the "hum", and all other sounds of the clip [shape=(n_samples,), int16]."""
+        if of == "hum":
+            hum = np.zeros_like(self.event) if self.hum is None else self.hum
+            return hum, self.mixture - hum
+        return (self.event, self.mixture - self.event) if self.removed is None else (self.removed, self.mixture)
 
     @property
     def y(self) -> np.ndarray:
@@ -328,7 +353,7 @@ def _unit(y: np.ndarray) -> np.ndarray:
     return y / np.sqrt(np.mean(y**2))
 
 
-def _placed(shape, spec: Spec, rng: np.random.RandomState, place: tuple[float, float], n: int, sr: int) -> np.ndarray:
+def placed(shape, spec: Spec, rng: np.random.RandomState, place: tuple[float, float], n: int, sr: int) -> np.ndarray:
     """Return a clip of n samples with one shape in it, of unit power while it lasts, faded in and out."""
     start, length = (round(fraction * n) for fraction in place)
     t = np.arange(length) / sr
@@ -338,7 +363,7 @@ def _placed(shape, spec: Spec, rng: np.random.RandomState, place: tuple[float, f
     return y
 
 
-def _background(spec: Spec, rng: np.random.RandomState, n: int, sr: int) -> np.ndarray:
+def background_of(spec: Spec, rng: np.random.RandomState, n: int, sr: int) -> np.ndarray:
     """Return noise of unit power with the spectral slope of a clip."""
     hz = np.maximum(np.fft.rfftfreq(n, 1 / sr), 50)
     # Uniform noise is exact on every machine; normal noise needs a logarithm, which is not.
@@ -358,18 +383,28 @@ def render(id: str) -> Stems:
     """
     clip, row = spec(id), manifest()["synth"]
     n, sr = round(row.sr * row.seconds), row.sr
-    rng = _rng(f"{id} sound")
-    event = _placed(EVENTS[clip.label], clip, rng, (clip.onset, clip.length), n, sr)
-    background = _background(clip, rng, n, sr) * 10 ** (-clip.snr_db / 20)
+    rng = rng_of(f"{id} sound")
+    event = placed(EVENTS[clip.label], clip, rng, (clip.onset, clip.length), n, sr)
+    background = background_of(clip, rng, n, sr) * 10 ** (-clip.snr_db / 20)
     distractor = np.zeros(n)
     if clip.has_distractor:
         place = (clip.distractor_onset, clip.distractor_length)
-        distractor = _placed(DISTRACTORS[clip.distractor], clip, rng, place, n, sr) * 10 ** (clip.distractor_db / 20)
-    gain = 32768 * clip.peak / np.abs(event + background + distractor).max()
-    stems = [np.rint(gain * stem).astype(np.int16) for stem in (event, background, distractor)]
-    for stem in stems:
+        distractor = placed(DISTRACTORS[clip.distractor], clip, rng, place, n, sr) * 10 ** (clip.distractor_db / 20)
+    return quantised(clip.peak, event, background, distractor)
+
+
+def quantised(
+    peak: float, event: np.ndarray, background: np.ndarray, distractor: np.ndarray, **others: np.ndarray | None
+) -> Stems:
+    """Return the stems as read-only 16-bit samples, with this largest magnitude of their sum."""
+    sounds = event + background + distractor
+    hum = others.get("hum")
+    gain = 32768 * peak / np.abs(sounds if hum is None else sounds + hum).max()
+    named = {"event": event, "background": background, "distractor": distractor, **others}
+    stems = {name: np.rint(gain * stem).astype(np.int16) for name, stem in named.items() if stem is not None}
+    for stem in stems.values():
         stem.setflags(write=False)
-    return Stems(*stems)
+    return Stems(**stems)
 
 
 @functools.cache

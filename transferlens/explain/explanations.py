@@ -2,6 +2,7 @@
 
 `transferlens.saliency` draws and scores them.
 
+- `ExplanationOptions` say how attributions are computed, and how a map is made of them.
 - `heldout_clips` reads the clips that a run held out, `choose` selects some of them to draw.
 - `networks` returns the networks of runs, and the first one before its training as the control.
 - `explain` computes the attributions of one network; `randomised` those of the network with random blocks.
@@ -19,21 +20,37 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from transferlens.data.catalogue import DataOptions
-from transferlens.data.clips import BUILT_IN
+from transferlens.data.known_answers import is_generated
 from transferlens.features.event_mask import event_mask
 from transferlens.features.logmel import FeatureSettings
-from transferlens.measures.attribution import STEPS, TOLERANCE, Attribution, attribute
+from transferlens.measures.attribution import (
+    FEWEST,
+    MAP_TOLERANCE,
+    PATCH,
+    STEPS,
+    TOLERANCE,
+    Attribution,
+    attribute,
+)
 from transferlens.measures.faithfulness import cascade
+from transferlens.measures.integrated import PER_REFERENCE
+from transferlens.measures.maps import SMOOTH, MapSettings, Sign
+from transferlens.measures.methods import DEFAULT, TABLE, MethodName, check_takes
 from transferlens.measures.predictions import softmax
 from transferlens.models.build import skeleton
-from transferlens.store.heldout import classify, heldout_features
+from transferlens.store.heldout import classify, heldout_features, of_run, training_features
 from transferlens.store.run import Run, arm_names
 from transferlens.util.errors import ParameterError
-from transferlens.util.fields import Fields
+from transferlens.util.fields import Fields, Rule, at_least, between
+from transferlens.util.grouping import group_by
 from transferlens.util.lazy import torch
 
 if TYPE_CHECKING:
+    from transferlens.data.clips import DataSet
     from transferlens.models.network import Network
+
+SIZE = Rule("two numbers greater than 0, seconds and mel bands", lambda pair: min(pair) > 0)
+WIDTHS = Rule("two numbers of at least 0, seconds and mel bands", lambda pair: min(pair) >= 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,22 +59,95 @@ class ExplanationOptions(Fields):
 
     target: str = "true"
     """The class whose logit is explained: true, predicted, or a label."""
-    method: Literal["ig", "smoothgrad", "gradcam", "occlusion"] = "ig"
-    """Integrated Gradients, SmoothGrad, Grad-CAM or occlusion."""
-    block: int | None = None
-    """For gradcam: the block whose output is explained. Default: the last."""
+    method: MethodName = DEFAULT
+    """ig and expected: Integrated and Expected Gradients; deeplift, deepliftshap, gradientshap; smoothgrad, and times
+    the input; gradcam, layercam, guided-gradcam; occlusion, rise, lime, kernelshap, mask (by optimisation); lrp."""
+    block: tuple[int, ...] = ()
+    """For gradcam, layercam and guided-gradcam: the blocks whose outputs are explained. Default: the last, or for
+    layercam the last three."""
     baseline: Literal["silence", "zeros", "mean"] = "silence"
-    """Where Integrated Gradients start, and what replaces hidden cells: the features of a silent clip, zeros (with
-    normalisation the training clips' mean), or the held-out clips' mean."""
+    """Where Integrated Gradients and deeplift start, and what replaces hidden cells: the features of a silent clip,
+    zeros (with normalisation the training clips' mean), or the held-out clips' mean."""
+    references: Annotated[int, between(1, 1000)] = 6
+    """For expected, deepliftshap and gradientshap: number of training clips, of other classes than the target where
+    labels are known, that a clip is compared with."""
+    samples: Annotated[int | None, at_least(1)] = None
+    """For methods with random samples and mask: gradients or outputs per clip. Default: that of the method."""
+    patch: Annotated[tuple[float, float] | None, SIZE] = None
+    """For occlusion, rise, lime, kernelshap and mask: length [s] and mel bands of a patch. Default: 16 frames and 16
+    bands, which is 0.32 s of a clip of 5 s."""
+    smooth: Annotated[tuple[float, float] | None, WIDTHS] = None
+    """Standard deviation [s] and [mel bands] of the Gaussian that smooths maps, as they are drawn, scored and heard;
+    0 0: none. Default: 4 frames and 4 bands, which is 0.08 s of a clip of 5 s."""
+    sign: Sign = "signed"
+    """What maps show of each cell: its value, only what speaks for the class, or its magnitude."""
     tolerance: Annotated[float, TOLERANCE] = 0.01
-    """Integrated Gradients add steps until the completeness error is at most this."""
+    """Integrated and Expected Gradients add steps until the completeness error is at most this,"""
+    map_tolerance: Annotated[float, MAP_TOLERANCE] = 0.1
+    """and until the map moves by at most this share of its L1 norm when the parts of the path are halved."""
     max_steps: Annotated[int, STEPS] = 256
-    """Largest number of gradients per clip, at least 8; the error that was reached is in the figure and the table."""
+    """Largest number of gradients per clip, at least 32; what was reached is in the figure and the table."""
+    seed: Annotated[int, between(0, 2**32 - 1)] = 0
+    """Of the choice of references, of noise and of random patches."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.block is not None and self.method != "gradcam":
-            raise ParameterError(f"block={self.block} goes with method='gradcam' alone")
+        check_takes(self.method, block=self.block, samples=self.samples, patch=self.patch)
+        if self.max_steps < self.least_steps:
+            raise ParameterError(
+                f"max_steps={self.max_steps} must be at least {self.least_steps} for references={self.references}: "
+                f"{PER_REFERENCE} gradients each"
+            )
+
+    @property
+    def least_steps(self) -> int:
+        """The smallest `max_steps` that the method can do with."""
+        return max(FEWEST, PER_REFERENCE * self.references if self.method == "expected" else 0)
+
+    @property
+    def title(self) -> str:
+        """The method, and what it compares with, in words."""
+        how = TABLE[self.method]
+        since = {"references": f" from {self.references} training clips", "baseline": f" from {self.baseline}"}
+        return how.title + next((words for name, words in since.items() if name in how.takes), "")
+
+    def shown(self, clips: Clips) -> MapSettings:
+        """Return how maps of clips are made; raise ParameterError if that is in seconds, and they are not known."""
+        smooth = SMOOTH if self.smooth is None else (self.smooth[1], clips.frames(self.smooth[0], "smooth"))
+        return MapSettings(smooth=smooth, sign=self.sign)
+
+    def patch_cells(self, clips: Clips) -> tuple[int, int]:
+        """Return height and width of a patch [cells]; errors are those of `shown`."""
+        if self.patch is None:
+            return PATCH
+        seconds, bands = self.patch
+        return max(1, round(bands)), max(1, round(clips.frames(seconds, "patch")))
+
+
+@dataclass(frozen=True)
+class References:
+    """Training clips that held-out clips are compared with.
+
+    Attributes
+    ----------
+    ids : tuple of str
+    labels : tuple of str
+        "" where they are not known.
+    S : ndarray [shape=(k, channels, n_mels, width)]
+        Their features.
+    per_clip : int
+        How many each held-out clip is compared with.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    S: np.ndarray
+    per_clip: int
+
+    def of(self, label: str) -> list[int]:
+        """Return the indices of the references for a target: of other classes, as long as there are any."""
+        others = sorted(range(len(self.ids)), key=lambda i: self.labels[i] == label)
+        return others[: self.per_clip]
 
 
 @dataclass(frozen=True)
@@ -71,8 +161,12 @@ class Clips:
     silent, mean : ndarray [shape=(channels, n_mels, width), float32]
         Features of a silent clip, and mean features of all held-out clips.
     features : FeatureSettings
-    is_built_in : bool
-        Whether they are clips of the built-in data set.
+    is_generated : bool
+        Whether they are clips of a data set that is generated by code, so that their evidence is known.
+    seconds : float > 0 [s] or None
+        Nominal length of a clip; None if it is not known.
+    references : References or None
+        If the method needs them.
     """
 
     ids: tuple[str, ...]
@@ -82,21 +176,38 @@ class Clips:
     silent: np.ndarray
     mean: np.ndarray
     features: FeatureSettings
-    is_built_in: bool
+    is_generated: bool
+    seconds: float | None = None
+    references: References | None = None
 
     @functools.cached_property
     def masks(self) -> np.ndarray | None:
-        """Ground-truth masks of the event [shape of `S`, bool], which only the built-in data set has."""
-        if not self.is_built_in:
-            return None
+        """Where the evidence is [shape=(n, n_mels, width), bool]: in most channels. None if it is not known."""
+        return self._masks("evidence") if self.is_generated else None
+
+    @functools.cached_property
+    def hums(self) -> np.ndarray | None:
+        """Where a planted hum is, as `masks`; no cell of clips without one."""
+        return self._masks("hum") if self.is_generated else None
+
+    def _masks(self, of: Literal["evidence", "hum"]) -> np.ndarray:
         names = ("sr", "n_fft", "windows", "hops", "n_mels", "width")
         settings = {name: getattr(self.features, name) for name in names}
-        return np.stack([event_mask(clip, **settings) for clip in self.ids])
+        return np.stack([event_mask(clip, of=of, **settings).mean(0) > 0.5 for clip in self.ids])
 
     @property
     def energy(self) -> np.ndarray:
         """Mean log-mel power over channels [shape=(n, n_mels, width)]."""
         return self.S.mean(1)
+
+    def frames(self, seconds: float, option: str) -> float:
+        """Return a duration in frames; raise ParameterError, which names an option, if their length is not known."""
+        if self.seconds is None and seconds:
+            raise ParameterError(
+                f"{option} is in seconds, and the length of the clips is not known: name them (clips, or dataset and "
+                "root)"
+            )
+        return seconds * self.features.width / self.seconds if self.seconds else 0.0
 
     def pick(self, indices: Sequence[int]) -> Clips:
         """Return some of the clips; `mean` remains that of all."""
@@ -104,12 +215,18 @@ class Clips:
         return replace(self, ids=ids, labels=labels, groups=groups, S=self.S[indices])
 
 
-def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
-    """Return the clips that a run held out; errors are those of `heldout.heldout_features`."""
+def heldout_clips(run: Run, options: DataOptions, cache: Path, how: ExplanationOptions | None = None) -> Clips:
+    """Return the clips that a run held out, with the references that a method needs.
+
+    Errors are those of `heldout.heldout_features`.
+    """
     settings = run.config.features
     S = heldout_features(run, options, cache)
-    if not run.groups and (options != DataOptions() or run.config.dataset == BUILT_IN):
-        run = run.within(options.open())
+    options = of_run(run, options)
+    is_open = options != DataOptions()
+    dataset = options.open() if is_open else None
+    if not run.groups and dataset:
+        run = run.within(dataset)
     return Clips(
         ids=run.clip_ids,
         groups=run.groups or ("",) * len(S),
@@ -118,8 +235,29 @@ def heldout_clips(run: Run, options: DataOptions, cache: Path) -> Clips:
         mean=S.mean(0),
         silent=settings.compute(np.zeros(1, np.float32)),
         features=settings,
-        is_built_in=run.config.dataset == BUILT_IN,
+        is_generated=is_generated(run.config.dataset),
+        seconds=settings.seconds or (dataset.seconds if dataset else None),
+        references=_references(run, options, cache, how, dataset)
+        if how and TABLE[how.method].needs_references
+        else None,
     )
+
+
+def _references(
+    run: Run, options: DataOptions, cache: Path, how: ExplanationOptions, dataset: DataSet | None
+) -> References:
+    """Choose training clips in random order, but of the classes in turn, as many as any target needs."""
+    label_of = {clip.id: clip.label for clip in dataset.clips} if dataset else {}
+
+    def choose(ids: Sequence[str]) -> list[str]:
+        order = [ids[i] for i in np.random.default_rng(how.seed).permutation(len(ids))]
+        classes = group_by(order, lambda id: label_of.get(id, ""))
+        in_turn = [id for id in itertools.chain(*itertools.zip_longest(*classes.values())) if id is not None]
+        # Each of as many classes more than a target's own.
+        return in_turn[: how.references + -(-how.references // max(1, len(classes) - 1))]
+
+    ids, S = training_features(run, options, cache, choose)
+    return References(ids, tuple(label_of.get(id, "") for id in ids), S, how.references)
 
 
 def baseline_of(run: Run, clips: Clips, name: str = "silence") -> torch.Tensor:
@@ -161,6 +299,8 @@ class Explained:
         Classes.
     probabilities : ndarray [shape=(n,)]
         Of the targets.
+    shown : MapSettings
+        How `maps` are made.
     """
 
     name: str
@@ -173,6 +313,7 @@ class Explained:
     predicted: np.ndarray
     probabilities: np.ndarray
     attribution: Attribution
+    shown: MapSettings = MapSettings()
 
     def pick(self, indices: Sequence[int]) -> Explained:
         """Return the attributions of some of the clips."""
@@ -181,10 +322,15 @@ class Explained:
         attribution = Attribution(*(getattr(self.attribution, field.name)[indices] for field in fields(Attribution)))
         return replace(self, clips=self.clips.pick(indices), attribution=attribution, **picked)
 
-    @property
-    def cells(self) -> np.ndarray:
-        """Attributions summed over channels [shape=(n, n_mels, width)]."""
-        return self.attribution.values.sum(1)
+    @functools.cached_property
+    def maps(self) -> np.ndarray:
+        """The maps that are drawn, scored and listened to [shape=(n, n_mels, width)]."""
+        return self.shown(self.attribution.values)
+
+    def references_of(self, i: int) -> tuple[str, ...]:
+        """Return the ids of the training clips that clip `i` is compared with; empty if the method has none."""
+        pool = self.clips.references
+        return tuple(pool.ids[k] for k in pool.of(self.run.label_names[self.targets[i]])) if pool else ()
 
 
 def networks(runs: Sequence[Run]) -> list[tuple[str, Run, Network]]:
@@ -216,24 +362,46 @@ def explain(name: str, run: Run, network: Network, clips: Clips, options: Explan
         targets=targets,
         predicted=predicted,
         probabilities=probabilities[range(len(x)), targets],
-        attribution=_attributed(network, x, targets, baseline, options),
+        attribution=_attributed(run, network, x, targets, baseline, clips, options),
+        shown=options.shown(clips),
     )
 
 
 def _attributed(
-    network: Network, x: torch.Tensor, targets: np.ndarray, baseline: torch.Tensor, options: ExplanationOptions
+    run: Run,
+    network: Network,
+    x: torch.Tensor,
+    targets: np.ndarray,
+    baseline: torch.Tensor,
+    clips: Clips,
+    options: ExplanationOptions,
 ) -> Attribution:
-    chosen = {name: getattr(options, name) for name in ("method", "tolerance", "max_steps", "block")}
-    return attribute(network, x, targets=targets.tolist(), baseline=baseline, progress=True, **chosen)
+    names = ("method", "tolerance", "map_tolerance", "max_steps", "samples", "block", "seed")
+    chosen = {name: getattr(options, name) for name in names}
+    if pool := clips.references:
+        S = run.inputs(pool.S).to(x.device)
+        chosen["references"] = {target: S[pool.of(run.label_names[target])] for target in set(targets.tolist())}
+    return attribute(
+        network,
+        x,
+        targets=targets.tolist(),
+        baseline=baseline,
+        patch=options.patch_cells(clips),
+        shown=options.shown(clips),
+        progress=True,
+        **chosen,
+    )
 
 
 def randomised(explained: Explained, options: ExplanationOptions) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the stages of `faithfulness.cascade`, each with the `cells` of the same clips and classes."""
+    """Yield the stages of `faithfulness.cascade`, each with the `maps` of the same clips and classes."""
     config, n_classes = explained.run.config, len(explained.run.label_names)
     # Another seed than the run's, which may have started from the same random weights.
     random = skeleton(
         config.backbone, n_classes=n_classes, plan=config.plan, seed=config.seed + 1, input_size=config.input_size
     )
     for through, network in cascade(explained.network, random.to(explained.x.device)):
-        attribution = _attributed(network, explained.x, explained.targets, explained.baseline, options)
-        yield through, attribution.values.sum(1)
+        attribution = _attributed(
+            explained.run, network, explained.x, explained.targets, explained.baseline, explained.clips, options
+        )
+        yield through, explained.shown(attribution.values)

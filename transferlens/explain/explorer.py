@@ -88,7 +88,7 @@ def entries(
     """
     check_alike(runs, "labels", "held-out clips (fold)", "features")
     indices = choose(runs[0], min(n_clips, len(runs[0].clip_ids)))
-    clips = heldout_clips(runs[0], options, cache).pick(indices)
+    clips = heldout_clips(runs[0], options, cache, how).pick(indices)
     try:
         audio: list[np.ndarray | None] = list(heldout_audio(runs[0], options, clips.ids))
     except TransferLensError as error:
@@ -110,7 +110,7 @@ def _entry(networks: Sequence[Explained], i: int, index: int, y: np.ndarray | No
     parts: list[tuple | None] = [None] * len(networks)
     gain = 1.0
     if y is not None:
-        parts = [listen.split(y, listen.mask(explained.cells[i]), settings) for explained in networks]
+        parts = [listen.split(y, listen.mask(explained.maps[i]), settings) for explained in networks]
         # One gain for all sounds of a clip, so that they can be compared.
         gain = listen.gain(y, *itertools.chain.from_iterable(filter(None, parts)))
     return Entry(
@@ -132,7 +132,7 @@ def _view(explained: Explained, i: int, index: int, parts: tuple | None, gain: f
         network=explained.name,
         right=bool(order[0] == run.labels[index]),
         predictions=[(run.label_names[k], float(probabilities[k])) for k in order[:TOP]],
-        attribution=attribution_image(explained.cells[i]),
+        attribution=attribution_image(explained.maps[i]),
         used=used,
         ignored=ignored,
     )

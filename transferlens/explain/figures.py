@@ -5,15 +5,27 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transferlens.explain.class_maps import class_maps
 from transferlens.explain.scores import recordings
 from transferlens.measures import stats
 from transferlens.plots import accuracy, style
 from transferlens.plots.accuracy import intervals
-from transferlens.plots.spectrogram import attribution_map, spectrogram
+from transferlens.plots.spectrogram import (
+    AGAINST,
+    FOR,
+    KNOWN,
+    MASSES,
+    OPACITIES,
+    band_profile,
+    evidence,
+    outline,
+    spectrogram,
+)
 from transferlens.util.grouping import group_by
 from transferlens.util.text import counted, shortened, span
 from transferlens.util.text import table as aligned
@@ -22,49 +34,119 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from transferlens.explain.explanations import Explained
+    from transferlens.explain.class_maps import ProfileRow
+    from transferlens.explain.explanations import Clips, Explained
     from transferlens.explain.scores import CascadeRow, SummaryRow
 
 
+# Opacity of a spectrogram below evidence.
+UNDER = 0.6
+# Colours of what a network says.
+RIGHT, WRONG = "#0a6b2d", "#b00020"
+# Movement of a map above which a panel says so.
+UNSETTLED = 0.2
+# Letters of a clip's name in its panel.
+LETTERS = 38
+
+
 def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], title: str = "") -> Figure:
-    """Draw one row per clip: its log-mel features, and the attributions of every network over them.
+    """Draw one row per clip: its log-mel features, and what every network uses of them.
 
     Where the length of a clip [s] is not known (None), its time axis is a share of the clip.
     """
     clips = explained[0].clips
-    n = len(clips.ids)
-    fig, axes = style.new_figure(
-        n, 1 + len(explained), width=2.2 + 2.7 * (1 + len(explained)), height=1.1 + 1.55 * n, sharey=True
-    )
+    n, columns = len(clips.ids), 1 + len(explained)
+    fig, axes = style.new_figure(n, columns, width=0.8 + 3.5 * columns, height=1.2 + 2.6 * n, sharey=True)
     hz = explained[0].run.config.features.mel_frequencies
     for i, row in enumerate(axes):
-        for ax in row:
-            spectrogram(clips.energy[i], seconds=seconds[i], hz=hz, ax=ax)
-        row[0].set_title(f"{shortened(clips.labels[i])}\n{shortened(clips.ids[i])}", fontsize="x-small", loc="left")
-        row[0].set_ylabel("mel frequency [Hz]", fontsize="x-small")
+        spectrogram(clips.energy[i], seconds=seconds[i], hz=hz, ax=row[0])
+        _title(row[0], _clip_title(clips, i), "black")
+        row[0].set_ylabel("mel frequency [Hz]", fontsize="small")
         for ax, of_network in zip(row[1:], explained, strict=True):
-            attribution_map(of_network.cells[i], seconds=seconds[i], ax=ax)
-            ax.set_title(_panel_title(of_network, i), fontsize="x-small", loc="left")
-            ax.set_ylabel("")
-    for ax, name in zip(axes[0], ("log-mel", *(of_network.name for of_network in explained)), strict=True):
-        ax.set_title(f"{name}\n{ax.get_title(loc='left')}", fontsize="x-small", loc="left")
+            spectrogram(clips.energy[i], seconds=seconds[i], hz=hz, opacity=UNDER, ax=ax)
+            evidence(of_network.maps[i], seconds=seconds[i], ax=ax)
+            _title(ax, *_panel_title(of_network, i))
+        if clips.masks is not None:
+            for ax in row:
+                outline(clips.masks[i], seconds=seconds[i], ax=ax)
+    for ax, name in zip(axes[0], ("the clip", *(of_network.name for of_network in explained)), strict=True):
+        ax.annotate(name, (0, 1), (0, 22), "axes fraction", "offset points", fontsize="medium", weight="bold")
     for ax in axes[-1]:
-        known = seconds[-1] is not None
-        ax.set_xlabel("time [s]" if known else "time [share of the clip]", fontsize="x-small")
-    fig.suptitle(
-        f"{title}; red speaks for the target, blue against it (smoothed)", x=0.01, ha="left", fontsize="medium"
-    )
+        ax.set_xlabel("time [s]" if seconds[-1] is not None else "time [share of the clip]", fontsize="small")
+    shown = explained[0].shown
+    handles = _legend(shown.sign, is_known=clips.masks is not None)
+    fig.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    fig.suptitle(f"{title} ({shown.words})", x=0.01, ha="left", fontsize="medium")
     return fig
 
 
-def _panel_title(explained: Explained, i: int) -> str:
-    labels = [*map(shortened, explained.run.label_names)]
+# Classes that are drawn, at most.
+MOST_CLASSES = 10
+
+
+def draw_classes(
+    explained: Sequence[Explained], rows: Sequence[ProfileRow], *, seconds: float | None, title: str = ""
+) -> Figure:
+    """Draw one row per class: what each network uses of its clips, their mean aligned in time, and over frequency."""
+    labels = sorted(set(explained[0].clips.labels))
+    drawn = labels[:MOST_CLASSES]
+    maps = {(each.network, each.label): each for each in class_maps(explained, drawn)}
+    palette = style.colours(of_network.name for of_network in explained)
+    n, columns = len(drawn), len(explained) + 1
+    fig, axes = style.new_figure(n, columns, width=0.8 + 3.1 * columns, height=1.3 + 1.75 * n, sharey=True)
+    hz = explained[0].run.config.features.mel_frequencies
+    profiles = group_by(rows, attrgetter("network", "label"))
+    for label, row in zip(drawn, axes, strict=True):
+        for ax, name in zip(row, palette, strict=False):
+            mean = maps[name, label]
+            spectrogram(mean.S, seconds=seconds, hz=hz, opacity=UNDER, ax=ax)
+            evidence(np.nan_to_num(np.maximum(mean.cells, 0)), seconds=seconds, ax=ax)
+            band_profile(profiles[name, label], colour=palette[name], ax=row[-1])
+        row[0].set_title(f"{shortened(label)} ({counted(maps[name, label].n, 'clip')})", fontsize="small", loc="left")
+        row[0].set_ylabel("mel frequency [Hz]", fontsize="small")
+    for ax, name in zip(axes[0], (*palette, "share by frequency"), strict=True):
+        ax.annotate(name, (0, 1), (0, 22), "axes fraction", "offset points", fontsize="medium", weight="bold")
+    for ax in axes[-1, :-1]:
+        ax.set_xlabel("time, aligned [s]" if seconds is not None else "time, aligned", fontsize="small")
+    axes[-1, -1].set_xlabel("share of the evidence [%]", fontsize="small")
+    sign = "absolute" if explained[0].shown.sign == "absolute" else "positive"  # what speaks against is not drawn
+    handles = [*_legend(sign, is_known=False), *style.lines(palette.items())]
+    fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    left_out = f"; the first {len(drawn)} of {len(labels)} classes" if len(drawn) < len(labels) else ""
+    fig.suptitle(f"{title}: means over the clips of a class{left_out}", x=0.01, ha="left", fontsize="medium")
+    return fig
+
+
+def _title(ax: Axes, words: str, colour: str) -> None:
+    ax.set_title(words, fontsize="small", loc="left", color=colour)
+
+
+def _clip_title(clips: Clips, i: int) -> str:
+    """Return the class of a clip, and the end of its name, which tells more than its folder."""
+    name, label = clips.ids[i], shortened(clips.labels[i], LETTERS // 2)
+    room = LETTERS - len(label)
+    return f"{label}  ({shortened(PurePath(name).name, room)})"
+
+
+def _panel_title(explained: Explained, i: int) -> tuple[str, str]:
+    """Return what a network says of a clip, and the colour of the words: green if it is right."""
+    labels = [shortened(name, LETTERS // 2) for name in explained.run.label_names]
     target, predicted = explained.targets[i], explained.predicted[i]
-    text = f"target {labels[target]}: {100 * explained.probabilities[i]:.0f} %"
-    if predicted != target:
-        text += f", says {labels[predicted]}"
-    error, steps = explained.attribution.error[i], explained.attribution.steps[i]
-    return text if np.isnan(error) else f"{text}\nerror {100 * error:.1f} % in {counted(steps, 'step')}"
+    share = f"{100 * explained.probabilities[i]:.0f} %"
+    is_right = explained.run.label_names[predicted] == explained.clips.labels[i]
+    words = f"says {labels[predicted]}"
+    words += f" ({share})" if predicted == target else f" ({labels[target]}: {share})"
+    words += ", map not settled" * bool(explained.attribution.movement[i] > UNSETTLED)
+    return words, RIGHT if is_right else WRONG
+
+
+def _legend(sign: str, *, is_known: bool) -> list[Any]:
+    """Return what the regions and lines of the gallery mean."""
+    what = "speaks for or against the target" if sign == "absolute" else "speaks for the target"
+    regions = [(f"holds {100 * share:.0f} % of what {what}", o) for share, o in zip(MASSES, OPACITIES, strict=True)]
+    lines = [("speaks against it", AGAINST)] if sign == "signed" else []
+    lines += [("where the evidence is", KNOWN)] if is_known else []
+    return [*style.areas(FOR, regions[::-1]), *style.lines(lines)]
 
 
 # Names of the scores in figures.
@@ -74,7 +156,12 @@ CLAIMS = {
     "loudest_share": "share in the\nloudest 10 % of cells",
 }
 CURVES = {"insertion": "insertion (high is good)", "deletion": "deletion (low is good)"}
-ANSWERS = {"event_share": "share inside the event", "points_into_event": "strongest cell in the event"}
+CONTROL_MARKS = {"_shifted": "|", "_random": "x", "_energy": "^"}
+ANSWERS = {
+    "average_precision": "finds the event\n(average precision)",
+    "event_share": "share inside\nthe event",
+    "points_into_event": "strongest cell\nin the event",
+}
 
 
 def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, title: str = "") -> Figure:
@@ -85,15 +172,18 @@ def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, tit
     by = {(row.network, row.subset, row.score): row for row in table}
     panel = functools.partial(_draw_scores, by, palette)
     panel(axes[0, 0], CLAIMS, "all", {"_chance": "|"}, title="where attributions lie")
-    panel(axes[0, 1], CURVES, "all", {"_random": "x", "_energy": "^"}, title="faithfulness: area under the curve")
+    panel(axes[0, 1], CURVES, "all", CONTROL_MARKS, title="faithfulness: area under the curve")
     _draw_cascade(axes[0, 2], rows)
     network = next(iter(palette))
     if known:
-        for ax, subset in zip(axes[1], ("all", "without distractor", "with distractor"), strict=True):
+        subsets = list(dict.fromkeys(row.subset for row in table))
+        for ax in axes[1, len(subsets) :]:
+            ax.set_axis_off()
+        for ax, subset in zip(axes[1], subsets, strict=False):
             about = f"known answer: {subset} clips (n = {by[network, subset, 'event_share'].n})"
             panel(ax, ANSWERS, subset, {"_chance": "|", "_energy": "^"}, title=about)
     fig.legend(handles=style.handles(palette), loc="outside lower center", ncols=len(palette), frameon=False)
-    row, marks = by[network, "all", "insertion"], "| shifted in time, x random order, ^ by energy"
+    row, marks = by[network, "all", "insertion"], "| shifted in time, x random patches, ^ by energy"
     about = f"means over {stats.clips_text(row.n, row.n_recordings)}{', 95 % intervals' if row.n > 1 else ''}"
     fig.suptitle(f"{title}: {about}; {marks}", x=0.01, ha="left", fontsize="medium")
     return fig
@@ -146,7 +236,7 @@ def text(table: Sequence[SummaryRow]) -> str:
     for row in shown:
         chance = next(
             chances[key]
-            for suffix in ("_chance", "_random")
+            for suffix in ("_chance", "_shifted")
             if (key := (row.network, row.subset, row.score + suffix)) in chances
         )
         numbers = (f"{row.mean:.3f}", span(row.low, row.high, 3), f"{chance:.3f}")

@@ -13,11 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from transferlens.data.clips import BUILT_IN
-from transferlens.data.synthetic import spec
+from transferlens.data.known_answers import is_generated, spec
 from transferlens.explain.explanations import Explained, ExplanationOptions, randomised
 from transferlens.measures import stats
-from transferlens.measures.faithfulness import area, claims, curve, known_answer, mean_product, ranks, shifted
+from transferlens.measures.faithfulness import (
+    CONTROLS,
+    areas,
+    claims,
+    known_answer,
+    mean_product,
+    patches,
+    ranks,
+    shifted,
+)
+from transferlens.measures.methods import TABLE
 from transferlens.store.run import Run
 from transferlens.util.grouping import group_by
 
@@ -28,25 +37,27 @@ BOUNDS = {"energy_correlation": (-1.0, 1.0), "edge_correlation": (-1.0, 1.0)}
 
 
 def faithfulness(explained: Explained, i: int) -> dict[str, float]:
-    """Compute the areas under insertion and deletion curves of one clip, by attribution, by energy and at random."""
-    rng, cells = np.random.default_rng([0, i]), explained.cells[i]
-    random = rng.permutation(cells.size).reshape(cells.shape)
-    orders = {"": cells, "_energy": explained.clips.energy[i], "_random": random}
-    fixed = {"baseline": explained.baseline, "target": explained.targets[i]}
-    return {
-        f"{way}{name}": area(curve(explained.network, explained.x[i], order=order, insert=way == "insertion", **fixed))
-        for way in ("insertion", "deletion")
-        for name, order in orders.items()
-    }
+    """Compute the areas under insertion and deletion curves of one clip.
+
+    By attribution, by the same one shifted in time, by energy, and by random patches.
+    """
+    cells = explained.maps[i]
+    fixed = {"fills": {"": explained.baseline}, "target": explained.targets[i]}
+    orders = {"": cells, "_energy": explained.clips.energy[i], "_random": patches(cells.shape, [0, i])}
+    values: dict[str, float] = {}
+    for name, order in orders.items():
+        found = areas(explained.network, explained.x[i], order=order, shifts=CONTROLS if not name else (), **fixed)
+        values |= {f"{way}{name}": value for way, value in found.items()}
+    return values
 
 
 def scores(explained: Explained, i: int) -> dict[str, float]:
     """Compute all scores of one clip."""
     clips = explained.clips
-    values = claims(explained.cells[i], clips.energy[i]) | faithfulness(explained, i)
+    values = claims(explained.maps[i], clips.energy[i]) | faithfulness(explained, i)
     if clips.masks is not None:
-        power = np.maximum(clips.S[i] - clips.silent, 0)
-        values |= known_answer(explained.attribution.values[i], clips.masks[i], power)
+        power = np.maximum(clips.S[i] - clips.silent, 0).mean(0)
+        values |= known_answer(explained.maps[i], clips.masks[i], power)
     return values
 
 
@@ -54,7 +65,8 @@ def scores(explained: Explained, i: int) -> dict[str, float]:
 class Row:
     """One network and one clip.
 
-    In the CSV one column per score follows; those with "_chance" are of attributions shifted in time.
+    `baseline` or `references`, training clips by id, are what the method compares with; `map` is how the map was made
+    that is scored. In the CSV one column per score follows; those with "_chance" are of maps shifted in time.
     """
 
     network: str
@@ -68,9 +80,12 @@ class Row:
     predicted: str
     method: str
     baseline: str
+    references: str
+    map: str
     steps: int
     change: float
     completeness_error: float
+    map_movement: float
     scores: dict[str, float]
 
     @property
@@ -114,10 +129,8 @@ class CascadeRow:
 
 
 def subset_of(clip: str, run: Run) -> str:
-    """Return the kind of clip: in the built-in data set, with or without the louder distractor."""
-    if run.config.dataset != BUILT_IN:
-        return "all"
-    return "with distractor" if spec(clip).has_distractor else "without distractor"
+    """Return the kind of clip: of generated ones that of their recipe, such as with or without a distractor."""
+    return spec(clip).subset if is_generated(run.config.dataset) else "all"
 
 
 def clip_rows(explained: Explained, options: ExplanationOptions, bar: Callable[[int], Any]) -> list[Row]:
@@ -136,10 +149,13 @@ def clip_rows(explained: Explained, options: ExplanationOptions, bar: Callable[[
                 target_probability=float(explained.probabilities[i]),
                 predicted=labels[explained.predicted[i]],
                 method=options.method,
-                baseline=options.baseline,
+                baseline=options.baseline if "baseline" in TABLE[options.method].takes else "",
+                references=" ".join(explained.references_of(i)),
+                map=explained.shown.words,
                 steps=int(attribution.steps[i]),
                 change=float(attribution.change[i]),
                 completeness_error=float(attribution.error[i]),
+                map_movement=float(attribution.movement[i]),
                 scores=scores(explained, i),
             )
         )
@@ -173,7 +189,7 @@ def _interval(score: str, values: Sequence[float], groups: Sequence[str]) -> sta
 
 def cascade_rows(explained: Explained, options: ExplanationOptions) -> list[CascadeRow]:
     """Return how similar the attributions of one network remain as its blocks are randomised."""
-    trained = [(ranks(cells), ranks(np.abs(cells))) for cells in explained.cells]
+    trained = [(ranks(cells), ranks(np.abs(cells))) for cells in explained.maps]
     rows = []
     for through, cells_of_clips in randomised(explained, options):
         for i, ((signed, magnitude), cells) in enumerate(zip(trained, cells_of_clips, strict=True)):

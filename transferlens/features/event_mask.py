@@ -1,30 +1,43 @@
-"""Ground-truth masks of the built-in clips: where in the features the event is."""
+"""Ground-truth masks of the generated clips: where in the features the evidence of the class is."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
+from transferlens.data.known_answers import render
 from transferlens.data.manifest import manifest
-from transferlens.data.synthetic import render, waveform
+from transferlens.data.synthetic import waveform
 from transferlens.features import logmel
 from transferlens.util.lazy import librosa
 
 
 def event_mask(
-    id: str, *, sr: int | None = None, width: int | None = None, floor_db: float = 40.0, **options
+    id: str,
+    *,
+    of: Literal["evidence", "hum"] = "evidence",
+    sr: int | None = None,
+    width: int | None = None,
+    floor_db: float = 40.0,
+    **options,
 ) -> np.ndarray:
     """Compute in which cells of a clip's features the event has more power than all other sounds together.
+
+    Where the evidence is a gap in the event, these are the cells in which what was cut out would have.
 
     Parameters
     ----------
     id : str
-        One of `data.synthetic.clip_ids`.
+        A clip of a generated data set, such as one of `data.synthetic.clip_ids`.
+    of : "evidence" or "hum"
+        The event, or the gap in it; or the hum of a clip of ``synth-shortcut`` (no cell, if it has none).
     sr : int > 0 [Hz], optional
         Rate of the features; by default that of the manifest.
     width : int > 0 [frames], optional
         Width of the features; by default that of the manifest.
     floor_db : float > 0 [dB]
-        Cells more than this below the event's strongest cell in the same channel are not in the mask: they hold only
+        Cells more than this below the sound's strongest cell in the same channel are not in the mask: they hold only
         quantisation noise.
     **options
         Further options of `features.logmel.log_mel`, such as ``n_mels``.
@@ -58,6 +71,6 @@ def event_mask(
             y = librosa.resample(y, orig_sr=row.sr, target_sr=rate, res_type="soxr_hq")
         return logmel.log_mel(y, sr=rate, width=width, **options)
 
-    event, rest = log_mel(stems.event), log_mel(stems.background + stems.distractor)
+    event, rest = map(log_mel, stems.apart(of))
     floor = event.max(axis=(1, 2), keepdims=True) - floor_db * np.log(10) / 10
     return (event > rest) & (event > floor)

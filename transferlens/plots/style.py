@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
 DPI = 160
 
@@ -93,6 +94,20 @@ def handles(palette: Mapping[str, tuple]) -> list[Line2D]:
     from matplotlib.lines import Line2D
 
     return [Line2D([], [], color=colour, marker="o", lw=2, label=name) for name, colour in palette.items()]
+
+
+def areas(colour: str, opacities: Iterable[tuple[str, float]]) -> list[Patch]:
+    """Return one legend entry per region of a colour, from names and opacities."""
+    from matplotlib.patches import Patch
+
+    return [Patch(facecolor=colour, alpha=opacity, label=name) for name, opacity in opacities]
+
+
+def lines(colours: Iterable[tuple[str, Any]]) -> list[Line2D]:
+    """Return one legend entry per line, from names and colours."""
+    from matplotlib.lines import Line2D
+
+    return [Line2D([], [], color=colour, label=name) for name, colour in colours]
 
 
 def legend_below(fig: Figure, ax: Axes, *, order: Sequence[str] = ()) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transferlens.data import known_answers
 from transferlens.features.cache import FeatureCache, UnusableCache, cached_clips, read_cached
 from transferlens.models import batchnorm
 from transferlens.models.forward import PASS_SIZE, forward, over_shifts
@@ -94,13 +95,21 @@ def precision_of(run: Run, device: torch.device) -> str:
     return recorded
 
 
+def of_run(run: Run, options: DataOptions) -> DataOptions:
+    """Return the options that name a run's clips: if none are named and code generates them, these."""
+    is_named = options.dataset is not None or options.clips is not None
+    if is_named or not known_answers.is_generated(run.config.dataset):
+        return options
+    return replace(options, dataset=run.config.dataset)
+
+
 def _feature_cache(run: Run, options: DataOptions, folder: Path) -> FeatureCache:
     """Return the feature cache of the clips that the options name; raise if a run was trained on other clips."""
     settings = run.config.features
     for name in ("sr", "width"):
         if getattr(options, name) not in (None, getattr(settings, name)):
             raise ParameterError(f"{name}={getattr(options, name)} must be left out: {run.path} says it")
-    cache = FeatureCache(replace(options.open(), sr=settings.sr), settings, folder)
+    cache = FeatureCache(replace(of_run(run, options).open(), sr=settings.sr), settings, folder)
     if cache.key != run.provenance["features_key"]:
         raise CheckpointError(
             f"{run.path} was trained on other clips than {cache.dataset.name}: name its clips (clips, or dataset and "
@@ -140,11 +149,39 @@ def heldout_features(
     Raise CheckpointError if the run was trained on other clips than those that are named, or the built-in ones if no
     features are cached; DataError if clips or the cache cannot be read.
     """
+
+    def choose(path: Path) -> Sequence[str]:
+        clips = _trained_on(run, path) if training else run.clip_ids
+        return clips if most is None else [clips[i] for i in spread(len(clips), most)]
+
+    return _chosen_features(run, options, cache, choose)[1]
+
+
+def training_features(
+    run: Run, options: DataOptions, cache: Path, choose: Callable[[Sequence[str]], Sequence[str]]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Load ids and features of those of a run's training clips that `choose` returns of all their ids.
+
+    Errors are those of `heldout_features`; ParameterError if the run was not trained on all clips that it did not hold
+    out, so that its training clips are not known.
+    """
+    return _chosen_features(run, options, cache, lambda path: choose(_trained_on(run, path)))
+
+
+def _chosen_features(
+    run: Run, options: DataOptions, cache: Path, choose: Callable[[Path], Sequence[str]]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Load ids and features of the clips that `choose` names, given the cache file, which is computed if need be."""
     key, unusable = run.provenance["features_key"], None
     path = cache / f"{run.config.dataset}-{key[:8]}.h5"
+
+    def read(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+        clips = tuple(choose(path))
+        return clips, read_cached(path, key, clips)
+
     if options == type(options)():
         try:
-            return _cached(run, path, training, most)
+            return read(path)
         except UnusableCache as error:
             unusable = error
     try:
@@ -158,7 +195,7 @@ def heldout_features(
     if unusable or not path.is_file():
         check_writable("cache", cache)
     features.fill()
-    return _cached(run, features.path, training, most)
+    return read(features.path)
 
 
 def spread(n_clips: int, most: int) -> np.ndarray:
@@ -168,13 +205,6 @@ def spread(n_clips: int, most: int) -> np.ndarray:
     """
     places = np.linspace(0, n_clips - 1, min(n_clips, most)).round().astype(int)
     return np.random.default_rng(0).permutation(places)
-
-
-def _cached(run: Run, path: Path, training: bool, most: int | None) -> np.ndarray:
-    clips = _trained_on(run, path) if training else run.clip_ids
-    if most is not None:
-        clips = [clips[i] for i in spread(len(clips), most)]
-    return read_cached(path, run.provenance["features_key"], clips)
 
 
 def _trained_on(run: Run, cache: Path) -> list[str]:
