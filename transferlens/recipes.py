@@ -191,7 +191,8 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     comparison = arms.compare(runs, references)
     if not options.corrupted:
         return Result(tuple(Row(**vars(row)) for row in comparison.rows), comparison, (), {})
-    scores = accuracies(list({run.config: run for each in runs.values() for run in each}.values()), options)
+    distinct = {run.config: run for runs_of_arm in runs.values() for run in runs_of_arm}
+    scores = accuracies([*distinct.values()], options)
     rows = [Row(**vars(row), accuracy_corrupted=mean_over(scores[row.run])) for row in comparison.rows]
     on_corrupted = arms.differences(_by_arm(rows), references, lambda row: row.accuracy_corrupted)
     rows = [_with(row, "less_reference_corrupted", on_corrupted.get((row.backbone, row.arm))) for row in rows]
@@ -224,7 +225,7 @@ def accuracies(runs: Sequence[Run], options: Options) -> dict[str, dict[Conditio
 def mean_over(scores: Mapping[Condition, float]) -> float:
     """Return the mean over corruptions: of each kind over its strengths, and of these means."""
     kinds = group_by([condition for condition in scores if condition[0] != CLEAN], key=lambda condition: condition[0])
-    return float(np.mean([np.mean([scores[condition] for condition in each]) for each in kinds.values()]))
+    return float(np.mean([np.mean([scores[condition] for condition in of_kind]) for of_kind in kinds.values()]))
 
 
 def condition_rows(rows: Sequence[Row], scores: Mapping[str, Mapping[Condition, float]]) -> list[ConditionRow]:

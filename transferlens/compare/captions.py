@@ -109,6 +109,10 @@ FIGURES = {
         "Question 5: what the networks look at",
         "Attributions of held-out clips: red cells speak for the target class, blue ones against it.",
     ),
+    "league": (
+        "Methods of attribution against known answers",
+        "Scores of each method with 95 % intervals, the best first, and the rank correlation of the maps of any two.",
+    ),
     "saliency_summary": (
         "Question 5: the claims as numbers",
         "Where attributions lie, whether they are faithful, and what randomising blocks does to them.",

@@ -60,7 +60,7 @@ def corrupted(
             dataset = heldout_dataset(runs_of_fold[0], options)
             runs_of_fold = [run.within(dataset) for run in runs_of_fold]
             networks = [run.model().to(device) for run in runs_of_fold]
-            averages = {each.name: _soup(each.runs[fold], dataset, device) for each in soups if fold in each.runs}
+            averages = {soup.name: _soup(soup.runs[fold], dataset, device) for soup in soups if fold in soup.runs}
             clips = load(dataset, runs_of_fold[0].clip_ids)
             for condition in conditions:
                 S = features(runs_of_fold[0], clips, *condition)

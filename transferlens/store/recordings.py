@@ -277,7 +277,7 @@ def _computed(
 
 
 def _precisions(runs: Sequence[Run], device: torch.device) -> tuple[str, ...]:
-    """Return the precision that each run is computed in, and say it."""
+    """Return the precision that each run is computed in, and log it."""
     chosen = tuple(precision_of(run, device) for run in runs)
     for run, name in zip(runs, chosen, strict=True):
         log.info("%s is computed in %s%s", run.config.id, name, TRAINED if name == run.provenance["precision"] else "")

@@ -323,7 +323,7 @@ class Study:
             size = self.settings.n_mels, self.settings.width
             block_table(backbone, input_size=size, through=plan.truncate_after)
         training = training or self.training(plan)
-        points = (self._points(each, plan, sources, training, nested=nested) for each in self.backbones)
+        points = (self._points(name, plan, sources, training, nested=nested) for name in self.backbones)
         return [*itertools.chain.from_iterable(points)]
 
     @checked

@@ -101,10 +101,10 @@ class Trainer:
         self.rows, self.held_out = data.dataset.split(*config.split)
         self.inner = data.dataset.split(config.inner_fold)[1] if config.inner_fold else np.empty(0, int)
         named = named_by(config, sources)
-        found = [weights for _, weights in named]
-        self.normalisation = normalisation_of_input(config, data, self.rows, found)
-        self.recordings = recordings_of((data.cache.names[i] for i in self.rows), found)
-        self.network = untrained(config, len(data.label_names), found)
+        weights = [of_source for _, of_source in named]
+        self.normalisation = normalisation_of_input(config, data, self.rows, weights)
+        self.recordings = recordings_of((data.cache.names[i] for i in self.rows), weights)
+        self.network = untrained(config, len(data.label_names), weights)
         self.provenance = self._provenance() | origins(named)
         self.fresh = {
             name: tensor.numpy(force=True).copy()
@@ -208,15 +208,8 @@ class Trainer:
         rng = np.random.default_rng([self.config.seed, epoch])
         clips = self.rows if training.sampling == "clips" else balanced(self.rows, self.data.labels, rng)
         order = rng.permutation(np.concatenate([clips + i * n_clips for i in range(training.draws)]))
-        parts = chunks(order, training.batch_size)
+        parts, batches = self._training_batches(chunks(order, training.batch_size), epoch)
         losses = []
-        if self.variants is None:
-            batches = self._batches(parts)
-        elif training.draws == 1:
-            batches = self._drawn(self.variants, parts, epoch)
-        else:
-            parts = [np.sort(rows) for rows in parts]
-            batches = self._both(self.variants, parts, epoch)
         optimiser.begin(self.network, self.learned, only_head=epoch < training.head_epochs)
         noise = int(np.random.SeedSequence([self.config.seed, epoch]).generate_state(1)[0])
         with seeded(noise, self.data.device):
@@ -234,6 +227,15 @@ class Trainer:
         if not torch.isfinite(total):
             raise FloatingPointError(f"the training loss is {total.item()} in epoch {epoch + 1}: {DIVERGED}")
         return total.item() / len(order)
+
+    def _training_batches(self, parts: list[np.ndarray], epoch: int) -> tuple[list[np.ndarray], Iterator[torch.Tensor]]:
+        """Return the draws of each mini-batch, in order, and its inputs: clips as they are, augmented, or both."""
+        if self.variants is None:
+            return parts, self._batches(parts)
+        if self.config.training.draws == 1:
+            return parts, self._drawn(self.variants, parts, epoch)
+        parts = [np.sort(rows) for rows in parts]
+        return parts, self._both(self.variants, parts, epoch)
 
     def _average(self, epoch: int) -> None:
         """Take the weights into their mean in the last epochs; after the last one, they and the statistics are its."""
