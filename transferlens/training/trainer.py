@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transferlens import __version__
-from transferlens.features import augment
+from transferlens.features.augment import VariantCache
 from transferlens.models import batchnorm, build, torchvision
 from transferlens.models.forward import PASS_SIZE, forward, over_shifts, seeded, threads_of
 from transferlens.models.weights import Source, Weights
@@ -33,7 +33,7 @@ from transferlens.store.run import Run, load_run, normalised
 from transferlens.store.runfile import RunState, read_state, to_torch, write_state
 from transferlens.store.schema import history_names
 from transferlens.store.sources import named_by, origins, recordings_of
-from transferlens.training import optimiser
+from transferlens.training import objective, optimiser
 from transferlens.training.batches import Data, balanced, chunks
 from transferlens.training.normalisation import normalisation_of_input
 from transferlens.util import lazy
@@ -215,7 +215,8 @@ class Trainer:
         with seeded(noise, self.data.device):
             for i, (rows, x) in enumerate(zip(parts, batches, strict=True)):
                 optimiser.set_lr(self.optimizer, training.lr_at(epoch + i / len(parts)))
-                loss = self._loss(x, torch.from_numpy(self.data.labels[rows % n_clips]).to(x.device))
+                target = torch.from_numpy(self.data.labels[rows % n_clips]).to(x.device)
+                loss = objective.loss(self._forward, x, target, training)
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 self.optimizer.step()
@@ -248,13 +249,13 @@ class Trainer:
         with batchnorm.estimating(torch.nn.ModuleList(moving)):
             forward(self._forward, self._batches(chunks(order, self.pass_size)))
 
-    def _drawn(self, variants: augment.VariantCache, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
+    def _drawn(self, variants: VariantCache, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
         """Yield batches of augmented clips: of each clip the variant that the seed and the epoch choose."""
         rng, n = np.random.default_rng([self.config.seed, epoch, 1]), variants.per_clip
         rows = [rows * n + rng.integers(n, size=len(rows)) for rows in parts]
         return map(self._inputs, self.data.batches(rows, variants))
 
-    def _both(self, variants: augment.VariantCache, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
+    def _both(self, variants: VariantCache, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
         """Yield batches of clips as they are and, from the number of clips on, augmented; numbers are in order.
 
         Each clip goes through its augmented variants in turn: with as many as epochs, none is used twice.
@@ -266,18 +267,6 @@ class Trainer:
         others = [rows[rows >= n_clips] - n_clips for rows in parts]
         rendered = self.data.batches([rows * variants.per_clip + chosen[rows] for rows in others], variants)
         return (self._inputs(torch.cat(pair)) for pair in zip(plain, rendered, strict=True))
-
-    def _loss(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy of a batch, masked and mixed as the settings say."""
-        training = self.config.training
-        loss = functools.partial(torch.nn.functional.cross_entropy, label_smoothing=training.label_smoothing)
-        if training.masks:
-            x = augment.mask(x, training.masks)
-        if not training.mixup:
-            return loss(self._forward(x), target)
-        x, others, share = augment.mix(x, training.mixup)
-        logits = self._forward(x)
-        return share * loss(logits, target) + (1 - share) * loss(logits, target[others.to(target.device)])
 
     def _logits(self, rows: np.ndarray) -> np.ndarray:
         self.network.eval()
