@@ -35,7 +35,8 @@ from transferlens.features.cache import FeatureCache
 from transferlens.features.corruptions import CORRUPTIONS
 from transferlens.features.logmel import FeatureOptions, FeatureSettings
 from transferlens.options import OutputOptions
-from transferlens.store.run import Run, arm_names, load_runs
+from transferlens.store.alike import arm_names
+from transferlens.store.run import Run, load_runs
 from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule

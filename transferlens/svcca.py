@@ -38,8 +38,9 @@ from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import similarity_map
+from transferlens.store.alike import arm_names, check_alike
 from transferlens.store.heldout import heldout_features
-from transferlens.store.run import Run, arm_names, check_alike, load_runs
+from transferlens.store.run import Run, load_runs
 from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError

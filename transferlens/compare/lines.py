@@ -22,8 +22,9 @@ import numpy as np
 from transferlens.compare import ensembles, finished
 from transferlens.measures import predictions
 from transferlens.models import batchnorm, states
+from transferlens.store.alike import arm_names, check_alike
 from transferlens.store.heldout import classify, estimate_statistics
-from transferlens.store.run import Run, arm_names, check_alike
+from transferlens.store.run import Run
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import torch

@@ -76,7 +76,7 @@ def windows(blocks: Iterator[np.ndarray], size: int, hop: int) -> Iterator[tuple
 
 @dataclass(frozen=True)
 class _Part:
-    """A file, or a window of it from sample `start` on, or why its samples cannot be had.
+    """A file, or a window of it from sample `start` on, or why its samples are not available.
 
     A whole file is decoded when its features are computed.
     """
