@@ -296,7 +296,7 @@ def means(scored: Sequence[Scored], tolerance: float) -> list[MeanRow]:
                 )
             }
             n_folds = len({row.fold for row in table})
-            own: dict[str, Any] = dict(zip(names, key, strict=True)) | columns | difference.columns("change")
+            own = dict(zip(names, key, strict=True)) | columns | difference.columns("change")
             rows.append(MeanRow(**own, statistics=statistics, n_folds=n_folds, over=over, needed=""))
             differences.append(difference)
         if key[-1] == "all":

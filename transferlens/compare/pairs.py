@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -166,7 +165,7 @@ def rows_of(first: Side, second: Side) -> tuple[list[Row], tuple[stats.Folds, st
         accuracies.append(stats.by_fold([run_rows.row_of(_RunRow, run) for run in ordered], "accuracy_last"))
     whole = row_of(first.members, second.members)
     if len(folds) > 1:
-        columns: dict[str, Any] = stats.paired_difference(*accuracies).columns("folds")
+        columns = stats.paired_difference(*accuracies).columns("folds")
         del columns["folds"], columns["folds_p_adjusted"]  # the mean is `change`, and there is one difference
         whole = replace(whole, **columns)
     by_fold = [row_of(first.members, second.members, fold) for fold in folds]

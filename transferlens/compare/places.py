@@ -128,7 +128,7 @@ class Change:
 
     def columns(self, run: str) -> dict[str, Any]:
         """Return the columns of the row of a run."""
-        columns: dict[str, Any] = self.difference.columns("change")
+        columns = self.difference.columns("change")
         of_all = columns | {"change_mean": columns["change"], "change_n": self.difference.interval.n}
         return of_all | {"change_from": self.before, "change": self.gains[run]}
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -111,7 +112,7 @@ class Difference:
         name, p = ("p", self.p_value) if np.isnan(self.p_adjusted) else ("adjusted p", self.p_adjusted)
         return self.interval.text("points") + ("" if np.isnan(p) else f", {name} = {p:.3f}")
 
-    def columns(self, name: str) -> dict[str, float]:
+    def columns(self, name: str) -> dict[str, Any]:
         """Return the mean as the column `name` of a table, and bounds and p-values as columns that begin with it."""
         bounds = {bound: getattr(self.interval, bound) for bound in ("low", "high", "plain_low", "plain_high")}
         values = bounds | {"p": self.p_value, "p_adjusted": self.p_adjusted}
