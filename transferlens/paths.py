@@ -36,7 +36,6 @@ from transferlens.compare.lines import (
     WHOLE,
     WORDS,
     BarrierRow,
-    Kind,
     Row,
     Score,
     SoupRow,
@@ -45,6 +44,7 @@ from transferlens.compare.lines import (
     soup,
     walk,
 )
+from transferlens.compare.network_pairs import Kind
 from transferlens.measures import stats
 from transferlens.models.device import pick_device
 from transferlens.models.plan import BLOCKS

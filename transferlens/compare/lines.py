@@ -15,11 +15,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transferlens.compare import ensembles, finished
+from transferlens.compare.network_pairs import NetworkPair
 from transferlens.measures import predictions
 from transferlens.models import batchnorm, states
 from transferlens.store.alike import arm_names, check_alike
@@ -32,7 +33,6 @@ from transferlens.util.lazy import torch
 if TYPE_CHECKING:
     from transferlens.models.network import Network
 
-Kind = Literal["training", "seeds", "runs"]
 WORDS: dict[str, str] = {
     "training": "from start to end",
     "seeds": "between two seeds",
@@ -123,18 +123,8 @@ class SoupRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
+class Line(NetworkPair):
     """The straight line between the weights of two networks: of a run before and after training, or of two runs."""
-
-    kind: Kind
-    arm: str
-    first: Run
-    second: Run
-
-    @property
-    def seeds(self) -> str:
-        """The seeds of its ends."""
-        return " and ".join(dict.fromkeys(str(run.config.seed) for run in (self.first, self.second)))
 
     def end(self, share: float, block: int | None) -> tuple[Any, ...]:
         """Return what a point is: the network of a run before or after training, which several paths have, or its own.
@@ -146,11 +136,6 @@ class Line:
         if share == 0 and block is None:
             return self.first.config.id, "before" if self.kind == "training" else "after"
         return self, share, block
-
-    def ends(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Return the state dicts of its ends."""
-        first = self.first.initial_state() if self.kind == "training" else self.first.final_state()
-        return first, self.second.final_state()
 
 
 def paths_of(runs: Sequence[Run], kinds: Collection[str] = tuple(WORDS)) -> list[Line]:
@@ -252,7 +237,7 @@ def walk(
         By the kind of statistics, in the order of the path.
     """
     known = {} if known is None else known
-    run, (first, second) = path.second, path.ends()
+    run, (first, second) = path.second, path.states()
     network = run.model().to(device)
     shares = np.linspace(0, 1, steps).tolist()
     by_statistics: dict[str, list[Score]] = {}
