@@ -167,7 +167,7 @@ def changes(recipe: str, options: TrainingOptions, plan: TransferPlan) -> dict[s
             hint = suggestion(word, RECIPES, f"they are {', '.join(RECIPES)}")
             raise ParameterError(f"recipe={word!r} is not a recipe, nor a setting with a value (lr=0.01): {hint}")
         if twice := sorted(found.keys() & new.keys()):
-            raise ParameterError(f"recipe={recipe!r} sets {twice[0]} twice")
+            raise ParameterError(f"recipe={recipe!r} sets {twice[0]} twice: leave one of them out")
         found |= new
     return found
 

@@ -153,7 +153,7 @@ def expected(arms: Mapping[Any, Arm]) -> dict[Tuned, Arm]:
 
 
 def trial_rows(runs: Mapping[Any, Sequence[Run]], names: Mapping[Any, str]) -> list[TrialRow]:
-    """Return a row per run of a trial; `names` are the arms in words, and those that they lack are left out."""
+    """Return a row per run of a trial, of the arms that `names` has in words."""
     rows = []
     for arm, of_arm in _trials(runs).items():
         choice = _choice(runs, of_arm)
