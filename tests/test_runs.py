@@ -20,7 +20,7 @@ from transferlens.data.catalogue import open_dataset
 from transferlens.features.logmel import FeatureSettings
 from transferlens.models.build import build
 from transferlens.models.plan import TransferPlan
-from transferlens.store.alike import arm_names
+from transferlens.store.arms import arm_names
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.listing import list_runs, summarise
 from transferlens.store.rows import RunRow, row_of

@@ -16,11 +16,10 @@ from transferlens.models.anatomy import normalisations
 from transferlens.models.network import redrawn
 from transferlens.models.plan import TransferPlan
 from transferlens.models.weights import Source, imagenet_state
-from transferlens.store.alike import check_alike
 from transferlens.store.heldout import classify
 from transferlens.store.listing import list_runs
 from transferlens.store.rows import RunRow, row_of
-from transferlens.store.run import load_run
+from transferlens.store.run import check_alike, load_run
 from transferlens.store.runfile import seal
 from transferlens.store.sources import find
 from transferlens.train import main as train

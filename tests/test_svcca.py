@@ -15,8 +15,7 @@ import torch
 from transferlens import svcca, train
 from transferlens.compare.network_pairs import comparisons
 from transferlens.models.plan import TransferPlan
-from transferlens.store.alike import check_alike
-from transferlens.store.run import load_run
+from transferlens.store.run import check_alike, load_run
 from transferlens.store.runfile import seal
 from transferlens.util.errors import CheckpointError, ParameterError
 

@@ -50,7 +50,7 @@ from transferlens.models.device import pick_device
 from transferlens.models.plan import BLOCKS
 from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import accuracy, style
-from transferlens.store.alike import arm_names
+from transferlens.store.arms import arm_names
 from transferlens.store.run import Run
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Rule, at_least

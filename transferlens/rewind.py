@@ -39,7 +39,7 @@ from transferlens.models import batchnorm, states
 from transferlens.models.device import pick_device
 from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import accuracy, style
-from transferlens.store.alike import arm_names
+from transferlens.store.arms import arm_names
 from transferlens.store.rows import row_of
 from transferlens.store.run import Run
 from transferlens.util import lazy

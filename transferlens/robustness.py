@@ -26,8 +26,7 @@ from transferlens.measures.classes import IF_UNEVEN
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.plots import style
-from transferlens.store.alike import check_alike
-from transferlens.store.run import Run, load_runs
+from transferlens.store.run import Run, check_alike, load_runs
 from transferlens.training.schedule import DeviceOptions
 from transferlens.util.fields import Fields
 from transferlens.util.grouping import group_by

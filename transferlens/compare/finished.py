@@ -17,9 +17,8 @@ from transferlens.compare.ensembles import Members
 from transferlens.data.catalogue import DataOptions
 from transferlens.models import states
 from transferlens.models.device import pick_device
-from transferlens.store.alike import check_alike
 from transferlens.store.heldout import classify, estimate_statistics, heldout_features
-from transferlens.store.run import Run, load_runs
+from transferlens.store.run import Run, check_alike, load_runs
 from transferlens.training.schedule import ExecutionOptions
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import ParameterError, TransferLensError

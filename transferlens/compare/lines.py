@@ -23,9 +23,9 @@ from transferlens.compare import ensembles, finished
 from transferlens.compare.network_pairs import NetworkPair
 from transferlens.measures import predictions
 from transferlens.models import batchnorm, states
-from transferlens.store.alike import arm_names, check_alike
+from transferlens.store.arms import arm_names
 from transferlens.store.heldout import classify, estimate_statistics
-from transferlens.store.run import Run
+from transferlens.store.run import Run, check_alike
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import torch

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from transferlens.store.alike import arm_names, check_alike
-from transferlens.store.run import Run
+from transferlens.store.arms import arm_names
+from transferlens.store.run import Run, check_alike
 
 if TYPE_CHECKING:
     import torch

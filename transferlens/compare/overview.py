@@ -18,7 +18,7 @@ from transferlens.compare import by_class
 from transferlens.compare.ensembles import Members, networks
 from transferlens.compare.pairs import Row, Side, rows_of, settings
 from transferlens.compare.published import ARMS
-from transferlens.store.alike import arm_names
+from transferlens.store.arms import arm_names
 from transferlens.store.run import Run
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by

@@ -38,7 +38,7 @@ from transferlens.measures.maps import SMOOTH, MapSettings, Sign
 from transferlens.measures.methods import DEFAULT, TABLE, MethodName, check_takes
 from transferlens.measures.predictions import softmax
 from transferlens.models.build import skeleton
-from transferlens.store.alike import arm_names
+from transferlens.store.arms import arm_names
 from transferlens.store.heldout import classify, heldout_features, of_run, training_features
 from transferlens.store.run import Run
 from transferlens.util.errors import ParameterError

@@ -1,11 +1,12 @@
-"""Finished runs: what their files hold, their networks, and how they are opened."""
+"""Finished runs: what their files hold, their networks, how they are opened, and whether they can be compared."""
 
 from __future__ import annotations
 
 import html
+import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,11 +18,10 @@ from transferlens.measures import classes
 from transferlens.models import build, torchvision
 from transferlens.models.weights import Source
 from transferlens.store import runfile, schema
-from transferlens.store.alike import SHARED, check_alike
 from transferlens.store.config import RunConfig
 from transferlens.store.sources import find, sources_of
 from transferlens.util.errors import CheckpointError, ParameterError
-from transferlens.util.fields import at_least, checked
+from transferlens.util.fields import Rule, at_least, checked
 from transferlens.util.lazy import torch
 from transferlens.util.text import counted
 
@@ -351,6 +351,41 @@ def load_run(path: Path | str | os.PathLike[str], *, expected: RunConfig | None 
         )
     fields |= {name: tuple(fields[name]) for name in ("label_names", "clip_ids", "groups", "recordings")}
     return Run(path=path, logits=fields.pop("logits_last"), **fields)
+
+
+def _scaling(run: Run) -> tuple[Any, ...]:
+    """Return what the scale of the input follows from: the settings, or the values of the source."""
+    config, how = run.config, run.config.training.normalise
+    return how, config.changes_input, config.inner_fold, run.normalisation.tolist() if how == "source" else None
+
+
+_COMPARED: dict[str, Callable[[Run], Any]] = {
+    "backbone": lambda run: run.config.backbone,
+    "dataset": lambda run: run.config.dataset,
+    "truncate_after": lambda run: run.config.plan.truncate_after,
+    "labels": lambda run: run.label_names,
+    "held-out clips (fold)": lambda run: (run.clip_ids, run.labels.tolist()),
+    "feature settings": lambda run: run.config.features,
+    "features": lambda run: run.provenance["features_key"],
+    "normalisation": _scaling,
+}
+SHARED = Rule(f"one of {', '.join(_COMPARED)}", _COMPARED.__contains__)
+
+
+@checked
+def check_alike(runs: Sequence[Run], *what: Annotated[str, SHARED]) -> None:
+    """Raise ParameterError, naming two runs, if they differ in what an analysis needs them to share.
+
+    That is "backbone", "dataset", "truncate_after", "labels", "held-out clips (fold)", "feature settings", "features"
+    or "normalisation".
+    """
+    for run, name in itertools.product(runs[1:], what):
+        value, first = _COMPARED[name](run), _COMPARED[name](runs[0])
+        if value != first:
+            values = f" ({value} and {first})" if isinstance(value, (str, int)) and name != "features" else ""
+            raise ParameterError(
+                f"ckpt={run.path} and {runs[0].path} differ in {name}{values}: compare runs that share it"
+            )
 
 
 @checked

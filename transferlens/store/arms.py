@@ -1,56 +1,15 @@
-"""What runs have in common, and how they differ in words.
+"""Names of the arms of runs, for figures and tables.
 
-- `check_alike` raises if runs differ in what an analysis needs them to share
-- `arm_names` names the arm of each run
+- `arm_names` says how the arm of each run differs from those of the others
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import Protocol
 
 from transferlens.store.config import RunConfig
-from transferlens.util.errors import ParameterError
-from transferlens.util.fields import Rule, checked
-
-if TYPE_CHECKING:
-    from transferlens.store.run import Run
-
-
-def _scaling(run: Run) -> tuple[Any, ...]:
-    """Return what the scale of the input follows from: the settings, or the values of the source."""
-    config, how = run.config, run.config.training.normalise
-    return how, config.changes_input, config.inner_fold, run.normalisation.tolist() if how == "source" else None
-
-
-_COMPARED: dict[str, Callable[[Run], Any]] = {
-    "backbone": lambda run: run.config.backbone,
-    "dataset": lambda run: run.config.dataset,
-    "truncate_after": lambda run: run.config.plan.truncate_after,
-    "labels": lambda run: run.label_names,
-    "held-out clips (fold)": lambda run: (run.clip_ids, run.labels.tolist()),
-    "feature settings": lambda run: run.config.features,
-    "features": lambda run: run.provenance["features_key"],
-    "normalisation": _scaling,
-}
-SHARED = Rule(f"one of {', '.join(_COMPARED)}", _COMPARED.__contains__)
-
-
-@checked
-def check_alike(runs: Sequence[Run], *what: Annotated[str, SHARED]) -> None:
-    """Raise ParameterError, naming two runs, if they differ in what an analysis needs them to share.
-
-    That is "backbone", "dataset", "truncate_after", "labels", "held-out clips (fold)", "feature settings", "features"
-    or "normalisation".
-    """
-    for run, name in itertools.product(runs[1:], what):
-        value, first = _COMPARED[name](run), _COMPARED[name](runs[0])
-        if value != first:
-            values = f" ({value} and {first})" if isinstance(value, (str, int)) and name != "features" else ""
-            raise ParameterError(
-                f"ckpt={run.path} and {runs[0].path} differ in {name}{values}: compare runs that share it"
-            )
 
 
 class Configured(Protocol):
