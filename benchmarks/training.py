@@ -27,6 +27,7 @@ from transferlens import cli
 from transferlens.data.catalogue import DataOptions
 from transferlens.models.device import pick_device
 from transferlens.models.plan import TransferPlan
+from transferlens.training import objective
 from transferlens.training.sweep import Study
 from transferlens.training.trainer import Trainer
 
@@ -133,7 +134,7 @@ def step_claim(study: Study, name: str, options: Options) -> Claim:
 
     def step() -> None:
         (batch,) = trainer._batches([rows])
-        loss = trainer._loss(batch, torch.from_numpy(y).to(batch.device))
+        loss = objective.loss(trainer._forward, batch, torch.from_numpy(y).to(batch.device), point.training)
         trainer.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         trainer.optimizer.step()

@@ -136,7 +136,7 @@ def test_only_the_terminal_prints():
 
 
 # Those that define modules of torch.
-TORCH = {"models.anatomy", "models.network", "models.precision", "features.frontend", "store.hear"}
+TORCH = {"models.anatomy", "models.costs", "models.network", "models.precision", "features.frontend", "store.hear"}
 LIGHT = sorted(MODULES.keys() - TORCH)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from transferlens import paths
-from transferlens.compare import finished
+from transferlens.compare import finished, lines
 from transferlens.compare.ensembles import average
 from transferlens.data.catalogue import DataOptions
 from transferlens.models.plan import TransferPlan
@@ -49,29 +49,29 @@ def answer(seeds_store, cache):
 def test_ends_are_the_stored_results(seeds_store, cache, block):
     first, second = seeds_store[0]["tuned"][:2]
     S = heldout(first, cache)
-    for line in (paths.Line("seeds", "x", first, second), paths.Line("training", "x", second, second)):
-        start, middle, end = paths.walk(line, block, 3, S, None, CPU)
-        assert (end.accuracy, end.loss) == paths.scores(second.logits, second.labels)
+    for line in (lines.Line("seeds", "x", first, second), lines.Line("training", "x", second, second)):
+        start, middle, end = lines.walk(line, block, 3, S, None, CPU)
+        assert (end.accuracy, end.loss) == lines.scores(second.logits, second.labels)
         assert end.accuracy == second.accuracy_last
         assert end.loss == pytest.approx(second.history["heldout_loss"][-1], rel=1e-5)
         assert (start.excess, end.excess) == (0, 0)
         assert middle.excess == pytest.approx(middle.loss - (start.loss + end.loss) / 2)
-    whole = paths.walk(paths.Line("seeds", "x", first, second), None, 3, S, None, CPU)[0]
-    assert (whole.accuracy, whole.loss) == paths.scores(first.logits, first.labels)
-    untrained = paths.walk(paths.Line("training", "x", first, first), None, 3, S, None, CPU)[0]
+    whole = lines.walk(lines.Line("seeds", "x", first, second), None, 3, S, None, CPU)[0]
+    assert (whole.accuracy, whole.loss) == lines.scores(first.logits, first.labels)
+    untrained = lines.walk(lines.Line("training", "x", first, first), None, 3, S, None, CPU)[0]
     logits = classify(first, first.model(trained=False), S)
-    assert (untrained.accuracy, untrained.loss) == paths.scores(logits, first.labels)
+    assert (untrained.accuracy, untrained.loss) == lines.scores(logits, first.labels)
 
 
 def test_a_path_to_itself_is_flat(seeds_store, cache):
     run = seeds_store[0]["tuned"][0]
-    line = paths.Line("seeds", "x", run, run)
-    rows = paths.walk(line, None, 5, heldout(run, cache), heldout(run, cache, training=True), CPU)
+    line = lines.Line("seeds", "x", run, run)
+    rows = lines.walk(line, None, 5, heldout(run, cache), heldout(run, cache, training=True), CPU)
     for statistics in ("as is", "anew"):
         scores = [(row.accuracy, row.loss) for row in rows if row.statistics == statistics]
         assert len(scores) == 5
         assert len(set(scores)) == 1
-    assert {barrier.barrier for barrier in paths.barriers(rows)} == {0}
+    assert {barrier.barrier for barrier in lines.barriers(rows)} == {0}
 
 
 def test_one_block_moves_alone(seeds_store, cache):
@@ -82,15 +82,15 @@ def test_one_block_moves_alone(seeds_store, cache):
     state |= {name: other[name] for name in state if network.block_of(name) == 2}
     network.load_state_dict(state)
     S = heldout(first, cache)
-    row = paths.walk(paths.Line("seeds", "x", first, second), 2, 3, S, None, CPU)[0]
-    assert (row.accuracy, row.loss) == paths.scores(classify(second, network, S), second.labels)
+    row = lines.walk(lines.Line("seeds", "x", first, second), 2, 3, S, None, CPU)[0]
+    assert (row.accuracy, row.loss) == lines.scores(classify(second, network, S), second.labels)
 
 
 def test_the_soup_of_one_run_is_the_run(seeds_store, cache):
     run = seeds_store[0]["tuned"][0]
     for k in (1, 3):
         np.testing.assert_array_equal(classify(run, finished.average([run] * k), heldout(run, cache)), run.logits)
-        row = paths.soup([run] * k, "x", heldout(run, cache), None, CPU)
+        row = lines.soup([run] * k, "x", heldout(run, cache), None, CPU)
         assert row.soup == row.single == row.best == row.ensemble == run.accuracy_last
         assert row.soup_loss == pytest.approx(row.ensemble_loss)
         assert np.isnan(row.soup_anew)
@@ -99,8 +99,8 @@ def test_the_soup_of_one_run_is_the_run(seeds_store, cache):
 def test_the_soup_of_two_is_the_middle_of_their_path(seeds_store, cache):
     runs = seeds_store[0]["tuned"][:2]
     S, training = heldout(runs[0], cache), heldout(runs[0], cache, training=True, most=8)
-    row = paths.soup(runs, "x", S, training, CPU)
-    line = paths.walk(paths.Line("seeds", "x", *runs), None, 3, S, training, CPU)
+    row = lines.soup(runs, "x", S, training, CPU)
+    line = lines.walk(lines.Line("seeds", "x", *runs), None, 3, S, training, CPU)
     middle = {each.statistics: each for each in line if each.share == 0.5}
     assert row.soup_loss == pytest.approx(middle["as is"].loss, abs=1e-3)
     assert row.soup_anew_loss == pytest.approx(middle["anew"].loss, abs=1e-3)
@@ -113,7 +113,7 @@ def test_the_soup_of_two_is_the_middle_of_their_path(seeds_store, cache):
 
 def line_of(answer, losses, accuracies):
     shares = np.linspace(0, 1, len(losses)).tolist()
-    over = paths.excess(losses, shares)
+    over = lines.excess(losses, shares)
     values = zip(shares, losses, accuracies, over, strict=True)
     row = answer.rows[0]
     return [replace(row, share=s, loss=loss, accuracy=a, excess=float(e)) for s, loss, a, e in values]
@@ -128,7 +128,7 @@ def line_of(answer, losses, accuracies):
     ],
 )
 def test_barriers_with_a_known_answer(answer, losses, accuracies, barrier, share, error):
-    (found,) = paths.barriers(line_of(answer, losses, accuracies))
+    (found,) = lines.barriers(line_of(answer, losses, accuracies))
     assert (found.barrier, found.barrier_share, found.error_barrier) == pytest.approx((barrier, share, error))
     assert (found.loss_first, found.loss_second) == (losses[0], losses[-1])
     assert (found.accuracy_first, found.accuracy_second) == (accuracies[0], accuracies[-1])
@@ -154,7 +154,7 @@ def test_paths_of_all_kinds(seeds_store, answer):
 
 def test_runs_of_two_folds_have_no_path_between_them(seeds_store):
     arms, _ = seeds_store
-    found = paths.paths_of([*arms["tuned"], *arms["scratch"]])
+    found = lines.paths_of([*arms["tuned"], *arms["scratch"]])
     assert len(found) == 12 + 12 + 6
     assert all(line.first.config.fold == line.second.config.fold for line in found)
 
@@ -172,7 +172,7 @@ def test_summary_names_barriers_ends_and_soups(answer):
     ):
         assert words in text
     titles = [ax.get_title(loc="left") for ax in answer.plot().axes]
-    assert [title for title in titles if title] == [*paths.WORDS.values()]
+    assert [title for title in titles if title] == [*lines.WORDS.values()]
 
 
 def test_command(seeds_store, cache, tmp_path, capsys):

@@ -16,6 +16,7 @@ from conftest import last_of_each
 
 import transferlens as tl
 from transferlens import rank
+from transferlens.compare import transfer_scores
 from transferlens.measures import transferability
 from transferlens.measures.stats import share_interval
 from transferlens.models.plan import TransferPlan
@@ -241,7 +242,7 @@ def test_features_are_what_a_probe_reads(make_study, tmp_path):
     study = make_study(tmp_path)
     (config, *_) = study.points(TransferPlan.probe(3))
     counts = []
-    features = rank.outputs(config, study, [0, 3], counts.append)
+    features = transfer_scores.outputs(config, study, [0, 3], counts.append)
     assert sum(counts) == len(study.dataset.clips)
     trainer = Trainer(config, study.data, study.sources)
     S = torch.from_numpy(np.array(study.cache.load()))
@@ -260,7 +261,7 @@ def test_numbers_are_those_of_the_measures(clips, given):
     interval = share_interval([1] * n_right + [0] * (16 - n_right))
     assert (whole.knn, whole.knn_low, whole.knn_high) == pytest.approx((interval.mean, interval.low, interval.high))
     study = tl.Study(clips, **{name: value for name, value in given.items() if name != "k"})
-    features = rank.outputs(study.points(TransferPlan.truncate(2))[0], study, [2], lambda n: None)[2]
+    features = transfer_scores.outputs(study.points(TransferPlan.truncate(2))[0], study, [2], lambda n: None)[2]
     training, held_out = study.dataset.split("3")
     labels = study.data.labels
     assert folds[1].logme == pytest.approx(transferability.logme(features[training], labels[training]))

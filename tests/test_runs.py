@@ -20,10 +20,11 @@ from transferlens.data.catalogue import open_dataset
 from transferlens.features.logmel import FeatureSettings
 from transferlens.models.build import build
 from transferlens.models.plan import TransferPlan
+from transferlens.store.arms import arm_names
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.listing import list_runs, summarise
 from transferlens.store.rows import RunRow, row_of
-from transferlens.store.run import arm_names, load_run, load_runs
+from transferlens.store.run import load_run, load_runs
 from transferlens.store.runfile import read_state, seal, write_state
 from transferlens.util.errors import CheckpointError, ParameterError
 

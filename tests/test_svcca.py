@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from transferlens import svcca, train
+from transferlens.compare.network_pairs import comparisons
 from transferlens.models.plan import TransferPlan
 from transferlens.store.run import check_alike, load_run
 from transferlens.store.runfile import seal
@@ -113,7 +114,7 @@ def test_the_caption_speaks_of_bands_that_are_drawn(store):
 
 def test_each_run_is_compared_with_its_own_start(store):
     run = store[0]["scratch"][0]
-    (comparison,) = svcca.comparisons([run])
+    (comparison,) = comparisons([run])
     before, after = comparison.states()
     assert all(torch.equal(before[name], tensor) for name, tensor in run.initial_state().items())
     assert all(torch.equal(after[name], tensor) for name, tensor in run.final_state().items())
@@ -121,7 +122,7 @@ def test_each_run_is_compared_with_its_own_start(store):
 
 def test_seeds_are_compared_as_they_ended(store):
     pair = store[0]["scratch"]
-    found = svcca.comparisons(pair)[-1]
+    found = comparisons(pair)[-1]
     assert found.kind == "seeds"
     for state, run in zip(found.states(), pair, strict=True):
         assert all(torch.equal(state[name], tensor) for name, tensor in run.final_state().items())
@@ -151,7 +152,7 @@ def test_runs_of_one_plan_that_differ_in_more_than_the_seed_have_names_of_their_
     run = store[0]["tuned"][0]
     training = dataclasses.replace(run.config.training, lr=0.5)
     other = dataclasses.replace(run, config=dataclasses.replace(run.config, training=training))
-    labels = [each.label for each in svcca.comparisons([run, other])]
+    labels = [each.label for each in comparisons([run, other])]
     assert len(set(labels)) == 3
     assert all("pretrained (" in label for label in labels)
 
@@ -168,7 +169,7 @@ def test_weights_that_do_not_fit_are_a_damaged_run(store, tmp_path):
 
 def test_two_runs_that_differ_otherwise_are_compared_too(store):
     pair = [store[0]["tuned"][0], store[0]["scratch"][0]]
-    assert [each.kind for each in svcca.comparisons(pair)] == ["training", "training", "runs"]
+    assert [each.kind for each in comparisons(pair)] == ["training", "training", "runs"]
 
 
 def test_features_that_are_gone_are_computed_again(store, tmp_path):

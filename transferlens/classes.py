@@ -37,7 +37,8 @@ from transferlens.models.plan import TransferPlan
 from transferlens.options import QuestionOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import confusion_map
-from transferlens.store.run import Run, arm_names, load_runs
+from transferlens.store.arms import arm_names
+from transferlens.store.run import Run, load_runs
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.fields import at_least, check_alone, names
 from transferlens.util.grouping import group_by

@@ -20,6 +20,7 @@ one kind, such as barks, may reach it by chance. ``--leave-out`` writes a table 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +36,8 @@ from transferlens.features.cache import FeatureCache
 from transferlens.features.corruptions import CORRUPTIONS
 from transferlens.features.logmel import FeatureOptions, FeatureSettings
 from transferlens.options import OutputOptions
-from transferlens.store.run import Run, arm_names, load_runs
+from transferlens.store.arms import arm_names
+from transferlens.store.run import Run, load_runs
 from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule
@@ -394,4 +396,4 @@ duplicates = question.Question("duplicates", Options, analyse)
 main = cli.command("duplicates", Options, duplicates)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -2,8 +2,8 @@
 
     python -m transferlens.export --ckpt runs/mine/RUN.h5 --to mine
 
-A new folder with the network in each format that it can be had in, each checked against the run, and a model card
-(``model.md``) that says how to load them. Formats that cannot be had are named with the reason.
+A new folder with the network in each format that is available for it, each checked against the run, and a model card
+(``model.md``) that says how to load them. Other formats are named with the reason.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Options(Fields):
     """Folder for the files; it must be new, or empty."""
     format: tuple[export.Format, ...] = ()
     """timm: safetensors and config.json in the layout of timm's hub. onnx: for onnxruntime, from features and from
-    waveforms. pt2: the same two as programs of torch.export. Default: all that can be had."""
+    waveforms. pt2: the same two as programs of torch.export. Default: all that are available."""
 
 
 def work(options: Options) -> int:

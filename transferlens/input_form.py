@@ -10,6 +10,7 @@ held-out clips are stretched, and the changes of their features and of the predi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -288,4 +289,4 @@ input_form = question.Question("input_form", Options, analyse, points)
 main = cli.command("input_form", Options, input_form)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

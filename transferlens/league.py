@@ -41,7 +41,8 @@ from transferlens.measures.methods import TABLE, MethodName
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.plots import ranking, style
-from transferlens.store.run import Run, arm_names, load_runs
+from transferlens.store.arms import arm_names
+from transferlens.store.run import Run, load_runs
 from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError

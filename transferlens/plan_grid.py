@@ -15,6 +15,7 @@ import numpy as np
 
 from transferlens import cli
 from transferlens.compare import question
+from transferlens.compare.paired import paired
 from transferlens.measures import stats
 from transferlens.models.plan import BLOCKS, TransferPlan, block_text
 from transferlens.options import QuestionOptions
@@ -108,13 +109,13 @@ def points(options: Options) -> dict[tuple[str, Cell], Arm]:
 def analyse(runs: Mapping[tuple[str, Cell], Sequence[Run]], options: Options | None = None) -> Result:
     """Return the accuracies of the runs, and the mean of each cell."""
     cells: list[tuple[str, list[RunRow]]] = []
-    finetuned: dict[tuple[str, str, int], float] = {}
+    finetuned: list[RunRow] = []
     for (name, _), runs_of_cell in runs.items():
         rows_of_cell = [row_of(RunRow, run) for run in runs_of_cell]
         cells += [(name, cell) for cell in group_by(rows_of_cell, key=lambda row: row.backbone).values()]
         if runs_of_cell[0].config.plan == TransferPlan.finetune():
-            finetuned |= {row.pair: row.accuracy_last for row in rows_of_cell}
-    differences = stats.adjusted([_less(cell, finetuned) for _, cell in cells])
+            finetuned += rows_of_cell
+    differences = stats.adjusted([paired(cell, finetuned)[cell[0].backbone].difference for _, cell in cells])
     return Result(
         tuple(
             Row(**vars(row), map=name, **_columns(cell, difference))
@@ -124,16 +125,10 @@ def analyse(runs: Mapping[tuple[str, Cell], Sequence[Run]], options: Options | N
     )
 
 
-def _less(cell: Sequence[RunRow], others: Mapping[tuple[str, str, int], float]) -> stats.Difference:
-    """Return the difference of a cell to other runs, paired by fold and seed."""
-    differences = [row.accuracy_last - others[row.pair] for row in cell]
-    return stats.fold_difference(stats.fold_means(differences, cell))
-
-
 def _columns(cell: Sequence[RunRow], difference: stats.Difference) -> dict[str, Any]:
     """Return what all rows of a cell have in common."""
     folds, less = stats.by_fold(cell, "accuracy_last"), difference.columns("less_finetuned")
-    less["less_finetuned"], error = difference.interval.mean, stats.standard_error(folds)
+    error = stats.standard_error(folds)
     return {"cell_mean": float(np.mean(folds)), "cell_standard_error": error, "cell_n": len(folds), **less}
 
 

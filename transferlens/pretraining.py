@@ -9,14 +9,15 @@ on the held-out fold itself is optimistic, and is only shown next to it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import nan
 from typing import TYPE_CHECKING, Any, Literal
 
 from transferlens import cli
 from transferlens.compare import question, tuning
-from transferlens.compare.tuning import TUNED, Trial, Tuned, TuneOptions
+from transferlens.compare.tuning import TUNED, Tuned, TuneOptions
 from transferlens.measures import stats
 from transferlens.measures.classes import IF_UNEVEN
 from transferlens.models.plan import TransferPlan
@@ -105,9 +106,9 @@ def points(options: Options) -> dict[Any, Arm]:
     arms: dict[Any, Arm] = {}
     for name, (plan, own, backbones) in settings.items():
         if backbones:
-            arms[name] = study.arm(plan, own, backbones=backbones)
-            for i, setting in enumerate(options.tune.grid(own, times=own.epochs / training.epochs)):
-                arms[Trial(name, i)] = study.arm(plan, setting, backbones=backbones, nested=True)
+            arm = partial(study.arm, plan, backbones=backbones)
+            arms[name] = arm(own)
+            arms |= tuning.trials(name, arm, options.tune.grid(own, times=own.epochs / training.epochs))
     return arms
 
 
@@ -172,15 +173,20 @@ def summary(result: Result) -> str:
         for arm, values in last.items():
             optimistic = stats.fold_interval(best[arm]).mean
             lines.append(f"{backbone}  {names[arm]}: {stats.fold_interval(values)}; best epoch {optimistic:.1%}")
-        tuned = [arm for arm in last if arm.endswith(TUNED)]
-        pairs = [("pretrained", arm) for arm in last if arm in ARMS]
-        pairs += [(f"pretrained{TUNED}", arm) for arm in tuned]
-        pairs = [pair for pair in pairs if pair[0] != pair[1]] + [(arm, arm.removesuffix(TUNED)) for arm in tuned]
-        for one, other in pairs:
+        for one, other in _pairs(last):
             gain = stats.paired_difference(last[one], last[other]).interval.text("points")
             lines.append(f"{backbone}  {one} - {other}, paired by fold: {gain}")
         lines += tuning.choices(result.trials, backbone)
     return "\n".join(lines)
+
+
+def _pairs(arms: Collection[str]) -> list[tuple[str, str]]:
+    """Return which arms are compared: the pretrained one with others, tuned ones likewise, and tuned with untuned."""
+    pairs = []
+    for end in ("", TUNED):
+        first = f"pretrained{end}"
+        pairs += [(first, arm) for arm in arms if arm != first and arm.endswith(TUNED) == bool(end)]
+    return pairs + [(arm, arm.removesuffix(TUNED)) for arm in arms if arm.endswith(TUNED)]
 
 
 pretraining = question.Question("pretraining", Options, analyse, points)

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -167,7 +167,7 @@ def changes(recipe: str, options: TrainingOptions, plan: TransferPlan) -> dict[s
             hint = suggestion(word, RECIPES, f"they are {', '.join(RECIPES)}")
             raise ParameterError(f"recipe={word!r} is not a recipe, nor a setting with a value (lr=0.01): {hint}")
         if twice := sorted(found.keys() & new.keys()):
-            raise ParameterError(f"recipe={recipe!r} sets {twice[0]} twice")
+            raise ParameterError(f"recipe={recipe!r} sets {twice[0]} twice: leave one of them out")
         found |= new
     return found
 
@@ -191,9 +191,10 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     comparison = arms.compare(runs, references)
     if not options.corrupted:
         return Result(tuple(Row(**vars(row)) for row in comparison.rows), comparison, (), {})
-    scores = accuracies(list({run.config: run for each in runs.values() for run in each}.values()), options)
+    distinct = {run.config: run for runs_of_arm in runs.values() for run in runs_of_arm}
+    scores = accuracies([*distinct.values()], options)
     rows = [Row(**vars(row), accuracy_corrupted=mean_over(scores[row.run])) for row in comparison.rows]
-    on_corrupted = arms.differences(_by_arm(rows), references, lambda row: cast(Row, row).accuracy_corrupted)
+    on_corrupted = arms.differences(_by_arm(rows), references, lambda row: row.accuracy_corrupted)
     rows = [_with(row, "less_reference_corrupted", on_corrupted.get((row.backbone, row.arm))) for row in rows]
     return Result(tuple(rows), comparison, tuple(condition_rows(rows, scores)), on_corrupted)
 
@@ -206,7 +207,7 @@ def _with(row: Any, name: str, difference: stats.Difference | None) -> Any:
     """Return a row with the columns of a difference, if there is one."""
     if difference is None:
         return row
-    return dataclasses.replace(row, **{name: difference.interval.mean}, **difference.columns(name))
+    return dataclasses.replace(row, **difference.columns(name))
 
 
 def accuracies(runs: Sequence[Run], options: Options) -> dict[str, dict[Condition, float]]:
@@ -224,7 +225,7 @@ def accuracies(runs: Sequence[Run], options: Options) -> dict[str, dict[Conditio
 def mean_over(scores: Mapping[Condition, float]) -> float:
     """Return the mean over corruptions: of each kind over its strengths, and of these means."""
     kinds = group_by([condition for condition in scores if condition[0] != CLEAN], key=lambda condition: condition[0])
-    return float(np.mean([np.mean([scores[condition] for condition in each]) for each in kinds.values()]))
+    return float(np.mean([np.mean([scores[condition] for condition in of_kind]) for of_kind in kinds.values()]))
 
 
 def condition_rows(rows: Sequence[Row], scores: Mapping[str, Mapping[Condition, float]]) -> list[ConditionRow]:

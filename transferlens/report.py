@@ -15,6 +15,7 @@ import csv
 import datetime
 import itertools
 import logging
+import sys
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -333,4 +334,4 @@ report = question.Question("report", Options, analyse, first="runs", of_command=
 main = cli.command("report", Options, report)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -39,8 +39,9 @@ from transferlens.models import batchnorm, states
 from transferlens.models.device import pick_device
 from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import accuracy, style
+from transferlens.store.arms import arm_names
 from transferlens.store.rows import row_of
-from transferlens.store.run import Run, arm_names
+from transferlens.store.run import Run
 from transferlens.util import lazy
 from transferlens.util.fields import Rule, at_least
 from transferlens.util.grouping import group_by
@@ -294,9 +295,8 @@ def means(scored: Sequence[Scored], tolerance: float) -> list[MeanRow]:
                     ("moved", "moved"),
                 )
             }
-            bounds: dict[str, Any] = difference.columns("change") | {"change": difference.interval.mean}
             n_folds = len({row.fold for row in table})
-            own = dict(zip(names, key, strict=True)) | columns | bounds
+            own = dict(zip(names, key, strict=True)) | columns | difference.columns("change")
             rows.append(MeanRow(**own, statistics=statistics, n_folds=n_folds, over=over, needed=""))
             differences.append(difference)
         if key[-1] == "all":

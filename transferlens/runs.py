@@ -18,9 +18,10 @@ from transferlens import cli
 
 # What users import from here lives in folders.
 from transferlens.measures.classes import UNEVEN
+from transferlens.store.arms import arm_names
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.listing import Listing, RunSummary, failed, list_runs, progress, scan
-from transferlens.store.run import Run, arm_names, check_alike, load_run, load_runs
+from transferlens.store.run import Run, check_alike, load_run, load_runs
 from transferlens.store.runfile import seal
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule, check_alone

@@ -24,9 +24,10 @@ from transferlens.measures.classes import IF_UNEVEN
 from transferlens.options import OutputOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import changes, points_and_means
+from transferlens.store.arms import arm_names
 from transferlens.store.listing import list_runs, no_run
 from transferlens.store.rows import row_of
-from transferlens.store.run import Run, arm_names, load_runs
+from transferlens.store.run import Run, load_runs
 from transferlens.training.sweep import RunsOptions
 from transferlens.util.fields import Fields, check_alone
 from transferlens.util.grouping import group_by

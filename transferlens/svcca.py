@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,25 +21,24 @@ import numpy as np
 
 from transferlens import cli
 from transferlens.compare import question
+from transferlens.compare.layers import NAN, MatrixRow, Row, WeightRow, row_of
+from transferlens.compare.network_pairs import comparisons
 from transferlens.data.catalogue import DataOptions
 from transferlens.measures import similarity as measures
-from transferlens.measures.cca import RESAMPLED
 from transferlens.measures.layerwise import (
     ENOUGH,
-    LayerSimilarity,
     block_matrix,
     check_positions,
     compare,
     weight_change,
 )
-from transferlens.measures.similarity import chance
 from transferlens.measures.streaming import FEWEST_GROUPS, VARIANCE
 from transferlens.models.device import pick_device
 from transferlens.options import OutputOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import similarity_map
 from transferlens.store.heldout import heldout_features
-from transferlens.store.run import Run, arm_names, check_alike, load_runs
+from transferlens.store.run import Run, load_runs
 from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError
@@ -59,7 +58,6 @@ if TYPE_CHECKING:
 FEWEST = 100
 # Smallest number of clips for debiased CKA.
 FEWEST_CLIPS = 4
-NAN = float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,152 +94,6 @@ class Options(Fields):
         check_positions(self.positions)
         if self.resamples and self.resamples < FEWEST:
             raise ParameterError(f"resamples={self.resamples} must be 0 (no intervals) or at least {FEWEST}")
-
-
-# ------------------------------------------------------------------------------------------------ runs
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Two networks: a run before and after "training", runs that differ only by their "seeds", or two other "runs"."""
-
-    kind: Literal["training", "seeds", "runs"]
-    arm: str
-    first: Run
-    second: Run
-
-    @property
-    def label(self) -> str:
-        """The comparison in words, for tables."""
-        seeds = dict.fromkeys(str(run.config.seed) for run in (self.first, self.second))
-        return f"{self.arm}, {self.kind}, seed {' and '.join(seeds)}"
-
-    def states(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Return the state dicts of both networks."""
-        first = self.first.initial_state() if self.kind == "training" else self.first.final_state()
-        return first, self.second.final_state()
-
-
-def comparisons(runs: Sequence[Run]) -> list[Comparison]:
-    """Return each run before and after training, pairs of seeds, and the pair of two runs that differ otherwise."""
-    named = list(zip(arm_names(runs), runs, strict=True))
-    compared = [Comparison("training", arm, run, run) for arm, run in named]
-    for (arm, a), (other, b) in itertools.combinations(named, 2):
-        if replace(a.config, seed=b.config.seed) == b.config:
-            compared.append(Comparison("seeds", arm, a, b))
-        elif len(runs) == 2:
-            check_alike(runs, "normalisation")
-            compared.append(Comparison("runs", f"{arm} and {other}", a, b))
-    return compared
-
-
-# --------------------------------------------------------------------------------------------- results
-
-
-@dataclass(frozen=True)
-class Row:
-    """One layer of one comparison in the CSV.
-
-    `low` and `high` are the 95 % interval of SVCCA over clips, for as many other clips, not for many more.
-    A column that ends in `_null` is for clips paired with other clips, `svcca_excess` is SVCCA minus its null, and
-    `svcca_chance` is SVCCA of independent noise of the same shape. `too_few`: samples are fewer than five times the
-    neurons, so that all measures but debiased CKA are high whatever the networks are; there are no intervals then.
-    """
-
-    comparison: str
-    kind: str
-    clips: str
-    arm: str
-    first: str
-    second: str
-    layer: str
-    block: int
-    depth: int
-    n_neurons: int
-    n_samples: int
-    dims_before: int
-    dims_after: int
-    svcca: float
-    low: float
-    high: float
-    svcca_null: float
-    svcca_excess: float
-    svcca_chance: float
-    pwcca: float
-    pwcca_low: float
-    pwcca_high: float
-    pwcca_null: float
-    cka: float
-    cka_low: float
-    cka_high: float
-    cka_null: float
-    debiased_cka: float
-    debiased_cka_null: float
-    procrustes: float
-    procrustes_null: float
-    too_few: bool
-    weight_relative_change: float
-    weight_cosine: float
-
-    @property
-    def is_block(self) -> bool:
-        """Whether the layer is the end of a block, not a convolution."""
-        return self.layer == f"block {self.block}"
-
-
-@dataclass(frozen=True)
-class WeightRow:
-    """One parameter or BatchNorm statistic of one comparison in svcca_weights.csv."""
-
-    comparison: str
-    tensor: str
-    block: str
-    relative_change: float
-    cosine: float
-
-
-@dataclass(frozen=True)
-class MatrixRow:
-    """Debiased linear CKA of the pooled outputs of two blocks in svcca_matrix.csv."""
-
-    comparison: str
-    block_first: int
-    block_second: int
-    debiased_cka: float
-
-
-def _row(
-    comparison: Comparison, label: str, clips: str, similarity: LayerSimilarity, change: tuple[float, float]
-) -> Row:
-    layer, svcca = similarity.layer, similarity.measures["svcca"]
-    values: dict[str, float] = {}
-    for name, measured in similarity.measures.items():
-        values[name] = measured.similarity
-        values[f"{name}_null"] = similarity.null[name].similarity if similarity.null else NAN
-    for name in RESAMPLED:
-        prefix = "" if name == "svcca" else f"{name}_"
-        values[f"{prefix}low"], values[f"{prefix}high"] = similarity.intervals.get(name, (NAN, NAN))
-    return Row(
-        comparison=label,
-        kind=comparison.kind,
-        clips=clips,
-        arm=comparison.arm,
-        first=comparison.first.config.id,
-        second=comparison.second.config.id,
-        layer=layer.name,
-        block=layer.block,
-        depth=layer.depth,
-        n_neurons=similarity.n_neurons,
-        n_samples=similarity.n_samples,
-        dims_before=svcca.dims[0],
-        dims_after=svcca.dims[1],
-        **values,
-        svcca_excess=values["svcca"] - values["svcca_null"],
-        svcca_chance=chance(svcca.dims, svcca.n_samples) if min(svcca.dims) else NAN,
-        too_few=similarity.too_few,
-        weight_relative_change=change[0],
-        weight_cosine=change[1],
-    )
 
 
 # ----------------------------------------------------------------------------------------------- figure
@@ -434,19 +286,19 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
         if options.matrix and len(S) < FEWEST_CLIPS:
             have = f"ckpt={trained[0].path} has {numbers[-1]}"
             raise ParameterError(f"{have}: matrix=True needs at least {FEWEST_CLIPS}, leave it out")
-        for comparison in comparisons(trained):
-            x, (first, second) = comparison.first.inputs(S).to(device), comparison.states()
-            before, after = _network(comparison.first, first, device), _network(comparison.second, second, device)
+        for pair in comparisons(trained):
+            x, (first, second) = pair.first.inputs(S).to(device), pair.states()
+            before, after = _network(pair.first, first, device), _network(pair.second, second, device)
             changes = {
                 name: weight_change(tensor, second[name])
                 for name, tensor in first.items()
                 if tensor.is_floating_point() and tensor.shape == second[name].shape
             }
-            label = comparison.label + (f", {on} clips" if on != "held-out" else "")
+            label = pair.label + (f", {on} clips" if on != "held-out" else "")
             recordings = trained[0].groups if on == "held-out" else ()
             for similarity in compare(before, after, x, **how, recordings=recordings, progress=True):
                 tensor = "" if similarity.layer.is_block else f"{similarity.layer.module}.weight"
-                rows.append(_row(comparison, label, on, similarity, changes.get(tensor, (NAN, NAN))))
+                rows.append(row_of(pair, label, on, similarity, changes.get(tensor, (NAN, NAN))))
             if on == options.on[0]:
                 weights += [WeightRow(label, name, str(before.block_of(name)), *changes[name]) for name in changes]
             if options.matrix:

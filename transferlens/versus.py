@@ -23,8 +23,9 @@ from transferlens.measures import classes, stats
 from transferlens.options import OutputOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import learning_curves, points_and_means
+from transferlens.store.arms import arm_names
 from transferlens.store.listing import list_runs, no_run
-from transferlens.store.run import Run, arm_names, check_alike, load_runs
+from transferlens.store.run import Run, check_alike, load_runs
 from transferlens.training.sweep import RunsOptions
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule, check_alone

@@ -10,15 +10,16 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transferlens.compare.paired import R, paired
 from transferlens.measures import stats
 from transferlens.plots import accuracy, style
 from transferlens.store.rows import RunRow, row_of
 from transferlens.store.run import Run
-from transferlens.util.grouping import group_by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,28 +88,32 @@ def compare(runs: Mapping[str, Sequence[Run]], references: Mapping[str, str]) ->
     Comparison
     """
     rows = {arm: [row_of(RunRow, run) for run in runs_of_arm] for arm, runs_of_arm in runs.items()}
-    found = differences(rows, references, lambda row: row.accuracy_last)
+    of_arms = differences(rows, references)
     table = []
     for arm, rows_of_arm in rows.items():
         for row in rows_of_arm:
             columns: dict[str, Any] = {"arm": arm, "reference": references.get(arm, "")}
-            if difference := found.get((row.backbone, arm)):
-                columns |= {"less_reference": difference.interval.mean} | difference.columns("less_reference")
+            if difference := of_arms.get((row.backbone, arm)):
+                columns |= difference.columns("less_reference")
             table.append(Row(**vars(row), **columns))
-    return Comparison(tuple(table), references, found)
+    return Comparison(tuple(table), references, of_arms)
 
 
 def differences(
-    rows: Mapping[str, Sequence[RunRow]], references: Mapping[str, str], value: Callable[[RunRow], float]
+    rows: Mapping[str, Sequence[R]],
+    references: Mapping[str, str],
+    value: Callable[[R], float] = attrgetter("accuracy_last"),
 ) -> dict[tuple[str, str], stats.Difference]:
-    """Return the difference of each arm to its reference in a value of its rows, by network and arm; see `compare`."""
-    found = {}
-    for arm, reference in references.items():
-        others = {row.pair: value(row) for row in rows[reference]}
-        for network, own in group_by(rows[arm], key=lambda row: row.backbone).items():
-            gains = stats.fold_means([value(row) - others[row.pair] for row in own], own)
-            found[network, arm] = stats.fold_difference(gains)
-    return dict(zip(found, stats.adjusted([*found.values()]), strict=True))
+    """Return the difference of each arm to its reference, by network and arm, with p-values adjusted for their number.
+
+    Parameters are as for `compare` and `paired.paired`; `rows` are those of each arm.
+    """
+    of_arms = {
+        (network, arm): compared.difference
+        for arm, reference in references.items()
+        for network, compared in paired(rows[arm], rows[reference], value).items()
+    }
+    return dict(zip(of_arms, stats.adjusted([*of_arms.values()]), strict=True))
 
 
 def draw(comparison: Comparison, network: str, above: Axes, below: Axes) -> None:

@@ -13,15 +13,28 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter, itemgetter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transferlens.compare import question, tuning
-from transferlens.compare.tuning import TUNED, Trial, Tuned
+from transferlens.compare.places import (
+    REFERENCES,
+    Analysis,
+    Change,
+    ControlRow,
+    Place,
+    Row,
+    changes_between,
+    controlled,
+    neighbours,
+    rows_of,
+    untuned,
+)
+from transferlens.compare.tuning import TUNED, Tuned
 from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan, block_text
 from transferlens.models.weights import named, source_note
@@ -30,8 +43,6 @@ from transferlens.plots.accuracy import accuracy_against, band, points_and_means
 from transferlens.store.rows import RunRow, row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
-from transferlens.util.errors import ParameterError
-from transferlens.util.grouping import group_by
 from transferlens.util.text import counted
 
 if TYPE_CHECKING:
@@ -39,115 +50,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-REFERENCES = {"pretrained": TransferPlan.finetune(), "scratch": TransferPlan.scratch()}
 WORDS = {"pretrained": "fully pretrained", "scratch": "from scratch"}
 GREYS = {"pretrained": (0.25, 0.25, 0.25), "scratch": (0.6, 0.6, 0.6)}
 # The size of networks, by the field of a row.
 SIZES = {"parameters": "parameters [millions]", "multiply_adds": "multiply-adds per clip [millions]"}
-# Variant and block.
-Place = tuple[str, int | None]
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """The plans of one command, by variant and block in the order of the axis; None is the place of no block.
-
-    `title` and `axis` are the titles of the figure and of its axis. With `shows_cost`, for plans that differ in size,
-    accuracy is also drawn against size. `control` is the variant that others are compared with at each place.
-    """
-
-    name: str
-    title: str
-    axis: str
-    plans: Mapping[str, Mapping[int | None, TransferPlan]]
-    shows_cost: bool = False
-    control: str = ""
-
-    def control_of(self, variant: str) -> str:
-        """Return the control of a variant: of a tuned one, the tuned control."""
-        return f"{self.control}{TUNED}" if variant.endswith(TUNED) else self.control
-
-    def select(self, blocks: Sequence[int], *, references: bool) -> dict[Place, TransferPlan]:
-        """Return plans by variant and block: of these blocks or of all, of no block, and those that are a reference."""
-        known = {block for plans in self.plans.values() for block in plans if block is not None}
-        if wrong := [block for block in blocks if block not in known]:
-            raise ParameterError(
-                f"block={' '.join(map(str, wrong))} must be among {', '.join(map(str, sorted(known)))} "
-                f"for {self.name}: it names the {self.axis}"
-            )
-        chosen = set(blocks) or known
-        return {
-            (variant, block): plan
-            for variant, plans in self.plans.items()
-            for block, plan in plans.items()
-            if (references if plan in REFERENCES.values() else block is None) or block in chosen
-        }
-
-
-@dataclass(frozen=True)
-class Row(RunRow):
-    """One run in the CSV of an analysis.
-
-    `arm` is "block", or "pretrained" or "scratch" for a reference; `block` is empty for a reference that has no place
-    on the axis, "none" for the place of no block. A reference has a row for each variant in which it is compared with
-    the place before, and names the variant if they are several. `change` is the accuracy of this run minus that of its
-    neighbour `change_from` on the same fold and seed; its mean over `change_n` folds and the 95 % interval follow,
-    which is conservative, and the plain one (`stats.fold_interval`). `change_p` is the p-value for no change, followed
-    by that adjusted for the number of changes in the table (`stats.adjusted`).
-    """
-
-    analysis: str
-    arm: str
-    variant: str = ""
-    block: str = ""
-    change_from: str = ""
-    change: float = np.nan
-    change_mean: float = np.nan
-    change_low: float = np.nan
-    change_high: float = np.nan
-    change_plain_low: float = np.nan
-    change_plain_high: float = np.nan
-    change_n: int = 0
-    change_p: float = np.nan
-    change_p_adjusted: float = np.nan
-
-
-@dataclass(frozen=True)
-class ControlRow:
-    """The mean difference of a variant to its control at one place, with bounds and p-values as in `Row`."""
-
-    backbone: str
-    variant: str
-    control: str
-    block: str
-    n: int
-    less_control: float
-    less_control_low: float
-    less_control_high: float
-    less_control_plain_low: float
-    less_control_plain_high: float
-    less_control_p: float
-    less_control_p_adjusted: float
-
-
-@dataclass(frozen=True)
-class Change:
-    """The difference between two places, paired by fold, and that of each run, by its id.
-
-    The places are neighbours on the axis, or one place of the control and of another variant.
-    """
-
-    backbone: str
-    variant: str
-    before: str
-    after: str
-    difference: stats.Difference
-    gains: Mapping[str, float]
-
-    def columns(self, run: str) -> dict[str, Any]:
-        """Return the columns of the row of a run."""
-        interval, own = self.difference.interval, {"change_from": self.before, "change": self.gains[run]}
-        return own | {"change_mean": interval.mean, "change_n": interval.n} | self.difference.columns("change")
 
 
 @dataclass(frozen=True)
@@ -184,17 +90,15 @@ class Result(question.Result):
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return the rows, those of the differences to the control if there is one, and of tuning."""
         parts = {
-            "control": [self._row(each, self.analysis.control_of(each.variant)) for each in self.less_control],
-            "tuned": [self._row(each, each.variant.removesuffix(TUNED)) for each in self.less_untuned],
+            "control": [self._row(change, self.analysis.control_of(change.variant)) for change in self.less_control],
+            "tuned": [self._row(change, change.variant.removesuffix(TUNED)) for change in self.less_untuned],
             "tuning": self.trials,
         }
         return super().tables() | {f"{self.stem}_{name}": rows for name, rows in parts.items() if rows}
 
     def _row(self, change: Change, control: str) -> ControlRow:
-        interval = change.difference.interval
-        columns: dict[str, Any] = change.difference.columns("less_control")
         names = (change.backbone, change.variant, control, change.after)
-        return ControlRow(*names, n=interval.n, less_control=interval.mean, **columns)
+        return ControlRow(*names, change.difference.interval.n, **change.difference.columns("less_control"))
 
     def accuracies(self, **values: object) -> list[float]:
         """Return the accuracy of each fold after the last epoch, of the rows with these values."""
@@ -209,51 +113,30 @@ def compare(
 ) -> Result:
     """Compare the runs of each variant and block, in the order of the axis, with those of the place before.
 
-    The names of variants and references whose settings were chosen, from `trials`, end in ", tuned".
+    Parameters
+    ----------
+    analysis : Analysis
+    arms : mapping of (variant, block) to sequence of Run
+        The runs of each place.
+    references : mapping of str to sequence of Run
+        Those of `REFERENCES`, by their names.
+    trials : sequence of TrialRow
+        The settings that were tried; the names of variants and references that have the chosen ones end in ", tuned".
+
+    Returns
+    -------
+    Result
     """
     rows_at = {place: [row_of(RunRow, run) for run in runs] for place, runs in arms.items()}
-    neighbours = [
-        pair for places in group_by(rows_at, key=itemgetter(0)).values() for pair in itertools.pairwise(places)
-    ]
-    changes = _changes(rows_at, neighbours)
-    columns = {(change.variant, change.after, run): change.columns(run) for change in changes for run in change.gains}
-    table: dict[tuple[str, str], Row] = {}  # by run and change: a reference may have a place in several variants
-    several = len({variant.removesuffix(TUNED) for variant, _ in arms}) > 1
-    for (variant, block), rows in rows_at.items():
-        place = block_text(block)
-        for row, run in zip(rows, arms[variant, block], strict=True):
-            arm = next((arm for arm, plan in REFERENCES.items() if run.config.plan == plan), "block")
-            arm = "block" if variant.endswith(TUNED) else arm  # a mark of its own, beside the untuned reference
-            change = columns.get((variant, place, row.run), {})
-            name = variant if arm == "block" or (change and several) else ""
-            own: dict[str, Any] = {"arm": arm, "variant": name, "block": place} | change
-            table.setdefault((row.run, name), Row(**vars(row), analysis=analysis.name, **own))
-    placed = {(run, name.endswith(TUNED)) for run, name in table}
-    for arm, runs in references.items():
-        is_tuned = arm.endswith(TUNED)
-        for row in (row_of(RunRow, run) for run in runs if (run.config.id, is_tuned) not in placed):
-            table[row.run, TUNED * is_tuned] = Row(**vars(row), analysis=analysis.name, arm=arm)
-    ids = {place: [row.run for row in rows] for place, rows in rows_at.items()}
-    controlled = [((analysis.control_of(variant), block), (variant, block)) for variant, block in ids]
-    others = [(one, other) for one, other in controlled if one in ids and ids[one] != ids[other]]
-    untuned = [((variant.removesuffix(TUNED), block), (variant, block)) for variant, block in ids]
-    chosen = [pair for pair in untuned if pair[0] != pair[1]]
-    less_control, less_untuned = (_changes(rows_at, pairs) for pairs in (others, chosen))
-    return Result(analysis, tuple(table.values()), changes, less_control, less_untuned, tuple(trials))
-
-
-def _changes(rows_at: Mapping[Place, Sequence[RunRow]], pairs: Sequence[tuple[Place, Place]]) -> tuple[Change, ...]:
-    """Return the change of each backbone from the first place of each pair to the second."""
-    changes = []
-    for before, after in pairs:
-        earlier = {row.pair: row.accuracy_last for row in rows_at[before]}
-        for backbone, rows in group_by(rows_at[after], key=attrgetter("backbone")).items():
-            gains = {row.run: row.accuracy_last - earlier[row.pair] for row in rows}
-            difference = stats.fold_difference(stats.fold_means([*gains.values()], rows))
-            start, end = block_text(before[1]), block_text(after[1])
-            changes.append(Change(backbone, after[0], start, end, difference, gains))
-    adjusted = zip(changes, stats.adjusted([change.difference for change in changes]), strict=True)
-    return tuple(replace(change, difference=difference) for change, difference in adjusted)
+    changes = changes_between(rows_at, neighbours(rows_at))
+    return Result(
+        analysis=analysis,
+        rows=rows_of(analysis, arms, references, rows_at, changes),
+        changes=changes,
+        less_control=changes_between(rows_at, controlled(analysis, rows_at)),
+        less_untuned=changes_between(rows_at, untuned(rows_at)),
+        trials=tuple(trials),
+    )
 
 
 def draw(result: Result) -> Figure:
@@ -374,20 +257,21 @@ def summary(result: Result) -> str:
         for name, selection in selections.items():
             if values := result.accuracies(backbone=backbone, **selection):
                 lines.append(f"{backbone}  {name}: {stats.fold_interval(values)}")
-        for change in result.changes:
+        for name, change in _named_changes(result):
             if change.backbone == backbone:
-                name = f"{change.variant}, {change.before} -> {change.after}"
-                lines.append(f"{backbone}  {name}, paired by fold: {change.difference}")
-        for change in result.less_control:
-            if change.backbone == backbone:
-                name = f"{change.variant} less {result.analysis.control_of(change.variant)}, block {change.after}"
-                lines.append(f"{backbone}  {name}, paired by fold: {change.difference}")
-        for change in result.less_untuned:
-            if change.backbone == backbone:
-                name = f"{change.variant} less untuned, block {change.after}"
                 lines.append(f"{backbone}  {name}, paired by fold: {change.difference}")
         lines += tuning.choices(result.trials, backbone)
     return "\n".join(lines)
+
+
+def _named_changes(result: Result) -> Iterator[tuple[str, Change]]:
+    """Yield all differences, with what they are in words."""
+    for change in result.changes:
+        yield f"{change.variant}, {change.before} -> {change.after}", change
+    for change in result.less_control:
+        yield f"{change.variant} less {result.analysis.control_of(change.variant)}, block {change.after}", change
+    for change in result.less_untuned:
+        yield f"{change.variant} less untuned, block {change.after}", change
 
 
 def by_block(name: str, options: type, analysis: Callable[[Any], Analysis]) -> question.Question:
@@ -403,16 +287,16 @@ def by_block(name: str, options: type, analysis: Callable[[Any], Analysis]) -> q
         references = REFERENCES if options.references else {}
         chosen, study = references | plans(options), Study.of(options)
         training = study.training(TransferPlan.finetune())  # all arms are trained alike
-        grid = [*enumerate(options.tune.grid(training))]
+        grid = options.tune.grid(training)
         arms: dict[Any, Arm] = {name: study.arm(plan, training) for name, plan in chosen.items()}
-        for (name, plan), (i, setting) in itertools.product(chosen.items(), grid):
-            arms[Trial(name, i)] = study.arm(plan, setting, nested=True)
+        for name, plan in chosen.items():
+            arms |= tuning.trials(name, partial(study.arm, plan), grid)
         return arms
 
     def analyse(runs: Mapping[Any, Sequence[Run]], options: Any) -> Result:
         weights = {run.weights for runs_of_arm in runs.values() for run in runs_of_arm}
         asked, placed = analysis(options), plans(options)
-        names: dict[Any, str] = {a: WORDS[a] for a, plan in REFERENCES.items() if plan not in placed.values()}
+        names: dict[Any, str] = {arm: WORDS[arm] for arm, plan in REFERENCES.items() if plan not in placed.values()}
         references = {arm: runs[arm] for arm in REFERENCES if arm in runs}
         references |= {_tuned(arm): runs[Tuned(arm)] for arm in names if Tuned(arm) in runs}
         arms: dict[Place, Sequence[Run]] = {}

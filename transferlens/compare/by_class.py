@@ -195,8 +195,8 @@ def overall(members: Members, who: str = SINGLE) -> OverallRow:
 def confusions(members: Members) -> list[ConfusionRow]:
     """Return the cells of the confusion matrix that are not empty, mean over the networks."""
     labels = members.classes
-    each = [classes.confusion(members.labels, one, n_classes=len(labels)) for one in predicted(members, SINGLE)]
-    mean = np.mean(each, axis=0)
+    matrices = [classes.confusion(members.labels, one, n_classes=len(labels)) for one in predicted(members, SINGLE)]
+    mean = np.mean(matrices, axis=0)
     return [ConfusionRow(members.name, labels[i], labels[k], float(mean[i, k])) for i, k in np.argwhere(mean).tolist()]
 
 

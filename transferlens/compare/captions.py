@@ -42,6 +42,16 @@ FIGURES = {
         "Accuracy with each start, and below the difference to the reference, paired by fold. Permuted values have the "
         "scale of a source and none of its features.",
     ),
+    "samples": (
+        "How many labelled clips pretraining saves",
+        "Accuracy against clips per class, and below how many times the clips training from scratch needs to be as "
+        "good as each arm.",
+    ),
+    "recipes": (
+        "Recipes of fine-tuning",
+        "Accuracy with each recipe, and below the difference to the plain one, on clean and on corrupted clips, paired "
+        "by fold.",
+    ),
     "probe": (
         "Question 2: linear probes",
         "Accuracy of a linear head on the output of Block K, with all blocks up to K frozen.",
@@ -98,6 +108,10 @@ FIGURES = {
     "saliency": (
         "Question 5: what the networks look at",
         "Attributions of held-out clips: red cells speak for the target class, blue ones against it.",
+    ),
+    "league": (
+        "Methods of attribution against known answers",
+        "Scores of each method with 95 % intervals, the best first, and the rank correlation of the maps of any two.",
     ),
     "saliency_summary": (
         "Question 5: the claims as numbers",

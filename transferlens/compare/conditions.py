@@ -44,6 +44,18 @@ def corrupted(
 ) -> tuple[dict[Condition, list[Run]], dict[Condition, dict[tuple[str, str], np.ndarray]]]:
     """Classify corrupted held-out clips.
 
+    Parameters
+    ----------
+    runs : sequence of Run
+        Runs of one fold have the same held-out clips and features.
+    options : DataOptions
+        The clips of the runs.
+    kinds : sequence of str
+        Names of `CORRUPTIONS`, each with all of its strengths.
+    device : torch.device
+    soups : sequence of Members
+        Ensembles whose members' weights are averaged, as one more network each.
+
     Returns
     -------
     runs : dict of (kind, strength) to list of Run
@@ -60,7 +72,7 @@ def corrupted(
             dataset = heldout_dataset(runs_of_fold[0], options)
             runs_of_fold = [run.within(dataset) for run in runs_of_fold]
             networks = [run.model().to(device) for run in runs_of_fold]
-            averages = {each.name: _soup(each.runs[fold], dataset, device) for each in soups if fold in each.runs}
+            averages = {soup.name: _soup(soup.runs[fold], dataset, device) for soup in soups if fold in soup.runs}
             clips = load(dataset, runs_of_fold[0].clip_ids)
             for condition in conditions:
                 S = features(runs_of_fold[0], clips, *condition)
@@ -85,7 +97,22 @@ def _soup(runs: Sequence[Run], dataset: DataSet, device: torch.device) -> Networ
 
 
 def features(run: Run, clips: Sequence[np.ndarray], kind: str, strength: float) -> np.ndarray:
-    """Compute log-mel features of corrupted clips; each clip has its own noise, the same in every run."""
+    """Compute log-mel features of corrupted clips; each clip has its own noise, the same in every run.
+
+    Parameters
+    ----------
+    run : Run
+    clips : sequence of ndarray [shape=(n_samples,)]
+        The waveforms of its held-out clips, in its order.
+    kind : str
+        A name of `CORRUPTIONS`, or `CLEAN`.
+    strength : float
+        In the unit of the corruption.
+
+    Returns
+    -------
+    ndarray [shape=(n_clips, channels, n_mels, width), float32]
+    """
     settings = run.config.features
     if kind != CLEAN:
         seeds = [zlib.crc32(clip.encode()) for clip in run.clip_ids]

@@ -14,7 +14,8 @@ import numpy as np
 
 from transferlens.measures import classes, predictions, stats
 from transferlens.measures.classes import IF_UNEVEN
-from transferlens.store.run import Run, arm_names, check_alike
+from transferlens.store.arms import arm_names
+from transferlens.store.run import Run, check_alike
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
 from transferlens.util.text import counted, some

@@ -18,7 +18,8 @@ from transferlens.compare import by_class
 from transferlens.compare.ensembles import Members, networks
 from transferlens.compare.pairs import Row, Side, rows_of, settings
 from transferlens.compare.published import ARMS
-from transferlens.store.run import Run, arm_names
+from transferlens.store.arms import arm_names
+from transferlens.store.run import Run
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import tqdm
@@ -149,7 +150,7 @@ def _side(runs: Sequence[Run], name: str) -> Side:
 
 
 def _arm(side: Side, places: dict[str, int]) -> Arm:
-    """Return an arm; clips that have no place yet get one."""
+    """Return an arm; clips without a place get one."""
     members, runs = side.members, side.runs
     chosen = by_class.predicted(members, by_class.SINGLE)
     whos = by_class.whos(members)
@@ -210,7 +211,7 @@ def _pair(sides: Sequence[Side], first: int, second: int) -> Pair | None:
         log.warning("not compared: %s", error)
         return None
     rows: list[Row] = rows_of(one, other)[0]
-    differing = [(each.setting, each.network, each.other) for each in settings(one, other)]
+    differing = [(row.setting, row.network, row.other) for row in settings(one, other)]
     return Pair(first, second, differing, [_plain(vars(row)) for row in rows])
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -106,7 +105,7 @@ class Side:
 
 
 def settings(first: Side, second: Side) -> list[Setting]:
-    """Return the settings that differ, and what the runs were computed with if that does."""
+    """Return the settings that differ between two sides, and what the runs were computed with if that does."""
     ours, others = ([_settings(run) for run in side.runs] for side in (first, second))
     table = []
     for name in dict.fromkeys(itertools.chain.from_iterable([*ours, *others])):
@@ -128,7 +127,15 @@ def _settings(run: Run) -> dict[str, str]:
 
 
 def row_of(first: Members, second: Members, fold: str = "") -> Row:
-    """Return the accuracies, and their difference, over all clips or those of one fold."""
+    """Return the accuracies, and their difference.
+
+    Parameters
+    ----------
+    first, second : Members
+        Of the same clips, in the same order.
+    fold : str
+        The held-out fold whose clips count. Default: all clips.
+    """
     clips = first.folds == fold if fold else np.full(len(first.labels), True)
     right, right_other = (by_class.right(members)[clips] for members in (first, second))
     labels, groups = first.labels[clips], [*itertools.compress(first.groups, clips)]
@@ -158,7 +165,20 @@ def row_of(first: Members, second: Members, fold: str = "") -> Row:
 
 
 def rows_of(first: Side, second: Side) -> tuple[list[Row], tuple[stats.Folds, stats.Folds]]:
-    """Return the rows, over all clips and by fold, and the accuracies of each side by fold."""
+    """Return the rows, and the accuracies of each side by fold.
+
+    Parameters
+    ----------
+    first, second : Side
+        Of the same clips, in the same order.
+
+    Returns
+    -------
+    rows : list of Row
+        Over all clips, and then by fold.
+    accuracies : tuple of 2 Folds
+        Of the networks that have every fold.
+    """
     folds = list(dict.fromkeys(first.members.folds.tolist()))
     accuracies = []
     for side in (first, second):
@@ -166,8 +186,9 @@ def rows_of(first: Side, second: Side) -> tuple[list[Row], tuple[stats.Folds, st
         accuracies.append(stats.by_fold([run_rows.row_of(_RunRow, run) for run in ordered], "accuracy_last"))
     whole = row_of(first.members, second.members)
     if len(folds) > 1:
-        paired: dict[str, Any] = stats.paired_difference(*accuracies).columns("folds")
-        whole = replace(whole, **{name: value for name, value in paired.items() if name != "folds_p_adjusted"})
+        columns = stats.paired_difference(*accuracies).columns("folds")
+        del columns["folds"], columns["folds_p_adjusted"]  # the mean is `change`, and there is one difference
+        whole = replace(whole, **columns)
     by_fold = [row_of(first.members, second.members, fold) for fold in folds]
     return [whole, *by_fold], (accuracies[0], accuracies[1])
 
@@ -182,7 +203,7 @@ class _RunRow:
 
 
 def flips(first: Members, second: Members) -> list[Flip]:
-    """Return the clips that flipped, those that most networks agree on first."""
+    """Return the clips that flipped, those that most networks agree on first; parameters as for `row_of`."""
     right, right_other = by_class.right(first), by_class.right(second)
     chosen, others = _most_chosen(first), _most_chosen(second)
     order = np.argsort(-np.abs(right - right_other), kind="stable")

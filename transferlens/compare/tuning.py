@@ -7,6 +7,7 @@ choice [1]_.
 
 * `TuneOptions.grid`: the settings
 * `Trial`, `Tuned`: names of the arms of one setting, and of the choice
+* `trials`: the arms of all settings
 * `tuned`: the arms that follow from the runs of trials; `expected`: the same, before there are any
 * `trial_rows`, `choices`: what was tried and chosen, as a table and in words
 
@@ -19,7 +20,7 @@ References
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -36,7 +37,7 @@ from transferlens.util.text import counted
 
 TUNED = ", tuned"  # ends the name of an arm whose settings are chosen
 # A backbone and a fold: settings are chosen for each.
-Place = tuple[str, str]
+Split = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class TuneOptions(Fields):
             return sorted(settings, key=lambda setting: setting != training)
         for name, value in (("lr", settings[0].lr), ("epochs", settings[0].epochs)):
             if value != getattr(training, name):
-                raise ParameterError(f"tune_{name}={value:g} is no choice: give several values, or {name}={value:g}")
+                raise ParameterError(f"tune_{name}={value:g} is not a choice: give several values, or {name}={value:g}")
         return []
 
 
@@ -100,6 +101,11 @@ class TrialRow:
     run: str
 
 
+def trials(name: Hashable, arm: Callable[..., Arm], grid: Sequence[Training]) -> dict[Any, Arm]:
+    """Return the arms that try each setting of a grid for the arm of this name, which `arm` makes of a setting."""
+    return {Trial(name, number): arm(setting, nested=True) for number, setting in enumerate(grid)}
+
+
 def _trials(arms: Mapping[Any, Any]) -> dict[Any, list[Trial]]:
     """Return the trials of each arm, in the order of the grid."""
     return group_by((name for name in arms if isinstance(name, Trial)), lambda trial: trial.arm)
@@ -109,24 +115,24 @@ def _inner_accuracy(run: Run) -> float:
     return float(run.history["inner_accuracy"][-1])
 
 
-def _choice(runs: Mapping[Any, Sequence[Run]], trials: Sequence[Trial]) -> dict[Place, Trial]:
-    """Return the trial that is best on the inner fold, for each backbone and fold."""
-    scores: dict[Place, dict[Trial, float]] = {}
-    for trial in trials:
-        for place, group in group_by(runs[trial], lambda run: (run.config.backbone, run.config.fold)).items():
-            scores.setdefault(place, {})[trial] = float(np.mean([_inner_accuracy(run) for run in group]))
-    return {place: max(of_place, key=lambda trial: of_place[trial]) for place, of_place in scores.items()}
+def _choice(runs: Mapping[Any, Sequence[Run]], of_arm: Sequence[Trial]) -> dict[Split, Trial]:
+    """Return the trial of an arm that is best on the inner fold, for each backbone and fold."""
+    scores: dict[Split, dict[Trial, float]] = {}
+    for trial in of_arm:
+        for split, group in group_by(runs[trial], lambda run: (run.config.backbone, run.config.fold)).items():
+            scores.setdefault(split, {})[trial] = float(np.mean([_inner_accuracy(run) for run in group]))
+    return {split: max(of_split, key=lambda trial: of_split[trial]) for split, of_split in scores.items()}
 
 
 def tuned(arms: Mapping[Any, Arm], runs: Mapping[Any, Sequence[Run]]) -> dict[Tuned, Arm]:
     """Return an arm for each that has trials: its runs, with the settings that are chosen by the runs of the trials."""
     return {
-        Tuned(name): _retrained(arms[name], {place: runs[t][0].config for place, t in _choice(runs, trials).items()})
-        for name, trials in _trials(arms).items()
+        Tuned(name): _retrained(arms[name], {split: runs[t][0].config for split, t in _choice(runs, of_arm).items()})
+        for name, of_arm in _trials(arms).items()
     }
 
 
-def _retrained(arm: Arm, chosen: Mapping[Place, RunConfig]) -> Arm:
+def _retrained(arm: Arm, chosen: Mapping[Split, RunConfig]) -> Arm:
     points = []
     for point in arm.points:
         setting = chosen[point.backbone, point.fold].training
@@ -136,9 +142,9 @@ def _retrained(arm: Arm, chosen: Mapping[Place, RunConfig]) -> Arm:
 
 def expected(arms: Mapping[Any, Arm]) -> dict[Tuned, Arm]:
     """Return what `tuned` will return; if trials are missing, the longest of their settings stands for the choice."""
-    trials = {name: arms[name] for names in _trials(arms).values() for name in names}
-    if all(point.path(arm.study.options.store.runs).is_file() for arm in trials.values() for point in arm.points):
-        return tuned(arms, gather(trials))
+    tried = {name: arms[name] for names in _trials(arms).values() for name in names}
+    if all(point.path(arm.study.options.store.runs).is_file() for arm in tried.values() for point in arm.points):
+        return tuned(arms, gather(tried))
     stand_ins = {}
     for name, of_arm in _trials(arms).items():
         longest = max((arms[trial].points[0] for trial in reversed(of_arm)), key=lambda point: point.training.epochs)
@@ -147,14 +153,15 @@ def expected(arms: Mapping[Any, Arm]) -> dict[Tuned, Arm]:
 
 
 def trial_rows(runs: Mapping[Any, Sequence[Run]], names: Mapping[Any, str]) -> list[TrialRow]:
-    """Return a row per run of a trial; `names` are the arms in words, and those that they lack are left out."""
+    """Return a row per run of a trial, of the arms that `names` has in words."""
     rows = []
-    for arm, trials in _trials(runs).items():
-        choice = _choice(runs, trials)
-        for trial, run in [(each, run) for each in trials for run in runs[each] if arm in names]:
-            config = run.config
-            own = {"arm": names[arm], "lr": config.training.lr, "inner_accuracy": _inner_accuracy(run)}
-            rows.append(row_of(TrialRow, run, **own, chosen=choice[config.backbone, config.fold] == trial))
+    for arm, of_arm in _trials(runs).items():
+        choice = _choice(runs, of_arm)
+        for trial in of_arm if arm in names else ():
+            for run in runs[trial]:
+                config = run.config
+                own = {"arm": names[arm], "lr": config.training.lr, "inner_accuracy": _inner_accuracy(run)}
+                rows.append(row_of(TrialRow, run, **own, chosen=choice[config.backbone, config.fold] == trial))
     return rows
 
 

@@ -38,8 +38,9 @@ from transferlens.measures.maps import SMOOTH, MapSettings, Sign
 from transferlens.measures.methods import DEFAULT, TABLE, MethodName, check_takes
 from transferlens.measures.predictions import softmax
 from transferlens.models.build import skeleton
+from transferlens.store.arms import arm_names
 from transferlens.store.heldout import classify, heldout_features, of_run, training_features
-from transferlens.store.run import Run, arm_names
+from transferlens.store.run import Run
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule, at_least, between
 from transferlens.util.grouping import group_by

@@ -21,8 +21,9 @@ from transferlens.explain import listen
 from transferlens.explain.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips
 from transferlens.measures import predictions
 from transferlens.plots.spectrogram import attribution_image, spectrogram_image
+from transferlens.store.arms import arm_names
 from transferlens.store.heldout import heldout_audio
-from transferlens.store.run import Run, arm_names, check_alike
+from transferlens.store.run import Run, check_alike
 from transferlens.util.errors import TransferLensError
 from transferlens.util.lazy import librosa, soundfile, tqdm
 

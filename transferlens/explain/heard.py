@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def heard(chosen: Sequence[tuple[Run, str]], options: DataOptions, cache: Path) -> list[Entry]:
     """Return held-out clips, each with a run that held it out, in the order given.
 
-    Clips whose features are not available are left out, and there is no sound where the audio is not; but if the
+    Clips whose features are not available are left out, and clips whose audio is not available are silent; but if the
     options name a data set, errors are raised.
     """
     entries: dict[str, Entry] = {}
@@ -47,7 +47,7 @@ def _audio(run: Run, clips: Sequence[str], options: DataOptions) -> list[np.ndar
     except TransferLensError as error:
         if options.clips or options.dataset:
             raise
-        log.warning("mistakes have no sound: %s", error)
+        log.warning("mistakes cannot be heard: %s", error)
         return [None] * len(clips)
 
 

@@ -43,7 +43,7 @@ class BlockRow:
         Of its output: channels, distance of neighbouring cells [pixels of the input], height and width [cells].
     parameters, normalisation, multiply_adds : int
         Trainable parameters, of all layers and of normalisation alone; multiply-adds of the convolutions, linear layers
-        and attention for one input: see `network.measure`.
+        and attention for one input: see `costs.measure`.
     share : float in [0, 1]
         Its part of the multiply-adds of all blocks measured.
     kept, largest : int [bytes]
@@ -175,7 +175,8 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250), through:
     >>> [row.channels for row in block_table("resnet18")]
     [64, 64, 128, 256, 512]
     """
-    from transferlens.models.anatomy import anatomy, measure
+    from transferlens.models.anatomy import anatomy
+    from transferlens.models.costs import measure
 
     parts = anatomy(name)
     measured = measure(parts, input_size, through=through)

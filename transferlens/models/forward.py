@@ -85,7 +85,7 @@ def over_shifts(
     def mean(x: torch.Tensor) -> torch.Tensor:
         shifts = (round(i * x.shape[-1] / (n_shifts + 1)) for i in range(1, n_shifts + 1))
         shifted = (x.roll(shift, -1).contiguous(memory_format=torch.channels_last) for shift in shifts)
-        return torch.stack([network(each) for each in (x, *shifted)]).mean(0)
+        return torch.stack([network(x), *map(network, shifted)]).mean(0)
 
     return mean
 

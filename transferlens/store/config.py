@@ -142,19 +142,26 @@ class Training(Fields):
         return self.lr
 
 
-# Settings that older runs do not have: these values are left out, so that run ids stay the same.
-_LATER = {"augment": "none", "variants": 0, "masks": 0, "mixup": 0.0, "threads": None, "draws": 1, "network": "plain"}
-_RECIPES = (
-    "clips_per_class",
-    "label_smoothing",
-    "sampling",
-    "warmup_epochs",
-    "layer_decay",
-    "head_epochs",
-    "head_lr",
-    "l2_sp",
-)
-_LATER |= {name: getattr(Training, name) for name in (*_RECIPES, "average_epochs", "test_shifts")}
+# Settings that older runs do not have: these values are left out, so that run ids stay the same, whatever the defaults.
+_LATER = {
+    "augment": "none",
+    "variants": 0,
+    "masks": 0,
+    "mixup": 0.0,
+    "threads": None,
+    "draws": 1,
+    "network": "plain",
+    "clips_per_class": None,
+    "label_smoothing": 0.0,
+    "sampling": "clips",
+    "warmup_epochs": 0,
+    "layer_decay": 1.0,
+    "head_epochs": 0,
+    "head_lr": 1e-2,
+    "l2_sp": 0.0,
+    "average_epochs": 1,
+    "test_shifts": 0,
+}
 _PARTS = {"features": FeatureSettings, "training": Training}
 
 

@@ -42,7 +42,7 @@ _SECONDS = 2.0  # of the clips that files are checked with
 
 
 class Unavailable(Exception):
-    """The reason why a run cannot be had in a format."""
+    """The reason why a format is not available for a run."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def write(run: Run, folder: Path, formats: Sequence[str] = ()) -> Exported:
     folder : Path
     formats : sequence of {"timm", "onnx", "pt2"}
         timm: ``model.safetensors`` and ``config.json`` in the layout of timm's hub. onnx, pt2: the network from
-        features and from waveforms, for onnxruntime and as saved by ``torch.export``. Default: all that can be had.
+        features and from waveforms, for onnxruntime and as saved by ``torch.export``. Default: all that are available.
 
     Returns
     -------
@@ -275,7 +275,7 @@ def write(run: Run, folder: Path, formats: Sequence[str] = ()) -> Exported:
     Raises
     ------
     ParameterError
-        If the folder is not empty, or a format that is named cannot be had.
+        If the folder is not empty, or a format that is named is not available.
     CheckpointError
         If the run is damaged.
     """
@@ -298,8 +298,8 @@ def write(run: Run, folder: Path, formats: Sequence[str] = ()) -> Exported:
 
 
 def _refused(reasons: dict[str, str], files: Sequence[File]) -> str:
-    """Return why formats cannot be had, and which others work or can be tried."""
-    why = "; ".join(f"format={name!r} cannot be had: {reason}" for name, reason in reasons.items())
+    """Return why formats are not available, and which others work or can be tried."""
+    why = "; ".join(f"format={name!r} is not available: {reason}" for name, reason in reasons.items())
     work = dict.fromkeys(file.format for file in files)
     others = [name for name in FORMATS if name not in reasons and name not in work]
     instead = [f"{', '.join(work)} would work"] if work else [f"try {' or '.join(others)}"] if others else []

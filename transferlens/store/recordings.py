@@ -43,13 +43,13 @@ def sound_files(paths: Sequence[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in paths:
-        found = [path]
+        named = [path]
         if path.is_dir():
-            inside = (each for each in path.rglob("*") if each.suffix.lower() in decoding.ENDINGS and each.is_file())
-            found = sorted(inside, key=lambda each: natural(str(each)))
-        if not found:
+            inside = (file for file in path.rglob("*") if file.suffix.lower() in decoding.ENDINGS and file.is_file())
+            named = sorted(inside, key=lambda file: natural(str(file)))
+        if not named:
             raise ParameterError(f"files={str(path)!r} must be sound files, or folders with some: it has none")
-        files += found
+        files += named
     if not files:
         raise ParameterError("files must name sound files, or folders with some")
     return list(dict.fromkeys(files))
@@ -76,7 +76,7 @@ def windows(blocks: Iterator[np.ndarray], size: int, hop: int) -> Iterator[tuple
 
 @dataclass(frozen=True)
 class _Part:
-    """A file, or a window of it from sample `start` on, or why its samples cannot be had.
+    """A file, or a window of it from sample `start` on, or why its samples are not available.
 
     A whole file is decoded when its features are computed.
     """
@@ -265,19 +265,19 @@ def _computed(
             problems += [str(result) for result in results if isinstance(result, DataError)]
             read = [(part, *each) for part, each in zip(batch, results, strict=True) if not isinstance(each, DataError)]
             where += [(part.path, part.start, part.start + n_samples) for part, n_samples, _ in read]
-            for run, own, network, found in zip(runs, settings, networks, outputs, strict=True):
+            for run, own, network, of_run in zip(runs, settings, networks, outputs, strict=True):
                 if read:
                     S = np.stack([features[different.index(own)] for *_, features in read])
-                    found.append(classify(run, network, S))
+                    of_run.append(classify(run, network, S))
             bar.update(order[batch[-1].path] - bar.n)
     if not where:
         raise DataError(f"no file can be read: {some(problems)}")
     named, *times = zip(*where, strict=True)
-    return _Outputs(named, np.transpose(times) / sr, [np.concatenate(found) for found in outputs], tuple(problems))
+    return _Outputs(named, np.transpose(times) / sr, [*map(np.concatenate, outputs)], tuple(problems))
 
 
 def _precisions(runs: Sequence[Run], device: torch.device) -> tuple[str, ...]:
-    """Return the precision that each run is computed in, and say it."""
+    """Return the precision that each run is computed in, and log it."""
     chosen = tuple(precision_of(run, device) for run in runs)
     for run, name in zip(runs, chosen, strict=True):
         log.info("%s is computed in %s%s", run.config.id, name, TRAINED if name == run.provenance["precision"] else "")
@@ -324,9 +324,9 @@ def predict(
     where = pick_device(device)
     precisions = _precisions(runs, where)
     networks = [run.model().to(where) for run in runs]
-    found = _computed(runs, networks, paths, _cut(window, hop, sr), longest)
-    names, logits = runs[0].label_names, np.stack(found.outputs)
-    return Predictions(names, found.paths, found.times, logits, found.problems, precisions)
+    computed = _computed(runs, networks, paths, _cut(window, hop, sr), longest)
+    names, logits = runs[0].label_names, np.stack(computed.outputs)
+    return Predictions(names, computed.paths, computed.times, logits, computed.problems, precisions)
 
 
 def embed(
@@ -363,5 +363,6 @@ def embed(
     where = pick_device(device)
     (precision,) = _precisions([run], where)
     pooled = frontend.Pooled(run.model().to(where), block).eval()
-    found = _computed([run], [pooled], paths, _cut(window, hop, run.config.features.sr), longest)
-    return Embeddings(pooled.block, found.paths, found.times, found.outputs[0], found.problems, precision)
+    computed = _computed([run], [pooled], paths, _cut(window, hop, run.config.features.sr), longest)
+    vectors = computed.outputs[0]
+    return Embeddings(pooled.block, computed.paths, computed.times, vectors, computed.problems, precision)

@@ -67,9 +67,9 @@ def balanced(rows: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
     array([3, 3])
     """
     classes = [rows[labels[rows] == label] for label in np.unique(labels[rows])]
-    each = -(-len(rows) // len(classes))
-    draws = [np.concatenate([rng.permutation(own) for _ in range(-(-each // len(own)))]) for own in classes]
-    return np.concatenate([drawn[:each] for drawn in draws])
+    per_class = -(-len(rows) // len(classes))
+    draws = [np.concatenate([rng.permutation(own) for _ in range(-(-per_class // len(own)))]) for own in classes]
+    return np.concatenate([drawn[:per_class] for drawn in draws])
 
 
 def _read_ahead(path: Path, rows: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:

@@ -6,9 +6,8 @@ No clip is decoded and no network trained before a run is missing; `schedule` re
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import attrgetter
@@ -17,17 +16,17 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from transferlens.data.catalogue import DataOptions
 from transferlens.data.clips import DataSet
-from transferlens.features.cache import CONTENT, FeatureCache
+from transferlens.features.cache import FeatureCache
 from transferlens.features.logmel import FeatureOptions
 from transferlens.models.build import block_table, check
 from transferlens.models.device import pick_device
 from transferlens.models.forward import threads_of
-from transferlens.models.plan import SOURCES, TransferPlan
-from transferlens.models.weights import Source, Weights
+from transferlens.models.plan import TransferPlan
+from transferlens.models.weights import Source
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.run import Run
-from transferlens.store.sources import RunWeights, find, normalisation_of
-from transferlens.training import forecast, schedule
+from transferlens.store.sources import find, normalisation_of
+from transferlens.training import forecast, schedule, starts
 from transferlens.training.batches import Data
 from transferlens.training.presets import TrainingOptions
 from transferlens.training.schedule import ExecutionOptions
@@ -35,11 +34,9 @@ from transferlens.util.errors import DataError, ParameterError, warn_once
 from transferlens.util.fields import Fields, Rule, at_least, between, build, checked, flat, names, signature
 from transferlens.util.files import check_folder, check_writable
 from transferlens.util.grouping import group_by
-from transferlens.util.text import counted, natural, some
+from transferlens.util.text import some
 
 Name = TypeVar("Name")
-FREESOUND = re.compile("[1-9][0-9]{4,5}")  # an id that no other recording is likely to have
-SHOWN = 5  # recordings in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,27 +258,6 @@ class Study:
         """Return the settings that a plan is trained with by default."""
         return self.options.training.training(plan)
 
-    def _resolved(self, plan: TransferPlan, name: str | None) -> tuple[TransferPlan, tuple[Source, ...]]:
-        """Return the plan as runs have it, and the sources that it names, in its order; `name`: only that one."""
-        sources = [source for source in self.sources if name in (None, source.name)]
-        if not sources:
-            raise ParameterError(f"source={name!r} must be one of {some(source.name for source in self.sources)}")
-        if not plan.letters:
-            return plan, ()
-        by_letter = group_by(sources, attrgetter("letter"))
-        if len(sources) == 1:
-            by_letter[SOURCES[0]] = sources
-        if unknown := [letter for letter in plan.letters if len(by_letter.get(letter, ())) != 1]:
-            problem = "several sources begin" if by_letter.get(unknown[0]) else "no source begins"
-            names = some(f"{source.name} ({source.letter})" for source in sources)
-            remedy = f"name the source of each block by start, such as {5 * sources[0].letter}, or give one source"
-            raise ParameterError(f"plan={str(plan)!r}: {problem} with {unknown[0]}; the sources are {names}: {remedy}")
-        chosen = {letter: by_letter[letter][0] for letter in plan.letters}
-        if unused := [source.name for source in sources if source not in chosen.values()]:
-            raise ParameterError(f"source={some(unused)!r} has no effect: the plan {plan} does not name it")
-        named = tuple(dict.fromkeys(chosen.values()))  # a single source may have two letters
-        return plan.renamed({letter: SOURCES[named.index(source)] for letter, source in chosen.items()}), named
-
     def _points(
         self, backbone: str, plan: TransferPlan, sources: Sequence[Source], training: Training, *, nested: bool
     ) -> list[RunConfig]:
@@ -314,7 +290,7 @@ class Study:
             for seed in dict.fromkeys(self.options.sweep.seeds)
         ]
         for point, (name, weights) in itertools.product(points, pairs):
-            self._check_source(point, name, weights)
+            starts.check_unseen(point, name, weights, self.cache)
         return points
 
     def _of_all_clips(self, training: Training, fold: str, inner_fold: str) -> Training:
@@ -323,47 +299,6 @@ class Study:
             return training
         part, whole = (self.dataset.split(fold, inner_fold, n)[0] for n in (training.clips_per_class, None))
         return training if len(part) < len(whole) else replace(training, clips_per_class=None)
-
-    def _check_source(self, point: RunConfig, name: str, weights: Weights) -> None:
-        """Raise if the run that a point starts from has seen its held-out clips; warn if its input was another."""
-        if not isinstance(weights, RunWeights):
-            return
-        config, here = weights.config, point.features
-        evaluated_on = (point.fold, point.inner_fold)
-        held_out = {clip.id for clip in self.dataset.clips if clip.fold in evaluated_on}
-        is_same_data = config.dataset == point.dataset and weights.clip_ids <= {clip.id for clip in self.dataset.clips}
-        if is_same_data and not held_out <= weights.clip_ids:
-            raise ParameterError(
-                f"source={name}: its run held out fold {config.fold} of these clips, and has seen clips of fold "
-                f"{' or '.join(filter(None, evaluated_on))}, which is held out here; give folds={config.fold}"
-            )
-        self._check_recordings(point, name, weights, is_same_data=is_same_data)
-        names = ("windows", "hops", "n_mels")
-        if changed := [key for key in names if getattr(config.features, key) != getattr(here, key)]:
-            warn_once(f"source {name} was trained on features with other {some(changed)}")
-        if config.training.normalise != point.training.normalise != "source":
-            warn_once(f"source {name} was trained with normalise={config.training.normalise!r}")
-
-    def _check_recordings(self, point: RunConfig, name: str, weights: RunWeights, *, is_same_data: bool) -> None:
-        """Raise if the run that a point starts from was trained on recordings that the point is evaluated on.
-
-        Files are the same if their content is. Ids as of Freesound, of five or six digits, are taken for the same
-        recording in any two data sets; other names, such as "1" or a date, may be of two, and are only warned of, as
-        are recordings that both runs are trained on.
-        """
-        names, (rows, _) = self.cache.names, self.dataset.split(point.fold, point.inner_fold)
-        trained_on: set[str] = set().union(*(names[i] for i in rows))
-        evaluated_on = set().union(*names) - trained_on
-        remedy = "leave them out of its clips (`duplicates --against ... --leave-out FILE`), and train it again"
-        held_out, shared = weights.recordings & evaluated_on, weights.recordings & trained_on
-        if certain := [each for each in held_out if each.startswith(CONTENT) or FREESOUND.fullmatch(each)]:
-            seen = f"was trained on {_recordings(certain)}, held out here with fold {point.fold}"
-            raise ParameterError(f"source={name}: its run {seen}; {remedy}")
-        if held_out:
-            words = f"{_recordings(held_out)}, names of clips that are held out here: if they are the same, {remedy}"
-            warn_once(f"source {name} was trained on {words}")
-        elif shared and not is_same_data:
-            warn_once(f"source {name} was trained on {_recordings(shared)}, which are trained on here, too")
 
     @checked
     def points(
@@ -380,7 +315,7 @@ class Study:
         the one that is named here. With `nested`, a fold is kept from training as with ``select="nested"``.
         """
         plan.warn()
-        plan, sources = self._resolved(plan, source)
+        plan, sources = starts.resolve(plan, self.sources, source)
         if self._misplaced:
             remedy = "put clips of each class both in folds that are held out and in folds that are trained on"
             warn_once(f"{self.dataset.name} has classes that are {self._misplaced}: {remedy}")
@@ -388,7 +323,7 @@ class Study:
             size = self.settings.n_mels, self.settings.width
             block_table(backbone, input_size=size, through=plan.truncate_after)
         training = training or self.training(plan)
-        points = (self._points(each, plan, sources, training, nested=nested) for each in self.backbones)
+        points = (self._points(name, plan, sources, training, nested=nested) for name in self.backbones)
         return [*itertools.chain.from_iterable(points)]
 
     @checked
@@ -444,15 +379,6 @@ class Study:
                     f"{self.dataset.name} now: call it {name} again to use them, else they are trained again"
                 )
                 return
-
-
-def _recordings(names: Collection[str]) -> str:
-    """Return the number of recordings and the first names of them, or the number of files of which only these are."""
-    ordered = sorted((name for name in names if not name.startswith(CONTENT)), key=natural)
-    if not ordered:
-        return counted(len([*names]), "file")
-    more = ", ..." if len(ordered) > SHOWN else ""
-    return f"{counted(len(ordered), 'recording')} ({', '.join(ordered[:SHOWN])}{more})"
 
 
 def gather(arms: Mapping[Name, Arm]) -> dict[Name, list[Run]]:

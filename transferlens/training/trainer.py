@@ -2,7 +2,7 @@
 
 - `train` trains a run to its end, continues an interrupted one from its last epoch, or reads a finished one.
 - `Trainer` holds a network in training: its epochs, its state, its resumption.
-- `untrained` and `normalisation_of_input` are its network and its input before training.
+- `untrained` is its network before training.
 
 The same configuration on the same kind of processor gives the same bits, however often training was interrupted.
 """
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transferlens import __version__
-from transferlens.features import augment
+from transferlens.features.augment import VariantCache
 from transferlens.models import batchnorm, build, torchvision
 from transferlens.models.forward import PASS_SIZE, forward, over_shifts, seeded, threads_of
 from transferlens.models.weights import Source, Weights
@@ -32,9 +32,10 @@ from transferlens.store.config import RunConfig
 from transferlens.store.run import Run, load_run, normalised
 from transferlens.store.runfile import RunState, read_state, to_torch, write_state
 from transferlens.store.schema import history_names
-from transferlens.store.sources import named_by, normalisation_of, origins, recordings_of
-from transferlens.training import optimiser
+from transferlens.store.sources import named_by, origins, recordings_of
+from transferlens.training import objective, optimiser
 from transferlens.training.batches import Data, balanced, chunks
+from transferlens.training.normalisation import normalisation_of_input
 from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError, MachineError
 from transferlens.util.lazy import torch
@@ -48,43 +49,6 @@ precision = lazy.load("transferlens.models.precision")
 log = logging.getLogger(__name__)
 
 DIVERGED = "training diverged, lower the learning rate"
-
-
-def _normalisation(data: Data, rows: np.ndarray, how: str, sources: Sequence[Weights] = ()) -> np.ndarray:
-    """Return mean and deviation of each channel over the training clips [shape=(2, channels)]; 0 and 1 for "none".
-
-    For "source" they are those of the run that is the first source.
-    """
-    if how == "source":
-        return normalisation_of(sources)
-    channels = data.cache.shape[1]
-    if how == "none":
-        return np.stack([np.zeros(channels), np.ones(channels)])
-    moments, lowest, highest = np.zeros((2, channels)), np.inf, -np.inf
-    for x in data.batches(chunks(rows, PASS_SIZE)):
-        x = x.cpu().double()
-        lowest, highest = min(lowest, x.min().item()), max(highest, x.max().item())
-        moments += len(x) / len(rows) * np.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
-    if how == "imagenet":
-        colours = torchvision.COLOURS
-        colours = colours if channels == 3 else np.repeat(colours.mean(1, keepdims=True), channels, axis=1)
-        return np.array([[lowest], [0]]) + (highest - lowest or 1) * colours
-    mean, square = moments
-    return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 1e-12))])
-
-
-def normalisation_of_input(
-    config: RunConfig, data: Data, rows: np.ndarray, weights: Sequence[Weights] = ()
-) -> np.ndarray:
-    """Return mean and deviation of the input of a run's network [shape=(2, channels)], from the features of some clips.
-
-    They are followed by the change of the input that the network itself makes, if it does.
-    """
-    normalisation = _normalisation(data, rows, config.training.normalise, weights)
-    if not config.changes_input or config.training.normalise == "source":  # then the source has said all of it
-        return normalisation
-    (mean, deviation), (then_mean, then_deviation) = normalisation, torchvision.input_change()
-    return np.stack([mean + deviation * then_mean, deviation * then_deviation])
 
 
 def untrained(config: RunConfig, n_classes: int, weights: Sequence[Weights]) -> Network:
@@ -137,10 +101,10 @@ class Trainer:
         self.rows, self.held_out = data.dataset.split(*config.split)
         self.inner = data.dataset.split(config.inner_fold)[1] if config.inner_fold else np.empty(0, int)
         named = named_by(config, sources)
-        found = [weights for _, weights in named]
-        self.normalisation = normalisation_of_input(config, data, self.rows, found)
-        self.recordings = recordings_of((data.cache.names[i] for i in self.rows), found)
-        self.network = untrained(config, len(data.label_names), found)
+        weights = [of_source for _, of_source in named]
+        self.normalisation = normalisation_of_input(config, data, self.rows, weights)
+        self.recordings = recordings_of((data.cache.names[i] for i in self.rows), weights)
+        self.network = untrained(config, len(data.label_names), weights)
         self.provenance = self._provenance() | origins(named)
         self.fresh = {
             name: tensor.numpy(force=True).copy()
@@ -244,21 +208,15 @@ class Trainer:
         rng = np.random.default_rng([self.config.seed, epoch])
         clips = self.rows if training.sampling == "clips" else balanced(self.rows, self.data.labels, rng)
         order = rng.permutation(np.concatenate([clips + i * n_clips for i in range(training.draws)]))
-        parts = chunks(order, training.batch_size)
+        parts, batches = self._training_batches(chunks(order, training.batch_size), epoch)
         losses = []
-        if self.variants is None:
-            batches = self._batches(parts)
-        elif training.draws == 1:
-            batches = self._drawn(self.variants, parts, epoch)
-        else:
-            parts = [np.sort(rows) for rows in parts]
-            batches = self._both(self.variants, parts, epoch)
         optimiser.begin(self.network, self.learned, only_head=epoch < training.head_epochs)
         noise = int(np.random.SeedSequence([self.config.seed, epoch]).generate_state(1)[0])
         with seeded(noise, self.data.device):
             for i, (rows, x) in enumerate(zip(parts, batches, strict=True)):
                 optimiser.set_lr(self.optimizer, training.lr_at(epoch + i / len(parts)))
-                loss = self._loss(x, torch.from_numpy(self.data.labels[rows % n_clips]).to(x.device))
+                target = torch.from_numpy(self.data.labels[rows % n_clips]).to(x.device)
+                loss = objective.loss(self._forward, x, target, training)
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 self.optimizer.step()
@@ -271,6 +229,15 @@ class Trainer:
             raise FloatingPointError(f"the training loss is {total.item()} in epoch {epoch + 1}: {DIVERGED}")
         return total.item() / len(order)
 
+    def _training_batches(self, parts: list[np.ndarray], epoch: int) -> tuple[list[np.ndarray], Iterator[torch.Tensor]]:
+        """Return the draws of each mini-batch, in order, and its inputs: clips as they are, augmented, or both."""
+        if self.variants is None:
+            return parts, self._batches(parts)
+        if self.config.training.draws == 1:
+            return parts, self._drawn(self.variants, parts, epoch)
+        parts = [np.sort(rows) for rows in parts]
+        return parts, self._both(self.variants, parts, epoch)
+
     def _average(self, epoch: int) -> None:
         """Take the weights into their mean in the last epochs; after the last one, they and the statistics are its."""
         plan = self.config.plan
@@ -282,13 +249,13 @@ class Trainer:
         with batchnorm.estimating(torch.nn.ModuleList(moving)):
             forward(self._forward, self._batches(chunks(order, self.pass_size)))
 
-    def _drawn(self, variants: augment.VariantCache, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
+    def _drawn(self, variants: VariantCache, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
         """Yield batches of augmented clips: of each clip the variant that the seed and the epoch choose."""
         rng, n = np.random.default_rng([self.config.seed, epoch, 1]), variants.per_clip
         rows = [rows * n + rng.integers(n, size=len(rows)) for rows in parts]
         return map(self._inputs, self.data.batches(rows, variants))
 
-    def _both(self, variants: augment.VariantCache, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
+    def _both(self, variants: VariantCache, parts: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
         """Yield batches of clips as they are and, from the number of clips on, augmented; numbers are in order.
 
         Each clip goes through its augmented variants in turn: with as many as epochs, none is used twice.
@@ -300,18 +267,6 @@ class Trainer:
         others = [rows[rows >= n_clips] - n_clips for rows in parts]
         rendered = self.data.batches([rows * variants.per_clip + chosen[rows] for rows in others], variants)
         return (self._inputs(torch.cat(pair)) for pair in zip(plain, rendered, strict=True))
-
-    def _loss(self, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy of a batch, masked and mixed as the settings say."""
-        training = self.config.training
-        loss = functools.partial(torch.nn.functional.cross_entropy, label_smoothing=training.label_smoothing)
-        if training.masks:
-            x = augment.mask(x, training.masks)
-        if not training.mixup:
-            return loss(self._forward(x), target)
-        x, others, share = augment.mix(x, training.mixup)
-        logits = self._forward(x)
-        return share * loss(logits, target) + (1 - share) * loss(logits, target[others.to(target.device)])
 
     def _logits(self, rows: np.ndarray) -> np.ndarray:
         self.network.eval()
