@@ -28,12 +28,14 @@ from transferlens import cli
 from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
 from transferlens.features.logmel import FeatureOptions
-from transferlens.measures import stats
+from transferlens.measures import classes, stats
 from transferlens.measures.transferability import FEWEST, Correlation, logme, nearest, rank_correlation
 from transferlens.models.plan import BLOCKS, LAST, TransferPlan
-from transferlens.options import OutputOptions
+from transferlens.options import FigureOptions
 from transferlens.plots import style
+from transferlens.plots.accuracy import level_lines
 from transferlens.store.config import RunConfig, Training
+from transferlens.store.rows import levels
 from transferlens.store.run import Run, normalised
 from transferlens.store.sources import named_by
 from transferlens.training import schedule
@@ -87,7 +89,7 @@ class Options(Fields):
     features: FeatureOptions = FeatureOptions()
     store: StoreOptions = StoreOptions()
     execution: DeviceOptions = DeviceOptions()
-    output: OutputOptions = OutputOptions()
+    output: FigureOptions = FigureOptions()
 
 
 class Start(NamedTuple):
@@ -127,6 +129,8 @@ class Row:
     against: str = ""
     accuracy: float = np.nan
     n_runs: int = 0
+    chance: float = np.nan
+    commonest: float = np.nan
 
     @property
     def start(self) -> Start:
@@ -207,7 +211,7 @@ def rows_of(
     """
     labels, names = study.data.labels, np.array(study.dataset.recordings, dtype=object)
 
-    def row(fold: str, n_train: float, score: float, right: np.ndarray, held_out: np.ndarray) -> Row:
+    def row(fold: str, n_train: float, score: float, right: np.ndarray, held_out: np.ndarray, commonest: float) -> Row:
         groups = names[held_out].tolist() if len(names) else []
         knn = stats.share_interval(right, groups=groups)
         return Row(
@@ -220,6 +224,8 @@ def rows_of(
             knn=knn.mean,
             knn_low=knn.low,
             knn_high=knn.high,
+            chance=1 / len(study.data.label_names),
+            commonest=commonest,
         )
 
     rows, rights = [], []
@@ -228,10 +234,12 @@ def rows_of(
         predicted = nearest(features[training], labels[training], features[held_out], k=k, **groups)
         rights.append(predicted == labels[held_out])
         score = logme(features[training], labels[training])
-        rows.append(row(fold, len(training), score, rights[-1], held_out))
-    n_train, score = (float(np.mean([getattr(each, name) for each in rows])) for name in ("n_train", "logme"))
+        commonest = classes.commonest_share(labels[training], labels[held_out])
+        rows.append(row(fold, len(training), score, rights[-1], held_out, commonest))
+    means = (float(np.mean([getattr(each, name) for each in rows])) for name in ("n_train", "logme", "commonest"))
+    n_train, score, commonest = means
     held_out = np.concatenate([held_out for _, held_out in splits.values()])
-    return [*rows, row("", n_train, score, np.concatenate(rights), held_out)]
+    return [*rows, row("", n_train, score, np.concatenate(rights), held_out, commonest)]
 
 
 def _points(
@@ -358,11 +366,14 @@ def draw(result: Result) -> Figure:
         ax.label_outer()
     for part in below:
         _draw_against(result, known, networks, part)
-    style.legend_below(fig, axes[0, 0])
     row, n_folds = result.rows[0], len({row.fold for row in result.rows if row.fold})
-    words = f"means, dots: {counted(n_folds, 'fold')}; k = {row.k}, bars: 95 % intervals over held-out clips"
-    words += "\nbelow: numbers are blocks; hollow marks are random and not in the correlation" if known else ""
-    fig.suptitle(f"{row.dataset}: scores without training\n{words}", x=0.01, ha="left", fontsize="medium")
+    marks: dict[str, Any] = {f"mean; bars: 95 % interval over held-out clips, k = {row.k}": style.mark("D", line="-")}
+    marks |= {counted(n_folds, "fold"): style.dot()} if n_folds > 1 else {}
+    if known:
+        marks["a block, by its number"] = style.mark("o")
+        marks["random, not in the correlation"] = style.mark("o", hollow=True)
+    style.legend_below(fig, axes[0, 0], marks=marks)
+    style.title(fig, f"{row.dataset}: scores without training")
     return fig
 
 
@@ -375,6 +386,7 @@ def _draw_blocks(rows: Sequence[Row], score: str, palette: Mapping[str, tuple], 
         ax.plot(blocks, values, "-D", color=colour, ms=5, lw=1.2, label=start.source)
         ax.plot([r.block for r in folds], [scale * getattr(r, score) for r in folds], "o", c=colour, ms=3, alpha=0.4)
         if score == "knn":
+            level_lines(levels(rows), ax=ax) if start == rows[0].start else None
             ax.vlines(blocks, *(100 * np.array([(row.knn_low, row.knn_high) for row in means]).T), color=colour, lw=1)
     ax.set_xticks(sorted({row.block for row in rows}))
     ax.set_ylabel(SCORES[score].replace(" of ", " of\n"))
@@ -391,6 +403,7 @@ def _draw_against(result: Result, known: Sequence[Row], networks: Sequence[str],
             ax.annotate(f"{row.block}", (x, y), xytext=(4, 3), textcoords="offset points", fontsize="x-small")
         ax.set_title(f"{result.correlations[score, 'all blocks']}", fontsize="small", loc="left")
         ax.set(xlabel=SCORES[score], ylabel=f"held-out accuracy, {result.against} [%]")
+        level_lines(levels(result.rows), ax=ax)
         ax.label_outer()
     entries = style.handles(palette) if len(networks) > 1 else []
     if entries:

@@ -28,7 +28,7 @@ from transferlens.explain.figures import draw, draw_summary, text
 from transferlens.explain.scores import CascadeRow, Row, SummaryRow, cascade_rows, clip_rows, summary
 from transferlens.measures.attribution import FEWEST
 from transferlens.models.device import pick_device
-from transferlens.options import OutputOptions
+from transferlens.options import FigureOptions
 from transferlens.store.heldout import heldout_audio
 from transferlens.store.run import Run, load_runs
 from transferlens.training.schedule import DeviceOptions
@@ -69,7 +69,7 @@ class Options(Fields):
     data: DataOptions = DataOptions()
     store: CacheOptions = CacheOptions()
     execution: DeviceOptions = DeviceOptions()
-    output: OutputOptions = OutputOptions()
+    output: FigureOptions = FigureOptions()
 
 
 def _chosen(run: Run, options: Options) -> list[int]:
@@ -162,9 +162,9 @@ class Result(question.Result):
         remedy = "increase max_steps, or control_steps for the network before training"
         return f"{text(self.means)}\ncompleteness error above {100 * LARGE:.0f} % ({large}): {remedy}"
 
-    def write(self, folder: Path | str) -> list[Path]:
+    def write(self, folder: Path | str, *, width: str | None = None, titles: bool = True) -> list[Path]:
         """Write tables, figures and, if they were asked for, sounds; return their paths."""
-        written = super().write(folder)
+        written = super().write(folder, width=width, titles=titles)
         return [*written, *self._write_audio(written[0].parent / f"{self.stem}_audio")] if self.listen else written
 
     def _write_audio(self, folder: Path) -> list[Path]:

@@ -51,9 +51,7 @@ def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], tit
     for ax in axes[-1]:
         known = seconds[-1] is not None
         ax.set_xlabel("time [s]" if known else "time [share of the clip]", fontsize="x-small")
-    fig.suptitle(
-        f"{title}; red speaks for the target, blue against it (smoothed)", x=0.01, ha="left", fontsize="medium"
-    )
+    style.title(fig, f"{title}; red speaks for the target, blue against it (smoothed)")
     return fig
 
 
@@ -92,10 +90,12 @@ def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, tit
         for ax, subset in zip(axes[1], ("all", "without distractor", "with distractor"), strict=True):
             about = f"known answer: {subset} clips (n = {by[network, subset, 'event_share'].n})"
             panel(ax, ANSWERS, subset, {"_chance": "|", "_energy": "^"}, title=about)
-    fig.legend(handles=style.handles(palette), loc="outside lower center", ncols=len(palette), frameon=False)
-    row, marks = by[network, "all", "insertion"], "| shifted in time, x random order, ^ by energy"
+    words = {"|": "shifted in time", "x": "random order", "^": "by energy"}
+    marks = {text: style.mark(marker, hollow=True) for marker, text in words.items()}
+    style.legend_below(fig, dict(zip(palette, style.handles(palette), strict=True)), marks=marks)
+    row = by[network, "all", "insertion"]
     about = f"means over {stats.clips_text(row.n, row.n_recordings)}{', 95 % intervals' if row.n > 1 else ''}"
-    fig.suptitle(f"{title}: {about}; {marks}", x=0.01, ha="left", fontsize="medium")
+    style.title(fig, f"{title}: {about}")
     return fig
 
 

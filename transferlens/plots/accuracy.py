@@ -4,7 +4,7 @@ Accuracies and similarities are given as fractions; accuracies are drawn in per 
 (`measures.stats`), except the mean of a single value. Every function draws on `ax`, by default the Axes of a new
 figure, and returns it; `palette` gives each name its colour, by default that of `style.colours`.
 
-* `points_and_means`, `band`, `changes`, `accuracy_against`, `heat_map`: accuracies of arms, and differences of them
+* `points_and_means`, `band`, `level_lines`, `changes`, `accuracy_against`, `heat_map`: accuracies of arms, and differences of them
 * `against_size`, `stacked_bars`, `reliability_diagram`: ensembles
 * `learning_curves`: training
 * `similarity_map`: two networks, block by block; `confusion_map`: two classes
@@ -14,6 +14,7 @@ figure, and returns it; `palette` gives each name its colour, by default that of
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,11 +29,18 @@ if TYPE_CHECKING:
 HELDOUT = "held-out accuracy [%]"
 # Classes up to which the cells of a confusion matrix have numbers.
 MOST_NUMBERS = 15
+# Points between two levels below which their names are one text.
+CLOSE = 6
 
 
 def _errorbar(ax: Axes, x: float, interval: Interval, **style: Any) -> None:
     low, high = (100 * abs(interval.mean - bound) for bound in (interval.low, interval.high))
     ax.errorbar(x, 100 * interval.mean, yerr=[[low], [high]] if interval.is_bounded else None, **style)
+
+
+def percent(interval: Interval) -> Interval:
+    """Return an interval in per cent."""
+    return replace(interval, **{name: 100 * getattr(interval, name) for name in ("mean", "low", "high")})
 
 
 def points_and_means(
@@ -42,7 +50,7 @@ def points_and_means(
     palette: Mapping[str, tuple] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw every accuracy as a point, with the mean of each arm and its interval.
+    """Draw every accuracy as a point, with the mean of each arm and its interval; a single value as its mean.
 
     Parameters
     ----------
@@ -76,6 +84,9 @@ def points_and_means(
 
 def _points(ax: Axes, x: float, values: Sequence[float], colour: tuple, step: float, label: str | None) -> None:
     interval = fold_interval(values)
+    if len(values) == 1:  # its mean is the value itself
+        _errorbar(ax, x + step / 8, interval, fmt="D", color=colour, ms=6, label=label)
+        return
     ax.plot(x + spread(values, step / 8), 100 * np.asarray(values), "o", color=colour, alpha=0.55, ms=4, mew=0)
     _errorbar(ax, x - step / 4, interval, fmt="D", color=colour, ms=6, capsize=4, lw=1.5, label=label)
 
@@ -87,6 +98,34 @@ def band(values: Sequence[float], *, colour: tuple, label: str, line: str = "-",
     ax.axhline(100 * interval.mean, color=colour, lw=1.2, ls=line, zorder=1, label=label)
     if interval.is_bounded:
         ax.axhspan(100 * interval.low, 100 * interval.high, color=colour, alpha=0.12, lw=0, zorder=0)
+    return ax
+
+
+def level_lines(
+    levels: Mapping[str, float], *, upright: bool = False, named: bool = True, ax: Axes | None = None
+) -> Axes:
+    """Draw accuracies that all others are compared with, such as chance, as thin lines with their names.
+
+    Parameters
+    ----------
+    levels : dict of name to float in [0, 1]
+    upright : bool
+        Whether accuracies are on the x axis.
+    named : bool
+        Whether to write the names, at the left end of the lines, or above them if they are upright.
+    """
+    ax = axes_or_new(ax)
+    ordered = sorted((100 * level, name) for name, level in levels.items())
+    words: dict[float, str] = {}  # of those that are close to each other, the upper has all names
+    for level, name in ordered:
+        (ax.axvline if upright else ax.axhline)(level, color="0.45", lw=0.9, ls=(0, (4, 2)), zorder=1)
+        before = [other for other in words if level - other < CLOSE]
+        words[level] = "; ".join([f"{name} {level:.1f} %", *(words.pop(other) for other in before)])
+    for level, text in words.items() if named else ():
+        place = (level, 1) if upright else (0, level)
+        where = (ax.get_xaxis_transform if upright else ax.get_yaxis_transform)()
+        look: dict[str, Any] = {"textcoords": "offset points", "fontsize": "x-small", "color": "0.35", "va": "bottom"}
+        ax.annotate(text, place, xycoords=where, xytext=(3, 1), annotation_clip=False, **look)
     return ax
 
 
@@ -333,6 +372,7 @@ def intervals(
     *,
     palette: Mapping[str, tuple],
     marks: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+    dots: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw means with their intervals: a row per quantity, in it a line per series, with other levels as marks.
@@ -343,6 +383,8 @@ def intervals(
     palette : dict of series to colour
     marks : dict of marker to dict of quantity to dict of series to float, optional
         Values to compare each mean with, by matplotlib's name of the marker.
+    dots : dict of quantity to dict of series to sequence of float, optional
+        The values that each mean is of.
     """
     ax = axes_or_new(ax)
     places = {}
@@ -351,6 +393,8 @@ def intervals(
             y = places[quantity, series] = row + offset
             ax.plot([interval.low, interval.high], [y, y], color=palette[series], lw=2, solid_capstyle="butt")
             ax.plot(interval.mean, y, "o", color=palette[series], ms=5)
+            values = (dots or {}).get(quantity, {}).get(series, ())
+            ax.plot(values, np.full(len(values), y), "o", color=palette[series], alpha=0.35, ms=3, mew=0)
     for marker, by_quantity in (marks or {}).items():
         for quantity, values in by_quantity.items():
             for series, value in values.items():
