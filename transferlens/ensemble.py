@@ -136,8 +136,8 @@ def draw(result: Result) -> Figure:
     against_size(curves, palette=palette, ax=axes[0, 1])
     axes[0, 1].set_title("subsets of the members", fontsize="small", loc="left")
     parts = {
-        "ensemble": [row.brier for row in whole],
-        "ambiguity: what averaging takes away": [row.ambiguity for row in whole],
+        "error of the ensemble": [row.brier for row in whole],
+        "ambiguity, which averaging takes away": [row.ambiguity for row in whole],
     }
     stacked_bars(list(palette), parts, ylabel="squared error of a single network", ax=axes[1, 0])
     axes[1, 0].set_title("single network = ensemble + ambiguity (Krogh and Vedelsby)", fontsize="small", loc="left")
@@ -153,18 +153,18 @@ def draw(result: Result) -> Figure:
         ax.set_xticks(range(len(palette)), [name.replace(", ", "\n") for name in palette], fontsize="x-small")
     labels = [f"{row.ensemble}, {row.n_members} networks" for row in whole]
     entries = dict(zip(labels, style.handles(palette), strict=True))
-    style.legend_below(fig, entries, marks=_marks(axes[0, 0], len({row.fold for row in folds})))
+    style.legend_below(fig, entries, marks=_marks(axes[:, 0], len({row.fold for row in folds})))
     style.title(fig, f"{result.title}: single networks and ensembles, n = {counted(whole[0].n_clips, 'clip')}")
     return fig
 
 
-def _marks(by_fold: Axes, n_folds: int) -> dict[str, Any]:
-    """Return the legend entries of the marks: shades of the accuracies by fold, bands of sizes, lines of calibration."""
-    shades = dict(zip(*reversed(by_fold.get_legend_handles_labels()), strict=True))
+def _marks(left: Sequence[Axes], n_folds: int) -> dict[str, Any]:
+    """Return the legend entries of the marks: shades of accuracies, bands of sizes, lines of calibration."""
+    by_fold, errors = (dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True)) for ax in left)
     bands = {"lowest to highest subset": style.band_mark()}
     lines = {"calibration of the ensemble": style.mark("o", line="-")}
     lines["calibration of single networks"] = style.mark("o", line="--", hollow=True)
-    return shades | style.fold_marks(n_folds) | bands | lines
+    return by_fold | style.fold_marks(n_folds) | bands | errors | lines
 
 
 def summary(result: Result) -> str:

@@ -39,6 +39,7 @@ from transferlens.models.plan import BLOCKS
 from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import accuracy, style
 from transferlens.store.heldout import classify, estimate_statistics
+from transferlens.store.rows import levels
 from transferlens.store.run import Run, arm_names, check_alike
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Rule, at_least

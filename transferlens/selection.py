@@ -28,7 +28,7 @@ from transferlens.store.listing import list_runs, no_run
 from transferlens.store.rows import levels, row_of
 from transferlens.store.run import Run, arm_names, load_runs
 from transferlens.training.sweep import RunsOptions
-from transferlens.util.fields import Fields, check_alone
+from transferlens.util.fields import Fields, check_alone, names
 from transferlens.util.grouping import group_by
 from transferlens.util.text import counted
 
@@ -116,19 +116,19 @@ def draw(result: Result) -> Figure:
     }
     used = [field for field in WORDS if any(field in fields for fields in values.values())]
     palette = dict(zip(WORDS, style.colours(WORDS).values(), strict=True))
-    names = {group: _wrapped(group) for group in groups}
+    wrapped = {group: _wrapped(group) for group in groups}
     means = {
-        names[group]: {field: percent(stats.fold_interval(folds)) for field, folds in fields.items()}
+        wrapped[group]: {field: percent(stats.fold_interval(folds)) for field, folds in fields.items()}
         for group, fields in values.items()
     }
     dots = {
-        names[group]: {field: [100 * value for value in folds] for field, folds in fields.items()}
+        wrapped[group]: {field: [100 * value for value in folds] for field, folds in fields.items()}
         for group, fields in values.items()
     }
     intervals(means, palette=palette, dots=dots, ax=axes[0, 0])
     axes[0, 0].set(xlim=(0, 103), xlabel=HELDOUT)
     gains = {
-        names[group]: {field: percent(optimism(rows, field)) for field in values[group] if field != "accuracy_best"}
+        wrapped[group]: {field: percent(optimism(rows, field)) for field in values[group] if field != "accuracy_best"}
         for group, rows in groups.items()
     }
     intervals(gains, palette=palette, ax=axes[0, 1])

@@ -28,7 +28,7 @@ from transferlens.store.rows import levels
 from transferlens.store.run import Run, arm_names, check_alike, load_runs
 from transferlens.training.sweep import RunsOptions
 from transferlens.util.errors import ParameterError
-from transferlens.util.fields import Fields, Rule, check_alone
+from transferlens.util.fields import Fields, Rule, check_alone, names
 from transferlens.util.grouping import group_by
 from transferlens.util.text import counted, shortened, some, table
 

@@ -279,8 +279,9 @@ def draw(result: Result) -> Figure:
         _draw_cost(result, size, palette, ax)
     for ax in (*axes.flat, *costs):
         ax.label_outer()
-    shown = [*WORDS.values(), *map(_tuned, WORDS.values()), *(() if costs else result.analysis.plans)]
-    style.legend_below(fig, axes[0, 0], order=shown, marks=_marks(result))
+    entries = _entries(axes[0, 0]) | (_entries(costs[0]) if costs else {})
+    order = [*WORDS.values(), *map(_tuned, WORDS.values()), *palette]
+    style.legend_below(fig, entries, order=order, marks=_marks(result))
     style.title(fig, f"{result.rows[0].dataset}: {result.analysis.title}, last epoch{_note(result)}")
     return fig
 
@@ -296,6 +297,10 @@ def _of_network(result: Result, backbone: str, palette: Mapping[str, tuple]) -> 
     if not result.analysis.shows_cost:
         return dict(palette)
     return {name: palette[f"{backbone}{TUNED * name.endswith(TUNED)}"] for name in result.analysis.plans}
+
+
+def _entries(ax: Axes) -> dict[str, Any]:
+    return dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
 
 
 def _note(result: Result) -> str:
@@ -358,7 +363,6 @@ def _draw_cost(result: Result, size: str, palette: Mapping[str, tuple], ax: Axes
     ax.set_ylabel(accuracy.HELDOUT)
     ax.set_ylim(0, 109)  # of names
     ax.set_title(f"numbers: {result.analysis.axis}", fontsize="small", loc="left")
-    ax.legend(loc="lower right", frameon=False, fontsize="small")
 
 
 def _tuned(name: str) -> str:

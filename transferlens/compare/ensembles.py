@@ -45,11 +45,11 @@ class Members:
     """Networks of one arm whose outputs are averaged, over the held-out clips of all folds.
 
     Logits are (n_members, n_clips, n_classes), labels and folds (n_clips,); `groups` are the recordings of the clips,
-    empty if they are not known; `n_train` is the number of training clips by fold, and `commonest` the accuracy of always naming the commonest
-    class. `names` are backbone and seed of
-    each member. Members without a run in every fold are left out, and named in `missing`. `runs` are those of each
-    fold, in the order of the members. `soup` are logits (n_clips, n_classes) of the network whose weights are the mean
-    of the members' weights, if they have been computed (`finished.with_soups`).
+    empty if they are not known; `n_train` is the number of training clips by fold, and `commonest` the accuracy of
+    always naming the commonest class. `names` are backbone and seed of each member. Members without a run in every fold
+    are left out, and named in `missing`. `runs` are those of each fold, in the order of the members. `soup` are logits
+    (n_clips, n_classes) of the network whose weights are the mean of the members' weights, if they have been computed
+    (`finished.with_soups`).
     `clips` are the ids of the clips, `classes` the names of the classes; `backbone` is empty if there are several.
     """
 

@@ -79,7 +79,7 @@ class Result:
         return style.fitted(module.draw(self))
 
     def summary(self) -> str:
-        """Return the answer in words, ``summary(result)`` of the question's module, and what accuracies compare with."""
+        """Return the answer in words, ``summary(result)`` of the question's module, and what to compare it with."""
         words = sys.modules[type(self).__module__].summary(self)
         return "\n".join(filter(None, [words, levels_text(self.scored)]))
 

@@ -4,7 +4,8 @@ Accuracies and similarities are given as fractions; accuracies are drawn in per 
 (`measures.stats`), except the mean of a single value. Every function draws on `ax`, by default the Axes of a new
 figure, and returns it; `palette` gives each name its colour, by default that of `style.colours`.
 
-* `points_and_means`, `band`, `level_lines`, `changes`, `accuracy_against`, `heat_map`: accuracies of arms, and differences of them
+* `points_and_means`, `band`, `changes`, `accuracy_against`, `heat_map`: accuracies of arms, and differences of them
+* `level_lines`: accuracies that others are compared with
 * `against_size`, `stacked_bars`, `reliability_diagram`: ensembles
 * `learning_curves`: training
 * `similarity_map`: two networks, block by block; `confusion_map`: two classes
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transferlens.measures.stats import Interval, fold_interval
+from transferlens.plots.fit import LEVEL
 from transferlens.plots.style import axes_or_new, colours, spread
 from transferlens.util.lazy import matplotlib, seaborn
 
@@ -120,12 +122,13 @@ def level_lines(
     for level, name in ordered:
         (ax.axvline if upright else ax.axhline)(level, color="0.45", lw=0.9, ls=(0, (4, 2)), zorder=1)
         before = [other for other in words if level - other < CLOSE]
-        words[level] = "; ".join([f"{name} {level:.1f} %", *(words.pop(other) for other in before)])
+        words[level] = "; ".join([f"{name} {level:.1f}\u00a0%", *(words.pop(other) for other in before)])
     for level, text in words.items() if named else ():
         place = (level, 1) if upright else (0, level)
         where = (ax.get_xaxis_transform if upright else ax.get_yaxis_transform)()
         look: dict[str, Any] = {"textcoords": "offset points", "fontsize": "x-small", "color": "0.35", "va": "bottom"}
-        ax.annotate(text, place, xycoords=where, xytext=(3, 1), annotation_clip=False, **look)
+        label = ax.annotate(text, place, xycoords=where, xytext=(3, 1), annotation_clip=False, gid=LEVEL, **look)
+        label.set_in_layout(upright)
     return ax
 
 
@@ -309,8 +312,7 @@ def stacked_bars(
         ax.bar_label(bars, fmt="%.3f", label_type="center", fontsize="small", color=("white", "black")[i % 2])
         bottom += np.asarray(values)
     ax.set_xticks(range(len(names)), names)
-    ax.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 1.2 * bottom.max()), ylabel=ylabel)
-    ax.legend(loc="upper right", frameon=False, fontsize="small", ncols=len(parts))
+    ax.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 1.1 * bottom.max()), ylabel=ylabel)
     return ax
 
 

@@ -2,7 +2,7 @@
 
 All widths are measured, in pixels of the figure.
 
-* `title`, `legend`: of a figure, when they are drawn
+* `title` of a figure, and `columns` of its legend, when they are drawn
 * `texts`: titles and labels of all Axes of a complete figure; `unify`: one size for all text
 """
 
@@ -12,20 +12,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+import numpy as np
+
 from transferlens.util.lazy import matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
-    from matplotlib.legend import Legend
     from matplotlib.text import Text
 
 # Space between two labels, and between text and the sides of a figure [share of the size of the letters].
 GAP = 0.6
+# Width of the mark and the spaces of an entry of a legend [em].
+ENTRY = 5
 # Width of a label that is written upwards [em].
 UPWARDS = 11
 # Smallest size of labels that would overlap [points].
 SMALLEST = 3
+# What marks the names of levels: they may have as many lines as they need.
+LEVEL = "level"
 
 _done: WeakSet[Figure] = WeakSet()
 
@@ -73,18 +78,17 @@ def title(fig: Figure, text: Text) -> None:
     _wrap(text, 0.98 * fig.bbox.width - GAP * _em(text), _renderer(fig))
 
 
-def legend(part: Figure | SubFigure, legend: Legend) -> None:
-    """Give a legend as many columns as fit into the width of a figure; break single entries that are wider."""
-    renderer, room = _renderer(part), part.get_figure(root=True).bbox.width
-    n = len(legend.get_texts())
-    for n_columns in range(n, 0, -1):
-        legend.set_ncols(n_columns)
-        if legend.get_window_extent(renderer).width <= room:
-            return
-    widest = max(_width(text.get_text(), text, renderer) for text in legend.get_texts())
-    around = legend.get_window_extent(renderer).width - widest
-    for text in legend.get_texts():
-        _wrap(text, room - around, renderer)
+def columns(part: Figure | SubFigure, words: Sequence[str], points: float) -> tuple[list[str], int]:
+    """Return the entries of a legend, broken where they are wider than the figure, and how many columns fit into it."""
+    fig, renderer = part.get_figure(root=True), _renderer(part)
+    text = matplotlib.text.Text(fontsize=points, figure=fig)
+    room, around = fig.bbox.width - 2 * _em(text), ENTRY * _em(text)
+    broken = [_lines(word, room - around, text, renderer) for word in words]
+    widths = [around + max(_width(line, text, renderer) for line in word.split("\n")) for word in broken]
+    for n in range(len(words), 1, -1):
+        if sum(max(column) for column in np.array_split(widths, n)) <= room:
+            return broken, n
+    return broken, 1
 
 
 def unify(fig: Figure, points: float, thinner: float) -> None:
@@ -114,6 +118,9 @@ def texts(fig: Figure) -> None:
         box = ax.get_window_extent(renderer)
         is_last = ax.get_subplotspec() is not None and ax.get_subplotspec().is_last_col()
         right = fig.bbox.width if is_last else box.x1
+        for text in ax.texts:
+            if text.get_gid() == LEVEL:
+                _wrap(text, box.width - _em(text), renderer)
         for text in _titles(ax):
             _wrap(text, right - box.x0 - GAP * _em(text), renderer)
         _wrap(ax.xaxis.label, max(box.width, 8 * _em(ax.xaxis.label)), renderer)

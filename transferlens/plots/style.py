@@ -31,6 +31,7 @@ from transferlens.util.text import counted
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+    from matplotlib.gridspec import GridSpec
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -40,7 +41,9 @@ POINTS, THINNER = 7, 0.7
 # Height of such a figure over that of the usual one: that of the text, or less if it is very narrow.
 HEIGHTS = (0.55, 0.75)
 # Width of Axes, over that in the usual figure, below which fewer of them lie beside each other.
-NARROW = 0.5
+NARROW = 0.42
+# Size of the letters of legends in other figures [points], and height of a line of them over that of its letters.
+LEGEND, LINE = 10, 1.9
 UNITS = {"cm": 1 / 2.54, "mm": 1 / 25.4, "in": 1.0}
 SHORTEST, LONGEST = 5 / 2.54, 60 / 2.54
 
@@ -71,9 +74,20 @@ class Look:
     titles: bool = True
 
 
-_look: ContextVar[Look] = ContextVar("look", default=Look())
-# Width and height of the parts of each figure, as designed.
-_designs: WeakKeyDictionary[Figure, tuple[float, list[float]]] = WeakKeyDictionary()
+USUAL = Look()
+_look: ContextVar[Look] = ContextVar("look", default=USUAL)
+
+
+@dataclass
+class Design:
+    """The usual width of a figure, the heights of its parts, and the grid that they are in, if they are several."""
+
+    width: float
+    heights: list[float]
+    grid: GridSpec | None = None
+
+
+_designs: WeakKeyDictionary[Figure, Design] = WeakKeyDictionary()
 
 
 @contextlib.contextmanager
@@ -107,7 +121,7 @@ def _empty_figure(width: float, heights: Sequence[float]) -> Figure:
     scale = 1.0 if chosen is None else float(np.clip(chosen / width, *HEIGHTS))
     scaled = [scale * height for height in heights]
     fig = Figure(figsize=(chosen or width, sum(scaled)), layout="constrained")
-    _designs[fig] = width, scaled
+    _designs[fig] = Design(width, scaled)
     return fig
 
 
@@ -129,7 +143,8 @@ def new_figure(
 def new_parts(heights: Sequence[float], *, width: float, height: float) -> tuple[Figure, list[SubFigure]]:
     """Return an empty figure in strips with these relative heights, the first on top; fill them by `subplots`."""
     fig = _empty_figure(width, [height * part / sum(heights) for part in heights])
-    return fig, [*fig.subfigures(len(heights), 1, squeeze=False, height_ratios=heights).flat]
+    grid = _designs[fig].grid = fig.add_gridspec(len(heights), 1, height_ratios=heights)
+    return fig, [fig.add_subfigure(place) for place in grid]
 
 
 def subplots(part: Figure | SubFigure, n_rows: int, n_columns: int, **kwargs) -> np.ndarray:
@@ -138,16 +153,13 @@ def subplots(part: Figure | SubFigure, n_rows: int, n_columns: int, **kwargs) ->
     Columns that would be too narrow in the chosen width continue below, and the figure becomes higher.
     """
     fig = part.get_figure(root=True)
-    width, heights = _designs[fig]
-    room = n_columns if _look.get().width is None else int(fig.get_figwidth() / (NARROW * width / n_columns))
+    design = _designs[fig]
+    room = n_columns if _look.get().width is None else int(fig.get_figwidth() / (NARROW * design.width / n_columns))
     lines = -(-n_columns // max(1, min(room, n_columns)))
     with _style():
         if lines == 1:
             return part.subplots(n_rows, n_columns, squeeze=False, **kwargs)
-        heights[list(fig.subfigs).index(part) if part in fig.subfigs else 0] *= lines
-        fig.set_size_inches(fig.get_figwidth(), sum(heights))
-        if part is not fig:
-            part.get_subplotspec().get_gridspec().set_height_ratios(heights)
+        _grow(part, (lines - 1) * design.heights[fig.subfigs.index(part) if part in fig.subfigs else -1])
         return _folded(part, n_rows, n_columns, lines, **kwargs)
 
 
@@ -245,7 +257,7 @@ def change_marks(n_folds: int) -> dict[str, Line2D]:
     """Return the legend entries of `accuracy.changes`: differences that are paired by fold."""
     if n_folds == 1:
         return {"difference, n = 1: no interval": mark("s", hollow=True)}
-    return {"paired difference: interval excludes 0": mark("s"), "does not": mark("s", hollow=True)}
+    return {"paired difference: interval excludes 0": mark("s"), "interval contains 0": mark("s", hollow=True)}
 
 
 def curve_marks() -> dict[str, Line2D]:
@@ -282,15 +294,30 @@ def legend_below(
     shown = {name: drawn[name] for name in order or drawn if name in drawn} | dict(marks)
     if not shown:
         return
-    size = POINTS if _look.get().width is not None else None
-    legend = part.legend(shown.values(), shown.keys(), loc="outside lower center", frameon=False, fontsize=size)
-    fit.legend(part, legend)
+    size = POINTS if _look.get().width is not None else LEGEND
+    words, n_columns = fit.columns(part, list(shown), size)
+    rows = max(len(column) for column in np.array_split(words, n_columns))
+    lines = sum(max(1, word.count("\n") + 1) for word in words) if n_columns == 1 else rows
+    _grow(part, LINE * size / 72 * (lines - 1))
+    look = {"loc": "outside lower center", "frameon": False, "fontsize": size, "ncols": n_columns}
+    part.legend(shown.values(), words, **look)
+
+
+def _grow(part: Figure | SubFigure, more: float) -> None:
+    """Make a figure, or a part of it, higher [inch]."""
+    fig = part.get_figure(root=True)
+    design = _designs[fig]
+    design.heights[fig.subfigs.index(part) if part in fig.subfigs else -1] += more
+    fig.set_size_inches(fig.get_figwidth(), sum(design.heights))
+    if design.grid:
+        design.grid.set_height_ratios(design.heights)
 
 
 def title(fig: Figure, text: str) -> None:
     """Write a title above a figure, in lines that fit into it; none within a `look` without titles."""
     if _look.get().titles:
-        fit.title(fig, fig.suptitle(text, x=0.01, ha="left", fontsize="medium"))
+        unbroken = text.replace(" = ", "\u00a0=\u00a0")
+        fit.title(fig, fig.suptitle(unbroken, x=0.01, ha="left", fontsize="medium"))
 
 
 def fitted(fig: Figure) -> Figure:

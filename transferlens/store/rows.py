@@ -72,8 +72,8 @@ def row_of(kind: type[Row], run: Run, /, **own: Any) -> Row:
 def levels(rows: Sequence[Any]) -> dict[str, float]:
     """Return the accuracies that those of a table are compared with, by name: fractions, means over folds.
 
-    They are chance, and that of always naming the commonest class; one if they are the same, none if they are not known.
-    If there are rows over all folds, they are those of these rows.
+    They are chance, and that of always naming the commonest class; one if they are the same, none if they are
+    not known. If there are rows over all folds, they are those of these rows.
     """
     whole = [row for row in rows if not getattr(row, "fold", "")] or rows
     by_fold = {getattr(row, "fold", ""): row for row in whole if hasattr(row, "chance")}.values()
@@ -101,9 +101,9 @@ class RunRow:
     `start` and `train` are the letters of the plan; its numbers are empty where they cannot express it. It was trained
     on `n_train` clips (NaN if that is not known), and `n_clips` were held out, of `n_recordings` (0 if
     that is not known). Macro-F1 and the size of the largest class over that of the smallest are shown where classes are
-    uneven (`measures.classes`). `chance` is the accuracy of guessing, and `commonest` that of always naming the commonest
-    class of the training clips (NaN if that is not known). Multiply-adds are those of one clip; if runs share the output of frozen blocks, the
-    time to compute it is counted in the first of them.
+    uneven (`measures.classes`). `chance` is the accuracy of guessing, and `commonest` that of always naming the
+    commonest class of the training clips (NaN if that is not known). Multiply-adds are those of one clip; if runs share
+    the output of frozen blocks, the time to compute it is counted in the first of them.
     """
 
     dataset: str
