@@ -15,6 +15,7 @@ accuracies: a correlation over blocks need not hold for the networks at one bloc
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 RANDOM = "random"
+# Marks of networks.
+MARKERS = "osD^vPX"
 GREY = (0.5, 0.5, 0.5)  # of the randomly initialised network
 SCORES = {"logme": "LogME [nats per clip]", "knn": "accuracy of nearest neighbours [%]"}
 # The plan of the runs that a block's score is compared with: by the block, and the last pretrained one or None.
@@ -361,17 +364,19 @@ def draw(result: Result) -> Figure:
         for score, ax in zip(SCORES, column, strict=True):
             _draw_blocks([row for row in result.rows if row.backbone == network], score, palette, ax)
         column[0].set_title(network, fontsize="small", loc="left")
+        level_lines(levels(result.rows), named=network == networks[0], ax=column[[*SCORES].index("knn")])
         column[-1].set_xlabel("block whose output is scored")
     for ax in axes.flat:
         ax.label_outer()
     for part in below:
-        _draw_against(result, known, networks, part)
+        _draw_against(result, known, dict(zip(networks, itertools.cycle(MARKERS), strict=False)), palette, part)
     row, n_folds = result.rows[0], len({row.fold for row in result.rows if row.fold})
     marks: dict[str, Any] = {f"mean; bars: 95 % interval over held-out clips, k = {row.k}": style.mark("D", line="-")}
     marks |= {counted(n_folds, "fold"): style.dot()} if n_folds > 1 else {}
     if known:
-        marks["a block, by its number"] = style.mark("o")
-        marks["random, not in the correlation"] = style.mark("o", hollow=True)
+        shapes = dict(zip(networks, itertools.cycle(MARKERS), strict=False)) if len(networks) > 1 else {"a block": "o"}
+        marks |= {f"{name}, by block": style.mark(marker) for name, marker in shapes.items()}
+        marks["random: not in the correlation"] = style.mark("o", hollow=True)
     style.legend_below(fig, axes[0, 0], marks=marks)
     style.title(fig, f"{row.dataset}: scores without training")
     return fig
@@ -386,28 +391,26 @@ def _draw_blocks(rows: Sequence[Row], score: str, palette: Mapping[str, tuple], 
         ax.plot(blocks, values, "-D", color=colour, ms=5, lw=1.2, label=start.source)
         ax.plot([r.block for r in folds], [scale * getattr(r, score) for r in folds], "o", c=colour, ms=3, alpha=0.4)
         if score == "knn":
-            level_lines(levels(rows), ax=ax) if start == rows[0].start else None
             ax.vlines(blocks, *(100 * np.array([(row.knn_low, row.knn_high) for row in means]).T), color=colour, lw=1)
     ax.set_xticks(sorted({row.block for row in rows}))
     ax.set_ylabel(SCORES[score].replace(" of ", " of\n"))
 
 
-def _draw_against(result: Result, known: Sequence[Row], networks: Sequence[str], part: SubFigure) -> None:
-    """Draw the accuracy of the cells against each score: a colour per network, hollow marks for random ones."""
-    palette = style.colours(networks)
+def _draw_against(
+    result: Result, known: Sequence[Row], markers: Mapping[str, str], palette: Mapping[str, tuple], part: SubFigure
+) -> None:
+    """Draw the accuracy of the cells against each score: a mark per network, hollow ones for random weights."""
     for score, ax in zip(SCORES, style.subplots(part, 1, len(SCORES), sharey=True).flat, strict=True):
         scale = 100 if score == "knn" else 1
         for row in known:
-            x, y, colour = scale * getattr(row, score), 100 * row.accuracy, palette[row.backbone]
-            ax.plot(x, y, "o", color=colour, mfc="white" if row.source == RANDOM else colour, label=row.backbone)
+            x, y, colour = scale * getattr(row, score), 100 * row.accuracy, palette[row.source]
+            face = "white" if row.source == RANDOM else colour
+            ax.plot(x, y, markers[row.backbone], color=colour, mfc=face)
             ax.annotate(f"{row.block}", (x, y), xytext=(4, 3), textcoords="offset points", fontsize="x-small")
         ax.set_title(f"{result.correlations[score, 'all blocks']}", fontsize="small", loc="left")
-        ax.set(xlabel=SCORES[score], ylabel=f"held-out accuracy, {result.against} [%]")
-        level_lines(levels(result.rows), ax=ax)
+        ax.set(xlabel=SCORES[score], ylabel=f"held-out accuracy, {result.against} [%]", ylim=(0, 103))
+        level_lines(levels(result.rows), named=score == next(iter(SCORES)), ax=ax)
         ax.label_outer()
-    entries = style.handles(palette) if len(networks) > 1 else []
-    if entries:
-        part.legend(entries, networks, loc="outside right upper", frameon=False, fontsize="x-small")
 
 
 def summary(result: Result) -> str:

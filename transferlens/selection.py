@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Width of names beside the figure [letters].
-LETTERS = 38
+LETTERS = 26
 WORDS = {
     "accuracy_last": "last epoch",
     "accuracy_best": "best epoch on the held-out fold (optimistic)",
@@ -105,7 +105,7 @@ def optimism(rows: Sequence[Row], honest: str = "accuracy_last") -> stats.Interv
 def draw(result: Result) -> Figure:
     """Draw a row per group: the accuracy of each choice of the epoch, and by how much that of the best is higher."""
     groups = group_by(result.rows, lambda row: row.group)
-    fig, axes = style.new_figure(1, 2, width=11, height=1.6 + 0.5 * len(groups), sharey=True, width_ratios=[1.4, 1])
+    fig, axes = style.new_figure(1, 2, width=11, height=1.2 + 0.75 * len(groups), sharey=True, width_ratios=[1.4, 1])
     values = {
         group: {
             field: stats.by_fold(rows, field)
@@ -116,7 +116,8 @@ def draw(result: Result) -> Figure:
     }
     used = [field for field in WORDS if any(field in fields for fields in values.values())]
     palette = dict(zip(WORDS, style.colours(WORDS).values(), strict=True))
-    wrapped = {group: _wrapped(group) for group in groups}
+    dataset = next(iter({row.dataset for row in result.rows})) if len({row.dataset for row in result.rows}) == 1 else ""
+    wrapped = {group: _wrapped(group.removeprefix(f"{dataset}, ")) for group in groups}
     means = {
         wrapped[group]: {field: percent(stats.fold_interval(folds)) for field, folds in fields.items()}
         for group, fields in values.items()
@@ -133,14 +134,15 @@ def draw(result: Result) -> Figure:
     }
     intervals(gains, palette=palette, ax=axes[0, 1])
     axes[0, 1].set_xlabel("optimism: best epoch less the others [points]")
-    if len({row.dataset for row in result.rows}) == 1:
-        level_lines(levels(result.rows), upright=True, ax=axes[0, 0])
+    compared = levels(result.rows) if dataset else {}
+    level_lines(compared, upright=True, ax=axes[0, 0])
     n_folds = max(len({row.fold for row in rows}) for rows in groups.values())
     marks = {f"mean and {style.INTERVAL}" if n_folds > 1 else "the one fold": style.mark("o", line="-" * (n_folds > 1))}
     marks |= {"folds": style.dot()} if n_folds > 1 else {}
     entries = dict(zip((WORDS[field] for field in used), style.handles({f: palette[f] for f in used}), strict=True))
+    marks |= {f"{name} {100 * level:.1f}\u00a0%": style.mark("", line="--") for name, level in compared.items()}
     style.legend_below(fig, entries, marks=marks)
-    style.title(fig, "which epoch is reported")
+    style.title(fig, f"{dataset}: which epoch is reported".removeprefix(": "))
     return fig
 
 

@@ -104,17 +104,17 @@ def band(values: Sequence[float], *, colour: tuple, label: str, line: str = "-",
 
 
 def level_lines(
-    levels: Mapping[str, float], *, upright: bool = False, named: bool = True, ax: Axes | None = None
+    levels: Mapping[str, float], *, named: bool = True, upright: bool = False, ax: Axes | None = None
 ) -> Axes:
     """Draw accuracies that all others are compared with, such as chance, as thin lines with their names.
 
     Parameters
     ----------
     levels : dict of name to float in [0, 1]
-    upright : bool
-        Whether accuracies are on the x axis.
     named : bool
-        Whether to write the names, at the left end of the lines, or above them if they are upright.
+        Whether to write the names at the left end of the lines.
+    upright : bool
+        Whether accuracies are on the x axis; then the lines have no names, which the legend may have.
     """
     ax = axes_or_new(ax)
     ordered = sorted((100 * level, name) for name, level in levels.items())
@@ -123,12 +123,12 @@ def level_lines(
         (ax.axvline if upright else ax.axhline)(level, color="0.45", lw=0.9, ls=(0, (4, 2)), zorder=1)
         before = [other for other in words if level - other < CLOSE]
         words[level] = "; ".join([f"{name} {level:.1f}\u00a0%", *(words.pop(other) for other in before)])
-    for level, text in words.items() if named else ():
-        place = (level, 1) if upright else (0, level)
-        where = (ax.get_xaxis_transform if upright else ax.get_yaxis_transform)()
+    for level, text in words.items() if named and not upright else ():
         look: dict[str, Any] = {"textcoords": "offset points", "fontsize": "x-small", "color": "0.35", "va": "bottom"}
-        label = ax.annotate(text, place, xycoords=where, xytext=(3, 1), annotation_clip=False, gid=LEVEL, **look)
-        label.set_in_layout(upright)
+        label = ax.annotate(
+            text, (0, level), xycoords=ax.get_yaxis_transform(), xytext=(3, 1), annotation_clip=False, gid=LEVEL, **look
+        )
+        label.set_in_layout(False)
     return ax
 
 

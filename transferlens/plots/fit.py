@@ -27,6 +27,8 @@ GAP = 0.6
 ENTRY = 5
 # Width of a label that is written upwards [em].
 UPWARDS = 11
+# Length of an axis that is long enough for its label [em].
+SHORTEST = 8
 # Smallest size of labels that would overlap [points].
 SMALLEST = 3
 # What marks the names of levels: they may have as many lines as they need.
@@ -73,6 +75,13 @@ def _wrap(text: Text, room: float, renderer: Any) -> None:
     text.set_text(_lines(text.get_text(), room, text, renderer))
 
 
+def _wrap_label(label: Text, room: float, renderer: Any) -> None:
+    """Break the label of an axis anew if one of its lines is too long."""
+    room = max(room, SHORTEST * _em(label))
+    if any(_width(line, label, renderer) > room for line in label.get_text().split("\n")):
+        label.set_text(_lines(label.get_text().replace("\n", " "), room, label, renderer))
+
+
 def title(fig: Figure, text: Text) -> None:
     """Break the title of a figure into lines that fit into its width."""
     _wrap(text, 0.98 * fig.bbox.width - GAP * _em(text), _renderer(fig))
@@ -113,6 +122,9 @@ def texts(fig: Figure) -> None:
     for ax in _all_axes(fig):
         _fit_labels(ax, "x", renderer)
         _fit_labels(ax, "y", renderer)
+        box = ax.get_window_extent(renderer)
+        _wrap_label(ax.xaxis.label, box.width, renderer)
+        _wrap_label(ax.yaxis.label, box.height, renderer)
     fig.draw_without_rendering()
     for ax in _all_axes(fig):
         box = ax.get_window_extent(renderer)
@@ -122,9 +134,7 @@ def texts(fig: Figure) -> None:
             if text.get_gid() == LEVEL:
                 _wrap(text, box.width - _em(text), renderer)
         for text in _titles(ax):
-            _wrap(text, right - box.x0 - GAP * _em(text), renderer)
-        _wrap(ax.xaxis.label, max(box.width, 8 * _em(ax.xaxis.label)), renderer)
-        _wrap(ax.yaxis.label, max(box.height, 8 * _em(ax.yaxis.label)), renderer)
+            _wrap(text, right - box.x0 - 2 * GAP * _em(text), renderer)
 
 
 def _titles(ax: Axes) -> list[Text]:

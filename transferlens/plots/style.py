@@ -39,11 +39,13 @@ DPI = 160
 # Size of all text in figures of a given width [points], and what lines and marks are scaled by in them.
 POINTS, THINNER = 7, 0.7
 # Height of such a figure over that of the usual one: that of the text, or less if it is very narrow.
-HEIGHTS = (0.55, 0.75)
+HEIGHTS = (0.65, 0.75)
+# Height of each line of Axes that lie below each other, over that of a single line.
+LOWER = 0.85
 # Width of Axes, over that in the usual figure, below which fewer of them lie beside each other.
 NARROW = 0.42
-# Size of the letters of legends in other figures [points], and height of a line of them over that of its letters.
-LEGEND, LINE = 10, 1.9
+# Size of the letters of titles and legends in other figures [points], and height of a line of them over that of its letters.
+LARGE, LINE = 10, 1.9
 UNITS = {"cm": 1 / 2.54, "mm": 1 / 25.4, "in": 1.0}
 SHORTEST, LONGEST = 5 / 2.54, 60 / 2.54
 
@@ -159,7 +161,7 @@ def subplots(part: Figure | SubFigure, n_rows: int, n_columns: int, **kwargs) ->
     with _style():
         if lines == 1:
             return part.subplots(n_rows, n_columns, squeeze=False, **kwargs)
-        _grow(part, (lines - 1) * design.heights[fig.subfigs.index(part) if part in fig.subfigs else -1])
+        _grow(part, (LOWER * lines - 1) * design.heights[fig.subfigs.index(part) if part in fig.subfigs else -1])
         return _folded(part, n_rows, n_columns, lines, **kwargs)
 
 
@@ -294,7 +296,7 @@ def legend_below(
     shown = {name: drawn[name] for name in order or drawn if name in drawn} | dict(marks)
     if not shown:
         return
-    size = POINTS if _look.get().width is not None else LEGEND
+    size = _points()
     words, n_columns = fit.columns(part, list(shown), size)
     rows = max(len(column) for column in np.array_split(words, n_columns))
     lines = sum(max(1, word.count("\n") + 1) for word in words) if n_columns == 1 else rows
@@ -313,11 +315,16 @@ def _grow(part: Figure | SubFigure, more: float) -> None:
         design.grid.set_height_ratios(design.heights)
 
 
+def _points() -> float:
+    """Return the size of the letters of titles and legends."""
+    return LARGE if _look.get().width is None else POINTS
+
+
 def title(fig: Figure, text: str) -> None:
     """Write a title above a figure, in lines that fit into it; none within a `look` without titles."""
     if _look.get().titles:
         unbroken = text.replace(" = ", "\u00a0=\u00a0")
-        fit.title(fig, fig.suptitle(unbroken, x=0.01, ha="left", fontsize="medium"))
+        fit.title(fig, fig.suptitle(unbroken, x=0.01, ha="left", fontsize=_points()))
 
 
 def fitted(fig: Figure) -> Figure:
