@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from transferlens.measures import stats
 from transferlens.measures.classes import IF_UNEVEN
 from transferlens.options import FigureOptions
 from transferlens.plots import style
-from transferlens.plots.accuracy import HELDOUT, intervals, level_lines, percent
+from transferlens.plots.accuracy import HELDOUT, intervals, level_lines
 from transferlens.store.listing import list_runs, no_run
 from transferlens.store.rows import levels, row_of
 from transferlens.store.run import Run, arm_names, load_runs
@@ -119,7 +119,7 @@ def draw(result: Result) -> Figure:
     dataset = next(iter({row.dataset for row in result.rows})) if len({row.dataset for row in result.rows}) == 1 else ""
     wrapped = {group: _wrapped(group.removeprefix(f"{dataset}, ")) for group in groups}
     means = {
-        wrapped[group]: {field: percent(stats.fold_interval(folds)) for field, folds in fields.items()}
+        wrapped[group]: {field: _percent(stats.fold_interval(folds)) for field, folds in fields.items()}
         for group, fields in values.items()
     }
     dots = {
@@ -129,7 +129,7 @@ def draw(result: Result) -> Figure:
     intervals(means, palette=palette, dots=dots, ax=axes[0, 0])
     axes[0, 0].set(xlim=(0, 103), xlabel=HELDOUT)
     gains = {
-        wrapped[group]: {field: percent(optimism(rows, field)) for field in values[group] if field != "accuracy_best"}
+        wrapped[group]: {field: _percent(optimism(rows, field)) for field in values[group] if field != "accuracy_best"}
         for group, rows in groups.items()
     }
     intervals(gains, palette=palette, ax=axes[0, 1])
@@ -144,6 +144,11 @@ def draw(result: Result) -> Figure:
     style.legend_below(fig, entries, marks=marks)
     style.title(fig, f"{dataset}: which epoch is reported".removeprefix(": "))
     return fig
+
+
+def _percent(interval: stats.Interval) -> stats.Interval:
+    mean, low, high = (100 * getattr(interval, name) for name in ("mean", "low", "high"))
+    return replace(interval, mean=mean, low=low, high=high)
 
 
 def _wrapped(group: str) -> str:

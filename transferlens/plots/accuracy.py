@@ -15,7 +15,6 @@ figure, and returns it; `palette` gives each name its colour, by default that of
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,16 +32,13 @@ HELDOUT = "held-out accuracy [%]"
 MOST_NUMBERS = 15
 # Points between two levels below which their names are one text.
 CLOSE = 6
+# Distance of values from their mean, where each quantity has a row.
+BESIDE = 0.08
 
 
 def _errorbar(ax: Axes, x: float, interval: Interval, **style: Any) -> None:
     low, high = (100 * abs(interval.mean - bound) for bound in (interval.low, interval.high))
     ax.errorbar(x, 100 * interval.mean, yerr=[[low], [high]] if interval.is_bounded else None, **style)
-
-
-def percent(interval: Interval) -> Interval:
-    """Return an interval in per cent."""
-    return replace(interval, **{name: 100 * getattr(interval, name) for name in ("mean", "low", "high")})
 
 
 def points_and_means(
@@ -396,7 +392,7 @@ def intervals(
             ax.plot([interval.low, interval.high], [y, y], color=palette[series], lw=2, solid_capstyle="butt")
             ax.plot(interval.mean, y, "o", color=palette[series], ms=5)
             values = (dots or {}).get(quantity, {}).get(series, ())
-            ax.plot(values, np.full(len(values), y), "o", color=palette[series], alpha=0.35, ms=3, mew=0)
+            ax.plot(values, np.full(len(values), y + BESIDE), "o", color=palette[series], alpha=0.35, ms=3, mew=0)
     for marker, by_quantity in (marks or {}).items():
         for quantity, values in by_quantity.items():
             for series, value in values.items():

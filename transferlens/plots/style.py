@@ -44,7 +44,7 @@ HEIGHTS = (0.65, 0.75)
 LOWER = 0.85
 # Width of Axes, over that in the usual figure, below which fewer of them lie beside each other.
 NARROW = 0.42
-# Size of the letters of titles and legends in other figures [points], and height of a line of them over that of its letters.
+# Size of the letters of titles and legends in other figures [points], and height of a line of a legend over it.
 LARGE, LINE = 10, 1.9
 UNITS = {"cm": 1 / 2.54, "mm": 1 / 25.4, "in": 1.0}
 SHORTEST, LONGEST = 5 / 2.54, 60 / 2.54
