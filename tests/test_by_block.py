@@ -16,6 +16,7 @@ from transferlens.compare import by_block
 from transferlens.measures import stats
 from transferlens.models import build as networks
 from transferlens.models.plan import TransferPlan
+from transferlens.plots.fit import LEVEL
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import build, flat
 
@@ -173,7 +174,7 @@ class FakeRun:
         self.n_train, self.labels, self.n_recordings, self.weights = 16, np.zeros(8), 0, "ImageNet"
         self.history, self.cost = {"seconds": np.array([1.0, 2.0])}, config.cost(2)
         self.macro_f1, self.class_ratio = accuracy, 1.0
-        self.chance, self.commonest = 0.5, 0.75
+        self.chance, self.commonest = 0.125, 0.375
 
 
 @pytest.fixture
@@ -403,13 +404,15 @@ def test_figure_holds_places_bands_and_changes(made):
         assert np.isclose(drawn(by), value).any()
     assert {"fully pretrained", "from scratch", "weight fusion"} <= set(by.get_legend_handles_labels()[1])
     assert np.isclose(drawn(change), 30).any()
-    assert "95 % interval, n = 3 folds (dots)\nchange: paired by fold, full mark" in fig.get_suptitle()
+    marks = {text.get_text() for text in fig.legends[0].get_texts()}
+    assert {"mean and corrected 95 % interval, n = 3 folds", "paired difference: interval excludes 0"} < marks
 
 
 def test_one_fold_has_no_interval_and_no_mark(made):
     result = made(truncate.ANALYSIS, {1: [0.5], 2: [0.6]}, folds=("1",))
     fig = by_block.draw(result)
-    assert "mean, n = 1 fold (dots)\nchange: paired by fold, n = 1: no interval" in fig.get_suptitle()
+    marks = {text.get_text() for text in fig.legends[0].get_texts()}
+    assert {"the one fold", "difference, n = 1: no interval"} < marks
     marks = [line for ax in fig.axes for line in ax.lines if line.get_marker() == "s"]
     assert [line.get_markerfacecolor() for line in marks] == ["white"]
     assert "interval" not in by_block.summary(result)
@@ -426,7 +429,7 @@ def test_truncation_draws_what_it_saves(made):
     labels = [ax.get_xlabel() for ax in axes]
     assert "parameters [millions]" in labels
     assert "multiply-adds per clip [millions]" in labels
-    assert {text.get_text() for ax in axes for text in ax.texts} == {"1", "4"}
+    assert {text.get_text() for ax in axes for text in ax.texts if text.get_gid() != LEVEL} == {"1", "4"}
 
 
 # -------------------------------------------------------------------------------------------------- grid
@@ -481,11 +484,11 @@ def test_what_is_cut_need_not_fit_the_input():
 
 def test_accuracies_are_printed_and_drawn_with_what_they_are_compared_with(made):
     result = made(truncate.ANALYSIS, {1: [0.5, 0.6, 0.4], 4: [0.9, 0.9, 0.9]})
-    assert result.summary().splitlines()[-1].endswith(": chance 50.0 %, always the commonest class 75.0 %")
-    assert {(row.chance, row.commonest) for row in result.rows} == {(0.5, 0.75)}
+    assert result.summary().splitlines()[-1].endswith(": chance 12.5 %, always the commonest class 37.5 %")
+    assert {(row.chance, row.commonest) for row in result.rows} == {(0.125, 0.375)}
     assert {"chance", "commonest"} <= {*result.table().columns}
     ax = result.plot().axes[0]
-    assert [text.get_text() for text in ax.texts] == ["chance 50.0\u00a0%", "always the commonest class 75.0\u00a0%"]
+    assert [text.get_text() for text in ax.texts] == ["chance 12.5\u00a0%", "always the commonest class 37.5\u00a0%"]
 
 
 def test_one_colour_per_network_where_networks_share_axes(made):
@@ -507,5 +510,5 @@ def test_width_and_titles_are_of_figures_alone(made, tmp_path):
 
 
 def test_a_width_without_unit_is_one_line(capsys):
-    assert truncate.main(["--width", "8"]) == 2
-    assert "--width" in capsys.readouterr().err
+    assert truncate.main(["--figure-width", "8"]) == 2
+    assert "--figure-width" in capsys.readouterr().err

@@ -271,7 +271,7 @@ def test_parts_of_a_figure_grow_with_their_panels():
         before = fig.get_figheight()
         style.subplots(above, 1, 4)
         style.subplots(below, 1, 1)
-    assert fig.get_figheight() > 2 * before
+    assert fig.get_figheight() == pytest.approx(before / 3 + 2 * style.LOWER * before * 2 / 3)
 
 
 @pytest.mark.parametrize(("width", "found"), [("8cm", 8 / 2.54), ("85mm", 8.5 / 2.54), ("3.5 in", 3.5)])

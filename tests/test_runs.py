@@ -217,7 +217,7 @@ def test_number_of_training_clips(run, clips):
 
 
 def test_accuracies_to_compare_with(run, clips):
-    """Of guessing, and of always naming the commonest training class: stored; in older files only if classes are even."""
+    """Of guessing, and of always naming the commonest training class; older files know it if classes are even."""
     assert run.chance == 1 / len(run.label_names)
     provenance = {key: value for key, value in run.provenance.items() if key != "commonest"}
     older = dataclasses.replace(run, provenance=provenance)

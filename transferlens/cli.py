@@ -240,7 +240,7 @@ class Command:
             say(forecast.text(planned(self.points(options))))
             return DONE
         result = self.work.answer(options)
-        look = {name: output[name] for name in ("width", "titles") if name in output}
+        look = {"width": output["figure_width"], "titles": output["titles"]} if "titles" in output else {}
         written = result.write(output["figures"], **look) if "figures" in output else []
         if "out" in output:
             result.save(output["out"])

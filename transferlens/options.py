@@ -78,7 +78,7 @@ class OutputOptions(Fields):
 class FigureOptions(OutputOptions):
     """What is written, and what the figures look like."""
 
-    width: Annotated[str | None, WIDTH] = None
+    figure_width: Annotated[str | None, WIDTH] = None
     """Width of the figures with its unit, such as 8cm or 17cm, one or two columns of a paper: all text has 7 points,
     and panels that would be too narrow lie below each other. Default: that of each figure."""
     titles: bool = True

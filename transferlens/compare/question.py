@@ -38,7 +38,7 @@ NUMBERS = ("block", "change_from", "pretrained_through", "frozen_through", "fold
 # Options that only commands have, and what to use in Python instead.
 OF_COMMANDS = {
     "figures": "result.write(folder) writes figures and tables",
-    "width": "result.write(folder, width='8cm') sets the width of figures",
+    "figure_width": "result.write(folder, width='8cm') sets the width of figures",
     "titles": "result.write(folder, titles=False) leaves titles out",
     "out": "result.table() has the rows",
     "dry_run": "tl.Study(...).points(plan) names the runs of a plan and trains none",

@@ -134,7 +134,8 @@ def texts(fig: Figure) -> None:
             if text.get_gid() == LEVEL:
                 _wrap(text, box.width - _em(text), renderer)
         for text in _titles(ax):
-            _wrap(text, right - box.x0 - 2 * GAP * _em(text), renderer)
+            room = (right if text.get_ha() == "left" else box.x1) - box.x0
+            _wrap(text, room - 2 * GAP * _em(text), renderer)
 
 
 def _titles(ax: Axes) -> list[Text]:
