@@ -139,9 +139,8 @@ def draw(result: Result) -> "Figure":
     axes[0, 0].tick_params(labelbottom=False)
     axes[0, 1].legend(frameon=False, fontsize="small")
     axes[1, 1].set_xlabel("epoch")
-    words = f"{comparison.caption}; right: means, and each run"
-    title = f"{result.rows[0].dataset}: a pretrained stem before random blocks\n{words}"
-    fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    style.legend_below(fig, marks=comparison.marks | style.curve_marks())
+    style.title(fig, f"{result.rows[0].dataset}: a pretrained stem before random blocks, last epoch")
     return fig
 
 

@@ -9,12 +9,14 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from transferlens import freeze, fuse, norm, plan_grid, reverse, statistics, surgical, truncate
 from transferlens.compare import by_block
 from transferlens.measures import stats
 from transferlens.models import build as networks
 from transferlens.models.plan import TransferPlan
+from transferlens.plots.fit import LEVEL
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import build, flat
 
@@ -172,6 +174,7 @@ class FakeRun:
         self.n_train, self.labels, self.n_recordings, self.weights = 16, np.zeros(8), 0, "ImageNet"
         self.history, self.cost = {"seconds": np.array([1.0, 2.0])}, config.cost(2)
         self.macro_f1, self.class_ratio = accuracy, 1.0
+        self.chance, self.commonest = 0.125, 0.375
 
 
 @pytest.fixture
@@ -401,13 +404,15 @@ def test_figure_holds_places_bands_and_changes(made):
         assert np.isclose(drawn(by), value).any()
     assert {"fully pretrained", "from scratch", "weight fusion"} <= set(by.get_legend_handles_labels()[1])
     assert np.isclose(drawn(change), 30).any()
-    assert "95 % interval, n = 3 folds (dots)\nchange: paired by fold, full mark" in fig.get_suptitle()
+    marks = {text.get_text() for text in fig.legends[0].get_texts()}
+    assert {"mean and corrected 95 % interval, n = 3 folds", "paired difference: interval excludes 0"} < marks
 
 
 def test_one_fold_has_no_interval_and_no_mark(made):
     result = made(truncate.ANALYSIS, {1: [0.5], 2: [0.6]}, folds=("1",))
     fig = by_block.draw(result)
-    assert "mean, n = 1 fold (dots)\nchange: paired by fold, n = 1: no interval" in fig.get_suptitle()
+    marks = {text.get_text() for text in fig.legends[0].get_texts()}
+    assert {"the one fold", "difference, n = 1: no interval"} < marks
     marks = [line for ax in fig.axes for line in ax.lines if line.get_marker() == "s"]
     assert [line.get_markerfacecolor() for line in marks] == ["white"]
     assert "interval" not in by_block.summary(result)
@@ -424,7 +429,7 @@ def test_truncation_draws_what_it_saves(made):
     labels = [ax.get_xlabel() for ax in axes]
     assert "parameters [millions]" in labels
     assert "multiply-adds per clip [millions]" in labels
-    assert {text.get_text() for ax in axes for text in ax.texts} == {"1", "4"}
+    assert {text.get_text() for ax in axes for text in ax.texts if text.get_gid() != LEVEL} == {"1", "4"}
 
 
 # -------------------------------------------------------------------------------------------------- grid
@@ -475,3 +480,35 @@ def test_what_is_cut_need_not_fit_the_input():
     )
     with pytest.raises(ParameterError, match="128x48 is too small"):
         networks.cost("inception_v3", n_classes=2, plan=TransferPlan.scratch(), input_size=(128, 48))
+
+
+def test_accuracies_are_printed_and_drawn_with_what_they_are_compared_with(made):
+    result = made(truncate.ANALYSIS, {1: [0.5, 0.6, 0.4], 4: [0.9, 0.9, 0.9]})
+    assert result.summary().splitlines()[-1].endswith(": chance 12.5 %, always the commonest class 37.5 %")
+    assert {(row.chance, row.commonest) for row in result.rows} == {(0.125, 0.375)}
+    assert {"chance", "commonest"} <= {*result.table().columns}
+    ax = result.plot().axes[0]
+    assert [text.get_text() for text in ax.texts] == ["chance 12.5\u00a0%", "always the commonest class 37.5\u00a0%"]
+
+
+def test_one_colour_per_network_where_networks_share_axes(made):
+    figure = made(truncate.ANALYSIS, {1: [0.5, 0.6, 0.4], 2: [0.9, 0.9, 0.9]}).plot()
+    places, changed, *costs = figure.axes
+    colours = {line.get_color() for ax in (changed, *costs) for line in ax.lines if line.get_marker() in ("D", "s")}
+    assert len(colours) == 1
+    assert colours <= {line.get_color() for line in places.lines}
+
+
+def test_width_and_titles_are_of_figures_alone(made, tmp_path):
+    result = made(truncate.ANALYSIS, {1: [0.5, 0.6, 0.4], 4: [0.9, 0.9, 0.9]})
+    usual, narrow = result.write(tmp_path / "usual"), result.write(tmp_path / "narrow", width="8cm", titles=False)
+    assert usual[-1].read_bytes() == narrow[-1].read_bytes()
+    assert imread(narrow[0]).shape[1] == round(160 * 8 / 2.54)
+    with pytest.raises(ParameterError, match="width='8' must be a width of 5 to 60 cm with its unit, such as 8cm"):
+        result.write(tmp_path / "wrong", width="8")
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_a_width_without_unit_is_one_line(capsys):
+    assert truncate.main(["--figure-width", "8"]) == 2
+    assert "--figure-width" in capsys.readouterr().err

@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import inspect
 import io
+import itertools
 
 import matplotlib.axes
 import matplotlib.image
+import matplotlib.text
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from transferlens.measures.stats import Interval
 from transferlens.plots import accuracy, spectrogram, style
@@ -22,6 +25,7 @@ SQUARE = np.linspace(0, 1, 9).reshape(3, 3)
 DRAWN = {
     "points_and_means": lambda ax: accuracy.points_and_means(GROUPS, ax=ax),
     "band": lambda ax: accuracy.band([0.8, 0.9], colour=(0, 0, 0), label="a", ax=ax),
+    "level_lines": lambda ax: accuracy.level_lines({"chance": 0.1}, ax=ax),
     "changes": lambda ax: accuracy.changes({"a": [(0, INTERVAL)]}, ax=ax),
     "accuracy_against": lambda ax: accuracy.accuracy_against({"a": {"point": (1, [0.5, 0.6])}}, xlabel="x", ax=ax),
     "heat_map": lambda ax: accuracy.heat_map(
@@ -188,3 +192,94 @@ def test_attributions_are_red_for_and_blue_against_the_class():
     assert (red[5] > blue[5]).all()
     assert (red[-5] < blue[-5]).all()
     assert (opacity[30] < 0.1 * opacity[5]).all()
+
+
+def test_levels_are_lines_with_names_and_close_ones_have_one_text():
+    ax = accuracy.level_lines({"chance": 0.1, "always the commonest class": 0.312})
+    assert [line.get_ydata()[0] for line in ax.lines] == pytest.approx([10, 31.2])
+    assert [text.get_text() for text in ax.texts] == ["chance 10.0\u00a0%", "always the commonest class 31.2\u00a0%"]
+    ax = accuracy.level_lines({"chance": 0.1, "always the commonest class": 0.12})
+    assert [text.get_text() for text in ax.texts] == ["always the commonest class 12.0\u00a0%; chance 10.0\u00a0%"]
+    assert not accuracy.level_lines({"chance": 0.1}, named=False).texts
+
+
+def test_a_single_value_is_drawn_once():
+    ax = accuracy.points_and_means({"net": {"a": [0.8]}})
+    assert [list(line.get_ydata()) for line in ax.lines] == [[80]]
+    assert list(ax.lines[0].get_xdata()) == [0]
+
+
+LONG = "mean accuracy of a network with a very long name that is wider than one column of a paper"
+
+
+def crowded():
+    """A figure of four panels whose text is too long for a narrow page."""
+    fig, axes = style.new_figure(2, 2, width=11, height=7, sharex="col", sharey="row", height_ratios=[2, 1])
+    for ax in axes.flat:
+        accuracy.points_and_means({f"{name} from scratch": {LONG: [0.1, 0.9]} for name in "abcdef"}, ax=ax)
+        ax.set(title=LONG, xlabel=LONG, ylabel=LONG)
+        accuracy.level_lines({"chance": 0.1, "always the commonest class": 0.312}, ax=ax)
+    style.legend_below(fig, axes[0, 0], marks=style.fold_marks(2) | style.change_marks(2))
+    style.title(fig, f"{LONG}, {LONG}")
+    return fig, axes
+
+
+@pytest.mark.parametrize("width", [None, "8cm", "17cm"])
+def test_nothing_is_clipped_and_no_labels_overlap(width):
+    with style.look(width=width):
+        fig, axes = crowded()
+        style.fitted(fig)
+    renderer = FigureCanvasAgg(fig).get_renderer()
+    fig.draw_without_rendering()
+    page = fig.bbox
+    for text in fig.findobj(matplotlib.text.Text):
+        box = text.get_window_extent(renderer)
+        if text.get_visible() and text.get_text() and text.get_figure(root=True) is fig and box.width:
+            assert page.x0 - 1 <= box.x0, text
+            assert box.x1 <= page.x1 + 1, text
+    for ax in axes.flat:
+        boxes = [text.get_window_extent(renderer) for text in ax.get_xticklabels() if text.get_visible()]
+        assert not any(one.overlaps(other) for one, other in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize(("width", "lines"), [("17cm", 1), ("8cm", 2)])
+def test_narrow_figures_have_one_size_of_text_and_panels_below_each_other(width, lines):
+    with style.look(width=width):
+        fig, axes = crowded()
+        style.fitted(fig)
+    assert fig.get_figwidth() == pytest.approx(style.inches(width))
+    assert {text.get_fontsize() for text in fig.findobj(matplotlib.text.Text) if text.get_text()} == {style.POINTS}
+    fig.draw_without_rendering()
+    places = [ax.get_position() for ax in axes[0]]
+    assert len({round(place.y0, 2) for place in places}) == lines
+    assert axes[0, 1].get_shared_y_axes().joined(axes[0, 0], axes[0, 1])
+    assert axes[1, 1].get_shared_x_axes().joined(axes[0, 1], axes[1, 1])
+    assert not axes[1, 1].get_shared_x_axes().joined(axes[1, 0], axes[1, 1])
+
+
+def test_titles_may_be_left_out():
+    with style.look(titles=False):
+        fig, axes = crowded()
+    assert fig.get_suptitle() == ""
+    assert axes[0, 0].get_title() == LONG  # says what differs between panels
+    assert crowded()[0].get_suptitle().replace("\n", " ") == f"{LONG}, {LONG}"
+
+
+def test_parts_of_a_figure_grow_with_their_panels():
+    with style.look(width="8cm"):
+        fig, (above, below) = style.new_parts([2, 1], width=12, height=6)
+        before = fig.get_figheight()
+        style.subplots(above, 1, 4)
+        style.subplots(below, 1, 1)
+    assert fig.get_figheight() == pytest.approx(before / 3 + 2 * style.LOWER * before * 2 / 3)
+
+
+@pytest.mark.parametrize(("width", "found"), [("8cm", 8 / 2.54), ("85mm", 8.5 / 2.54), ("3.5 in", 3.5)])
+def test_widths_have_units(width, found):
+    assert style.inches(width) == pytest.approx(found)
+    assert style.WIDTH.holds(width)
+
+
+@pytest.mark.parametrize("width", ["8", "cm", "8 km", "1cm", "90cm", "-8cm", "nan cm"])
+def test_other_widths_are_not(width):
+    assert not style.WIDTH.holds(width)

@@ -23,7 +23,7 @@ from transferlens.models.plan import TransferPlan
 from transferlens.store.arms import arm_names
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.listing import list_runs, summarise
-from transferlens.store.rows import RunRow, row_of
+from transferlens.store.rows import RunRow, levels_text, row_of
 from transferlens.store.run import load_run, load_runs
 from transferlens.store.runfile import read_state, seal, write_state
 from transferlens.util.errors import CheckpointError, ParameterError
@@ -215,6 +215,19 @@ def test_number_of_training_clips(run, clips):
     assert older.within(open_dataset(clips)).n_train == 16
     known = dataclasses.replace(older, config=dataclasses.replace(CONFIG, inner_fold="2"))
     assert known.n_train == 3 * len(run.labels)
+
+
+def test_accuracies_to_compare_with(run, clips):
+    """Of guessing, and of always naming the commonest training class; older files know it if classes are even."""
+    assert run.chance == 1 / len(run.label_names)
+    provenance = {key: value for key, value in run.provenance.items() if key != "commonest"}
+    older = dataclasses.replace(run, provenance=provenance)
+    assert older.class_ratio == 1
+    assert run.commonest == older.commonest == run.chance
+    uneven = dataclasses.replace(older, labels=np.where(np.arange(len(run.labels)) < 2, 0, 1))
+    assert np.isnan(uneven.commonest)
+    assert uneven.within(open_dataset(clips)).commonest == pytest.approx(0.5)  # of two classes that are as common
+    assert levels_text([row_of(RunRow, run)]) == "to compare with, synth: chance, and always the commonest class 50.0 %"
 
 
 def test_history_agrees_with_logits(run):

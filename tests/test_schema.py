@@ -167,6 +167,7 @@ CASES |= {
         ("provenance", "weights_option", (None, 5, np.ones(3))),
         ("provenance", "weights_source", (None, 5, h5py.Empty("f4"))),
         ("provenance", "n_train", ("many", -3, 0, [3, 3], np.nan, 3.0)),
+        ("provenance", "commonest", ("many", -0.1, 1.1, 1, np.nan, [0.5, 0.5])),
         ("provenance", "pass_size", ("many", 0, 1, 3.5, 65, 10**15)),
         ("config", "dataset", (None, "../../etc", "/etc", "..", "a\\b", "", "a\nb", "\x1b]0;x\a", "x" * 256, 5, ["a"])),
         ("config", "data_key", (None, "", "AB" * 32, "ab" * 33, 5)),

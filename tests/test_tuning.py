@@ -96,6 +96,7 @@ class FakeRun(SimpleNamespace):
         self.history = {"seconds": np.ones(2), "heldout_accuracy": np.array([0.2, 1 - inner])}
         self.history |= {"inner_accuracy": np.array([1.0, inner])} if point.inner_fold else {}
         self.class_ratio, self.cost = 1.0, point.cost(2)
+        self.chance, self.commonest = 0.125, 0.375
 
 
 def inner(point, best):

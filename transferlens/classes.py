@@ -34,7 +34,7 @@ from transferlens.compare.ensembles import Members, networks
 from transferlens.data.catalogue import DataOptions
 from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan
-from transferlens.options import QuestionOptions
+from transferlens.options import FigureOptions, QuestionOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import confusion_map
 from transferlens.store.arms import arm_names
@@ -78,6 +78,11 @@ class Result(question.Result):
     mistakes: tuple[Mistake, ...]
     title: str = ""
 
+    @property
+    def scored(self) -> Sequence[OverallRow]:
+        """The rows that have accuracies."""
+        return self.overall
+
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return all tables that have rows."""
         tables = {"classes": self.rows, "classes_overall": self.overall, "classes_changes": self.changes}
@@ -120,10 +125,12 @@ def draw(result: Result) -> Figure:
     by_class.draw_scores(singles, palette, left)
     for ax in right:
         by_class.draw_changes(result.changes, labels, palette, ax)
-    entries = style.handles(palette)
-    bottom.legend(entries, list(palette), loc="outside lower center", ncols=below, frameon=False, fontsize="small")
     over = "recordings" if result.overall[0].n_recordings else "clips"
-    fig.suptitle(f"{result.title}: held-out clips by class, 95 % intervals over {over}", x=0.01, ha="left")
+    marks: dict[str, Any] = {f"95 % interval over {over}": style.mark("o", line="-")}
+    if pairs:
+        marks[f"adjusted p < {by_class.LEVEL}"] = style.mark("s", hollow=True)
+    style.legend_below(bottom, dict(zip(palette, style.handles(palette), strict=True)), marks=marks)
+    style.title(fig, f"{result.title}: held-out clips by class")
     return fig
 
 
@@ -164,7 +171,7 @@ def summary(result: Result) -> str:
 def points(options: Options) -> dict[str, Arm]:
     """Return the arms to train, fine-tuned and from scratch; none if run files are named."""
     if options.ckpt:
-        check_alone(options, "ckpt", beside=["figures", "mistakes", *names(DataOptions)])
+        check_alone(options, "ckpt", beside=["mistakes", *names(FigureOptions), *names(DataOptions)])
         return {}
     study = Study.of(options)
     training = study.training(ARMS["pretrained"])  # both arms are trained alike

@@ -241,7 +241,8 @@ class Command:
             say(forecast.text(planned(self.points(options))))
             return DONE
         result = self.work.answer(options)
-        written = result.write(output["figures"]) if "figures" in output else []
+        look = {"width": output["figure_width"], "titles": output["titles"]} if "titles" in output else {}
+        written = result.write(output["figures"], **look) if "figures" in output else []
         if "out" in output:
             result.save(output["out"])
             written = [output["out"]] if output["out"] else []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transferlens import cli
-from transferlens.options import OutputOptions
+from transferlens.options import FigureOptions
 from transferlens.training.schedule import DeviceOptions
 from transferlens.training.sweep import StoreOptions
 from transferlens.util.fields import Fields, build, flat
@@ -23,7 +23,7 @@ class Options(Fields):
 
     store: StoreOptions = StoreOptions()
     execution: DeviceOptions = DeviceOptions()
-    output: OutputOptions = OutputOptions(figures=Path("figures/demo"))
+    output: FigureOptions = FigureOptions(figures=Path("figures/demo"))
 
 
 def _composed(options: Options) -> Any:

@@ -22,9 +22,10 @@ from transferlens.compare.ensembles import FEWEST, Members, Row, gather, row_of
 from transferlens.data.catalogue import DataOptions
 from transferlens.measures import predictions, stats
 from transferlens.models.device import pick_device
-from transferlens.options import PlanOptions, QuestionOptions
+from transferlens.options import FigureOptions, PlanOptions, QuestionOptions
 from transferlens.plots import style
-from transferlens.plots.accuracy import against_size, points_and_means, reliability_diagram, stacked_bars
+from transferlens.plots.accuracy import against_size, level_lines, points_and_means, reliability_diagram, stacked_bars
+from transferlens.store.rows import levels
 from transferlens.store.run import Run, load_runs
 from transferlens.training.schedule import ExecutionOptions
 from transferlens.training.sweep import Arm, Study, SweepOptions
@@ -118,10 +119,8 @@ def _draw_accuracies(folds: Sequence[Row], ax: Axes) -> None:
     }
     shades = dict(zip(SCORES.values(), [(0.6, 0.6, 0.6), (0.15, 0.15, 0.15), (0.8, 0.4, 0.0)], strict=True))
     points_and_means(points, palette=shades, ax=ax)
-    lowest = np.nanmin([(row.single, row.soup) for row in folds])
-    ax.set_ylim(max(0, 100 * lowest - 8), 101)
-    ax.set_title(style.means_caption(len({row.fold for row in folds})), fontsize="small", loc="left")
-    ax.legend(loc="lower right", frameon=False, fontsize="small")
+    level_lines(levels(folds), ax=ax)
+    ax.set_title("by fold", fontsize="small", loc="left")
 
 
 def draw(result: Result) -> Figure:
@@ -135,10 +134,10 @@ def draw(result: Result) -> Figure:
         for name, rows in group_by(result.sizes, key=lambda row: row.ensemble).items()
     }
     against_size(curves, palette=palette, ax=axes[0, 1])
-    axes[0, 1].set_title("mean over subsets of the members; bands: lowest and highest", fontsize="small", loc="left")
+    axes[0, 1].set_title("subsets of the members", fontsize="small", loc="left")
     parts = {
-        "ensemble": [row.brier for row in whole],
-        "ambiguity: what averaging takes away": [row.ambiguity for row in whole],
+        "error of the ensemble": [row.brier for row in whole],
+        "ambiguity, which averaging takes away": [row.ambiguity for row in whole],
     }
     stacked_bars(list(palette), parts, ylabel="squared error of a single network", ax=axes[1, 0])
     axes[1, 0].set_title("single network = ensemble + ambiguity (Krogh and Vedelsby)", fontsize="small", loc="left")
@@ -147,18 +146,25 @@ def draw(result: Result) -> Figure:
         for key, rows in group_by(result.reliability, key=lambda row: (row.ensemble, row.who)).items()
     }
     reliability_diagram(diagram, palette=palette, ax=axes[1, 1])
-    words = "dashed: single networks; bins of 5 clips or more, larger dots for more clips"
-    axes[1, 1].set_title(words, fontsize="small", loc="left")
+    axes[1, 1].set_title(
+        "calibration: bins of 5 clips or more, larger dots for more clips", fontsize="small", loc="left"
+    )
     for ax in (axes[0, 0], axes[1, 0]):
         ax.set_xticks(range(len(palette)), [name.replace(", ", "\n") for name in palette], fontsize="x-small")
-    labels = [
-        f"{row.ensemble}: single {100 * row.single:.1f} ± {100 * row.single_std:.1f} %, ensemble of {row.n_members}: "
-        f"{100 * row.accuracy:.1f} %, n = {counted(row.n_clips, 'clip')}"
-        for row in whole
-    ]
-    fig.legend(style.handles(palette), labels, loc="outside lower center", frameon=False)
-    fig.suptitle(f"{result.title}: single networks and ensembles", x=0.01, ha="left")
+    labels = [f"{row.ensemble}, {row.n_members} networks" for row in whole]
+    entries = dict(zip(labels, style.handles(palette), strict=True))
+    style.legend_below(fig, entries, marks=_marks(axes[:, 0], len({row.fold for row in folds})))
+    style.title(fig, f"{result.title}: single networks and ensembles, n = {counted(whole[0].n_clips, 'clip')}")
     return fig
+
+
+def _marks(left: Sequence[Axes], n_folds: int) -> dict[str, Any]:
+    """Return the legend entries of the marks: shades of accuracies, bands of sizes, lines of calibration."""
+    by_fold, errors = (dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True)) for ax in left)
+    bands = {"lowest to highest subset": style.band_mark()}
+    lines = {"calibration of the ensemble": style.mark("o", line="-")}
+    lines["calibration of single networks"] = style.mark("o", line="--", hollow=True)
+    return by_fold | style.fold_marks(n_folds) | bands | errors | lines
 
 
 def summary(result: Result) -> str:
@@ -202,7 +208,9 @@ def points(options: Options) -> dict[str, Arm]:
         if len(study.backbones) * len(set(options.sweep.seeds)) < FEWEST:
             raise ParameterError(f"seeds={options.sweep.seeds} gives one network: an ensemble needs at least {FEWEST}")
         return {"members": study.arm(options.plan.plan(options.sweep))}
-    check_alone(options, "ckpt", beside=["soup", "figures", "cache", *names(DataOptions), *names(ExecutionOptions)])
+    check_alone(
+        options, "ckpt", beside=["soup", *names(FigureOptions), "cache", *names(DataOptions), *names(ExecutionOptions)]
+    )
     pick_device(options.execution.device)
     return {}
 

@@ -27,7 +27,7 @@ from transferlens.options import QuestionOptions
 from transferlens.plots import accuracy as charts
 from transferlens.plots import style
 from transferlens.store.heldout import classify, heldout_audio
-from transferlens.store.rows import row_of
+from transferlens.store.rows import levels, row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import DataError
@@ -78,6 +78,8 @@ class Row:
     accuracy_last: float
     macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    chance: float = field(default=np.nan, kw_only=True)
+    commonest: float = field(default=np.nan, kw_only=True)
     accuracy_best: float
     run: str
 
@@ -186,8 +188,10 @@ def draw(result: Result) -> Figure:
     palette = style.colours(row.fit for row in result.stretches)
     ratio = stats.by_fold(result.rows, "accuracy_last", arm=BASE).test_to_train
     _draw_stretches(result.stretches, ratio, palette, features, moved)
-    fig.legend(style.handles(palette), palette, loc="outside lower right", frameon=False)
-    fig.suptitle(f"{result.title}: how the input is made", x=0.01, ha="left")
+    n_folds = len({row.fold for row in result.rows})
+    entries = dict(zip(palette, style.handles(palette), strict=True))
+    style.legend_below(fig, entries, marks=style.fold_marks(n_folds) | style.change_marks(n_folds))
+    style.title(fig, f"{result.title}: how the input is made")
     return fig
 
 
@@ -195,14 +199,14 @@ def _draw_arms(rows: Sequence[Row], accuracies: Axes, changes: Axes) -> None:
     arms = {row.arm: row.arm.replace(", ", ",\n") for row in rows}
     points = {name: {"": stats.by_fold(rows, "accuracy_last", arm=arm)} for arm, name in arms.items()}
     charts.points_and_means(points, ax=accuracies)
-    accuracies.set_ylim(max(0, 100 * min(row.accuracy_last for row in rows) - 10), 101)
+    charts.level_lines(levels(rows), ax=accuracies)
     accuracies.tick_params(axis="x", labelsize="x-small")
-    accuracies.set_title(style.means_caption(len({row.fold for row in rows})), fontsize="small", loc="left")
+    accuracies.set_title("after the last epoch", fontsize="small", loc="left")
     intervals = [(list(arms).index(arm), difference.interval) for arm, difference in differences(rows).items()]
     charts.changes({"": intervals}, ax=changes)
     changes.set_xticks(range(len(arms)), list(arms.values()), fontsize="x-small")
     changes.set_xlim(-0.5, len(arms) - 0.5)
-    changes.set_title("less the first, paired by fold (Nadeau and Bengio)", fontsize="small", loc="left")
+    changes.set_title("less the first, paired by fold", fontsize="small", loc="left")
 
 
 def _draw_stretches(

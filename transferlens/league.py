@@ -39,7 +39,7 @@ from transferlens.measures import stats
 from transferlens.measures.maps import SMOOTH, Sign
 from transferlens.measures.methods import TABLE, MethodName
 from transferlens.models.device import pick_device
-from transferlens.options import OutputOptions
+from transferlens.options import FigureOptions
 from transferlens.plots import ranking, style
 from transferlens.store.arms import arm_names
 from transferlens.store.run import Run, load_runs
@@ -97,7 +97,7 @@ class Options(Fields):
     data: DataOptions = DataOptions()
     store: CacheOptions = CacheOptions()
     execution: DeviceOptions = DeviceOptions()
-    output: OutputOptions = OutputOptions()
+    output: FigureOptions = FigureOptions()
 
 
 @dataclass(frozen=True)
@@ -400,7 +400,7 @@ def draw(result: Result) -> Figure:
                 ax.set_xscale("log")
     row = result.of(result.main)[order[0]]
     about = f"{result.title}: means over {stats.clips_text(row.n, row.n_recordings)}, 95 % intervals"
-    fig.suptitle(about, x=0.01, ha="left", fontsize="medium")
+    style.title(fig, about)
     if len(subsets) > 1:
         fig.legend(handles=style.handles(palette), loc="outside lower center", ncols=len(palette), frameon=False)
     return fig

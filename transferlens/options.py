@@ -10,6 +10,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from transferlens.compare.tuning import TuneOptions
 from transferlens.models.plan import BLOCKS, TransferPlan, block_text
+from transferlens.plots.style import WIDTH
 from transferlens.training.sweep import StudyOptions, SweepOptions
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule
@@ -74,6 +75,17 @@ class OutputOptions(Fields):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FigureOptions(OutputOptions):
+    """What is written, and what the figures look like."""
+
+    figure_width: Annotated[str | None, WIDTH] = None
+    """Width of the figures with its unit, such as 8cm or 17cm, one or two columns of a paper: all text has 7 points,
+    and panels that would be too narrow lie below each other. Default: that of each figure."""
+    titles: bool = True
+    """Write a title above each figure; --no-titles leaves it out, where the caption says it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DryRunOptions(Fields):
     """Whether runs are trained."""
 
@@ -82,7 +94,7 @@ class DryRunOptions(Fields):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedOptions(DryRunOptions, OutputOptions):
+class PlannedOptions(DryRunOptions, FigureOptions):
     """What is written."""
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,6 +51,7 @@ from transferlens.models.plan import BLOCKS
 from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import accuracy, style
 from transferlens.store.arms import arm_names
+from transferlens.store.rows import levels
 from transferlens.store.run import Run
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Rule, at_least
@@ -171,20 +172,15 @@ def draw(result: Result) -> Figure:
         below.set(xlabel="share of the way", xlim=(0, 1), ylim=(0, None))
     axes[0, 0].set(ylabel=accuracy.HELDOUT, ylim=(0, 103))
     axes[1, 0].set_ylabel("held-out loss [nat]")
-    _legend(fig, axes[0])
-    n = counted(len({row.fold for row in result.rows}), "fold")
-    words = "thin: single paths, thick: their mean; dashed: as is, full: BatchNorm statistics estimated anew"
-    fig.suptitle(
-        f"{result.rows[0].dataset}: straight lines between networks, {n}\n{words}", x=0.01, ha="left", fontsize="medium"
-    )
-    return fig
-
-
-def _legend(fig: Figure, axes: Iterable[Axes]) -> None:
     entries: dict[str, Any] = {}
-    for ax in axes:
+    for ax in axes[0]:
+        accuracy.level_lines(levels(result.rows), named=ax is axes[0, 0], ax=ax)
         entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    fig.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    one, mean = style.curve_marks().values()
+    style.legend_below(fig, entries, marks={"one path": one, "mean of the paths": mean})
+    n = counted(len({row.fold for row in result.rows}), "fold")
+    style.title(fig, f"{result.rows[0].dataset}: straight lines between networks, {n}")
+    return fig
 
 
 def _draw_lines(rows: Sequence[Row], field: str, scale: float, ax: Axes, label: str, look: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from transferlens.models.plan import BLOCKS, TransferPlan, block_text
 from transferlens.options import QuestionOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import heat_map
-from transferlens.store.rows import RunRow, row_of
+from transferlens.store.rows import RunRow, levels, row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.fields import Rule
@@ -175,7 +175,8 @@ def draw(result: Result) -> Figure:
             )
         axes[i, 0].set_title(network, fontsize="small", loc="left")
     mean, n = "mean ± standard error" if rows[0].cell_n > 1 else "accuracy", counted(rows[0].cell_n, "fold")
-    fig.suptitle(f"{rows[0].dataset}: {mean} over the plan space, n = {n}", x=0.01, ha="left", fontsize="large")
+    words = "".join(f"; {name} {100 * level:.1f} %" for name, level in levels(rows).items())
+    style.title(fig, f"{rows[0].dataset}: {mean} over the plan space, n = {n}{words}")
     return fig
 
 

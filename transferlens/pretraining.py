@@ -24,8 +24,8 @@ from transferlens.models.plan import TransferPlan
 from transferlens.models.weights import named
 from transferlens.options import QuestionOptions
 from transferlens.plots import style
-from transferlens.plots.accuracy import learning_curves, points_and_means
-from transferlens.store.rows import row_of
+from transferlens.plots.accuracy import learning_curves, level_lines, points_and_means
+from transferlens.store.rows import levels, row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.grouping import group_by
@@ -68,6 +68,8 @@ class Row:
     accuracy_last: float
     macro_f1: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
     class_ratio: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
+    chance: float = field(default=nan, kw_only=True)
+    commonest: float = field(default=nan, kw_only=True)
     epoch_best: int
     accuracy_best: float
     run: str
@@ -150,18 +152,24 @@ def draw(result: Result) -> Figure:
     )
     palette = style.colours(names.values())
     points_and_means(last, beside=best, palette=palette, ax=axes[0, 0])
-    about = style.means_caption(len({row.fold for row in result.rows}))
-    axes[0, 0].set_title(f"{about}, last epoch\nhollow: best epoch (optimistic)", fontsize="small", loc="left")
+    axes[0, 0].set_title("after the last epoch", fontsize="small", loc="left")
     for ax, (backbone, pairs_of_backbone) in zip(axes[0, 1:], pairs.items(), strict=True):
         untuned = [pair for pair in pairs_of_backbone if pair[0].init in ARMS]  # others are of several lengths
         by_arm = group_by(untuned, key=lambda pair: names[pair[0].init])
         curves = {name: [curve for _, curve in group] for name, group in by_arm.items()}
         learning_curves(curves, palette=palette, ax=ax)
-        which = "each run" if len(untuned) == len(pairs_of_backbone) else "each run that is not tuned"
-        ax.set_title(f"{backbone}: {which}, and the mean", fontsize="small", loc="left")
+        ax.set_title(
+            backbone if len(untuned) == len(pairs_of_backbone) else f"{backbone}, not tuned",
+            fontsize="small",
+            loc="left",
+        )
         ax.set_ylabel("")
-    style.legend_below(fig, axes[0, 0])
-    fig.suptitle(f"{result.rows[0].dataset}: pretrained against random initialisation", x=0.01, ha="left")
+    for ax in axes.flat:
+        level_lines(levels(result.rows), named=ax is axes[0, 0], ax=ax)
+    marks = style.fold_marks(len({row.fold for row in result.rows}))
+    marks |= {"best epoch on the held-out fold (optimistic)": style.mark("o", hollow=True)}
+    style.legend_below(fig, axes[0, 0], marks=marks | style.curve_marks())
+    style.title(fig, f"{result.rows[0].dataset}: pretrained against random initialisation")
     return fig
 
 

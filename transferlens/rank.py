@@ -15,6 +15,7 @@ accuracies: a correlation over blocks need not hold for the networks at one bloc
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,9 +31,11 @@ from transferlens.data.catalogue import DataOptions
 from transferlens.features.logmel import FeatureOptions
 from transferlens.measures.transferability import FEWEST, Correlation, rank_correlation
 from transferlens.models.plan import BLOCKS, LAST, TransferPlan
-from transferlens.options import OutputOptions
+from transferlens.options import FigureOptions
 from transferlens.plots import style
+from transferlens.plots.accuracy import level_lines
 from transferlens.store.config import RunConfig, Training
+from transferlens.store.rows import levels
 from transferlens.store.run import Run
 from transferlens.training import schedule
 from transferlens.training.presets import PROBE, TrainingOptions
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 RANDOM = "random"
+# Marks of networks.
+MARKERS = "osD^vPX"
 GREY = (0.5, 0.5, 0.5)  # of the randomly initialised network
 SCORES = {"logme": "LogME [nats per clip]", "knn": "accuracy of nearest neighbours [%]"}
 # The plan of the runs that a block's score is compared with: by the block, and the last pretrained one or None.
@@ -82,7 +87,7 @@ class Options(Fields):
     features: FeatureOptions = FeatureOptions()
     store: StoreOptions = StoreOptions()
     execution: DeviceOptions = DeviceOptions()
-    output: OutputOptions = OutputOptions()
+    output: FigureOptions = FigureOptions()
 
 
 @dataclass(frozen=True)
@@ -208,16 +213,21 @@ def draw(result: Result) -> Figure:
         for score, ax in zip(SCORES, column, strict=True):
             _draw_blocks([row for row in result.rows if row.backbone == network], score, palette, ax)
         column[0].set_title(network, fontsize="small", loc="left")
+        level_lines(levels(result.rows), named=network == networks[0], ax=column[[*SCORES].index("knn")])
         column[-1].set_xlabel("block whose output is scored")
     for ax in axes.flat:
         ax.label_outer()
     for part in below:
-        _draw_against(result, known, networks, part)
-    style.legend_below(fig, axes[0, 0])
+        _draw_against(result, known, dict(zip(networks, itertools.cycle(MARKERS), strict=False)), palette, part)
     row, n_folds = result.rows[0], len({row.fold for row in result.rows if row.fold})
-    words = f"means, dots: {counted(n_folds, 'fold')}; k = {row.k}, bars: 95 % intervals over held-out clips"
-    words += "\nbelow: numbers are blocks; hollow marks are random and not in the correlation" if known else ""
-    fig.suptitle(f"{row.dataset}: scores without training\n{words}", x=0.01, ha="left", fontsize="medium")
+    marks: dict[str, Any] = {f"mean; bars: 95 % interval over held-out clips, k = {row.k}": style.mark("D", line="-")}
+    marks |= {counted(n_folds, "fold"): style.dot()} if n_folds > 1 else {}
+    if known:
+        shapes = dict(zip(networks, itertools.cycle(MARKERS), strict=False)) if len(networks) > 1 else {"a block": "o"}
+        marks |= {f"{name}, by block": style.mark(marker) for name, marker in shapes.items()}
+        marks["random: not in the correlation"] = style.mark("o", hollow=True)
+    style.legend_below(fig, axes[0, 0], marks=marks)
+    style.title(fig, f"{row.dataset}: scores without training")
     return fig
 
 
@@ -235,21 +245,21 @@ def _draw_blocks(rows: Sequence[Row], score: str, palette: Mapping[str, tuple], 
     ax.set_ylabel(SCORES[score].replace(" of ", " of\n"))
 
 
-def _draw_against(result: Result, known: Sequence[Row], networks: Sequence[str], part: SubFigure) -> None:
-    """Draw the accuracy of the cells against each score: a colour per network, hollow marks for random ones."""
-    palette = style.colours(networks)
+def _draw_against(
+    result: Result, known: Sequence[Row], markers: Mapping[str, str], palette: Mapping[str, tuple], part: SubFigure
+) -> None:
+    """Draw the accuracy of the cells against each score: a mark per network, hollow ones for random weights."""
     for score, ax in zip(SCORES, style.subplots(part, 1, len(SCORES), sharey=True).flat, strict=True):
         scale = 100 if score == "knn" else 1
         for row in known:
-            x, y, colour = scale * getattr(row, score), 100 * row.accuracy, palette[row.backbone]
-            ax.plot(x, y, "o", color=colour, mfc="white" if row.source == RANDOM else colour, label=row.backbone)
+            x, y, colour = scale * getattr(row, score), 100 * row.accuracy, palette[row.source]
+            face = "white" if row.source == RANDOM else colour
+            ax.plot(x, y, markers[row.backbone], color=colour, mfc=face)
             ax.annotate(f"{row.block}", (x, y), xytext=(4, 3), textcoords="offset points", fontsize="x-small")
         ax.set_title(f"{result.correlations[score, 'all blocks']}", fontsize="small", loc="left")
-        ax.set(xlabel=SCORES[score], ylabel=f"held-out accuracy, {result.against} [%]")
+        ax.set(xlabel=SCORES[score], ylabel=f"held-out accuracy, {result.against} [%]", ylim=(0, 103))
+        level_lines(levels(result.rows), named=score == next(iter(SCORES)), ax=ax)
         ax.label_outer()
-    entries = style.handles(palette) if len(networks) > 1 else []
-    if entries:
-        part.legend(entries, networks, loc="outside right upper", frameon=False, fontsize="x-small")
 
 
 def summary(result: Result) -> str:

@@ -268,8 +268,8 @@ def draw(result: Result) -> Figure:
             ax.set_ylabel(f"less {PLAIN},\ncorrupted\n[points]")
     for ax in axes.flat:
         ax.label_outer()
-    title = f"{result.rows[0].dataset}: recipes of training\n{comparison.caption}"
-    fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    style.legend_below(fig, marks=comparison.marks)
+    style.title(fig, f"{result.rows[0].dataset}: recipes of training, last epoch")
     return fig
 
 

@@ -40,7 +40,7 @@ from transferlens.models.device import pick_device
 from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import accuracy, style
 from transferlens.store.arms import arm_names
-from transferlens.store.rows import row_of
+from transferlens.store.rows import levels, row_of
 from transferlens.store.run import Run
 from transferlens.util import lazy
 from transferlens.util.fields import Rule, at_least
@@ -125,6 +125,8 @@ class Row:
     lost_anew: float
     moved: float
     run: str
+    chance: float = np.nan
+    commonest: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -372,8 +374,10 @@ def draw(result: Result) -> Figure:
         ax.set(xlabel=AXES[kind], ylim=(0, None), xlim=axes[0, 0].get_xlim())
         ax.locator_params(axis="x", integer=True)
     axes[-1, 0].set_ylabel("relative change\nof Block K")
-    style.legend_below(fig, axes[0, 0])
-    fig.suptitle(_title(result), x=0.01, ha="left", fontsize="medium")
+    for ax in axes[:-1].flat:
+        accuracy.level_lines(levels(result.rows), named=ax is axes[0, 0], ax=ax)
+    style.legend_below(fig, axes[0, 0], marks=_marks(result))
+    style.title(fig, f"{result.rows[0].dataset}: blocks of trained networks put back, nothing is trained")
     return fig
 
 
@@ -405,14 +409,15 @@ def _draw_panel(rows: Sequence[MeanRow], palette: Mapping[str, tuple], ax: Axes)
     ax.set(ylim=(0, 103), xlim=(blocks[0] - 0.5, blocks[-1] + 0.5))
 
 
-def _title(result: Result) -> str:
+def _marks(result: Result) -> dict[str, Any]:
+    """Return the legend entries that explain the marks and the words below the blocks."""
     n = max(row.n_folds for row in result.means)
     over = style.INTERVAL if n > 1 else f"95 % interval over {result.means[0].over}"
-    return (
-        f"{result.rows[0].dataset}: blocks of trained networks put back, nothing is trained\n"
-        f"mean, n = {counted(n, 'fold')}; bars: {over} of the change; below each block what it needed "
-        f"(a loss of more than {result.tolerance:g} points counts)"
-    )
+    needed = f"what a block needed: without, more than {result.tolerance:g} points are lost"
+    return {
+        f"mean, n = {counted(n, 'fold')}, and {over} of the change": style.mark("o", line="-"),
+        needed: style.band_mark(),
+    }
 
 
 def summary(result: Result) -> str:

@@ -24,8 +24,10 @@ from transferlens.features.corruptions import CORRUPTIONS
 from transferlens.measures import predictions, stats
 from transferlens.measures.classes import IF_UNEVEN
 from transferlens.models.device import pick_device
-from transferlens.options import OutputOptions
+from transferlens.options import FigureOptions
 from transferlens.plots import style
+from transferlens.plots.accuracy import HELDOUT, level_lines
+from transferlens.store.rows import levels
 from transferlens.store.run import Run, check_alike, load_runs
 from transferlens.training.schedule import DeviceOptions
 from transferlens.util.fields import Fields
@@ -50,7 +52,7 @@ class Options(Fields):
     anew on training clips, which are not corrupted."""
     data: DataOptions = DataOptions()
     execution: DeviceOptions = DeviceOptions()
-    output: OutputOptions = OutputOptions()
+    output: FigureOptions = FigureOptions()
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Row:
     macro_f1_single: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    chance: float = field(default=np.nan, kw_only=True)
+    commonest: float = field(default=np.nan, kw_only=True)
     gain: float
     gain_low: float
     gain_high: float
@@ -118,7 +122,7 @@ def rows_of(
             values = [value for interval in intervals for value in (interval.mean, interval.low, interval.high)]
             values.append(differences[-1].p_value)
             names = (members.name, kind, strength, len(members.names), len(right), len(set(groups)))
-            row = Row(*names, *values, **macro_f1(members))
+            row = Row(*names, *values, **macro_f1(members), **members.levels())
             rows.append(replace(row, **_of_soup(members, (soups or {}).get((kind, strength), {}))))
     adjusted = zip(rows, stats.adjusted(differences), strict=True)
     return [replace(row, more_than_clean_p_adjusted=difference.p_adjusted) for row, difference in adjusted]
@@ -145,29 +149,40 @@ def draw(result: Result) -> Figure:
     """Draw one panel per corruption: accuracy against its strength, clean clips at the left."""
     by_ensemble = group_by(result.rows, key=lambda row: row.ensemble)
     kinds = [kind for kind in dict.fromkeys(row.corruption for row in result.rows) if kind != CLEAN]
-    fig, axes = style.new_figure(1, len(kinds), width=1 + 2.9 * len(kinds), height=4.6, sharey=True)
+    fig, axes = style.new_figure(1, len(kinds), width=max(6.0, 1 + 2.9 * len(kinds)), height=5.0, sharey=True)
     palette = style.colours(list(by_ensemble))
     for ax, kind in zip(axes[0], kinds, strict=True):
+        level_lines(levels(result.rows), named=ax is axes[0, 0], ax=ax)
         for name, colour in palette.items():
             rows = [row for row in by_ensemble[name] if row.corruption in (CLEAN, kind)]
             places = range(len(rows))
             for line, fields in LINES.items():
                 mean, lower, upper = ([100 * getattr(row, field) for row in rows] for field in fields)
-                ax.fill_between(places, lower, upper, color=colour, alpha=0.1, lw=0)
-                ax.plot(places, mean, line, color=colour, marker="o", ms=3.5, lw=1.3)
+                if line == "-":
+                    ax.fill_between(places, lower, upper, color=colour, alpha=0.18, lw=0)
+                else:
+                    ax.vlines(places, lower, upper, color=colour, lw=0.9)
+                ax.plot(
+                    places, mean, line, color=colour, marker="o", ms=3.5, lw=1.3, mfc=colour if line == "-" else "white"
+                )
         ax.set_xticks(places, [CLEAN, *(f"{row.strength:g}" for row in rows[1:])], fontsize="small")
         ax.set_xlabel(CORRUPTIONS[kind].title.replace(", ", "\n"))
-    axes[0, 0].set_ylim(0, 102)
-    axes[0, 0].set_ylabel("held-out accuracy [%]")
+    axes[0, 0].set_ylim(0, 103)
+    for ax in axes[0]:
+        ax.set_ylabel(HELDOUT)
+        ax.label_outer(remove_inner_ticks=False)
     names = {
         f"{name} ({counted(rows[0].n_members, 'network')}, {counted(rows[0].n_clips, 'clip')})": palette[name]
         for name, rows in by_ensemble.items()
     }
-    fig.legend(style.handles(names), names, loc="outside lower center", ncols=min(3, len(names)), frameon=False)
     over = "recordings" if result.rows[0].n_recordings else "clips"
-    soup = ", dotted: average of weights" if np.isfinite([row.soup for row in result.rows]).any() else ""
-    words = f"full: ensemble, dashed: single networks{soup}; bands: 95 % intervals over {over}"
-    fig.suptitle(f"{result.title}: corrupted clips ({words})", x=0.01, ha="left")
+    marks: dict[str, Any] = {"ensemble": style.mark("o", line="-")}
+    marks["single networks"] = style.mark("o", line="--", hollow=True)
+    if np.isfinite([row.soup for row in result.rows]).any():
+        marks["average of weights"] = style.mark("o", line=":", hollow=True)
+    marks[f"95 % interval over {over}: of the ensemble as a band, of others as bars"] = style.band_mark()
+    style.legend_below(fig, dict(zip(names, style.handles(names), strict=True)), marks=marks)
+    style.title(fig, f"{result.title}: corrupted clips")
     return fig
 
 

@@ -30,7 +30,7 @@ from transferlens.explain.scores import CascadeRow, Row, SummaryRow, cascade_row
 from transferlens.measures.attribution import FEWEST
 from transferlens.measures.methods import TABLE
 from transferlens.models.device import pick_device
-from transferlens.options import OutputOptions
+from transferlens.options import FigureOptions
 from transferlens.store.heldout import heldout_audio
 from transferlens.store.run import Run, load_runs
 from transferlens.training.schedule import DeviceOptions
@@ -68,7 +68,7 @@ class Options(Fields):
     data: DataOptions = DataOptions()
     store: CacheOptions = CacheOptions()
     execution: DeviceOptions = DeviceOptions()
-    output: OutputOptions = OutputOptions()
+    output: FigureOptions = FigureOptions()
 
 
 def _chosen(run: Run, options: Options) -> list[int]:
@@ -187,9 +187,9 @@ class Result(question.Result):
         counts = {network: sum(getattr(row, name) > most for row in rows) for network, rows in by_network}
         return ", ".join(f"{network}: {counted(n, 'clip')}" for network, n in counts.items() if n)
 
-    def write(self, folder: Path | str) -> list[Path]:
+    def write(self, folder: Path | str, *, width: str | None = None, titles: bool = True) -> list[Path]:
         """Write tables, figures and, if they were asked for, sounds; return their paths."""
-        written = super().write(folder)
+        written = super().write(folder, width=width, titles=titles)
         return [*written, *self._write_audio(written[0].parent / f"{self.stem}_audio")] if self.listen else written
 
     def _write_audio(self, folder: Path) -> list[Path]:

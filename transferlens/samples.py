@@ -29,15 +29,15 @@ import numpy as np
 
 from transferlens import cli
 from transferlens.compare import question
-from transferlens.measures import clips_worth, stats
+from transferlens.measures import classes, clips_worth, stats
 from transferlens.measures.classes import IF_UNEVEN
 from transferlens.measures.clips_worth import Curve, Worth
 from transferlens.models.plan import LAST, TransferPlan
 from transferlens.options import QuestionOptions
+from transferlens.plots import accuracy, style
 from transferlens.plots import samples as plots
-from transferlens.plots import style
 from transferlens.store.config import RunConfig, Training
-from transferlens.store.rows import row_of
+from transferlens.store.rows import levels, row_of
 from transferlens.store.run import Run
 from transferlens.training.batches import chunks
 from transferlens.training.presets import PROBE
@@ -97,6 +97,8 @@ class Row:
     accuracy_last: float
     macro_f1: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
     class_ratio: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
+    chance: float = field(default=nan, kw_only=True)
+    commonest: float = field(default=nan, kw_only=True)
     accuracy_best: float
     weights: str
     run: str
@@ -127,17 +129,11 @@ class WorthRow:
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """One row per run, how many times the clips scratch needs, by network, arm and number ("": over all), and levels.
-
-    `chance` and `commonest` are the accuracies of guessing, and of always naming the commonest class of the training
-    folds.
-    """
+    """One row per run, how many times the clips scratch needs, by network, arm and number ("": over all)."""
 
     stem = "samples"
     rows: tuple[Row, ...]
     worth: Mapping[tuple[str, str, str], Worth]
-    chance: float
-    commonest: float
 
     @property
     def networks(self) -> list[str]:
@@ -232,14 +228,11 @@ def analyse(runs: Mapping[Place, Sequence[Run]], options: Options) -> Result:
             if split not in counts:
                 counts[split] = Counter(labels[i] for i in dataset.split(*split)[0])
             own = _numbers(run.config, counts[split])
+            whole = [dataset.label_names.index(labels[i]) for i in dataset.split(*split[:2])[0]]
+            own["commonest"] = classes.commonest_share(np.array(whole), run.labels)
             size_text = ALL if size is None else str(size)
             rows.append(row_of(Row, run, arm=arm, clips_per_class=size_text, equal=options.equal, **own))
-    shares = []
-    for fold, inner_fold in dict.fromkeys((row.fold, row.inner_fold) for row in rows):
-        train, held_out = dataset.split(fold, inner_fold)
-        commonest = Counter(labels[i] for i in train).most_common(1)[0][0]
-        shares.append(float(np.mean([labels[i] == commonest for i in held_out])))
-    return Result(tuple(rows), worth(rows), 1 / len(dataset.label_names), float(np.mean(shares)))
+    return Result(tuple(rows), worth(rows))
 
 
 def _numbers(config: RunConfig, counts: Counter[str]) -> dict[str, Any]:
@@ -299,13 +292,6 @@ def _curves(rows: Sequence[Row]) -> dict[str, Curve]:
 # ------------------------------------------------------------------------------------------------ figure and text
 
 
-def levels(result: Result) -> dict[str, float]:
-    """Return chance, and the accuracy of always naming the commonest class, by name: one if they are the same."""
-    if abs(result.chance - result.commonest) < 5e-3:
-        return {"chance, and always the commonest class": result.chance}
-    return {"chance": result.chance, "always the commonest class": result.commonest}
-
-
 def _sizes(result: Result) -> list[str]:
     return list(dict.fromkeys(row.clips_per_class for row in result.rows))
 
@@ -320,7 +306,8 @@ def draw(result: Result) -> Figure:
         curves = {
             arm: [(clips[size], accuracies(result.rows, network, arm, size)) for size in clips] for arm in result.arms
         }
-        plots.against_clips(curves, levels=levels(result), palette=palette, ax=above)
+        plots.against_clips(curves, palette=palette, ax=above)
+        accuracy.level_lines(levels(result.rows), ax=above)
         above.set_title(network, fontsize="small", loc="left")
         others = [arm for arm in result.arms if arm != SCRATCH]
         plots.multiples(
@@ -333,11 +320,13 @@ def draw(result: Result) -> Figure:
         below.set_title("over all accuracies that both reach\n" + "\n".join(texts), fontsize="x-small", loc="left")
     for ax in axes.flat:
         ax.label_outer()
-    style.legend_below(fig, axes[0, 0], order=[*result.arms, *levels(result)])
-    n_folds = len({row.fold for row in result.rows})
-    marks = f"{style.means_caption(n_folds)}\nbelow: hollow arrows are bounds, as some fold does not reach the accuracy"
-    title = f"{result.rows[0].dataset}: clips per class, at equal numbers of {result.rows[0].equal}"
-    fig.suptitle(f"{title}\nlast epoch, {marks}", x=0.01, ha="left", fontsize="medium")
+    marks = style.fold_marks(len({row.fold for row in result.rows}))
+    if any(each.bound for (_, _, size), each in result.worth.items() if size):
+        marks["a bound, as some fold does not reach the accuracy"] = style.mark("^", hollow=True)
+    style.legend_below(fig, axes[0, 0], order=result.arms, marks=marks)
+    style.title(
+        fig, f"{result.rows[0].dataset}: clips per class, at equal numbers of {result.rows[0].equal}, last epoch"
+    )
     return fig
 
 
@@ -357,7 +346,6 @@ def summary(result: Result) -> str:
         "runs on fewer clips have more epochs" if of_all[0].equal == "steps" else "runs on fewer clips have fewer steps"
     )
     lines = [f"equal numbers of {of_all[0].equal}: {steps} steps on all clips; {more}"]
-    lines += [f"{name}: {100 * level:.1f} %" for name, level in levels(result).items()]
     for network in result.networks:
         for arm in result.arms:
             for size in _sizes(result):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,23 +21,23 @@ from transferlens import cli
 from transferlens.compare import question
 from transferlens.measures import stats
 from transferlens.measures.classes import IF_UNEVEN
-from transferlens.options import OutputOptions
+from transferlens.options import FigureOptions
 from transferlens.plots import style
-from transferlens.plots.accuracy import changes, points_and_means
+from transferlens.plots.accuracy import HELDOUT, intervals, level_lines
 from transferlens.store.arms import arm_names
 from transferlens.store.listing import list_runs, no_run
-from transferlens.store.rows import row_of
+from transferlens.store.rows import levels, row_of
 from transferlens.store.run import Run, load_runs
 from transferlens.training.sweep import RunsOptions
-from transferlens.util.fields import Fields, check_alone
+from transferlens.util.fields import Fields, check_alone, names
 from transferlens.util.grouping import group_by
 from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Width of names below the figure [letters].
-NARROW = 26
+# Width of names beside the figure [letters].
+LETTERS = 26
 WORDS = {
     "accuracy_last": "last epoch",
     "accuracy_best": "best epoch on the held-out fold (optimistic)",
@@ -52,7 +52,7 @@ class Options(Fields):
     ckpt: tuple[Path, ...] = ()
     """Run files to compare. Default: all finished runs of --runs."""
     store: RunsOptions = RunsOptions()
-    output: OutputOptions = OutputOptions()
+    output: FigureOptions = FigureOptions()
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ class Row:
     accuracy_last: float
     macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    chance: float = field(default=np.nan, kw_only=True)
+    commonest: float = field(default=np.nan, kw_only=True)
     accuracy_best: float
     accuracy_nested: float
     run: str
@@ -102,34 +104,57 @@ def optimism(rows: Sequence[Row], honest: str = "accuracy_last") -> stats.Interv
 
 
 def draw(result: Result) -> Figure:
-    """Draw the accuracy of each choice of the epoch and, below, by how much that of the best epoch is higher."""
+    """Draw a row per group: the accuracy of each choice of the epoch, and by how much that of the best is higher."""
     groups = group_by(result.rows, lambda row: row.group)
-    fig, (top, bottom) = style.new_figure(
-        2, 1, width=3 + 2.1 * len(groups), height=7.4, sharex=True, height_ratios=[1.6, 1]
-    )
-    palette = style.colours(list(WORDS.values()))
-    points = {
+    fig, axes = style.new_figure(1, 2, width=11, height=1.2 + 0.75 * len(groups), sharey=True, width_ratios=[1.4, 1])
+    values = {
         group: {
-            words: stats.by_fold(rows, field) for field, words in WORDS.items() if np.isfinite(getattr(rows[0], field))
+            field: stats.by_fold(rows, field)
+            for field in WORDS
+            if np.isfinite([getattr(row, field) for row in rows]).all()
         }
         for group, rows in groups.items()
     }
-    ax = points_and_means(points, palette=palette, ax=top[0])
-    n_folds = max(len({row.fold for row in rows}) for rows in groups.values())
-    ax.set_title(style.means_caption(n_folds), fontsize="small", loc="left")
-    used = {words: palette[words] for words in palette if any(words in arms for arms in points.values())}
-    differences = {
-        words: [(x, optimism(rows, field)) for x, (group, rows) in enumerate(groups.items()) if words in points[group]]
-        for field, words in WORDS.items()
-        if words in used and field != "accuracy_best"
+    used = [field for field in WORDS if any(field in fields for fields in values.values())]
+    palette = dict(zip(WORDS, style.colours(WORDS).values(), strict=True))
+    dataset = next(iter({row.dataset for row in result.rows})) if len({row.dataset for row in result.rows}) == 1 else ""
+    wrapped = {group: _wrapped(group.removeprefix(f"{dataset}, ")) for group in groups}
+    means = {
+        wrapped[group]: {field: _percent(stats.fold_interval(folds)) for field, folds in fields.items()}
+        for group, fields in values.items()
     }
-    changes(differences, palette=palette, ax=bottom[0])
-    bottom[0].set_ylabel("optimism: best epoch\nless the others [points]")
-    names = ["\n".join(textwrap.fill(part, NARROW) for part in group.split("\n")) for group in groups]
-    bottom[0].set_xticks(range(len(groups)), names, fontsize="x-small")
-    fig.legend(style.handles(used), used, loc="outside lower center", frameon=False)
-    fig.suptitle("which epoch is reported", x=0.01, ha="left")
+    dots = {
+        wrapped[group]: {field: [100 * value for value in folds] for field, folds in fields.items()}
+        for group, fields in values.items()
+    }
+    intervals(means, palette=palette, dots=dots, ax=axes[0, 0])
+    axes[0, 0].set(xlim=(0, 103), xlabel=HELDOUT)
+    gains = {
+        wrapped[group]: {field: _percent(optimism(rows, field)) for field in values[group] if field != "accuracy_best"}
+        for group, rows in groups.items()
+    }
+    intervals(gains, palette=palette, ax=axes[0, 1])
+    axes[0, 1].set_xlabel("optimism: best epoch less the others [points]")
+    compared = levels(result.rows) if dataset else {}
+    level_lines(compared, upright=True, ax=axes[0, 0])
+    n_folds = max(len({row.fold for row in rows}) for rows in groups.values())
+    marks = {f"mean and {style.INTERVAL}" if n_folds > 1 else "the one fold": style.mark("o", line="-" * (n_folds > 1))}
+    marks |= {"folds": style.dot()} if n_folds > 1 else {}
+    entries = dict(zip((WORDS[field] for field in used), style.handles({f: palette[f] for f in used}), strict=True))
+    marks |= {f"{name} {100 * level:.1f}\u00a0%": style.mark("", line="--") for name, level in compared.items()}
+    style.legend_below(fig, entries, marks=marks)
+    style.title(fig, f"{dataset}: which epoch is reported".removeprefix(": "))
     return fig
+
+
+def _percent(interval: stats.Interval) -> stats.Interval:
+    mean, low, high = (100 * getattr(interval, name) for name in ("mean", "low", "high"))
+    return replace(interval, mean=mean, low=low, high=high)
+
+
+def _wrapped(group: str) -> str:
+    """Return the name of a group in lines that leave room for the Axes."""
+    return "\n".join(textwrap.fill(part, LETTERS) for part in group.split("\n"))
 
 
 def summary(result: Result) -> str:
@@ -157,7 +182,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Compare the choices of the epoch, over the runs that the options name."""
     folder = options.store.runs
     if options.ckpt:
-        check_alone(options, "ckpt", beside=["figures"])
+        check_alone(options, "ckpt", beside=names(FigureOptions))
     paths = options.ckpt or [summary.path for summary in list_runs(folder) if summary.is_complete]
     if not paths:
         raise no_run(folder)

@@ -87,8 +87,8 @@ def draw(result: Result) -> Figure:
         arms.draw(comparison, network, above, below)
     for ax in axes.flat:
         ax.label_outer()
-    title = f"{result.rows[0].dataset}: sources of the initial weights\n{comparison.caption}"
-    fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    style.legend_below(fig, marks=comparison.marks)
+    style.title(fig, f"{result.rows[0].dataset}: sources of the initial weights, last epoch")
     return fig
 
 

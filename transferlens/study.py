@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transferlens import cli
-from transferlens.options import DryRunOptions, OutputOptions
+from transferlens.options import DryRunOptions, FigureOptions
 from transferlens.training import forecast
 from transferlens.training.presets import TrainingOptions
 from transferlens.training.schedule import ExecutionOptions
@@ -31,12 +31,12 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from transferlens.options import OutputOptions as Output
+    from transferlens.options import FigureOptions as Output
     from transferlens.training.presets import TrainingOptions as Threads
     from transferlens.training.schedule import ExecutionOptions as Execution
     from transferlens.training.sweep import StoreOptions as Store
 else:
-    Execution, Store, Output = map(optional, (ExecutionOptions, StoreOptions, OutputOptions))
+    Execution, Store, Output = map(optional, (ExecutionOptions, StoreOptions, FigureOptions))
     Threads = optional(TrainingOptions, ["threads"])
 
 

@@ -34,7 +34,7 @@ from transferlens.measures.layerwise import (
 )
 from transferlens.measures.streaming import FEWEST_GROUPS, VARIANCE
 from transferlens.models.device import pick_device
-from transferlens.options import OutputOptions
+from transferlens.options import FigureOptions
 from transferlens.plots import style
 from transferlens.plots.accuracy import similarity_map
 from transferlens.store.heldout import heldout_features
@@ -87,7 +87,7 @@ class Options(Fields):
     data: DataOptions = DataOptions()
     store: CacheOptions = CacheOptions()
     execution: DeviceOptions = DeviceOptions()
-    output: OutputOptions = OutputOptions()
+    output: FigureOptions = FigureOptions()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,8 +141,8 @@ def draw(result: Result) -> Figure:
     bottom.set_xlabel("depth: convolutions (dots) and ends of blocks (squares), in order of computation")
     top.set_title(_caption(rows, first), fontsize="small", loc="left")
     legend = dict(zip(*reversed(top.get_legend_handles_labels()), strict=True))
-    fig.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=min(3, len(legend)), frameon=False)
-    fig.suptitle(f"{result.title}: how alike layers are", x=0.01, ha="left")
+    style.legend_below(fig, legend)
+    style.title(fig, f"{result.title}: how alike layers are")
     return fig
 
 
@@ -214,7 +214,7 @@ def draw_matrices(matrices: Mapping[str, np.ndarray], title: str = "") -> Figure
         first, second = ("before", "after") if ", training, " in comparison else ("first run", "second run")
         similarity_map(matrix, xlabel=f"block, {second}", ylabel=f"block, {first}", ax=ax)
         ax.set_title(comparison, fontsize="small", loc="left")
-    fig.suptitle(f"{title}: debiased CKA of the blocks' pooled outputs", x=0.01, ha="left")
+    style.title(fig, f"{title}: debiased CKA of the blocks' pooled outputs")
     return fig
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from transferlens import cli
 from transferlens.compare import question
 from transferlens.measures import stats
+from transferlens.measures.classes import UNEVEN
 from transferlens.options import DryRunOptions, PlanOptions
 from transferlens.store.rows import RunRow, row_of
 from transferlens.store.run import Run
@@ -45,14 +46,18 @@ class Result(question.Result):
         """One row per run."""
         return tuple(row_of(RunRow, run) for run in self.runs)
 
-    def summary(self) -> str:
-        """Return the accuracies of the runs as a table, and their means over folds."""
-        cells = [(r.run, r.fold, f"{100 * r.accuracy_last:.1f}", f"{100 * r.accuracy_best:.1f}") for r in self.rows]
-        lines = [table([("run", "fold", "last [%]", "best [%]"), *cells])]
-        for backbone, rows in group_by(self.rows, key=lambda row: row.backbone).items():
-            accuracy = stats.fold_interval(stats.by_fold(rows, "accuracy_last"))
-            lines.append(f"{backbone}: held-out accuracy after the last epoch {accuracy}")
-        return "\n".join(lines)
+
+def summary(result: Result) -> str:
+    """Return the accuracies of the runs as a table, with macro-F1 where classes are uneven, and means over folds."""
+    fields = {"accuracy_last": "last [%]", "macro_f1": "macro-F1 [%]", "accuracy_best": "best [%]"}
+    if all(row.class_ratio <= UNEVEN for row in result.rows):
+        del fields["macro_f1"]
+    cells = [(row.run, row.fold, *(f"{100 * getattr(row, name):.1f}" for name in fields)) for row in result.rows]
+    lines = [table([("run", "fold", *fields.values()), *cells])]
+    for backbone, rows in group_by(result.rows, key=lambda row: row.backbone).items():
+        accuracy = stats.fold_interval(stats.by_fold(rows, "accuracy_last"))
+        lines.append(f"{backbone}: held-out accuracy after the last epoch {accuracy}")
+    return "\n".join(lines)
 
 
 def points(options: Options) -> dict[str, Arm]:

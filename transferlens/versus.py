@@ -20,15 +20,16 @@ from transferlens.compare.by_class import ChangeRow, ClassRow
 from transferlens.compare.ensembles import networks
 from transferlens.compare.pairs import Flip, Row, Setting, Side, flips, rows_of, settings
 from transferlens.measures import classes, stats
-from transferlens.options import OutputOptions
+from transferlens.options import FigureOptions
 from transferlens.plots import style
-from transferlens.plots.accuracy import learning_curves, points_and_means
+from transferlens.plots.accuracy import learning_curves, level_lines, points_and_means
 from transferlens.store.arms import arm_names
 from transferlens.store.listing import list_runs, no_run
+from transferlens.store.rows import levels
 from transferlens.store.run import Run, check_alike, load_runs
 from transferlens.training.sweep import RunsOptions
 from transferlens.util.errors import ParameterError
-from transferlens.util.fields import Fields, Rule, check_alone
+from transferlens.util.fields import Fields, Rule, check_alone, names
 from transferlens.util.grouping import group_by
 from transferlens.util.text import counted, shortened, some, table
 
@@ -49,7 +50,7 @@ class Options(Fields):
     """Two arms of --runs, such as pretrained "from scratch"; where these are several, with what tells them apart, such
     as "pretrained, resnet18"."""
     store: RunsOptions = RunsOptions()
-    output: OutputOptions = OutputOptions()
+    output: FigureOptions = FigureOptions()
 
 
 @dataclass(frozen=True)
@@ -144,24 +145,23 @@ def draw(result: Result) -> Figure:
     learning_curves(
         {name: [[row.heldout_accuracy for row in run] for run in runs] for name, runs in by_run.items()}, ax=curves
     )
-    curves.set_title("each run, and the mean", fontsize="small", loc="left")
+    curves.set_title("after each epoch", fontsize="small", loc="left")
     names = (whole.network, whole.other)
     points_and_means({"last epoch": dict(zip(names, result.folds, strict=True))}, ax=by_fold)
-    by_fold.set_title(
-        style.means_caption(len(result.folds[0])).replace("; ", "\n"),
-        fontsize="small",
-        loc="left",
-    )
+    by_fold.set_title("by fold", fontsize="small", loc="left")
     by_fold.set_ylabel("")
+    for ax in (curves, by_fold):
+        level_lines(levels(result.rows), named=ax is curves, ax=ax)
     palette = style.colours(names)
     scores, changed = style.subplots(bottom, 1, 2, sharey=True)[0]
     by_class.draw_scores(result.classes, palette, scores)
     by_class.draw_changes(result.changes, labels, {f"{whole.network} - {whole.other}": (0.25, 0.25, 0.25)}, changed)
-    fig.legend(style.handles(palette), list(palette), loc="outside lower center", ncols=2, frameon=False)
     over = "recordings" if whole.n_recordings else "clips"
+    marks = style.curve_marks() | style.fold_marks(len(result.folds[0]))
+    marks[f"by class: 95 % interval over {over}"] = style.mark("o", line="-")
+    style.legend_below(fig, dict(zip(palette, style.handles(palette), strict=True)), marks=marks)
     flipped = f"clips that flipped: {whole.gained} for, {whole.lost} against"
-    title = f"{result.title}: {whole.network} - {whole.other}, {flipped}\nbelow: 95 % intervals over {over}"
-    fig.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    style.title(fig, f"{result.title}: {whole.network} - {whole.other}, {flipped}")
     return fig
 
 
@@ -242,7 +242,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Compare the two runs, or the runs of the two arms, that the options name."""
     if not options.ckpt:
         return compare(*sides(runs_of_arms(options.store.runs, options.arms)))
-    check_alone(options, "ckpt", beside=["figures"])
+    check_alone(options, "ckpt", beside=names(FigureOptions))
     found = load_runs(options.ckpt)
     if len(found) < len(options.ckpt):
         raise ParameterError(f"ckpt names a run twice ({some(options.ckpt)}): name two runs, or the runs of two arms")

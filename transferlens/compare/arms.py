@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -18,7 +17,7 @@ import numpy as np
 from transferlens.compare.paired import R, paired
 from transferlens.measures import stats
 from transferlens.plots import accuracy, style
-from transferlens.store.rows import RunRow, row_of
+from transferlens.store.rows import RunRow, levels, row_of
 from transferlens.store.run import Run
 
 if TYPE_CHECKING:
@@ -67,10 +66,10 @@ class Comparison:
         return list(dict.fromkeys(row.backbone for row in self.rows))
 
     @property
-    def caption(self) -> str:
-        """What the marks of `draw` are."""
+    def marks(self) -> dict[str, Any]:
+        """The legend entries of the marks of `draw`."""
         n_folds = len({row.fold for row in self.rows})
-        return f"last epoch, {style.means_caption(n_folds)}\nbelow: paired by fold, full mark: interval excludes 0"
+        return style.fold_marks(n_folds) | style.change_marks(n_folds)
 
 
 def compare(runs: Mapping[str, Sequence[Run]], references: Mapping[str, str]) -> Comparison:
@@ -128,10 +127,9 @@ def draw(comparison: Comparison, network: str, above: Axes, below: Axes) -> None
             interval = comparison.differences[network, arm].interval
             accuracy.changes({arm: [(i, interval)]}, palette=palette, ax=below)
     above.set_title(network, fontsize="small", loc="left")
-    lowest = min(ax.dataLim.y0 for ax in above.get_shared_y_axes().get_siblings(above))  # of all networks so far
-    above.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), 103)
+    accuracy.level_lines(levels(comparison.rows), named=network == comparison.networks[0], ax=above)
     below.set_xlim(above.get_xlim())
-    below.set_xticks(range(len(arms)), [textwrap.fill(arm, 14) for arm in arms])
+    below.set_xticks(range(len(arms)), arms)
     references = {*comparison.references.values()}
     below.set_ylabel(f"less {references.pop() if len(references) == 1 else 'its control'}\n[points]")
 

@@ -12,13 +12,10 @@ variant is the control of the others, they are compared with it place by place t
 from __future__ import annotations
 
 import itertools
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from transferlens.compare import question, tuning
 from transferlens.compare.places import (
@@ -39,11 +36,10 @@ from transferlens.measures import stats
 from transferlens.models.plan import TransferPlan, block_text
 from transferlens.models.weights import named, source_note
 from transferlens.plots import accuracy, style
-from transferlens.plots.accuracy import accuracy_against, band, points_and_means
-from transferlens.store.rows import RunRow, row_of
+from transferlens.plots.accuracy import accuracy_against, band, level_lines, points_and_means
+from transferlens.store.rows import RunRow, levels, row_of
 from transferlens.store.run import Run
 from transferlens.training.sweep import Arm, Study
-from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,7 +149,7 @@ def draw(result: Result) -> Figure:
     fig, (above, *below) = style.new_parts(parts, width=width, height=1.4 + 1.1 * sum(parts))
     grid = {"sharex": "col", "sharey": "row", "height_ratios": rows}
     axes = style.subplots(above, len(rows), len(networks), **grid)
-    palette = style.colours([*result.analysis.plans, *networks, *(f"{network}{TUNED}" for network in networks)])
+    palette = _colours(result)
     for network, (by, *change) in zip(networks, axes.T, strict=True):
         _draw_places(result, network, palette, by)
         for ax in change:
@@ -162,31 +158,40 @@ def draw(result: Result) -> Figure:
     costs = [*style.subplots(below[0], 1, len(sizes), sharey=True).flat] if sizes else []
     for size, ax in zip(sizes, costs, strict=True):
         _draw_cost(result, size, palette, ax)
-    _trim(axes, costs)
-    style.legend_below(fig, axes[0, 0], order=[*WORDS.values(), *map(_tuned, WORDS.values()), *result.analysis.plans])
-    title = f"{result.rows[0].dataset}: {result.analysis.title}{source_note(row.weights for row in result.rows)}"
-    fig.suptitle(f"{textwrap.fill(title, int(width / 0.08))}\n{_caption(result)}", x=0.01, ha="left", fontsize="medium")
+    for ax in (*axes.flat, *costs):
+        ax.label_outer()
+    entries = _entries(axes[0, 0]) | (_entries(costs[0]) if costs else {})
+    order = [*WORDS.values(), *map(_tuned, WORDS.values()), *palette]
+    style.legend_below(fig, entries, order=order, marks=_marks(result))
+    style.title(fig, f"{result.rows[0].dataset}: {result.analysis.title}, last epoch{_note(result)}")
     return fig
 
 
-def _trim(axes: np.ndarray, costs: Sequence[Axes]) -> None:
-    """Limit accuracies to what is drawn, up to 100 %; show numbers and names at the outer axes only."""
-    lowest = min(ax.dataLim.y0 for ax in (*axes[0], *costs))
-    for ax, top in [(axes[0, 0], 103), *((ax, 109) for ax in costs[:1])]:  # the others share these; 109: of names
-        ax.set_ylim(max(0, 10 * np.floor(lowest / 10) - 2), top)
-    for ax in (*axes.flat, *costs):
-        ax.label_outer()
+def _colours(result: Result) -> dict[str, tuple]:
+    """Return a colour for each variant; where networks share Axes, for each network and its tuned variant instead."""
+    networks = [f"{network}{end}" for network in result.backbones for end in ("", TUNED)]
+    return style.colours(networks if result.analysis.shows_cost else result.analysis.plans)
 
 
-def _caption(result: Result) -> str:
-    """Return the text that explains the marks."""
+def _of_network(result: Result, backbone: str, palette: Mapping[str, tuple]) -> dict[str, tuple]:
+    """Return the colours of the variants of one network."""
+    if not result.analysis.shows_cost:
+        return dict(palette)
+    return {name: palette[f"{backbone}{TUNED * name.endswith(TUNED)}"] for name in result.analysis.plans}
+
+
+def _entries(ax: Axes) -> dict[str, Any]:
+    return dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+
+
+def _note(result: Result) -> str:
+    return source_note(row.weights for row in result.rows)
+
+
+def _marks(result: Result) -> dict[str, Any]:
+    """Return the legend entries that explain the marks."""
     n = len({row.fold for row in result.rows})
-    interval = f" and {style.INTERVAL}" if n > 1 else ""
-    words = f"last epoch: mean{interval}, n = {counted(n, 'fold')} (dots)"
-    if not result.changes:
-        return words
-    what = "below" if result.less_control else "change"
-    return f"{words}\n{what}: paired by fold, {'full mark: interval excludes 0' if n > 1 else 'n = 1: no interval'}"
+    return style.fold_marks(n) | (style.change_marks(n) if result.changes else {})
 
 
 def _draw_places(result: Result, backbone: str, palette: Mapping[str, tuple], ax: Axes) -> None:
@@ -205,8 +210,9 @@ def _draw_places(result: Result, backbone: str, palette: Mapping[str, tuple], ax
         }
         for place in result.places
     }
-    colours = {WORDS[arm]: grey for arm, grey in GREYS.items()} | dict(palette)
+    colours = {WORDS[arm]: grey for arm, grey in GREYS.items()} | _of_network(result, backbone, palette)
     points_and_means(groups, palette=colours, ax=ax)
+    level_lines(levels(result.rows), named=backbone == result.backbones[0], ax=ax)
     ax.set_title(backbone, fontsize="small", loc="left")
 
 
@@ -217,7 +223,7 @@ def _draw_changes(result: Result, backbone: str, palette: Mapping[str, tuple], a
         if change.backbone == backbone:
             x = (places.index(change.before) + places.index(change.after)) / 2
             arms[change.variant].append((x, change.difference.interval))
-    accuracy.changes(arms, palette=palette, ax=ax)
+    accuracy.changes(arms, palette=_of_network(result, backbone, palette), ax=ax)
     if result.less_control:
         ax.set_ylabel(f"less {result.analysis.control}\n[points]")
     ax.set_xticks(range(len(places)), places)
@@ -234,9 +240,10 @@ def _draw_cost(result: Result, size: str, palette: Mapping[str, tuple], ax: Axes
             points[place] = (getattr(rows[0], size) / 1e6, stats.by_fold(rows, "accuracy_last"))
     unnamed = [name for name in curves if name.endswith(TUNED)]  # they lie beside those that are not tuned
     accuracy_against(curves, xlabel=SIZES[size], unnamed=unnamed, palette=palette, ax=ax)
-    ax.set_title(f"against {SIZES[size].split(' [')[0]}; labels: {result.analysis.axis}", fontsize="small", loc="left")
-    ax.set_ylabel("held-out accuracy [%]")
-    ax.legend(loc="lower right", frameon=False, fontsize="small")
+    level_lines(levels(result.rows), named=size == next(iter(SIZES)), ax=ax)
+    ax.set_ylabel(accuracy.HELDOUT)
+    ax.set_ylim(0, 109)  # of names
+    ax.set_title(f"numbers: {result.analysis.axis}", fontsize="small", loc="left")
 
 
 def _tuned(name: str) -> str:

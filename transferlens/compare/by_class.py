@@ -78,6 +78,8 @@ class OverallRow:
     class_ratio: float
     absent: str
     missing: str
+    chance: float = np.nan
+    commonest: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,7 @@ def overall(members: Members, who: str = SINGLE) -> OverallRow:
         class_ratio=classes.unevenness(labels, n_classes=len(counts)),
         absent="; ".join(itertools.compress(members.classes, counts == 0)),
         missing="; ".join(members.missing),
+        **members.levels(),
     )
 
 
@@ -278,7 +281,7 @@ def draw_changes(rows: Sequence[ChangeRow], labels: Sequence[str], palette: Mapp
         if row.p_adjusted < LEVEL:
             clear[label][pair] = 100 * row.change
     accuracy.intervals(means, palette=palette, marks={"s": clear}, ax=ax)
-    ax.set(xlabel=f"difference in recall [points]\nframed: adjusted p < {LEVEL}")
+    ax.set(xlabel="difference in recall [points]")
 
 
 def _percent(row: Any, name: str) -> Interval:

@@ -46,10 +46,11 @@ class Members:
     """Networks of one arm whose outputs are averaged, over the held-out clips of all folds.
 
     Logits are (n_members, n_clips, n_classes), labels and folds (n_clips,); `groups` are the recordings of the clips,
-    empty if they are not known; `n_train` is the number of training clips by fold. `names` are backbone and seed of
-    each member. Members without a run in every fold are left out, and named in `missing`. `runs` are those of each
-    fold, in the order of the members. `soup` are logits (n_clips, n_classes) of the network whose weights are the mean
-    of the members' weights, if they have been computed (`finished.with_soups`).
+    empty if they are not known; `n_train` is the number of training clips by fold, and `commonest` the accuracy of
+    always naming the commonest class. `names` are backbone and seed of each member. Members without a run in every fold
+    are left out, and named in `missing`. `runs` are those of each fold, in the order of the members. `soup` are logits
+    (n_clips, n_classes) of the network whose weights are the mean of the members' weights, if they have been computed
+    (`finished.with_soups`).
     `clips` are the ids of the clips, `classes` the names of the classes; `backbone` is empty if there are several.
     """
 
@@ -67,6 +68,7 @@ class Members:
     clips: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     backbone: str = ""
+    commonest: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -82,6 +84,11 @@ class Members:
     def n_recordings(self) -> int:
         """Number of recordings that the clips were cut from; 0 if it is not known."""
         return len(set(self.groups))
+
+    def levels(self, clips: slice | np.ndarray = slice(None)) -> dict[str, float]:
+        """Return the columns of the accuracies to compare with (`store.rows.levels`), over some clips."""
+        known = [self.commonest.get(fold, np.nan) for fold in self.folds[clips]]
+        return {"chance": 1 / self.logits.shape[-1], "commonest": float(np.mean(known))}
 
     def in_order_of(self, other: Members) -> Members:
         """Return these networks with the clips in the order of others; raise ParameterError if they differ."""
@@ -128,6 +135,7 @@ def _members(arm: str, name: str, runs: Sequence[Run], *, fewest: int = FEWEST) 
         labels=np.concatenate([run.labels for run in first]),
         folds=np.concatenate([np.full(len(run.labels), run.config.fold) for run in first]),
         n_train={run.config.fold: run.n_train for run in first},
+        commonest={run.config.fold: run.commonest for run in first},
         groups=tuple(group for run in first for group in run.groups) if all(run.groups for run in first) else (),
         missing=tuple(member for member in everyone if member not in names),
         arm=arm,
@@ -201,6 +209,8 @@ class Row:
     macro_f1_single: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    chance: float = field(default=np.nan, kw_only=True)
+    commonest: float = field(default=np.nan, kw_only=True)
     gain: float
     gain_low: float
     gain_high: float
@@ -247,6 +257,7 @@ def row_of(members: Members, fold: str = "") -> Row:
         single_std=float(right.mean(1).std(ddof=1)),
         accuracy=float(right_mean.mean()),
         **macro_f1(members, clips),
+        **members.levels(clips),
         gain=gain.mean,
         gain_low=gain.low,
         gain_high=gain.high,

@@ -42,7 +42,7 @@ def points(options: Any, *beside: str) -> dict[str, Arm]:
     """
     if not options.ckpt:
         return {"runs": Study.of(options).arm(options.plan.plan(options.sweep))}
-    beside = (*beside, "figures", "cache", *names(DataOptions), *names(ExecutionOptions))
+    beside = (*beside, "figures", "figure_width", "titles", "cache", *names(DataOptions), *names(ExecutionOptions))
     check_alone(options, "ckpt", beside=beside)
     pick_device(options.execution.device)
     return {}

@@ -78,6 +78,8 @@ class Row(PathRow):
     accuracy: float
     loss: float
     excess: float
+    chance: float = np.nan
+    commonest: float = np.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +257,7 @@ def walk(
         above = excess([loss for _, loss in line], shares)
         for share, (right, loss), over in zip(shares, line, above.tolist(), strict=True):
             where = {"block": WHOLE if block is None else str(block), "statistics": statistics, "share": share}
+            where |= {"chance": run.chance, "commonest": run.commonest}
             rows.append(Row(**_named(path), **where, accuracy=right, loss=loss, excess=over))
     return rows
 

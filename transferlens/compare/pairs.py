@@ -56,6 +56,8 @@ class Row:
     folds_plain_low: float = np.nan
     folds_plain_high: float = np.nan
     folds_p: float = np.nan
+    chance: float = np.nan
+    commonest: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ def row_of(first: Members, second: Members, fold: str = "") -> Row:
         macro_f1=f1,
         macro_f1_other=f1_other,
         class_ratio=classes.unevenness(labels, n_classes=len(first.classes)),
+        **first.levels(clips),
         change=difference.interval.mean,
         change_low=difference.interval.low,
         change_high=difference.interval.high,

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 from transferlens.compare import tuning
 from transferlens.measures.classes import shown
 from transferlens.plots import style
+from transferlens.store.rows import levels_text
 from transferlens.store.run import Run
 from transferlens.training import forecast
 from transferlens.training.sweep import Arm, gather, planned
@@ -37,6 +38,8 @@ NUMBERS = ("block", "change_from", "pretrained_through", "frozen_through", "fold
 # Options that only commands have, and what to use in Python instead.
 OF_COMMANDS = {
     "figures": "result.write(folder) writes figures and tables",
+    "figure_width": "result.write(folder, width='8cm') sets the width of figures",
+    "titles": "result.write(folder, titles=False) leaves titles out",
     "out": "result.table() has the rows",
     "dry_run": "tl.Study(...).points(plan) names the runs of a plan and trains none",
 }
@@ -63,16 +66,22 @@ class Result:
         """Exit code of the command: 2 if there are problems."""
         return TransferLensError.exit_code if self.problems else 0
 
+    @property
+    def scored(self) -> Sequence[Any]:
+        """The rows that have accuracies, and say what these are compared with."""
+        return self.rows
+
     def plot(self) -> Figure:
         """Draw the figure: ``draw(result)`` of the question's module; raise ParameterError if it has none."""
         module = sys.modules[type(self).__module__]
         if not hasattr(module, "draw"):
             raise ParameterError(f"{self.stem} has no figure: result.table() and result.summary() show the answer")
-        return module.draw(self)
+        return style.fitted(module.draw(self))
 
     def summary(self) -> str:
-        """Return the answer in words: ``summary(result)`` of the question's module."""
-        return sys.modules[type(self).__module__].summary(self)
+        """Return the answer in words, ``summary(result)`` of the question's module, and what to compare it with."""
+        words = sys.modules[type(self).__module__].summary(self)
+        return "\n".join(filter(None, [words, levels_text(self.scored)]))
 
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return the rows of every table that is written, by the stem of its file."""
@@ -99,12 +108,18 @@ class Result:
         return table
 
     @checked
-    def write(self, folder: Path | str) -> list[Path]:
-        """Write tables (.csv) and figures (.png, .pdf) to a folder, which is made; return their paths."""
+    def write(
+        self, folder: Path | str, *, width: Annotated[str | None, style.WIDTH] = None, titles: bool = True
+    ) -> list[Path]:
+        """Write tables (.csv) and figures (.png, .pdf) to a folder, which is made; return their paths.
+
+        Figures have a width such as "8cm", by default that of each, and titles or none.
+        """
         folder, written = Path(folder), []
         check_writable("folder", folder)
-        for stem, figure in self.figures().items():
-            written += style.save_figure(figure, folder / stem)
+        with style.look(width=width, titles=titles):
+            for stem, figure in self.figures().items():
+                written += style.save_figure(figure, folder / stem)
         for stem, rows in self.tables().items():
             written.append(folder / f"{stem}.csv")
             write_csv(shown(rows), written[-1], kind=None if rows else self.row_type)

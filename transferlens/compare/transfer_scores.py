@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transferlens.measures import stats
+from transferlens.measures import classes, stats
 from transferlens.measures.transferability import logme, nearest
 from transferlens.store.config import RunConfig
 from transferlens.store.run import normalised
@@ -63,6 +63,8 @@ class Row:
     against: str = ""
     accuracy: float = np.nan
     n_runs: int = 0
+    chance: float = np.nan
+    commonest: float = np.nan
 
     @property
     def start(self) -> Start:
@@ -124,7 +126,7 @@ def rows_of(
     """
     labels, names = study.data.labels, np.array(study.dataset.recordings, dtype=object)
 
-    def row(fold: str, n_train: float, score: float, right: np.ndarray, held_out: np.ndarray) -> Row:
+    def row(fold: str, n_train: float, score: float, right: np.ndarray, held_out: np.ndarray, commonest: float) -> Row:
         groups = names[held_out].tolist() if len(names) else []
         knn = stats.share_interval(right, groups=groups)
         return Row(
@@ -137,6 +139,8 @@ def rows_of(
             knn=knn.mean,
             knn_low=knn.low,
             knn_high=knn.high,
+            chance=1 / len(study.data.label_names),
+            commonest=commonest,
         )
 
     rows, rights = [], []
@@ -145,10 +149,12 @@ def rows_of(
         predicted = nearest(features[training], labels[training], features[held_out], k=k, **groups)
         rights.append(predicted == labels[held_out])
         score = logme(features[training], labels[training])
-        rows.append(row(fold, len(training), score, rights[-1], held_out))
-    n_train, score = (float(np.mean([getattr(of_fold, name) for of_fold in rows])) for name in ("n_train", "logme"))
+        commonest = classes.commonest_share(labels[training], labels[held_out])
+        rows.append(row(fold, len(training), score, rights[-1], held_out, commonest))
+    means = (float(np.mean([getattr(of_fold, name) for of_fold in rows])) for name in ("n_train", "logme", "commonest"))
+    n_train, score, commonest = means
     held_out = np.concatenate([held_out for _, held_out in splits.values()])
-    return [*rows, row("", n_train, score, np.concatenate(rights), held_out)]
+    return [*rows, row("", n_train, score, np.concatenate(rights), held_out, commonest)]
 
 
 def check_k(study: Study, splits: Mapping[str, tuple], k: int) -> None:

@@ -76,7 +76,7 @@ def draw(explained: Sequence[Explained], *, seconds: Sequence[float | None], tit
     shown = explained[0].shown
     handles = _legend(shown.sign, is_known=clips.masks is not None)
     fig.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
-    fig.suptitle(f"{title} ({shown.words})", x=0.01, ha="left", fontsize="medium")
+    style.title(fig, f"{title} ({shown.words})")
     return fig
 
 
@@ -113,7 +113,7 @@ def draw_classes(
     handles = [*_legend(sign, is_known=False), *style.lines(palette.items())]
     fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     left_out = f"; the first {len(drawn)} of {len(labels)} classes" if len(drawn) < len(labels) else ""
-    fig.suptitle(f"{title}: means over the clips of a class{left_out}", x=0.01, ha="left", fontsize="medium")
+    style.title(fig, f"{title}: means over the clips of a class{left_out}")
     return fig
 
 
@@ -182,10 +182,12 @@ def draw_summary(table: Sequence[SummaryRow], rows: Sequence[CascadeRow], *, tit
         for ax, subset in zip(axes[1], subsets, strict=False):
             about = f"known answer: {subset} clips (n = {by[network, subset, 'event_share'].n})"
             panel(ax, ANSWERS, subset, {"_chance": "|", "_energy": "^"}, title=about)
-    fig.legend(handles=style.handles(palette), loc="outside lower center", ncols=len(palette), frameon=False)
-    row, marks = by[network, "all", "insertion"], "| shifted in time, x random patches, ^ by energy"
+    words = {"|": "shifted in time", "x": "random patches", "^": "by energy"}
+    marks = {text: style.mark(marker, hollow=True) for marker, text in words.items()}
+    style.legend_below(fig, dict(zip(palette, style.handles(palette), strict=True)), marks=marks)
+    row = by[network, "all", "insertion"]
     about = f"means over {stats.clips_text(row.n, row.n_recordings)}{', 95 % intervals' if row.n > 1 else ''}"
-    fig.suptitle(f"{title}: {about}; {marks}", x=0.01, ha="left", fontsize="medium")
+    style.title(fig, f"{title}: {about}")
     return fig
 
 

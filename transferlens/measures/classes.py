@@ -4,6 +4,7 @@ Labels and predictions are numbers of classes [shape=(n_clips,)]. scikit-learn c
 
 - `scores` of each class; `confusion` of each class with each other.
 - `macro_f1` and `balanced_accuracy`: every class counts alike, however many clips it has.
+- `commonest_share`: the accuracy of always naming the commonest class of the training clips.
 - `unevenness`: the size of the largest class over that of the smallest. Beyond `UNEVEN`, accuracy is mostly that of the
   large classes, and tables show macro-F1 beside it: their rows mark such columns by ``metadata=IF_UNEVEN``, and `shown`
   leaves them out elsewhere.
@@ -114,6 +115,23 @@ def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
     0.833
     """
     return float(metrics.recall_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0))
+
+
+def commonest_share(trained: np.ndarray, labels: np.ndarray) -> float:
+    """Compute the accuracy of always naming the class that most training clips are of; of several such, their mean.
+
+    Parameters
+    ----------
+    trained, labels : ndarray of int [shape=(n_train,)] and [shape=(n_clips,)]
+        Classes of the training clips and of the clips that are scored.
+
+    Examples
+    --------
+    >>> commonest_share(np.array([0, 0, 1]), np.array([0, 1, 1, 1]))
+    0.25
+    """
+    counts = np.bincount(trained)
+    return float(np.mean([np.mean(labels == k) for k in np.flatnonzero(counts == counts.max())]))
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, *, n_classes: int) -> np.ndarray:

@@ -5,6 +5,7 @@ Accuracies and similarities are given as fractions; accuracies are drawn in per 
 figure, and returns it; `palette` gives each name its colour, by default that of `style.colours`.
 
 * `points_and_means`, `band`, `changes`, `accuracy_against`, `heat_map`: accuracies of arms, and differences of them
+* `level_lines`: accuracies that others are compared with
 * `against_size`, `stacked_bars`, `reliability_diagram`: ensembles
 * `learning_curves`: training
 * `similarity_map`: two networks, block by block; `confusion_map`: two classes
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transferlens.measures.stats import Interval, fold_interval
+from transferlens.plots.fit import LEVEL
 from transferlens.plots.style import axes_or_new, colours, spread
 from transferlens.util.lazy import matplotlib, seaborn
 
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 HELDOUT = "held-out accuracy [%]"
 # Classes up to which the cells of a confusion matrix have numbers.
 MOST_NUMBERS = 15
+# Points between two levels below which their names are one text.
+CLOSE = 6
+# Distance of values from their mean, where each quantity has a row.
+BESIDE = 0.08
 
 
 def _errorbar(ax: Axes, x: float, interval: Interval, **style: Any) -> None:
@@ -42,7 +48,7 @@ def points_and_means(
     palette: Mapping[str, tuple] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw every accuracy as a point, with the mean of each arm and its interval.
+    """Draw every accuracy as a point, with the mean of each arm and its interval; a single value as its mean.
 
     Parameters
     ----------
@@ -76,6 +82,9 @@ def points_and_means(
 
 def _points(ax: Axes, x: float, values: Sequence[float], colour: tuple, step: float, label: str | None) -> None:
     interval = fold_interval(values)
+    if len(values) == 1:  # its mean is the value itself
+        _errorbar(ax, x + step / 8, interval, fmt="D", color=colour, ms=6, label=label)
+        return
     ax.plot(x + spread(values, step / 8), 100 * np.asarray(values), "o", color=colour, alpha=0.55, ms=4, mew=0)
     _errorbar(ax, x - step / 4, interval, fmt="D", color=colour, ms=6, capsize=4, lw=1.5, label=label)
 
@@ -87,6 +96,35 @@ def band(values: Sequence[float], *, colour: tuple, label: str, line: str = "-",
     ax.axhline(100 * interval.mean, color=colour, lw=1.2, ls=line, zorder=1, label=label)
     if interval.is_bounded:
         ax.axhspan(100 * interval.low, 100 * interval.high, color=colour, alpha=0.12, lw=0, zorder=0)
+    return ax
+
+
+def level_lines(
+    levels: Mapping[str, float], *, named: bool = True, upright: bool = False, ax: Axes | None = None
+) -> Axes:
+    """Draw accuracies that all others are compared with, such as chance, as thin lines with their names.
+
+    Parameters
+    ----------
+    levels : dict of name to float in [0, 1]
+    named : bool
+        Whether to write the names at the left end of the lines.
+    upright : bool
+        Whether accuracies are on the x axis; then the lines have no names, which the legend may have.
+    """
+    ax = axes_or_new(ax)
+    ordered = sorted((100 * level, name) for name, level in levels.items())
+    words: dict[float, str] = {}  # of those that are close to each other, the upper has all names
+    for level, name in ordered:
+        (ax.axvline if upright else ax.axhline)(level, color="0.45", lw=0.9, ls=(0, (4, 2)), zorder=1)
+        before = [other for other in words if level - other < CLOSE]
+        words[level] = "; ".join([f"{name} {level:.1f}\u00a0%", *(words.pop(other) for other in before)])
+    for level, text in words.items() if named and not upright else ():
+        look: dict[str, Any] = {"textcoords": "offset points", "fontsize": "x-small", "color": "0.35", "va": "bottom"}
+        label = ax.annotate(
+            text, (0, level), xycoords=ax.get_yaxis_transform(), xytext=(3, 1), annotation_clip=False, gid=LEVEL, **look
+        )
+        label.set_in_layout(False)
     return ax
 
 
@@ -270,8 +308,7 @@ def stacked_bars(
         ax.bar_label(bars, fmt="%.3f", label_type="center", fontsize="small", color=("white", "black")[i % 2])
         bottom += np.asarray(values)
     ax.set_xticks(range(len(names)), names)
-    ax.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 1.2 * bottom.max()), ylabel=ylabel)
-    ax.legend(loc="upper right", frameon=False, fontsize="small", ncols=len(parts))
+    ax.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, 1.1 * bottom.max()), ylabel=ylabel)
     return ax
 
 
@@ -333,6 +370,7 @@ def intervals(
     *,
     palette: Mapping[str, tuple],
     marks: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+    dots: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw means with their intervals: a row per quantity, in it a line per series, with other levels as marks.
@@ -343,6 +381,8 @@ def intervals(
     palette : dict of series to colour
     marks : dict of marker to dict of quantity to dict of series to float, optional
         Values to compare each mean with, by matplotlib's name of the marker.
+    dots : dict of quantity to dict of series to sequence of float, optional
+        The values that each mean is of.
     """
     ax = axes_or_new(ax)
     places = {}
@@ -351,6 +391,8 @@ def intervals(
             y = places[quantity, series] = row + offset
             ax.plot([interval.low, interval.high], [y, y], color=palette[series], lw=2, solid_capstyle="butt")
             ax.plot(interval.mean, y, "o", color=palette[series], ms=5)
+            values = (dots or {}).get(quantity, {}).get(series, ())
+            ax.plot(values, np.full(len(values), y + BESIDE), "o", color=palette[series], alpha=0.35, ms=3, mew=0)
     for marker, by_quantity in (marks or {}).items():
         for quantity, values in by_quantity.items():
             for series, value in values.items():

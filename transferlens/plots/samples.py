@@ -1,6 +1,6 @@
 """Accuracy against the number of clips per class, and how many times the clips an arm needs, on Axes.
 
-* `against_clips`: every fold, means and intervals, with levels such as chance as lines
+* `against_clips`: every fold, means and intervals, on a logarithmic axis
 * `multiples`: factors on a logarithmic axis, bounds as arrows
 """
 
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
 # Distance of two arms at one number of clips, and of two folds of an arm, as exponents of 2.
 APART, JITTER = 0.14, 0.04
 MARKS = {"": "s", "more than": "^", "less than": "v"}
-LINES = ("--", ":")
 
 
 def against_clips(
     curves: Mapping[str, Sequence[tuple[float, Sequence[float]]]],
     *,
-    levels: Mapping[str, float] | None = None,
     palette: Mapping[str, tuple] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -39,8 +37,6 @@ def against_clips(
     ----------
     curves : dict of arm to sequence of (number of clips, sequence of float in [0, 1])
         One accuracy per fold; `stats.Folds` know how the data were split.
-    levels : dict of name to float in [0, 1], optional
-        Accuracies to compare with, as lines.
     """
     ax = axes_or_new(ax)
     palette = palette or colours(curves)
@@ -55,8 +51,6 @@ def against_clips(
         errors = np.nan_to_num(np.abs(bounds - means))
         look: dict[str, Any] = {"fmt": "D-", "ms": 4.5, "capsize": 3, "lw": 1.3, "elinewidth": 1.1}
         ax.errorbar(places, means, yerr=errors, color=palette[arm], label=arm, **look)
-    for (name, level), line in zip((levels or {}).items(), LINES, strict=False):
-        ax.axhline(100 * level, color="0.45", lw=1, ls=line, label=name, zorder=1)
     ax.set(ylabel=HELDOUT, ylim=(0, 103))
     _ticks(ax, [clips for curve in curves.values() for clips, _ in curve])
     return ax

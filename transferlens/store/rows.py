@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import nan
 from typing import Any, TypeVar
 
+import numpy as np
+
 from transferlens.measures.classes import IF_UNEVEN
 from transferlens.models.plan import TransferPlan, block_text
 from transferlens.store.run import Run
+from transferlens.util.grouping import group_by
 
 Row = TypeVar("Row")
+# The accuracies that every accuracy is compared with, and the difference below which they are one.
+CHANCE, COMMONEST = "chance", "always the commonest class"
+SAME = 5e-3
 
 
 # What a column holds. Accuracies are fractions, epochs count from 1, seconds are those of training.
@@ -41,6 +47,8 @@ COLUMNS: dict[str, Callable[[Run], Any]] = {
     "accuracy_last": lambda run: run.accuracy_last,
     "macro_f1": lambda run: run.macro_f1,
     "class_ratio": lambda run: run.class_ratio,
+    "chance": lambda run: run.chance,
+    "commonest": lambda run: run.commonest,
     "accuracy_best": lambda run: run.accuracy_best,
     "accuracy_nested": lambda run: nan if run.accuracy_nested is None else run.accuracy_nested,
     "trainable_parameters": lambda run: run.cost.trainable_parameters,
@@ -61,6 +69,31 @@ def row_of(kind: type[Row], run: Run, /, **own: Any) -> Row:
     return kind(**{name: own[name] if name in own else COLUMNS[name](run) for name in names})
 
 
+def levels(rows: Sequence[Any]) -> dict[str, float]:
+    """Return the accuracies that those of a table are compared with, by name: fractions, means over folds.
+
+    They are chance, and that of always naming the commonest class; one if they are the same, none if they are
+    not known. If there are rows over all folds, they are those of these rows.
+    """
+    whole = [row for row in rows if not getattr(row, "fold", "")] or rows
+    by_fold = {getattr(row, "fold", ""): row for row in whole if hasattr(row, "chance")}.values()
+    if not by_fold:
+        return {}
+    chance, commonest = (float(np.mean([getattr(row, name) for row in by_fold])) for name in ("chance", "commonest"))
+    if abs(chance - commonest) < SAME:
+        return {f"{CHANCE}, and {COMMONEST}": chance}
+    return {name: level for name, level in ((CHANCE, chance), (COMMONEST, commonest)) if np.isfinite(level)}
+
+
+def levels_text(rows: Sequence[Any]) -> str:
+    """Return these accuracies in words, a line per data set; "" if they are not known."""
+    lines = []
+    for dataset, own in group_by(rows, lambda row: getattr(row, "dataset", "")).items():
+        words = ", ".join(f"{name} {100 * level:.1f} %" for name, level in levels(own).items())
+        lines += [f"to compare with{f', {dataset}' if dataset else ''}: {words}"] if words else []
+    return "\n".join(lines)
+
+
 @dataclass(frozen=True)
 class RunRow:
     """A run in a table, with its plan and its cost.
@@ -68,8 +101,9 @@ class RunRow:
     `start` and `train` are the letters of the plan; its numbers are empty where they cannot express it. It was trained
     on `n_train` clips (NaN if that is not known), and `n_clips` were held out, of `n_recordings` (0 if
     that is not known). Macro-F1 and the size of the largest class over that of the smallest are shown where classes are
-    uneven (`measures.classes`). Multiply-adds are those of one clip; if runs share the output of frozen blocks, the
-    time to compute it is counted in the first of them.
+    uneven (`measures.classes`). `chance` is the accuracy of guessing, and `commonest` that of always naming the
+    commonest class of the training clips (NaN if that is not known). Multiply-adds are those of one clip; if runs share
+    the output of frozen blocks, the time to compute it is counted in the first of them.
     """
 
     dataset: str
@@ -91,6 +125,8 @@ class RunRow:
     accuracy_last: float
     macro_f1: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
     class_ratio: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
+    chance: float = field(default=nan, kw_only=True)
+    commonest: float = field(default=nan, kw_only=True)
     accuracy_best: float
     trainable_parameters: int
     parameters: int

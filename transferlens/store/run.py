@@ -114,6 +114,21 @@ class Run:
         return len(self.labels) * (known.folds - 1 - bool(self.config.inner_fold)) if known else float("nan")
 
     @property
+    def chance(self) -> float:
+        """Accuracy of guessing, a fraction: one over the number of classes."""
+        return 1 / len(self.label_names)
+
+    @property
+    def commonest(self) -> float:
+        """Held-out accuracy of always naming the commonest class of the training clips, a fraction.
+
+        Older files do not have it: then it is chance if all classes have as many held-out clips, and NaN otherwise.
+        """
+        if "commonest" in self.provenance:
+            return self.provenance["commonest"]
+        return self.chance if self.class_ratio == 1 else float("nan")
+
+    @property
     def accuracy_last(self) -> float:
         """Held-out accuracy after the last epoch, a fraction."""
         return float(self.history["heldout_accuracy"][-1])
@@ -158,10 +173,12 @@ class Run:
         places = {clip.id: i for i, clip in enumerate(dataset.clips)}
         if not places.keys() >= set(self.clip_ids) or self.config.fold not in dataset.folds:
             raise CheckpointError(f"{self.path} was trained on other clips than {dataset.name}: name its clips")
-        n_train = len(dataset.split(*self.config.split)[0])
+        train = dataset.split(*self.config.split)[0]
+        labels = np.array([dataset.label_names.index(clip.label) for clip in dataset.clips])
+        own = {"n_train": len(train), "commonest": classes.commonest_share(labels[train], self.labels)}
         recordings = dataset.recordings
         groups = [recordings[places[id]] for id in self.clip_ids] if recordings else []
-        return replace(self, groups=self.groups or tuple(groups), provenance={"n_train": n_train} | self.provenance)
+        return replace(self, groups=self.groups or tuple(groups), provenance=own | self.provenance)
 
     def renamed(self, names: Mapping[str, str]) -> Run:
         """Return the run with other names of its sources, by the sha256 of their weights."""

@@ -93,6 +93,7 @@ PROVENANCE = {
 }
 LATER = {
     "n_train": Rule("a whole number above 0", lambda value: type(value) is int and value > 0),
+    "commonest": Rule("from 0 to 1", lambda value: type(value) is float and 0 <= value <= 1),
     "pass_size": Rule(f"2 to {PASS_SIZE}", lambda value: type(value) is int and 2 <= value <= PASS_SIZE),
 }
 PLAIN = Rule("one text or number", lambda value: value is None or isinstance(value, (str, int, float)))

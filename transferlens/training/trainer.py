@@ -25,6 +25,7 @@ import numpy as np
 
 from transferlens import __version__
 from transferlens.features.augment import VariantCache
+from transferlens.measures import classes
 from transferlens.models import batchnorm, build, torchvision
 from transferlens.models.forward import PASS_SIZE, forward, over_shifts, seeded, threads_of
 from transferlens.models.weights import Source, Weights
@@ -128,10 +129,15 @@ class Trainer:
             "precision": precision.choose(config.training.precision, self.data.device, **config.computed),
             "features_key": self.data.cache.key,
             "n_train": len(self.rows),
+            "commonest": self._commonest(),
             "skipped_clips": " ".join(self.data.dataset.skipped) or "none",
             "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             **self._smaller_passes(),
         }
+
+    def _commonest(self) -> float:
+        """Return the held-out accuracy of always naming the commonest class of the training clips."""
+        return classes.commonest_share(self.data.labels[self.rows], self.data.labels[self.held_out])
 
     def _smaller_passes(self) -> dict[str, int]:
         """Return how many clips go through the network at once without gradients, if memory limits them."""
