@@ -176,7 +176,9 @@ def changes(recipe: str, options: TrainingOptions, plan: TransferPlan) -> dict[s
 def points(options: Options) -> dict[str, Arm]:
     """Return the arms: the plain one, and one for each recipe."""
     if not options.corrupted and options.corruption != Options.corruption:
-        raise ParameterError(f"corruption={some(options.corruption)!r} has no effect with corrupted=False: leave it out")
+        raise ParameterError(
+            f"corruption={some(options.corruption)!r} has no effect with corrupted=False: leave it out"
+        )
     study, plan = Study.of(options), options.plan.plan(options.sweep)
     chosen = {PLAIN: study.arm(plan)}
     for recipe in dict.fromkeys(options.recipe):

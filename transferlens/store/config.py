@@ -102,7 +102,7 @@ class Training(Fields):
 
     def _check_recipes(self) -> None:
         """Raise if settings exclude each other."""
-        if 0 < (before := self.head_epochs + self.warmup_epochs) >= self.epochs:
+        if 0 < self.head_epochs + self.warmup_epochs >= self.epochs:
             names = [name for name in ("head_epochs", "warmup_epochs") if getattr(self, name)]
             words = " and ".join(f"{name}={getattr(self, name)}" for name in names)
             raise ParameterError(
@@ -111,8 +111,8 @@ class Training(Fields):
             )
         if self.average_epochs > (most := self.epochs - self.head_epochs):
             raise ParameterError(
-                f"average_epochs={self.average_epochs} must be at most {most}, the epochs in which all is trained: give "
-                "more epochs, or average fewer"
+                f"average_epochs={self.average_epochs} must be at most {most}, the epochs in which all is trained: "
+                "give more epochs, or average fewer"
             )
         for name in ("head_epochs", "l2_sp"):
             if self.layer_decay == 0 and getattr(self, name):

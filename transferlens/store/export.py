@@ -283,7 +283,9 @@ def write(run: Run, folder: Path, formats: Sequence[str] = ()) -> Exported:
     case, left_out, files = _Case.of(run), {}, []
     with complete_or_absent(folder, folder=True) as beside, _quiet():
         beside.mkdir()
-        for name in tqdm.tqdm(dict.fromkeys(formats or FORMATS), desc="exporting", unit="format", delay=2, disable=None):
+        for name in tqdm.tqdm(
+            dict.fromkeys(formats or FORMATS), desc="exporting", unit="format", delay=2, disable=None
+        ):
             complete = {*beside.iterdir()}
             try:
                 files += _written(name, case, beside)
