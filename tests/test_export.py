@@ -167,6 +167,11 @@ def test_all_formats_are_there_and_the_card_names_them(exported, run):
     assert all(name in text for name in names - {"model.md"})
 
 
+def test_a_format_that_is_named_twice_is_written_once(run, tmp_path):
+    names = [file.name for file in export.write(run, tmp_path / "new", ("timm", "timm")).files]
+    assert names == ["model.safetensors, config.json"]
+
+
 def test_the_card_says_what_the_network_is(run):
     text = export.card(run, [])
     for words in (

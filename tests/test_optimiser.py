@@ -266,7 +266,11 @@ def test_class_balanced_epochs_go_through_training(train):
         (TransferPlan.probe(2), {"layer_decay": 0.5}, "layer_decay=0.5 has no effect, as the plan p2-2-2|p4-2-2 trai"),
         (TransferPlan.freeze(4), {"l2_sp": 0.1}, "l2_sp=0.1 has no effect, as the plan p4-4-4 trains only the head"),
         (TransferPlan.scratch(), {"l2_sp": 0.1}, "l2_sp=0.1 needs a block that is trained from pretrained weights, an"),
-        (TransferPlan(1, 1), {"l2_sp": 0.1}, "l2_sp=0.1 needs a block .* the plan p1-1-4 has none: leave it out"),
+        (
+            TransferPlan(1, 1),
+            {"l2_sp": 0.1},
+            "l2_sp=0.1 needs a block .* the plan p1-1-4 has none: leave out the setting or the plan",
+        ),
     ],
 )
 def test_recipes_without_effect_are_refused(study, plan, given, message):

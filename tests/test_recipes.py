@@ -10,7 +10,7 @@ import pytest
 
 from transferlens import recipes
 from transferlens.models.plan import TransferPlan
-from transferlens.training.presets import PRESETS
+from transferlens.training.presets import PRESETS, TrainingOptions
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import build
 
@@ -71,6 +71,16 @@ def test_strong_is_the_preset_but_for_what_is_given(clips, weights_file, tmp_pat
     assert found["strong"].points[0].training == replace(PRESETS["strong"][0], batch_size=8)
 
 
+def test_a_recipe_is_trained_as_its_options_are(clips, weights_file, tmp_path):
+    """What an option implies, it implies in a recipe: a recipe is the run of `train` with these options."""
+    given = {"recipe": ("augment=released", "lr=1e+1", "strong"), "preset": "paper"}
+    found = recipes.points(options_of(clips, weights_file, tmp_path, **given))
+    paper = TrainingOptions(preset="paper")
+    wanted = [replace(paper, augment="released"), replace(paper, lr=10), TrainingOptions(preset="strong")]
+    trained = [found[name].points[0].training for name in given["recipe"]]
+    assert trained == [options.training(TransferPlan()) for options in wanted]
+
+
 def test_the_plan_is_that_of_the_options(clips, weights_file, tmp_path):
     given = {"recipe": "warm-up", "frozen_through": 2}
     found = recipes.points(options_of(clips, weights_file, tmp_path, **given))
@@ -90,13 +100,31 @@ def test_the_plan_is_that_of_the_options(clips, weights_file, tmp_path):
         ({"recipe": "layer_decay=0+l2-sp"}, "l2_sp=1 has no effect with layer_decay=0"),
         (
             {"recipe": "lp-ft", "epochs": 1},
-            "head_epochs=1 and warmup_epochs=0 take 1 of epochs=1: at least one must be",
+            "recipe='lp-ft': head_epochs=1 must be less than epochs=1: at least one epoch must be",
         ),
         (
             {"recipe": "l2-sp", "pretrained_through": None, "weights": "auto"},
             "l2_sp=1 needs a block that is trained from pretrained weig",
         ),
         ({"recipe": "lp-ft", "frozen_through": 4}, "head_epochs=3 has no effect, as the plan p4-4-4 trains only the"),
+        ({"recipe": "milestones=2"}, "recipe='milestones=2': milestones=.2,. goes with schedule='step', not 'cosine'"),
+        (
+            {"recipe": "schedule=step+milestones=99"},
+            "recipe=.*: milestones=.99,. must increase and be less than epochs",
+        ),
+        ({"recipe": "head_lr=0.1"}, "recipe='head_lr=0.1': head_lr=0.1 goes with head_epochs=1 or more"),
+        ({"recipe": "draws=2"}, "recipe='draws=2': draws=2 goes with augment="),
+        ({"recipe": "lr=2e+3+lr=1"}, "recipe='lr=2e.3.lr=1' sets lr twice"),
+        (
+            {"recipe": ("layer-decay", "layer_decay=0.7")},
+            "recipe='layer_decay=0.7' and 'layer-decay' are the same sett",
+        ),
+        ({"recipe": ("masks+mixup", "mixup+masks")}, "recipe='mixup.masks' and 'masks.mixup' are the same settings"),
+        ({"recipe": "clips_per_class=8", "folds": "1"}, "recipe='clips_per_class=8' changes nothing"),
+        (
+            {"corrupted": False, "corruption": "noise"},
+            "corruption='noise' has no effect with corrupted=False: leave it",
+        ),
         ({"recipe": ()}, "recipe=.* must be one or more of layer-decay, lp-ft"),
         ({"corruption": "rain"}, "corruption=.* must be one or more of noise, gain"),
     ],

@@ -138,8 +138,11 @@ def test_flat_and_back():
         ({"average_epochs": 0}, "average_epochs=0 must be at least 1"),
         ({"test_shifts": -1}, "test_shifts=-1 must be 0 to 100"),
         ({"sampling": "x"}, "sampling='x' must be one of clips, classes"),
-        ({"epochs": 3, "head_epochs": 3}, "head_epochs=3 and warmup_epochs=0 take 3 of epochs=3: at least one must"),
-        ({"epochs": 3, "warmup_epochs": 2, "head_epochs": 1}, "head_epochs=1 and warmup_epochs=2 take 3 of epochs=3"),
+        ({"epochs": 3, "head_epochs": 3}, "^head_epochs=3 must be less than epochs=3: at least one epoch must be left"),
+        (
+            {"epochs": 3, "warmup_epochs": 2, "head_epochs": 1},
+            "head_epochs=1 and warmup_epochs=2 must be less than epochs=3 together",
+        ),
         ({"epochs": 3, "average_epochs": 4}, "average_epochs=4 must be at most 3, the epochs in which all is trained"),
         ({"epochs": 3, "head_epochs": 1, "average_epochs": 3}, "average_epochs=3 must be at most 2"),
         ({"layer_decay": 0, "head_epochs": 1}, "head_epochs=1 has no effect with layer_decay=0, which trains only the"),
@@ -391,6 +394,8 @@ def test_command(run, tmp_path, capsys):
     assert "pretrained_through 4" in shown
     assert runs.main(["--ckpt", str(run.path), "--watch"]) == 2
     assert "watch cannot be given with ckpt" in capsys.readouterr().err
+    assert runs.main(["--runs", str(store), "--watch", "--table"]) == 2
+    assert "table cannot be given with watch: leave out one of them" in capsys.readouterr().err
     (store / "broken.h5").write_text("")
     assert runs.main(["--runs", str(store)]) == 2
     captured = capsys.readouterr()

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Rule
 from transferlens.util.grouping import group_by
 from transferlens.util.processes import keep_freed_memory
-from transferlens.util.text import counted, span, suggestion, table
+from transferlens.util.text import counted, some, span, suggestion, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -151,11 +152,11 @@ def _number(text: str) -> int | float | str:
 def changes(recipe: str, options: TrainingOptions, plan: TransferPlan) -> dict[str, Any]:
     """Return the settings of a recipe by name; raise ParameterError if it is not known, or sets one twice."""
     found: dict[str, Any] = {}
-    for word in recipe.split("+"):
+    for word in re.split(r"\+(?=\D|$)", recipe):  # not within 1e+3
         name, is_setting, value = word.partition("=")
         name = name.replace("-", "_")
         if word == "strong":
-            preset = vars(PRESETS["strong"][not plan.letters]).items() - vars(Training()).items()
+            preset = vars(PRESETS["strong"][not plan.letters]).items() - vars(options.training(plan)).items()
             new = {key: value for key, value in preset if key not in options.given}
         elif word in RECIPES:
             epochs = options.training(plan).epochs
@@ -174,14 +175,23 @@ def changes(recipe: str, options: TrainingOptions, plan: TransferPlan) -> dict[s
 
 def points(options: Options) -> dict[str, Arm]:
     """Return the arms: the plain one, and one for each recipe."""
+    if not options.corrupted and options.corruption != Options.corruption:
+        raise ParameterError(
+            f"corruption={some(options.corruption)!r} has no effect with corrupted=False: leave it out"
+        )
     study, plan = Study.of(options), options.plan.plan(options.sweep)
-    plain = study.training(plan)
-    chosen = {PLAIN: study.arm(plan, plain)}
+    chosen = {PLAIN: study.arm(plan)}
     for recipe in dict.fromkeys(options.recipe):
-        training = dataclasses.replace(plain, **changes(recipe, options.training, plan))
-        if training == plain:
+        given = changes(recipe, options.training, plan)
+        try:
+            arm = study.arm(plan, dataclasses.replace(options.training, **given).training(plan))
+        except ParameterError as error:
+            raise ParameterError(f"recipe={recipe!r}: {error}") from None
+        if arm.points == chosen[PLAIN].points:
             raise ParameterError(f"recipe={recipe!r} changes nothing, as all arms are trained so: leave it out")
-        chosen[recipe] = study.arm(plan, training)
+        if same := [other for other in chosen if chosen[other].points == arm.points]:
+            raise ParameterError(f"recipe={recipe!r} and {same[0]!r} are the same settings: leave one of them out")
+        chosen[recipe] = arm
     return chosen
 
 

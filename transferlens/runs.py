@@ -113,6 +113,7 @@ def work(options: Options) -> int:
     if options.every != Options.every and not options.watch:
         raise ParameterError(f"every={options.every:g} goes with watch")
     if options.watch:
+        check_alone(options, "watch", beside=("runs", "every"))
         _watch(options.runs, options.every)
         return cli.DONE
     summaries, problems = scan(options.runs)

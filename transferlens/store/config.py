@@ -102,12 +102,17 @@ class Training(Fields):
 
     def _check_recipes(self) -> None:
         """Raise if settings exclude each other."""
-        if 0 < (before := self.head_epochs + self.warmup_epochs) >= self.epochs:
-            words = f"head_epochs={self.head_epochs} and warmup_epochs={self.warmup_epochs}"
-            raise ParameterError(f"{words} take {before} of epochs={self.epochs}: at least one must be left")
+        if 0 < self.head_epochs + self.warmup_epochs >= self.epochs:
+            names = [name for name in ("head_epochs", "warmup_epochs") if getattr(self, name)]
+            words = " and ".join(f"{name}={getattr(self, name)}" for name in names)
+            raise ParameterError(
+                f"{words} must be less than epochs={self.epochs}{' together' * (len(names) > 1)}: at least one epoch "
+                "must be left; give more epochs, or fewer of these"
+            )
         if self.average_epochs > (most := self.epochs - self.head_epochs):
             raise ParameterError(
-                f"average_epochs={self.average_epochs} must be at most {most}, the epochs in which all is trained"
+                f"average_epochs={self.average_epochs} must be at most {most}, the epochs in which all is trained: "
+                "give more epochs, or average fewer"
             )
         for name in ("head_epochs", "l2_sp"):
             if self.layer_decay == 0 and getattr(self, name):
@@ -247,10 +252,10 @@ class RunConfig:
         trained = [block for block in plan.blocks if not plan.is_frozen(block)]
         if given and not trained:
             words = f"{given[0]}={getattr(training, given[0]):g} has no effect, as the plan {plan} trains only the head"
-            raise ParameterError(f"{words}: leave it out")
+            raise ParameterError(f"{words}: leave out the setting or the plan")
         if training.l2_sp and not any(map(plan.is_pretrained, trained)):
             words = f"l2_sp={training.l2_sp:g} needs a block that is trained from pretrained weights"
-            raise ParameterError(f"{words}, and the plan {plan} has none: leave it out")
+            raise ParameterError(f"{words}, and the plan {plan} has none: leave out the setting or the plan")
 
     @property
     def id(self) -> str:

@@ -31,7 +31,7 @@ from transferlens.util.lazy import jinja2, timm, torch, tqdm
 from transferlens.util.text import markdown, some
 
 frontend = lazy.load("transferlens.features.frontend")
-network = lazy.load("transferlens.models.network")
+anatomy = lazy.load("transferlens.models.anatomy")
 
 Format = Literal["timm", "onnx", "pt2"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -162,7 +162,7 @@ def _timm_model(case: _Case) -> torch.nn.Module:
 
 def _arguments(run: Run) -> Iterator[dict[str, Any]]:
     """Yield arguments for timm's model; transformers are made for the size of input, and take the mean of patches."""
-    size = network.anatomy(run.config.backbone).made_for(run.config.input_size)
+    size = anatomy.anatomy(run.config.backbone).made_for(run.config.input_size)
     if size is None:
         yield {}
         return
@@ -283,7 +283,9 @@ def write(run: Run, folder: Path, formats: Sequence[str] = ()) -> Exported:
     case, left_out, files = _Case.of(run), {}, []
     with complete_or_absent(folder, folder=True) as beside, _quiet():
         beside.mkdir()
-        for name in tqdm.tqdm(formats or FORMATS, desc="exporting", unit="format", delay=2, disable=None):
+        for name in tqdm.tqdm(
+            dict.fromkeys(formats or FORMATS), desc="exporting", unit="format", delay=2, disable=None
+        ):
             complete = {*beside.iterdir()}
             try:
                 files += _written(name, case, beside)
@@ -348,7 +350,6 @@ def card(run: Run, files: Sequence[File]) -> str:
         undefined=jinja2.StrictUndefined, loader=jinja2.PackageLoader("transferlens"), trim_blocks=True
     )
     environment.filters["plain"] = markdown
-    anatomy = network.anatomy(run.config.backbone)
     return environment.get_template("model.md").render(
         run=run,
         files=files,
@@ -356,5 +357,5 @@ def card(run: Run, files: Sequence[File]) -> str:
         accuracy=stats.share_interval(run.right.tolist(), groups=run.groups),
         commonest=np.bincount(run.labels).max() / len(run.labels),
         uneven=run.class_ratio > UNEVEN,
-        size=anatomy.made_for(run.config.input_size),
+        size=anatomy.anatomy(run.config.backbone).made_for(run.config.input_size),
     )
