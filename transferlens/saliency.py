@@ -112,8 +112,8 @@ def _stem(words: str, used: set[str]) -> str:
 class Result(question.Result):
     """The scores of each clip and network, their means, and the checks by randomised blocks.
 
-    `profiles` and `changes` are what networks use of each class, by mel band. `scored` and `explained` are the
-    attributions of all scored clips and of the drawn ones, per network; `waveforms` is their audio if needed. With
+    `profiles` and `changes` are what networks use of each class, by mel band. `all_explained` and `explained` are
+    the attributions of all scored clips and of the drawn ones, per network; `waveforms` is their audio if needed. With
     `listen`, `write` writes sounds too.
     """
 
@@ -123,7 +123,7 @@ class Result(question.Result):
     checks: tuple[CascadeRow, ...]
     profiles: tuple[ProfileRow, ...]
     changes: tuple[ChangeRow, ...]
-    scored: tuple[Explained, ...]
+    all_explained: tuple[Explained, ...]
     explained: tuple[Explained, ...]
     waveforms: Sequence[np.ndarray | None]
     how: ExplanationOptions
@@ -152,11 +152,11 @@ class Result(question.Result):
 
     def figures(self) -> dict[str, Figure]:
         """Return the gallery of clips, the summary, and what is used of each class."""
-        seconds = self.scored[0].clips.seconds
+        seconds = self.all_explained[0].clips.seconds
         return {
             "saliency": self.plot(),
             "saliency_summary": draw_summary(self.means, self.checks, title=self.title),
-            "saliency_classes": draw_classes(self.scored, self.profiles, seconds=seconds, title=self.title),
+            "saliency_classes": draw_classes(self.all_explained, self.profiles, seconds=seconds, title=self.title),
         }
 
     def plot(self) -> Figure:
@@ -215,21 +215,21 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
         clips, places = clips.pick(places), list(range(len(places)))
     control = replace(how, max_steps=min(how.max_steps, max(options.control_steps, how.least_steps)))
     rows: list[Row] = []
-    scored: list[Explained] = []
+    all_explained: list[Explained] = []
     with tqdm.tqdm(total=(1 + len(trained)) * len(clips.ids), unit="clip", desc="scores", disable=None) as bar:
         for name, run, network in networks(trained):
-            is_control = len(scored) == len(trained)
+            is_control = len(all_explained) == len(trained)
             explanation = explain(name, run, network, clips, control if is_control else how, device)
             rows += clip_rows(explanation, how, bar.update)
-            scored.append(explanation)
-    explained = [explanation.pick(places) for explanation in scored]
+            all_explained.append(explanation)
+    explained = [explanation.pick(places) for explanation in all_explained]
     return Result(
         clip_rows=tuple(rows),
         means=tuple(summary(rows)),
         checks=tuple(cascade_rows(explained[0], control)),
-        profiles=tuple(row for explanation in scored for row in profiles(explanation)),
-        changes=tuple(changes(scored)),
-        scored=tuple(scored),
+        profiles=tuple(row for explanation in all_explained for row in profiles(explanation)),
+        changes=tuple(changes(all_explained)),
+        all_explained=tuple(all_explained),
         explained=tuple(explained),
         waveforms=waveforms,
         how=how,
