@@ -119,10 +119,13 @@ def test_members_that_a_fold_lacks_are_left_out_and_named(seeds_store):
     assert row_of(found).missing == "test_resnet seed 1"
 
 
-@pytest.mark.parametrize(("folds", "words"), [(("1",), "mean, n = 1 fold;"), (("1", "2"), "interval, n = 2 folds;")])
-def test_the_caption_speaks_of_intervals_that_are_drawn(seeds_store, folds, words):
+@pytest.mark.parametrize(
+    ("folds", "words"), [(("1",), "the one fold"), (("1", "2"), "mean and corrected 95 % interval, n = 2 folds")]
+)
+def test_the_legend_speaks_of_intervals_that_are_drawn(seeds_store, folds, words):
     runs = [run for run in seeds_store[0]["tuned"] if run.config.fold in folds]
-    assert words in ensemble.ensemble(runs).plot().axes[0].get_title(loc="left")
+    legend = ensemble.ensemble(runs).plot().legends[0]
+    assert words in {text.get_text() for text in legend.get_texts()}
 
 
 def test_too_few_members(seeds_store):
@@ -149,7 +152,7 @@ def test_the_average_of_weights(seeds_store):
     assert whole.soup == pytest.approx(np.mean([row.soup for row in folds]))
     assert whole.soup_gain == pytest.approx(whole.soup - whole.accuracy)
     assert "average of their weights, one network" in result.summary()
-    assert "average of weights" in {text.get_text() for text in result.plot().axes[0].get_legend().get_texts()}
+    assert "average of weights" in {text.get_text() for text in result.plot().legends[0].get_texts()}
     assert all(np.isnan(row.soup) for row in ensemble.ensemble(arms["tuned"]).rows)
 
 

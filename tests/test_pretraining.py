@@ -136,4 +136,5 @@ def test_figure_holds_means_and_curves():
     drawn = [y for line in left.lines for y in line.get_ydata()]
     assert all(any(abs(y - 100 * value) < 1e-9 for y in drawn) for value in (0.8, 0.9, 0.85, 0.5, 0.7, 0.6, 1.0))
     assert len(right.lines) == 6
-    assert "n = 2 folds" in left.get_title(loc="left")
+    marks = {text.get_text() for text in fig.legends[0].get_texts()}
+    assert {"mean and corrected 95 % interval, n = 2 folds", "best epoch on the held-out fold (optimistic)"} < marks

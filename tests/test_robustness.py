@@ -90,7 +90,7 @@ def test_the_average_of_weights_is_that_of_ensemble(seeds_store, tmp_path):
         assert np.isnan(row.soup) == row.ensemble.startswith("all 2 backbones")
     result = robustness.Result(rows, "tones")
     assert "average of weights [%]" in result.summary()
-    assert "dotted: average of weights" in result.plot()._suptitle.get_text()
+    assert "average of weights" in {text.get_text() for text in result.plot().legends[0].get_texts()}
 
 
 def test_command(seeds_store, tmp_path, capsys):

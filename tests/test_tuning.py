@@ -188,7 +188,8 @@ def test_references_without_a_place_are_lines_of_their_own(answered):
     assert not result.accuracies(arm="pretrained, tuned")  # it has the place of Block 4
     assert "from scratch, tuned: 10.0 %" in result.summary()
     names = [text.get_text() for text in by_block.draw(result).legends[0].get_texts()]
-    assert names == ["fully pretrained", "from scratch", "from scratch, tuned", "truncation", "truncation, tuned"]
+    networks = ["test_resnet", "test_resnet, tuned"]  # networks have the colours where they share Axes
+    assert names[:5] == ["fully pretrained", "from scratch", "from scratch, tuned", *networks]
 
 
 def test_a_tuned_variant_has_the_tuned_control(answered):
@@ -209,7 +210,7 @@ def test_pretraining_shows_both(answered):
     assert "ImageNet-pretrained, tuned, chosen on inner folds: lr 0.01, 4 epochs (2 folds)" in text
     assert [*result.tables()] == ["pretrained_vs_scratch", "pretrained_vs_scratch_tuning"]
     left, right = result.plot().axes
-    assert len(right.lines) == 3 * 4  # curves of arms that are not tuned, with their means
+    assert len(right.lines) == 3 * 4 + 2  # curves of arms that are not tuned, with their means, and levels
     assert len(left.collections) == 6
 
 

@@ -104,29 +104,22 @@ def unify(fig: Figure, points: float, thinner: float) -> None:
     """Give all text of a figure one size, and scale widths of lines and sizes of marks."""
     for text in fig.findobj(matplotlib.text.Text):
         text.set_fontsize(points)
-    for ax in _all_axes(fig):
+    for ax in fig.axes:
         ax.tick_params(which="both", labelsize=points)
     for line in fig.findobj(matplotlib.lines.Line2D):
         line.set(markersize=thinner * line.get_markersize(), linewidth=thinner * line.get_linewidth())
-
-
-def _all_axes(fig: Figure) -> list[Axes]:
-    return [*fig.axes]
 
 
 def texts(fig: Figure) -> None:
     """Break titles and labels of all Axes of a complete figure into lines that are short enough."""
     _done.add(fig)
     renderer = _renderer(fig)
-    fig.draw_without_rendering()  # sizes of Axes follow from it
-    for ax in _all_axes(fig):
-        _fit_labels(ax, "x", renderer)
-        _fit_labels(ax, "y", renderer)
-        box = ax.get_window_extent(renderer)
-        _wrap_label(ax.xaxis.label, box.width, renderer)
-        _wrap_label(ax.yaxis.label, box.height, renderer)
+    for _ in range(2):  # sizes of Axes follow from their labels, and these from the sizes
+        fig.draw_without_rendering()
+        for ax in fig.axes:
+            _fit_axis_labels(ax, renderer)
     fig.draw_without_rendering()
-    for ax in _all_axes(fig):
+    for ax in fig.axes:
         box = ax.get_window_extent(renderer)
         is_last = ax.get_subplotspec() is not None and ax.get_subplotspec().is_last_col()
         right = fig.bbox.width if is_last else box.x1
@@ -136,6 +129,15 @@ def texts(fig: Figure) -> None:
         for text in _titles(ax):
             room = (right if text.get_ha() == "left" else box.x1) - box.x0
             _wrap(text, room - 2 * GAP * _em(text), renderer)
+
+
+def _fit_axis_labels(ax: Axes, renderer: Any) -> None:
+    """Make the labels of both axes, and of their ticks, fit."""
+    _fit_labels(ax, "x", renderer)
+    _fit_labels(ax, "y", renderer)
+    box = ax.get_window_extent(renderer)
+    _wrap_label(ax.xaxis.label, box.width, renderer)
+    _wrap_label(ax.yaxis.label, box.height, renderer)
 
 
 def _titles(ax: Axes) -> list[Text]:
