@@ -230,7 +230,10 @@ def test_accuracies_to_compare_with(run, clips):
     uneven = dataclasses.replace(older, labels=np.where(np.arange(len(run.labels)) < 2, 0, 1))
     assert np.isnan(uneven.commonest)
     assert uneven.within(open_dataset(clips)).commonest == pytest.approx(0.5)  # of two classes that are as common
-    assert levels_text([row_of(RunRow, run)]) == "to compare with, synth: chance, and always the commonest class 50.0 %"
+    assert (
+        levels_text([row_of(RunRow, run)])
+        == f"to compare with, {run.config.dataset}: chance, and always the commonest class 50.0 %"
+    )
 
 
 def test_history_agrees_with_logits(run):

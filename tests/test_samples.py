@@ -167,7 +167,7 @@ def test_the_figure_has_folds_means_levels_and_factors():
     drawn = [y for line in above.lines for y in np.asarray(line.get_ydata(), float)]
     for row in result.rows:
         assert np.isclose(drawn, 100 * row.accuracy_last).any()
-    assert [*above.lines[-1].get_ydata()] == [10, 10]  # chance
+    assert [*above.lines[-1].get_ydata()] == pytest.approx([10, 10])  # chance
     assert [label.get_text() for label in below.get_xticklabels()] == ["1", "2", "4", "8", "16", "32"]
     assert above.get_xscale() == below.get_xscale() == below.get_yscale() == "log"
     factors = [y for line in below.lines for y in np.asarray(line.get_ydata(), float)]

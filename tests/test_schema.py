@@ -47,6 +47,7 @@ def made(tmp_path_factory):
         "features_key": "ef" * 32,
         "precision": "fp32",
         "n_train": 6,
+        "commonest": 0.5,
         "pass_size": 64,
     }
     state = RunState(

@@ -153,7 +153,7 @@ def draw(result: Result) -> Figure:
         ax.set_xticks(range(len(palette)), [name.replace(", ", "\n") for name in palette], fontsize="x-small")
     labels = [f"{row.ensemble}, {row.n_members} networks" for row in whole]
     entries = dict(zip(labels, style.handles(palette), strict=True))
-    style.legend_below(fig, entries, marks=_marks(axes[:, 0], len({row.fold for row in folds})))
+    style.legend_below(fig, entries, marks=_marks([*axes[:, 0]], len({row.fold for row in folds})))
     style.title(fig, f"{result.title}: single networks and ensembles, n = {counted(whole[0].n_clips, 'clip')}")
     return fig
 

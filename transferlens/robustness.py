@@ -122,7 +122,7 @@ def rows_of(
             values = [value for interval in intervals for value in (interval.mean, interval.low, interval.high)]
             values.append(differences[-1].p_value)
             names = (members.name, kind, strength, len(members.names), len(right), len(set(groups)))
-            row = Row(*names, *values, **macro_f1(members), **members.levels())
+            row = Row(*names, *values, **(macro_f1(members) | members.levels()))
             rows.append(replace(row, **_of_soup(members, (soups or {}).get((kind, strength), {}))))
     adjusted = zip(rows, stats.adjusted(differences), strict=True)
     return [replace(row, more_than_clean_p_adjusted=difference.p_adjusted) for row, difference in adjusted]

@@ -31,7 +31,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from transferlens.options import FigureOptions as Output
+    from transferlens.options import OutputOptions as Output
     from transferlens.training.presets import TrainingOptions as Threads
     from transferlens.training.schedule import ExecutionOptions as Execution
     from transferlens.training.sweep import StoreOptions as Store

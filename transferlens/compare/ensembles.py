@@ -85,7 +85,7 @@ class Members:
         """Number of recordings that the clips were cut from; 0 if it is not known."""
         return len(set(self.groups))
 
-    def levels(self, clips: slice | np.ndarray = slice(None)) -> dict[str, float]:
+    def levels(self, clips: slice | np.ndarray = slice(None)) -> dict[str, Any]:
         """Return the columns of the accuracies to compare with (`store.rows.levels`), over some clips."""
         known = [self.commonest.get(fold, np.nan) for fold in self.folds[clips]]
         return {"chance": 1 / self.logits.shape[-1], "commonest": float(np.mean(known))}

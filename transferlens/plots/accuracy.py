@@ -391,8 +391,10 @@ def intervals(
             y = places[quantity, series] = row + offset
             ax.plot([interval.low, interval.high], [y, y], color=palette[series], lw=2, solid_capstyle="butt")
             ax.plot(interval.mean, y, "o", color=palette[series], ms=5)
-            values = (dots or {}).get(quantity, {}).get(series, ())
-            ax.plot(values, np.full(len(values), y + BESIDE), "o", color=palette[series], alpha=0.35, ms=3, mew=0)
+            of_mean = (dots or {}).get(quantity, {}).get(series, ())
+            if len(of_mean) > 1:  # else the mean is the value itself
+                beside = np.full(len(of_mean), y + BESIDE)
+                ax.plot(of_mean, beside, "o", color=palette[series], alpha=0.35, ms=3, mew=0)
     for marker, by_quantity in (marks or {}).items():
         for quantity, values in by_quantity.items():
             for series, value in values.items():

@@ -9,7 +9,7 @@ All widths are measured, in pixels of the figure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
 import numpy as np
@@ -50,7 +50,9 @@ def _renderer(part: Figure | SubFigure) -> Any:
 
 def _em(text: Text) -> float:
     """Return the size of letters in pixels."""
-    return text.get_fontsize() * text.get_figure(root=True).dpi / 72
+    fig = text.get_figure(root=True)
+    assert fig is not None
+    return text.get_fontproperties().get_size_in_points() * fig.dpi / 72
 
 
 def _width(words: str, text: Text, renderer: Any) -> float:
@@ -121,13 +123,14 @@ def texts(fig: Figure) -> None:
     fig.draw_without_rendering()
     for ax in fig.axes:
         box = ax.get_window_extent(renderer)
-        is_last = ax.get_subplotspec() is not None and ax.get_subplotspec().is_last_col()
+        place = ax.get_subplotspec()
+        is_last = place is not None and place.is_last_col()
         right = fig.bbox.width if is_last else box.x1
         for text in ax.texts:
             if text.get_gid() == LEVEL:
                 _wrap(text, box.width - _em(text), renderer)
         for text in _titles(ax):
-            room = (right if text.get_ha() == "left" else box.x1) - box.x0
+            room = (right if text.get_horizontalalignment() == "left" else box.x1) - box.x0
             _wrap(text, room - 2 * GAP * _em(text), renderer)
 
 
@@ -145,7 +148,7 @@ def _titles(ax: Axes) -> list[Text]:
     return [text for text in ax.get_children() if isinstance(text, matplotlib.text.Text) and text.get_text() in words]
 
 
-def _fit_labels(ax: Axes, axis: str, renderer: Any) -> None:
+def _fit_labels(ax: Axes, axis: Literal["x", "y"], renderer: Any) -> None:
     """Break the labels of ticks into lines where they overlap; else write them upwards, or smaller."""
     labels = _visible(ax, axis)
     if not _overlap(labels, axis, renderer):
@@ -153,7 +156,7 @@ def _fit_labels(ax: Axes, axis: str, renderer: Any) -> None:
     if axis == "x" and labels[0].get_rotation() == 0:
         _break_or_turn(ax, labels, renderer)
         labels = _visible(ax, axis)
-    size = labels[0].get_fontsize()
+    size = labels[0].get_fontproperties().get_size_in_points()
     while _overlap(labels, axis, renderer) and size > SMALLEST:
         size -= 0.5
         ax.tick_params(axis=axis, labelsize=size)

@@ -146,7 +146,7 @@ def new_parts(heights: Sequence[float], *, width: float, height: float) -> tuple
     """Return an empty figure in strips with these relative heights, the first on top; fill them by `subplots`."""
     fig = _empty_figure(width, [height * part / sum(heights) for part in heights])
     grid = _designs[fig].grid = fig.add_gridspec(len(heights), 1, height_ratios=heights)
-    return fig, [fig.add_subfigure(place) for place in grid]
+    return fig, [fig.add_subfigure(grid[i]) for i in range(len(heights))]
 
 
 def subplots(part: Figure | SubFigure, n_rows: int, n_columns: int, **kwargs) -> np.ndarray:
@@ -244,8 +244,8 @@ def mark(marker: str, *, line: str = "", hollow: bool = False) -> Line2D:
     """Return the legend entry, in grey, of what a mark or a line means, by matplotlib's names."""
     from matplotlib.lines import Line2D
 
-    face = {"mfc": "white"} if hollow else {}
-    return Line2D([], [], color="0.35", marker=marker, ls=line or "none", ms=5, lw=1.4, **face)
+    look: dict[str, Any] = {"ls": line or "none", "ms": 5, "lw": 1.4} | ({"mfc": "white"} if hollow else {})
+    return Line2D([], [], color="0.35", marker=marker, **look)
 
 
 def dot() -> Line2D:
@@ -315,7 +315,7 @@ def legend_below(
     rows = max(len(column) for column in np.array_split(words, n_columns))
     lines = sum(max(1, word.count("\n") + 1) for word in words) if n_columns == 1 else rows
     _grow(part, LINE * size / 72 * (lines - 1))
-    look = {"loc": "outside lower center", "frameon": False, "fontsize": size, "ncols": n_columns}
+    look: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": size, "ncols": n_columns}
     part.legend(shown.values(), words, **look)
 
 
