@@ -96,7 +96,7 @@ def test_every_setting_is_in_the_id():
     """Another value of each field, by its type, makes another run."""
     others = {"optimizer": "adamw", "schedule": "step", "normalise": "none", "precision": "fp32", "augment": "spectrum"}
     others |= {"milestones": (3,), "threads": 2, "network": "torchvision", "label_smoothing": 0.1, "layer_decay": 0.5}
-    others |= {"sampling": "classes"}
+    others |= {"sampling": "classes", "clips_per_class": 4}
     for field in dataclasses.fields(CONFIG.training):
         base = dataclasses.replace(CONFIG.training, augment="waveform", head_epochs=1)
         value = others.get(field.name, getattr(base, field.name) + 1 if field.name not in others else None)

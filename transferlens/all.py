@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import sys
 
+from analyses.all import Options
 from analyses.all import main as study
+
+__all__ = ["Options", "main"]
 
 main = dataclasses.replace(study, name="all")
 
