@@ -258,7 +258,7 @@ def scores(asked: Asked, i: int, map: np.ndarray, fills: Sequence[str], device: 
 
 
 def checks(asked: Asked, setting: Setting, how: ExplanationOptions, device: torch.device) -> list[dict[str, float]]:
-    """Return for each clip how its map depends on the input and on the weights; empty for what is no method.
+    """Return for each clip how its map depends on the input and on the weights; empty for rows that are not methods.
 
     "max_sensitivity" is the largest change of the map by noise on the input, relative to its norm, and "randomised" is
     the rank correlation of the map's magnitude with that of the network with random weights.
