@@ -50,7 +50,7 @@ class TuneOptions(Fields):
     """Numbers of epochs to choose from, such as 12 24."""
 
     def grid(self, training: Training, *, times: float = 1) -> list[Training]:
-        """Return the settings to choose from, empty if only one is possible; untuned ones, `training`, come first."""
+        """Return the settings to choose from, empty if only one is possible; untuned ones, `training`, come first.
 
         Numbers of epochs are multiplied by `times`. Raise ParameterError if there is one setting, and not `training`.
         """
