@@ -79,7 +79,7 @@ class Options(Fields):
     ckpt: tuple[Path, ...]
     """Run files of one arm and backbone, best of several folds: settings are then chosen on other folds than scored."""
     methods: Annotated[tuple[MethodName, ...], SOME] = get_args(MethodName)
-    """Methods to compare. Default: all."""
+    """Methods to compare, by default all."""
     clips_per_fold: Annotated[int, at_least(1)] = 16
     """Held-out clips of each run, as many of each class and kind as can be."""
     smooth: Annotated[tuple[Annotated[float, at_least(0)], ...], SOME] = (0.0, 2.0, 4.0, 8.0)
