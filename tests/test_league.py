@@ -15,6 +15,7 @@ from transferlens.data.catalogue import DataOptions
 from transferlens.explain import contest, standings
 from transferlens.explain.contest import Setting
 from transferlens.explain.explanations import ExplanationOptions, heldout_clips
+from transferlens.measures import methods
 from transferlens.models.plan import TransferPlan
 from transferlens.store.run import load_run
 
@@ -106,8 +107,8 @@ def test_clips_are_of_all_classes_and_kinds(store):
 @pytest.mark.slow(20)
 def test_the_league_of_two_folds(store, tmp_path):
     result = ask(store)
-    methods = {"gradcam", "smoothgrad", "energy", "random patches"}
-    assert set(result.order) == methods
+    entered = {"gradcam", "smoothgrad", "energy", "random patches"}
+    assert set(result.order) == entered
     assert result.main == "insertion_silence_gain"
     assert "chosen on the other folds" in result.summary()
     assert {(each.fold, each.chosen_on) for each in result.settings} == {("1", "folds 2"), ("2", "folds 1")}
@@ -116,7 +117,7 @@ def test_the_league_of_two_folds(store, tmp_path):
         assert each.scores["insertion_silence_gain"] == pytest.approx(gain)
     assert result.of("randomised").keys() == {"gradcam", "smoothgrad"}
     agreement = {(each.method, each.other): each.correlation for each in result.agreement}
-    assert all(agreement[name, name] == pytest.approx(1) for name in methods)
+    assert all(agreement[name, name] == pytest.approx(1) for name in entered)
     written = {path.name for path in result.write(tmp_path)}
     tables = ("", "_clips", "_settings", "_differences", "_agreement")
     assert written == {"league.png", "league.pdf", *(f"league{part}.csv" for part in tables)}
@@ -154,6 +155,14 @@ def test_an_estimate_is_printed_and_nothing_is_written(store, tmp_path, capsys):
 def test_bad_options(store, options, message):
     with pytest.raises(league.ParameterError, match=message):
         ask(store, **options)
+
+
+@pytest.mark.slow(30)
+def test_methods_that_cannot_explain_the_network_are_left_out_unless_they_are_named(store):
+    result = ask(store, ckpt=store[0][:1], methods=(), estimate=True)
+    assert {row["method"] for row in result.rows} == {*methods.METHODS, *contest.CONTROLS} - {"lrp"}
+    with pytest.raises(league.ParameterError, match="method='lrp' knows networks without skip connections"):
+        ask(store, methods=("gradcam", "lrp"))
 
 
 def test_runs_of_two_arms(store, tmp_path, weights_file):

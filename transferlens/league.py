@@ -20,9 +20,9 @@ import itertools
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
@@ -37,7 +37,7 @@ from transferlens.explain.scores import subset_of
 from transferlens.explain.standings import AgreementRow, ClipRow, DifferenceRow, Row, agreement, differences, means
 from transferlens.measures import stats
 from transferlens.measures.maps import SMOOTH, Sign
-from transferlens.measures.methods import TABLE, MethodName
+from transferlens.measures.methods import METHODS, TABLE, MethodName
 from transferlens.models.device import pick_device
 from transferlens.options import FigureOptions
 from transferlens.plots import ranking, style
@@ -78,8 +78,8 @@ class Options(Fields):
 
     ckpt: tuple[Path, ...]
     """Run files of one arm and backbone, best of several folds: settings are then chosen on other folds than scored."""
-    methods: Annotated[tuple[MethodName, ...], SOME] = get_args(MethodName)
-    """Methods to compare, by default all."""
+    methods: tuple[MethodName, ...] = ()
+    """Methods to compare. Default: all that can explain the networks."""
     clips_per_fold: Annotated[int, at_least(1)] = 16
     """Held-out clips of each run, as many of each class and kind as can be."""
     smooth: Annotated[tuple[Annotated[float, at_least(0)], ...], SOME] = (0.0, 2.0, 4.0, 8.0)
@@ -196,6 +196,22 @@ def _asked(run: Run, options: Options, device: torch.device) -> Asked:
     return contest.asked(run, clips.pick(places), device, options.target)
 
 
+def _able(run: Run, options: Options, device: torch.device) -> tuple[Options, list[str]]:
+    """Return the options with the methods that can explain the network, and why others cannot; raise for named ones."""
+    named = options.methods
+    options, problems = replace(options, methods=named or METHODS), []
+    asked = _asked(run, replace(options, estimate=True), device)
+    for method in [method for method in options.methods if TABLE[method].limited]:
+        try:
+            contest.maps_of(asked, Setting(method), ExplanationOptions(), device)
+        except ParameterError as error:
+            if named:
+                raise
+            options = replace(options, methods=tuple(other for other in options.methods if other != method))
+            problems.append(f"left out: {error}")
+    return options, problems
+
+
 def _entered(
     asked: Asked, candidates: Mapping[str, Sequence[Setting]], options: Options, device: torch.device, bar: Any
 ) -> Entered:
@@ -287,13 +303,13 @@ def _estimate(run: Run, options: Options, n_runs: int, device: torch.device) -> 
     return Estimate(tuple(rows), n_clips)
 
 
-def _notes(runs: Sequence[Run], is_chosen: bool) -> tuple[str, ...]:
+def _notes(runs: Sequence[Run], is_chosen: bool) -> list[str]:
     """Return what a reader must know: how settings were chosen, and whether networks fall for a planted hum."""
     how = "settings of each fold chosen on the other folds" if is_chosen else "one fold: settings are fixed, not chosen"
     counts = [contest.fooled(run) for run in runs]
     n_fooled, n = (sum(values) for values in zip(*counts, strict=True))
     hum = f"networks take {n_fooled} of {n} held-out clips with the hum, of other classes, for {HUMMED}"
-    return (how, hum) if n else (how,)
+    return [how, hum] if n else [how]
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result | Estimate:
@@ -301,6 +317,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result | Est
     device = pick_device(options.execution.device)
     keep_freed_memory()
     trained = _opened(options)
+    options, left_out = _able(trained[0], options, device)
     if options.estimate:
         return _estimate(trained[0], options, len(trained), device)
     is_chosen = len({run.config.fold for run in trained}) > 1
@@ -330,7 +347,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result | Est
         main=main,
         fills=options.fill,
         title=f"{config.backbone}, {config.dataset}, {counted(len(trained), 'run')}",
-        notes=_notes(trained, is_chosen),
+        notes=(*_notes(trained, is_chosen), *left_out),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from transferlens.measures import activations, gradients, integrated, perturbations
 from transferlens.measures.task import Attributed, Task
@@ -38,6 +38,8 @@ class Method:
         Default number of gradients or outputs of methods that do not find out how many they need.
     blocks : tuple of int
         Blocks that it explains by default, counted from the end: -1 is the last.
+    limited : bool
+        Whether it explains some networks only, and raises ParameterError for others.
     """
 
     function: Callable[[Task], Attributed]
@@ -46,6 +48,7 @@ class Method:
     complete: bool = False
     samples: int = 1
     blocks: tuple[int, ...] = ()
+    limited: bool = False
 
     @property
     def needs_references(self) -> bool:
@@ -72,9 +75,9 @@ TABLE: dict[str, Method] = {
     "lime": Method(perturbations.lime, "LIME", (*_HIDING, "samples"), samples=500),
     "kernelshap": Method(perturbations.kernel_shap, "KernelSHAP", (*_HIDING, "samples"), complete=True, samples=500),
     "mask": Method(perturbations.mask, "mask by optimisation", (*_HIDING, "samples"), samples=200),
-    "lrp": Method(gradients.lrp, "layer-wise relevance propagation"),
+    "lrp": Method(gradients.lrp, "layer-wise relevance propagation", limited=True),
 }
-METHODS = tuple(TABLE)
+METHODS: tuple[MethodName, ...] = get_args(MethodName)
 
 
 def check_takes(method: str, **given: Any) -> None:
