@@ -230,6 +230,15 @@ def test_cache_holds_the_features_in_the_clips_order(small, tmp_path):
         np.testing.assert_allclose(row, settings.compute(dataset.load(clip)), rtol=0, atol=1e-5)
 
 
+def test_facts_about_all_clips_are_computed_once(small, tmp_path):
+    """As they are read clip by clip, computing them each time takes the square of the number of clips."""
+    dataset, settings = small
+    cache = FeatureCache(dataset, settings, tmp_path)
+    for owner, name in [(cache, "names"), *((dataset, name) for name in ("label_names", "labels", "folds"))]:
+        assert getattr(owner, name) is getattr(owner, name)
+    assert [dataset.label_names[i] for i in dataset.labels] == [clip.label for clip in dataset.clips]
+
+
 def test_audio_that_changes_while_features_are_computed_is_named(tmp_path):
     clips = write_clips(tmp_path / "tones", folds=("1", "2"), each=1)
     dataset = catalogue.open_dataset(clips=clips)

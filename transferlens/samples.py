@@ -228,8 +228,8 @@ def analyse(runs: Mapping[Place, Sequence[Run]], options: Options) -> Result:
             if split not in counts:
                 counts[split] = Counter(labels[i] for i in dataset.split(*split)[0])
             own = _numbers(run.config, counts[split])
-            whole = [dataset.label_names.index(labels[i]) for i in dataset.split(*split[:2])[0]]
-            own["commonest"] = classes.commonest_share(np.array(whole), run.labels)
+            whole = dataset.labels[dataset.split(*split[:2])[0]]
+            own["commonest"] = classes.commonest_share(whole, run.labels)
             size_text = ALL if size is None else str(size)
             rows.append(row_of(Row, run, arm=arm, clips_per_class=size_text, equal=options.equal, **own))
     return Result(tuple(rows), worth(rows))

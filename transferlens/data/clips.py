@@ -63,12 +63,18 @@ class DataSet:
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(repr(self), quote=False)}</p>{self.counts().to_html()}"
 
-    @property
+    @cached_property
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes, sorted."""
         return tuple(sorted({clip.label for clip in self.clips}))
 
-    @property
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Index into `label_names` of each clip [shape=(n_clips,), int64]."""
+        numbers = {label: number for number, label in enumerate(self.label_names)}
+        return np.array([numbers[clip.label] for clip in self.clips], np.int64)
+
+    @cached_property
     def recordings(self) -> tuple[str, ...]:
         """The recording of each clip, that without a group its own; empty if no clip has a group."""
         return tuple(clip.group or clip.id for clip in self.clips) if any(clip.group for clip in self.clips) else ()

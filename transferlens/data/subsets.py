@@ -60,7 +60,7 @@ def _order(sizes: Mapping[str, Counter[str]], key: Sequence[str]) -> list[str]:
         for name in left:
             if all(counts[label] + n <= level for label, n in sizes[name].items()):
                 order.append(name)
-                counts += sizes[name]
+                counts.update(sizes[name])
         added = set(order)
         left = [name for name in left if name not in added]
         level *= 2
@@ -75,7 +75,7 @@ def _within(order: Sequence[str], sizes: Mapping[str, Counter[str]], per_class: 
     for name in order:
         if full.isdisjoint(sizes[name]) and all(counts[label] + n <= per_class for label, n in sizes[name].items()):
             taken.append(name)
-            counts += sizes[name]
+            counts.update(sizes[name])
         else:
             full.update(sizes[name])
     return taken

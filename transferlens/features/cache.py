@@ -148,7 +148,7 @@ class FeatureCache:
         check_readable(digests, len(digests))
         return [str(digest) for digest in digests]
 
-    @property
+    @functools.cached_property
     def names(self) -> list[set[str]]:
         """What each clip is known by in any data set: the content of its file, and the name of its recording."""
         groups = [{clip.group} if clip.group else set() for clip in self.dataset.clips]

@@ -174,8 +174,7 @@ class Run:
         if not places.keys() >= set(self.clip_ids) or self.config.fold not in dataset.folds:
             raise CheckpointError(f"{self.path} was trained on other clips than {dataset.name}: name its clips")
         train = dataset.split(*self.config.split)[0]
-        labels = np.array([dataset.label_names.index(clip.label) for clip in dataset.clips])
-        own = {"n_train": len(train), "commonest": classes.commonest_share(labels[train], self.labels)}
+        own = {"n_train": len(train), "commonest": classes.commonest_share(dataset.labels[train], self.labels)}
         recordings = dataset.recordings
         groups = [recordings[places[id]] for id in self.clip_ids] if recordings else []
         return replace(self, groups=self.groups or tuple(groups), provenance=own | self.provenance)

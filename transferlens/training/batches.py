@@ -110,9 +110,7 @@ class Data:
         sharers: int = 1,
     ) -> None:
         self.dataset, self.cache, self.device, self.memory, self.sharers = dataset, cache, device, memory, sharers
-        self.label_names = dataset.label_names
-        numbers = {label: number for number, label in enumerate(self.label_names)}
-        self.labels = np.array([numbers[clip.label] for clip in dataset.clips], np.int64)
+        self.label_names, self.labels = dataset.label_names, dataset.labels
         self._held: dict[str, torch.Tensor] = {}
         self._hold(cache)
         self._outputs: tuple[str, torch.Tensor] | None = None
