@@ -165,6 +165,21 @@ def test_methods_that_cannot_explain_the_network_are_left_out_unless_they_are_na
         ask(store, methods=("gradcam", "lrp"))
 
 
+@pytest.mark.slow(10)
+def test_an_interrupted_league_continues_and_says_the_same(store, tmp_path):
+    few = {"ckpt": store[0], "methods": ("gradcam",), "cache": tmp_path, "smooth": (0, 2)}
+    first = ask(store, **few)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").iterdir()}
+    for path in list(files)[::2]:  # as if it had been stopped half-way
+        path.unlink()
+    again = ask(store, **few)
+    assert [row.flat | {"seconds": 0} for row in again.clip_rows] == [
+        row.flat | {"seconds": 0} for row in first.clip_rows
+    ]
+    assert [*files][1].stat().st_mtime_ns == files[[*files][1]]
+    assert {*(tmp_path / "kept").iterdir()} == {*files}
+
+
 def test_runs_of_two_arms(store, tmp_path, weights_file):
     from transferlens.training.sweep import Study
 

@@ -16,6 +16,7 @@ that class, and the known answer is the hum: a method that finds it shows the sh
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 import time
@@ -31,7 +32,7 @@ from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
 from transferlens.data.known_answers import HUMMED
 from transferlens.explain import contest
-from transferlens.explain.contest import CONTROLS, MAIN, Asked, Entered, Maps, Setting, choose
+from transferlens.explain.contest import CONTROLS, MAIN, Asked, Entered, Keeper, Maps, Setting, choose
 from transferlens.explain.explanations import ExplanationOptions, heldout_clips
 from transferlens.explain.scores import subset_of
 from transferlens.explain.standings import AgreementRow, ClipRow, DifferenceRow, Row, agreement, differences, means
@@ -218,17 +219,17 @@ def _entered(
     """Explain the clips of one run by all methods; if there is a choice, compute the quality of each setting."""
     maps: dict[Setting, Maps] = {}
     qualities: dict[Setting, np.ndarray] = {}
-    n, how = len(asked.targets), ExplanationOptions()
+    n, how, keeper = len(asked.targets), ExplanationOptions(), Keeper(asked, options.store.cache, device)
     for method, settings in candidates.items():
         bar.set_postfix_str(f"fold {asked.run.config.fold}, {method}")
         for raw in dict.fromkeys(setting.raw for setting in settings):
-            maps[raw] = contest.maps_of(asked, raw, how, device)
+            maps[raw] = keeper.maps(raw, how)
             bar.update(n)
         if len(settings) > 1:
             for setting in settings:
-                shown = setting.shown(maps[setting.raw].cells)
-                values = [contest.quality(asked, i, shown[i], options.fill[0], device) for i in range(n)]
-                qualities[setting] = np.array(values)
+                shown, fill = setting.shown(maps[setting.raw].cells), options.fill[0]
+                each = functools.partial(contest.qualities, asked, shown, fill, device)
+                qualities[setting] = keeper(["quality", fill], setting, each)["quality"]
     return Entered(asked, maps, qualities)
 
 
@@ -251,12 +252,15 @@ def _chosen(
 def _scored(entry: Entered, setting: Setting, options: Options, device: torch.device, bar: Any) -> list[ClipRow]:
     """Return one row per clip of one run and method."""
     asked, maps, shown = entry.asked, entry.maps[setting.raw], entry.shown(setting)
-    checked = asked.pick(options.checks)
-    checks = contest.checks(checked, setting, ExplanationOptions(), device) if options.checks else []
+    keeper, how, fills = Keeper(asked, options.store.cache, device), ExplanationOptions(), options.fill
+    each = functools.partial(contest.all_scores, asked, shown, fills, device)
+    scores, checks = keeper.rows(["scores", fills], setting, each), []
+    if options.checks:
+        each = functools.partial(contest.checks, asked.pick(options.checks), setting, how, device)
+        checks = keeper.rows(["checks", options.checks], setting, each)
     rows = []
     for i, clip in enumerate(asked.clips.ids):
-        values = contest.scores(asked, i, shown[i], options.fill, device)
-        values |= checks[i] if i < len(checks) else {}
+        values = scores[i] | (checks[i] if i < len(checks) else {})
         rows.append(
             ClipRow(
                 method=setting.method,

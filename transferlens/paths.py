@@ -128,7 +128,7 @@ def analyse(runs: Mapping[str, list[Run]], options: Options) -> Result:
             S, training = finished.features(paths_of_fold[0].second, options, options.estimate)
             known: dict[Any, dict[str, Score]] = {}
             for path, block in itertools.product(paths_of_fold, blocks):
-                rows += walk(path, block, options.steps, S, training, device, bar.update, known)
+                rows += walk(path, block, options.steps, S, training, device, bar.update, known, options.store.cache)
             for (own, arm, _), members in seeds.items():
                 if own == clips and len(members) > 1:
                     soups.append(soup([run for _, run in members], arm, S, training, device))

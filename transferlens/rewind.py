@@ -23,6 +23,7 @@ References
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,7 @@ from transferlens.models.device import pick_device
 from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import accuracy, style
 from transferlens.store.arms import arm_names
+from transferlens.store.kept import digest, kept
 from transferlens.store.rows import levels, row_of
 from transferlens.store.run import Run
 from transferlens.util import lazy
@@ -252,11 +254,12 @@ def score(
     wanted = list(dict.fromkeys([nothing, *places.values()]))
     for target in dict.fromkeys(options.to):
         by_letter = rewound(run, target, whats, device)
-        by_statistics = {"as is": mixtures.classify(run, by_letter, wanted, S)}
-        bar.update()
-        if training is not None:
-            if batchnorm.layers(by_letter[TRAINED]):
-                by_statistics["anew"] = mixtures.classify(run, by_letter, wanted, S, training=training)
+        by_statistics = {}
+        for name, clips in (("as is", None), ("anew", training))[: 1 if training is None else 2]:
+            if clips is None or batchnorm.layers(by_letter[TRAINED]):
+                classify = functools.partial(mixtures.classify, run, by_letter, wanted, S, training=clips)
+                asked = [digest(run.path), target, wanted, name, options.estimate, str(device)]
+                by_statistics[name] = kept(options.store.cache, ["rewind", *asked], classify)
             bar.update()
         distances = {what: moved(run, target, what) for what in whats}
         for (kind, what, block), letters in places.items():

@@ -12,9 +12,11 @@ References
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from transferlens.measures import predictions
 from transferlens.models import batchnorm, states
 from transferlens.store.arms import arm_names
 from transferlens.store.heldout import classify, estimate_statistics
+from transferlens.store.kept import digest, kept
 from transferlens.store.run import Run, check_alike
 from transferlens.util.errors import ParameterError
 from transferlens.util.grouping import group_by
@@ -128,6 +131,11 @@ class SoupRow:
 class Line(NetworkPair):
     """The straight line between the weights of two networks: of a run before and after training, or of two runs."""
 
+    @property
+    def content(self) -> list[str]:
+        """What the weights of both ends follow from."""
+        return [self.kind, digest(self.first.path), digest(self.second.path)]
+
     def end(self, share: float, block: int | None) -> tuple[Any, ...]:
         """Return what a point is: the network of a run before or after training, which several paths have, or its own.
 
@@ -213,6 +221,7 @@ def walk(
     device: torch.device,
     done: Callable[[], object] = lambda: None,
     known: dict[Any, dict[str, Score]] | None = None,
+    cache: Path | None = None,
 ) -> list[Row]:
     """Score the points of a path.
 
@@ -232,6 +241,8 @@ def walk(
         Called after each point.
     known : dict, optional
         Scores of ends, which several paths have: read from here, or written here.
+    cache : Path, optional
+        Folder in which the scores of points are kept (`store.kept`).
 
     Returns
     -------
@@ -248,7 +259,9 @@ def walk(
         if key not in known:
             point = states.between(first, second, share, of=lambda name: block in (None, network.block_of(name)))
             network.load_state_dict(point)
-            known[key] = score(run, network, S, training)
+            depends_on = ["paths", path.content, share, block, 0 if training is None else len(training), str(device)]
+            values = kept(cache, depends_on, functools.partial(score, run, network, S, training))
+            known[key] = {name: (float(right), float(loss)) for name, (right, loss) in values.items()}
         for statistics, found in known[key].items():
             by_statistics.setdefault(statistics, []).append(found)
         done()

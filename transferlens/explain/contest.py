@@ -4,6 +4,7 @@
 - `spread`: which held-out clips are explained.
 - `Asked`: the clips of one network, the class that is explained for each, and where its evidence is.
 - `maps_of`: the unsmoothed maps of one method, and what they cost; `Setting.shown` makes a map of them.
+- `Keeper`: keeps maps and scores of one run in the cache, as they take long to compute.
 - `quality`: the score by which settings are chosen; `choose` does so, on other folds; `Entered` keeps what it needs.
 - `scores`: all scores of a map.
 - `checks`: how far a map follows noise on the input, and random weights.
@@ -16,8 +17,9 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +42,7 @@ from transferlens.measures.faithfulness import (
 from transferlens.measures.maps import MapSettings
 from transferlens.measures.methods import TABLE
 from transferlens.models.build import skeleton
+from transferlens.store.kept import digest, kept
 from transferlens.store.run import Run
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import torch
@@ -168,6 +171,38 @@ def asked(run: Run, clips: Clips, device: torch.device, target: str = "true") ->
 
 
 @dataclass(frozen=True)
+class Keeper:
+    """Keeps what is computed for the clips of one run, by the setting of the method; see `kept`."""
+
+    asked: Asked
+    cache: Path
+    device: torch.device
+
+    def __call__(self, what: Any, setting: Setting, compute: Callable[[], dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Return the arrays by name; `what` says, besides the setting, what they depend on."""
+        asked = self.asked
+        clips = [digest(asked.run.path), asked.clips.ids, asked.targets, str(self.device)]
+        return kept(self.cache, ["league", clips, what, asdict(setting)], compute)
+
+    def maps(self, setting: Setting, how: ExplanationOptions) -> Maps:
+        """Return `maps_of` of the clips."""
+        found = self("maps", setting, lambda: vars(maps_of(self.asked, setting, how, self.device)))
+        return Maps(found["cells"], found["steps"], float(found["seconds"]))
+
+    def rows(
+        self, what: Any, setting: Setting, compute: Callable[[], list[dict[str, float]]]
+    ) -> list[dict[str, float]]:
+        """Return scores by name, one dict per clip; all have the same names."""
+
+        def columns() -> dict[str, Any]:
+            rows = compute()
+            return {name: [row[name] for row in rows] for name in rows[0]}
+
+        found = self(what, setting, columns)
+        return [dict(zip(found, row, strict=True)) for row in zip(*(found.values()), strict=True)]
+
+
+@dataclass(frozen=True)
 class Maps:
     """Unsmoothed maps of one method [shape=(n, n_mels, width)], gradients or outputs and seconds per clip."""
 
@@ -199,6 +234,11 @@ def quality(asked: Asked, i: int, map: np.ndarray, fill: str, device: torch.devi
         return average_precision(map, asked.masks[i])
     found = _areas(asked, i, map, [fill], device, ["insertion"])
     return found[f"insertion_{fill}"] - found[f"insertion_{fill}_shifted"]
+
+
+def qualities(asked: Asked, shown: np.ndarray, fill: str, device: torch.device) -> dict[str, list[float]]:
+    """Return the `quality` of the maps of all clips."""
+    return {"quality": [quality(asked, i, map, fill, device) for i, map in enumerate(shown)]}
 
 
 def _areas(
@@ -255,6 +295,11 @@ def scores(asked: Asked, i: int, map: np.ndarray, fills: Sequence[str], device: 
         before, after = (max(QUIETEST, ratio) if np.isfinite(ratio) else QUIETEST for ratio in ratios)
         values |= {"sdr": after, "sdr_clip": before, "sdr_gain": after - before}
     return values
+
+
+def all_scores(asked: Asked, shown: np.ndarray, fills: Sequence[str], device: torch.device) -> list[dict[str, float]]:
+    """Return the `scores` of the maps of all clips."""
+    return [scores(asked, i, map, fills, device) for i, map in enumerate(shown)]
 
 
 def checks(asked: Asked, setting: Setting, how: ExplanationOptions, device: torch.device) -> list[dict[str, float]]:
