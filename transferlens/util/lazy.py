@@ -14,10 +14,12 @@ class _Lazy:
     # Not in sys.modules, where importlib puts its own lazy modules: `inspect`, which torch and tyro use, looks at every
     # module there, and would import all of them, some in the middle of another's import.
     def __init__(self, name: str) -> None:
-        self._name = name
+        self._name, self._module = name, None
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(importlib.import_module(self._name), attribute)
+        if self._module is None:
+            self._module = importlib.import_module(self._name)
+        return getattr(self._module, attribute)
 
 
 def load(name: str) -> Any:
