@@ -6,7 +6,7 @@ import difflib
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -162,18 +162,22 @@ def _from_table(path: Path) -> DataSet:
     return DataSet(name, 0, 0, None, USER_WIDTH, _sorted(clips))
 
 
-def _with_folds(dataset: DataSet, n_folds: int | None, group_by: str | None) -> DataSet:
-    """Return a data set whose clips have recordings and folds; folds are made where the table names none."""
-    clips = dataset.clips
-    if group_by is not None:
-        if any(clip.group for clip in clips):
-            raise ParameterError(f"group_by={group_by!r} has no effect: the table names recordings; leave one out")
-        clips = folds.grouped(clips, group_by)
-    if not any(clip.fold for clip in clips):
-        clips = folds.made(clips, folds.N_FOLDS if n_folds is None else n_folds)
-    elif n_folds is not None:
+def _with_recordings(dataset: DataSet, group_by: str | None) -> DataSet:
+    """Return a data set whose clips have the recordings that are found in their names."""
+    if group_by is None:
+        return dataset
+    if any(clip.group for clip in dataset.clips):
+        raise ParameterError(f"group_by={group_by!r} has no effect: the table names recordings; leave one out")
+    return replace(dataset, clips=folds.grouped(dataset.clips, group_by))
+
+
+def _with_folds(dataset: DataSet, n_folds: int | None) -> DataSet:
+    """Return a data set whose clips have folds, which are made where the table names none."""
+    if not any(clip.fold for clip in dataset.clips):
+        return replace(dataset, clips=folds.made(dataset.clips, folds.N_FOLDS if n_folds is None else n_folds))
+    if n_folds is not None:
         raise ParameterError(f"n_folds_made={n_folds} has no effect: the clips have folds; leave it out")
-    return replace(dataset, clips=clips)
+    return dataset
 
 
 def _measured(dataset: DataSet, lengths: Lengths, table: Path) -> DataSet:
@@ -227,10 +231,28 @@ class DataOptions(Fields):
     def open(self, *, argument: str = "dataset") -> DataSet:
         """Open the data set that the options name, with `argument` for its name; errors as in `open_dataset`."""
         _check_choice(self, argument)
-        if self.clips is not None:
-            dataset = _with_folds(_from_table(self.clips), self.n_folds_made, self.group_by)
-        else:
-            dataset = _from_manifest(manifest()[self.dataset or BUILT_IN], self.root, self.splits)
+        if self.clips is None:
+            return self._loaded(_from_manifest(manifest()[self.dataset or BUILT_IN], self.root, self.splits))
+        listed = _with_recordings(_from_table(self.clips), self.group_by)
+        return self._loaded(_with_folds(listed, self.n_folds_made))
+
+    def open_with_made_folds(self, recordings: Callable[[DataSet], tuple[Clip, ...]]) -> DataSet:
+        """Open a table or a folder whose clips have no folds, and make them for clips that have other recordings.
+
+        `recordings` gets the data set, with its rate and length, and returns its clips with the recordings to keep
+        whole. Raise ParameterError if the clips have folds, and errors as in `open_dataset`.
+        """
+        _check_choice(self, "dataset")
+        if self.clips is None:
+            raise ParameterError("clips must be a table or a folder without folds: other data sets have folds")
+        listed = _with_recordings(_from_table(self.clips), self.group_by)
+        if any(clip.fold for clip in listed.clips):
+            raise ParameterError(f"clips={str(self.clips)!r} has folds: leave out the column, or the folders of splits")
+        loaded = self._loaded(listed)
+        return _with_folds(replace(loaded, clips=recordings(loaded)), self.n_folds_made)
+
+    def _loaded(self, dataset: DataSet) -> DataSet:
+        """Return a data set of listed clips with its rate, length and width, without clips that cannot be read."""
         dataset = replace(dataset, longest=self.longest)
         lengths: Lengths = {}
         if self.skip_unreadable or self.clips is not None:
