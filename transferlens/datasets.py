@@ -48,7 +48,7 @@ class Options(DataOptions):
     """List the data sets known by name, without options; or describe, check or download one."""
 
     download: str | None = None
-    """Data set to download and unpack: esc50, esc10, urbansound8k or gtzan."""
+    """Data set to download and unpack: esc50, esc10, urbansound8k, gtzan or speechcommands."""
     to: Path = Path("data")
     """Folder for the download."""
     audit: bool = False
@@ -99,7 +99,10 @@ def _download(name: str, folder: Path) -> str:
     """Download a data set, and return how to use it."""
     known = {name: row for name, row in manifest().items() if row.archive}
     if name not in known:
-        raise ParameterError(f"download={name!r} must be one of {', '.join(known)}")
+        by_hand = (
+            f": get it from {manifest()[name].homepage}" if name in manifest() and manifest()[name].homepage else ""
+        )
+        raise ParameterError(f"download={name!r} must be one of {', '.join(known)}{by_hand}")
     check_writable("to", folder)
     target = downloads.fetch(known[name], folder)
     # An archive contains the folder of the data set, or its content.
