@@ -134,9 +134,8 @@ def _read_tau(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, ...
     rows = _official_table(root, "meta.csv", ["filename", "scene_label", "identifier"])
     lists = {fold: f"evaluation_setup/fold1_{fold}.csv" for fold in ("train", "test")}
     clips = [Clip(row["filename"], row["scene_label"], "", root / row["filename"], row["identifier"]) for row in rows]
-    named = [
-        (row["filename"], fold) for fold, path in lists.items() for row in _official_table(root, path, ["filename"])
-    ]
+    tables = {fold: _official_table(root, path, ["filename"]) for fold, path in lists.items()}
+    named = [(row["filename"], fold) for fold, listed in tables.items() for row in listed]
     return _split("this data set", clips, named)
 
 
