@@ -99,9 +99,8 @@ def _download(name: str, folder: Path) -> str:
     """Download a data set, and return how to use it."""
     known = {name: row for name, row in manifest().items() if row.archive}
     if name not in known:
-        by_hand = (
-            f": get it from {manifest()[name].homepage}" if name in manifest() and manifest()[name].homepage else ""
-        )
+        row = manifest().get(name)
+        by_hand = f": get it from {row.homepage}" if row and row.homepage else ""
         raise ParameterError(f"download={name!r} must be one of {', '.join(known)}{by_hand}")
     check_writable("to", folder)
     target = downloads.fetch(known[name], folder)
