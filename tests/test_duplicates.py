@@ -163,7 +163,7 @@ def test_near_duplicates_join_the_recordings_that_names_tell(without_folds):
     ("rows", "more", "message"),
     [
         (["0.wav,a,1", "1.wav,b,2"], [], "clips=.* has folds: leave out the column, or the folders of splits"),
-        (["0.wav,a", "1.wav,a"], [], "sounds has one class, a: near-duplicates are told by comparing classes"),
+        (["0.wav,a", "1.wav,a"], [], "all clips are of one class, a: two or more are needed; name the folder"),
         (["0.wav,a", "1.wav,b"], [], "classes of at most 1 recording cannot be in 3 folds"),
     ],
 )

@@ -13,7 +13,7 @@ from audio_files import tone, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transferlens import cli, datasets
+from transferlens import cli, datasets, train
 from transferlens.data import folds
 from transferlens.data.catalogue import open_dataset
 from transferlens.data.clips import Clip
@@ -185,6 +185,40 @@ def test_recordings_from_names_stay_in_one_fold(folder):
 def test_folders_that_cannot_be_used(folder, names, options, message):
     with pytest.raises((DataError, ParameterError), match=message):
         open_dataset(clips=folder(*names), **options)
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "message"),
+    [
+        (["notes.txt"], [], "sounds has no sound files: name a folder with one folder per class, or a csv table"),
+        (
+            ["dog/1.wav", "dog/2.wav"],
+            [],
+            "all clips are of one class, dog: two or more are needed; name the folder that",
+        ),
+        (
+            ["dog/1.wav", "rain/2.wav"],
+            [],
+            "classes of at most 1 recording cannot be in 5 folds: give fewer by n_folds_",
+        ),
+        ((), ["--group-by", "site9"], "group_by='site9' matches no path, such as 'dog/0.wav': correct it"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "argv"), [(train, []), (datasets, ["--audit"]), (datasets, ["--make-folds", "new.csv"])]
+)
+def test_a_folder_that_cannot_be_used_is_one_line(
+    folder, command, argv, names, more, message, monkeypatch, capsys, caplog
+):
+    """Of any command, with exit code 2 and nothing else said or written."""
+    caplog.set_level(logging.INFO)
+    path = folder(*names)
+    monkeypatch.chdir(path.parent)
+    assert command.main(["--clips", str(path), *argv, *more]) == cli.BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not caplog.messages
+    assert [*path.parent.iterdir()] == [path]
 
 
 def test_a_table_of_the_folds_is_written_and_is_the_same_data_set(folder, tmp_path, capsys):

@@ -52,8 +52,8 @@ class Options(DataOptions):
     to: Path = Path("data")
     """Folder for the download."""
     audit: bool = False
-    """Check the clips: exit code 1 if one cannot be read, a recording is in two folds, there is only one fold, or a
-    class can be told by a property of its files alone."""
+    """Check the clips: exit code 1 if one cannot be read, a recording is in two folds, there is only one fold or one
+    class, or a class can be told by a property of its files alone."""
     make_folds: Path | None = None
     """File for a table (.csv) of the clips with their folds, to read, correct and keep: name it by --clips then."""
     group_duplicates: bool = False

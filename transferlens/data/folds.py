@@ -63,6 +63,15 @@ def joined(clips: Sequence[Clip], pairs: Sequence[tuple[int, int]]) -> tuple[Cli
     )
 
 
+def check_classes(clips: Sequence[Clip]) -> None:
+    """Raise DataError if all clips are of one class."""
+    if len(labels := {clip.label for clip in clips}) < 2:
+        raise DataError(
+            f"all clips are of one class, {min(labels)}: two or more are needed; name the folder that holds one folder "
+            "per class"
+        )
+
+
 def made(clips: Sequence[Clip], n_folds: int = N_FOLDS) -> tuple[Clip, ...]:
     """Return the clips with folds, named 1 to `n_folds`, that have as many clips of each class as can be.
 
@@ -72,9 +81,10 @@ def made(clips: Sequence[Clip], n_folds: int = N_FOLDS) -> tuple[Clip, ...]:
     Raises
     ------
     DataError
-        If every class has fewer recordings than there are folds.
+        If every class has fewer recordings than there are folds, or there is one class only.
     """
     labels = [clip.label for clip in clips]
+    check_classes(clips)
     homes = [clip.recording for clip in clips]
     recordings = Counter(label for label, _ in {*zip(labels, homes, strict=True)})
     if max(recordings.values()) < n_folds:

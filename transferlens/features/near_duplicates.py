@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transferlens.data.folds import joined
+from transferlens.data.folds import check_classes, joined
 from transferlens.features.cache import FeatureCache
 from transferlens.features.corruptions import CORRUPTIONS
 from transferlens.features.logmel import FeatureSettings
-from transferlens.util.errors import DataError, ParameterError
+from transferlens.util.errors import ParameterError
 from transferlens.util.lazy import scipy
 from transferlens.util.text import counted
 
@@ -201,11 +201,7 @@ def recordings(dataset: DataSet, settings: FeatureSettings, folder: Path) -> tup
     ParameterError
         If the clips are too silent to be compared.
     """
-    if len(dataset.label_names) < 2:
-        raise DataError(
-            f"{dataset.name} has one class, {dataset.label_names[0]}: near-duplicates are told by comparing classes, "
-            "and two or more are needed to train"
-        )
+    check_classes(dataset.clips)
     homes = [clip.recording for clip in dataset.clips]
     cache, marks = marked(dataset, settings, folder)
     threshold = calibrate(dataset, cache, marks).threshold
