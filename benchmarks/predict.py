@@ -12,15 +12,14 @@ from __future__ import annotations
 import itertools
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
-from claims import Claim, apart, peak_memory, report
+from claims import Claim, apart, peak_memory, report, seconds
 from features import plain
 
 import transferlens as tl
@@ -40,6 +39,8 @@ class Options(DataOptions):
     """Length of the recording [min]."""
     window: float = 5
     """Length of its windows [s]."""
+    repeats: int = 3
+    """How often the files are classified; the least time counts."""
     limit: float = 2
     """Largest memory that the recording may take [GB]."""
     backbone: str = "tf_efficientnet_lite0"
@@ -73,73 +74,76 @@ def write_recording(dataset: tl.DataSet, minutes: float, path: Path) -> None:
                 break
 
 
-def ours(run: Path, first: Path, files: Sequence[Path], window: float | None) -> tuple[float, float, np.ndarray]:
-    """Seconds, largest resident set [GB], and logits; a first file loads what libraries load at first use."""
+@dataclass(frozen=True)
+class Done:
+    """What classifying took: seconds, largest resident set [GB]; and the logits."""
+
+    seconds: float
+    memory: float
+    logits: np.ndarray
+
+
+def done(classify: Callable[[Sequence[Path]], np.ndarray], first: Path, files: Sequence[Path], repeats: int) -> Done:
+    """Classify the files; a first file loads what libraries load at first use."""
+    classify([first])
+    found = []
+    duration = seconds(lambda: found.append(classify(files)), repeats)
+    return Done(duration, peak_memory() / 1e9, found[-1])
+
+
+def ours(run: Path, first: Path, files: Sequence[Path], repeats: int, window: float | None = None) -> Done:
+    """Classify by `Run.predict`."""
     opened = tl.load_run(run)
-    opened.predict([first])
-    start = time.perf_counter()
-    logits = opened.predict(files, window=window).logits[0]
-    return time.perf_counter() - start, peak_memory() / 1e9, logits
+    return done(lambda paths: opened.predict(paths, window=window).logits[0], first, files, repeats)
 
 
-def theirs(run: Path, files: Sequence[Path]) -> tuple[float, np.ndarray]:
-    """Seconds and logits, one file after the other; the first one loads what libraries load at first use."""
+def theirs(run: Path, first: Path, files: Sequence[Path], repeats: int) -> Done:
+    """Classify one file after the other."""
     opened = tl.load_run(run)
-    settings = opened.config.features
-    network = opened.model().eval()
+    settings, network = opened.config.features, opened.model().eval()
 
-    def logits_of(file: Path) -> np.ndarray:
-        S = plain(file, settings.sr, settings.width)
-        with torch.no_grad():
-            return network(opened.inputs(S[None])).numpy()[0]
+    def classify(paths: Sequence[Path]) -> np.ndarray:
+        logits = []
+        for path in paths:
+            S = plain(path, settings.sr, settings.width)
+            with torch.no_grad():
+                logits.append(network(opened.inputs(S[None])).numpy()[0])
+        return np.stack(logits)
 
-    logits_of(files[0])
-    start = time.perf_counter()
-    logits = np.stack([logits_of(file) for file in files])
-    return time.perf_counter() - start, logits
+    return done(classify, first, files, repeats)
 
 
 def work(options: Options) -> int:
-    """Classify both ways, and a recording and a quarter of it."""
+    """Classify files both ways, and a recording and a quarter of it."""
     dataset = options.open()
     places = np.linspace(0, len(dataset.clips) - 1, options.n_clips).astype(int)
     dataset = replace(dataset, clips=tuple(dataset.clips[i] for i in places))
     files = [clip.path for clip in dataset.clips]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, parts = Path(name), []
         run = trained(dataset, options.backbone, folder)
-        time_ours, _, logits = apart(ours, run, files[0], files, None)
-        time_theirs, others = apart(theirs, run, files)
-        found = []
+        one, other = (apart(side, run, files[0], files, options.repeats) for side in (ours, theirs))
         for minutes in (options.minutes / 4, options.minutes):
             write_recording(dataset, minutes, folder / f"{minutes:g}.wav")
-            found.append(apart(ours, run, files[0], [folder / f"{minutes:g}.wav"], options.window))
-    (_, quarter, _), (duration, memory, windows) = found
-    speed = f"{len(files) / time_ours:.1f} and {len(files) / time_theirs:.1f} files a second"
-    difference = f"largest difference of logits {np.abs(logits - others).max():.1g}"
-    beside = f"{quarter:.2f} GB for a quarter of it; {len(windows) / duration:.1f} windows a second"
-    network = f", {options.backbone}"
-    report(
-        Claim(
-            f"{len(files)} files classified{network}",
-            "librosa and torch, file by file",
-            time_ours,
-            time_theirs,
-            "s",
-            1.5,
-            f"{speed}; {difference}",
-        ),
-        Claim(
-            f"{options.minutes:g} minutes of sound classified in windows{network}: memory",
-            "the limit",
-            memory,
-            options.limit,
-            "GB",
-            1,
-            beside,
-        ),
-    )
+            parts.append(apart(ours, run, files[0], [folder / f"{minutes:g}.wav"], 1, options.window))
+    report(_of_files(options, one, other), _of_recording(options, *parts))
     return cli.DONE
+
+
+def _of_files(options: Options, one: Done, other: Done) -> Claim:
+    n = options.n_clips
+    beside = (
+        f"{n / one.seconds:.1f} and {n / other.seconds:.1f} files a second; largest difference of logits "
+        f"{np.abs(one.logits - other.logits).max():.1g}"
+    )
+    work = f"{n} files classified, {options.backbone}"
+    return Claim(work, "librosa and torch, file by file", one.seconds, other.seconds, "s", 1.5, beside)
+
+
+def _of_recording(options: Options, quarter: Done, whole: Done) -> Claim:
+    beside = f"{quarter.memory:.2f} GB for a quarter of it; {len(whole.logits) / whole.seconds:.1f} windows a second"
+    work = f"{options.minutes:g} minutes classified in windows, {options.backbone}: memory"
+    return Claim(work, "the limit", whole.memory, options.limit, "GB", 1, beside)
 
 
 main = cli.Command("benchmarks/predict.py", Options, work)

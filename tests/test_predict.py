@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -190,6 +191,21 @@ def test_an_empty_file_among_a_thousand_is_named_and_the_others_are_classified(r
     assert [float(row["probability"]) for row in rows] == pytest.approx([expected] * (n - 1), abs=2e-5)
     (line,) = [line for line in captured.err.splitlines() if "567" in line]
     assert "567.wav cannot be decoded" in line
+
+
+@pytest.mark.slow(15)
+def test_memory_does_not_grow_with_the_length_of_a_recording(runs, tmp_path, monkeypatch):
+    """The waveform of the long one takes 19 MB. Batches of a network are of one size, and are not counted here."""
+    monkeypatch.setattr(decoding, "BLOCK", 2**16)
+    peaks = {}
+    for minutes in (1, 1, 10):  # the first time imports what it needs
+        path = tmp_path / f"{minutes}.wav"
+        soundfile.write(path, np.random.default_rng(0).normal(scale=0.1, size=60 * 8000 * minutes), 8000)
+        tracemalloc.start()
+        assert len(runs[0].predict(path, window=0.5).paths) == 120 * minutes
+        peaks[minutes] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[10] < peaks[1] + 3e6
 
 
 def test_runs_of_other_rates_are_not_averaged(runs, clips, make_study, tmp_path):
