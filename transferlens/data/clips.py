@@ -77,7 +77,7 @@ class DataSet:
     @cached_property
     def recordings(self) -> tuple[str, ...]:
         """The recording of each clip, that without a group its own; empty if no clip has a group."""
-        return tuple(clip.group or clip.id for clip in self.clips) if any(clip.group for clip in self.clips) else ()
+        return tuple(clip.recording for clip in self.clips) if any(clip.group for clip in self.clips) else ()
 
     @cached_property
     def folds(self) -> tuple[str, ...]:
@@ -281,3 +281,8 @@ class Clip:
     path: Path | None
     group: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def recording(self) -> str:
+        """Its group; without one, it is a recording of its own and this is its id."""
+        return self.group or self.id

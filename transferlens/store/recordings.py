@@ -246,14 +246,14 @@ class _Outputs(NamedTuple):
 def _computed(
     runs: Sequence[Run],
     networks: Sequence[torch.nn.Module],
-    paths: Sequence[Path],
+    files: Sequence[Path],
     cut: tuple[int, int] | None,
     longest: float,
 ) -> _Outputs:
     """Compute the outputs of a network of each run for files, or their windows; errors as in `predict`."""
     settings = [run.config.features for run in runs]
     sr, different = settings[0].sr, list(dict.fromkeys(settings))
-    parts = _parts(files := sound_files(paths), sr, longest, cut)
+    parts = _parts(files, sr, longest, cut)
     where: list[tuple[Path, int, int]] = []  # file, first sample and the one after the last
     outputs: list[list[np.ndarray]] = [[] for _ in runs]
     problems: list[str] = []
@@ -320,11 +320,11 @@ def predict(
     DataError
         If no file can be read.
     """
-    sr = _settings(runs)[0].sr
+    sr, files = _settings(runs)[0].sr, sound_files(paths)
     where = pick_device(device)
     precisions = _precisions(runs, where)
     networks = [run.model().to(where) for run in runs]
-    computed = _computed(runs, networks, paths, _cut(window, hop, sr), longest)
+    computed = _computed(runs, networks, files, _cut(window, hop, sr), longest)
     names, logits = runs[0].label_names, np.stack(computed.outputs)
     return Predictions(names, computed.paths, computed.times, logits, computed.problems, precisions)
 
@@ -360,9 +360,9 @@ def embed(
     ParameterError, DataError
         As `predict`, and if the network does not have the block.
     """
-    where = pick_device(device)
+    files, where = sound_files(paths), pick_device(device)
     (precision,) = _precisions([run], where)
     pooled = frontend.Pooled(run.model().to(where), block).eval()
-    computed = _computed([run], [pooled], paths, _cut(window, hop, run.config.features.sr), longest)
+    computed = _computed([run], [pooled], files, _cut(window, hop, run.config.features.sr), longest)
     vectors = computed.outputs[0]
     return Embeddings(pooled.block, computed.paths, computed.times, vectors, computed.problems, precision)
