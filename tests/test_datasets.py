@@ -24,13 +24,14 @@ def clips(tmp_path):
 
 def test_manifest_agrees_with_the_papers():
     rows = manifest.manifest()
-    assert list(rows)[:5] == ["esc50", "esc10", "urbansound8k", "gtzan", "synth"]
-    assert set(list(rows)[4:]) == {"synth", *known_answers.RECIPES}
-    assert {name: (row.classes, row.folds, row.sr, row.width) for name, row in list(rows.items())[:5]} == {
+    assert list(rows)[:6] == ["esc50", "esc10", "urbansound8k", "gtzan", "fsd50k", "synth"]
+    assert set(list(rows)[5:]) == {"synth", *known_answers.RECIPES}
+    assert {name: (row.classes, row.folds, row.sr, row.width) for name, row in list(rows.items())[:6]} == {
         "esc50": (50, 5, 44100, 250),
         "esc10": (10, 5, 44100, 250),
         "urbansound8k": (10, 10, 22050, 250),
         "gtzan": (10, 5, 22050, 1500),
+        "fsd50k": (200, 3, 44100, 500),
         "synth": (10, 5, 22050, 100),
     }
     # The longest window is 100 ms.

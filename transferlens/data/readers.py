@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from transferlens.data.clips import Clip
+from transferlens.data.clips import BETWEEN, Clip
 from transferlens.data.decoding import ENDINGS
 from transferlens.data.manifest import ManifestRow
 from transferlens.util.errors import DataError, ParameterError
@@ -278,6 +278,31 @@ def _read_urbansound(root: Path, splits: Sequence[Path], folds: int) -> tuple[Cl
     )
 
 
+def _read_fsd50k(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, ...]:
+    """Read FSD50K: ``FSD50K.ground_truth/dev.csv`` and ``eval.csv``, and the folders of their sounds.
+
+    The folds are "train" and "val", as dev.csv splits the development set, and "test", the evaluation set. A clip of
+    Freesound is a file of its own; its labels, with commas between, include those above them in the ontology.
+    """
+    rows = {name: _official_table(root, f"{_TRUTH}/{name}.csv", ["fname", "labels"]) for name in ("dev", "eval")}
+    known = _vocabulary(root / _TRUTH / "vocabulary.csv")
+    clips = []
+    for name, table in rows.items():
+        for row in table:
+            labels, fold = row["labels"].split(","), row.get("split", "") if name == "dev" else "test"
+            if (unknown := {*labels} - known) or fold not in ("train", "val", "test"):
+                what = f"labels that vocabulary.csv lacks: {some(sorted(unknown))}" if unknown else f"split {fold!r}"
+                raise DataError(f"{root / _TRUTH / name}.csv has, for {row['fname']}, {what}: unpack it again")
+            id = f"FSD50K.{name}_audio/{row['fname']}.wav"
+            clips.append(Clip(id, BETWEEN.join(labels), fold, root / id))
+    return tuple(clips)
+
+
+def _vocabulary(path: Path) -> set[str]:
+    """Return the classes of FSD50K; its table of number, label and AudioSet's id has no header."""
+    return {cells[1] for line in _read_names(path) if len(cells := line.split(",")) == 3}
+
+
 def _genres(root: Path) -> dict[str, list[Path]]:
     """Return the audio files of each genre, sorted."""
     inner = next((root / name for name in ("genres_original", "genres") if (root / name).is_dir()), root)
@@ -337,6 +362,11 @@ def _split(clips: Sequence[Clip], files: Sequence[Path]) -> tuple[Clip, ...]:
     return tuple(replace(by_stem[stem], fold=fold) for stem, (_, fold) in zip(stems, named, strict=True))
 
 
+_TRUTH = "FSD50K.ground_truth"
+# Layouts whose clips have several labels.
+SEVERAL_LABELS = ("fsd50k",)
+
+
 def read_official(row: ManifestRow, root: Path, splits: Sequence[Path]) -> tuple[Clip, ...]:
     """Read the clips of a data set known by name from the folder of its archive; arguments as for `open_dataset`."""
     if not root.is_dir():
@@ -355,4 +385,5 @@ READERS: dict[str, Callable[[Path, Sequence[Path], int], tuple[Clip, ...]]] = {
     "esc10": partial(_read_esc, only="esc10"),
     "urbansound8k": _read_urbansound,
     "gtzan": _read_gtzan,
+    "fsd50k": _read_fsd50k,
 }
