@@ -196,7 +196,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     )
 
 
-classes = question.Question("classes", Options, analyse, points, first="ckpt")
+classes = question.Question("classes", Options, analyse, points, first="ckpt", several=True)
 main = cli.command("classes", Options, classes)
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def sizes(members: Members) -> list[SizeRow]:
     probabilities, rows = members.probabilities, []
     for size in range(1, len(probabilities) + 1):
         averages = (probabilities[list(each)].mean(0) for each in predictions.subsets(len(probabilities), size))
-        values = [predictions.accuracy(average, members.labels).mean() for average in averages]
+        values = [members.scoring.over_folds(average, members.labels, members.folds) for average in averages]
         scores = (float(np.mean(values)), float(min(values)), float(max(values)))
         rows.append(SizeRow(members.name, size, len(values), *scores))
     return rows
@@ -92,10 +92,10 @@ class ReliabilityRow:
 
 def reliability_rows(members: Members) -> list[ReliabilityRow]:
     """Return confidence and accuracy by bin, of single networks and of the ensemble."""
-    single, labels = members.probabilities, members.labels
+    single, labels, reliability = members.probabilities, members.labels, members.scoring.reliability
     bins = {
-        "single": predictions.reliability(single.reshape(-1, single.shape[-1]), np.tile(labels, len(single))),
-        "ensemble": predictions.reliability(members.average, labels),
+        "single": reliability(single.reshape(-1, single.shape[-1]), np.concatenate([labels] * len(single))),
+        "ensemble": reliability(members.average, labels),
     }
     return [
         ReliabilityRow(members.name, who, float(confidence), float(right), int(n))
@@ -173,7 +173,7 @@ def summary(result: Result) -> str:
     for row in (row for row in result.rows if not row.fold):
         over = stats.clips_text(row.n_clips, row.n_recordings)
         lines.append(
-            f"{row.ensemble}: single {100 * row.single:.1f} ± {100 * row.single_std:.1f} % (standard deviation over "
+            f"{row.ensemble}: {f'{row.score} of ' * (row.score != 'accuracy')}single {100 * row.single:.1f} ± {100 * row.single_std:.1f} % (standard deviation over "
             f"{row.n_members} members), ensemble {100 * row.accuracy:.1f} %, gain {100 * row.gain:.1f} points (95 % "
             f"interval over {over}: {span(100 * row.gain_low, 100 * row.gain_high)}); "
             f"nll {row.nll_single:.3f} to {row.nll:.3f}, calibration error {row.ece_single:.3f} to {row.ece:.3f}"
@@ -232,7 +232,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     )
 
 
-ensemble = question.Question("ensemble", Options, analyse, points, first="ckpt")
+ensemble = question.Question("ensemble", Options, analyse, points, first="ckpt", several=True)
 main = cli.command("ensemble", Options, ensemble)
 
 if __name__ == "__main__":

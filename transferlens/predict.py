@@ -90,7 +90,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     return Result(found, options.top)
 
 
-predict = question.Question("predict", Options, analyse, first="ckpt")
+predict = question.Question("predict", Options, analyse, first="ckpt", several=True)
 main = cli.command("predict", Options, predict)
 
 if __name__ == "__main__":

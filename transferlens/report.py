@@ -330,7 +330,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     return Result(tuple(groups(done)), text, folder, len(_images(folder)), tuple(problems))
 
 
-report = question.Question("report", Options, analyse, first="runs", of_command=())
+report = question.Question("report", Options, analyse, first="runs", of_command=(), several=True)
 main = cli.command("report", Options, report)
 
 if __name__ == "__main__":

@@ -156,8 +156,8 @@ class DataSet:
         """Return the rows of `training` in its balanced subset, which depends on the data set and the held-out fold."""
         if self.labels_per_clip == "several":
             raise ParameterError(
-                f"clips_per_class={per_class} is for clips with one label, and those of {self.name} have several: leave "
-                "it out; sampling='classes' draws all classes equally often"
+                f"clips_per_class={per_class} is for clips with one label, and those of {self.name} have several: "
+                "leave it out; sampling='classes' draws all classes equally often"
             )
         label, most = self.smallest_class(fold, inner_fold)
         if not 1 <= per_class <= most:

@@ -166,10 +166,12 @@ def shown(rows: Sequence[Any]) -> list[dict[str, Any]]:
     }
     fields = dataclasses.fields(rows[0])
     hidden = {field.name for field in fields if not all(needed.get(condition, True) for condition in field.metadata)}
-    return [
-        {name.replace("accuracy", _score(row)): value for name, value in row.items() if name not in hidden}
-        for row in table
-    ]
+    return [{name: value for name, value in named(row).items() if name not in hidden} for row in table]
+
+
+def named(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns of a row, those of accuracies named after its score."""
+    return {name.replace("accuracy", _score(row)): value for name, value in row.items()}
 
 
 def _score(row: dict[str, Any]) -> str:

@@ -12,8 +12,8 @@ same shape, of which only the order counts. scikit-learn computes the scores.
 
 References
 ----------
-.. [1] E. Fonseca, M. Plakal, F. Font, D. P. W. Ellis, X. Serra: Audio tagging with noisy labels and minimal supervision.
-   DCASE 2019, section 4 (label-weighted label-ranking average precision).
+.. [1] E. Fonseca, M. Plakal, F. Font, D. P. W. Ellis, X. Serra: Audio tagging with noisy labels and minimal
+   supervision. DCASE 2019, section 4 (label-weighted label-ranking average precision).
 """
 
 from __future__ import annotations

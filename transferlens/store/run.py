@@ -297,6 +297,12 @@ def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:
     return (x - mean) / deviation
 
 
+def load_config(path: Path) -> RunConfig:
+    """Return the configuration that a run file holds; raise CheckpointError if it cannot be opened."""
+    with runfile.open_runfile(path) as file:
+        return schema.read_config(file)
+
+
 @checked
 def load_run(path: Path | str | os.PathLike[str], *, expected: RunConfig | None = None) -> Run:
     """Open a finished run.

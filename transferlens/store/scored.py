@@ -123,6 +123,7 @@ class Scored:
     def _accuracy(self, which: str) -> Any:
         if self.scoring is not ONE:
             raise ParameterError(
-                f"{self.config.id} has several labels per clip, and so no accuracy: score_{which} is its {self.scoring.name}"
+                f"{self.config.id} has several labels per clip, and so no accuracy: score_{which} is its "
+                f"{self.scoring.name}"
             )
         return getattr(self, f"score_{which}")
