@@ -173,7 +173,7 @@ def summary(result: Result) -> str:
     for row in (row for row in result.rows if not row.fold):
         over = stats.clips_text(row.n_clips, row.n_recordings)
         lines.append(
-            f"{row.ensemble}: {f'{row.score} of ' * (row.score != 'accuracy')}single {100 * row.single:.1f} ± {100 * row.single_std:.1f} % (standard deviation over "
+            f"{row.ensemble}: single {100 * row.single:.1f} ± {100 * row.single_std:.1f} % (standard deviation over "
             f"{row.n_members} members), ensemble {100 * row.accuracy:.1f} %, gain {100 * row.gain:.1f} points (95 % "
             f"interval over {over}: {span(100 * row.gain_low, 100 * row.gain_high)}); "
             f"nll {row.nll_single:.3f} to {row.nll:.3f}, calibration error {row.ece_single:.3f} to {row.ece:.3f}"

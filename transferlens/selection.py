@@ -57,7 +57,10 @@ class Options(Fields):
 
 @dataclass(frozen=True)
 class Row:
-    """One run in the CSV; accuracies (or mAP, as `score` says) are fractions, the nested one is NaN for runs without an inner fold."""
+    """One run in the CSV; accuracies are fractions, the nested one is NaN for runs without an inner fold.
+
+    Where clips have several labels, `score` is "mAP", and they are mAP.
+    """
 
     group: str
     dataset: str

@@ -47,12 +47,12 @@ def average(logits: np.ndarray, scoring: Scoring = ONE) -> np.ndarray:
 class Members:
     """Networks of one arm whose outputs are averaged, over the held-out clips of all folds.
 
-    Logits are (n_members, n_clips, n_classes), labels as in `Run`, and folds (n_clips,); `groups` are the recordings of the clips,
-    empty if they are not known; `n_train` is the number of training clips by fold, and `commonest` the accuracy of
-    always naming the commonest class. `names` are backbone and seed of each member. Members without a run in every fold
-    are left out, and named in `missing`. `runs` are those of each fold, in the order of the members. `soup` are logits
-    (n_clips, n_classes) of the network whose weights are the mean of the members' weights, if they have been computed
-    (`finished.with_soups`).
+    Logits are (n_members, n_clips, n_classes), labels as in `Run`, and folds (n_clips,); `groups` are the recordings
+    of the clips, empty if they are not known; `n_train` is the number of training clips by fold, and `commonest` the
+    accuracy of always naming the commonest class. `names` are backbone and seed of each member. Members without a run
+    in every fold are left out, and named in `missing`. `runs` are those of each fold, in the order of the members.
+    `soup` are logits (n_clips, n_classes) of the network whose weights are the mean of the members' weights, if they
+    have been computed (`finished.with_soups`).
     `clips` are the ids of the clips, `classes` the names of the classes; `backbone` is empty if there are several.
     """
 
@@ -241,7 +241,10 @@ class Row:
 
 
 def macro_f1(members: Members, clips: slice | np.ndarray = slice(None)) -> dict[str, Any]:
-    """Return the columns of macro-F1 over some clips, of single networks (mean) and of the ensemble; none of several."""
+    """Return the columns of macro-F1 over some clips, of single networks (mean) and of the ensemble.
+
+    There are none where clips have several labels.
+    """
     if members.scoring is not ONE:
         return {}
     labels, single = members.labels[clips], members.probabilities[:, clips].argmax(-1)

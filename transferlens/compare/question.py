@@ -92,7 +92,8 @@ class Result:
     def summary(self) -> str:
         """Return the answer in words, ``summary(result)`` of the question's module, and what to compare it with."""
         words = sys.modules[type(self).__module__].summary(self)
-        return "\n".join(filter(None, [words, levels_text(self.scored)]))
+        is_map = self.score != ONE.name and "scores are mAP: average precision, the mean over classes"
+        return "\n".join(filter(None, [words, levels_text(self.scored), is_map]))
 
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return the rows of every table that is written, by the stem of its file."""
@@ -163,8 +164,8 @@ def check_labels(question: str, labels_per_clip: Mapping[str, str]) -> None:
     """Raise ParameterError if clips, by the name of their data set or run file, have several labels."""
     if several := [name for name, labels in labels_per_clip.items() if SCORINGS[labels] is not ONE]:
         raise ParameterError(
-            f"{some(several)} has several labels per clip, for which `{question}` has no answer: {', '.join(ANSWERING)} "
-            "have one"
+            f"{some(several)} has several labels per clip, for which `{question}` has no answer: "
+            f"{', '.join(ANSWERING)} have one"
         )
 
 

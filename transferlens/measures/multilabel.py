@@ -1,7 +1,7 @@
 """Scores of clips that have several labels: average precision of each class, its means, and their intervals.
 
 Labels are 0 or 1 [shape=(n_clips, n_classes)], each clip with at least one 1; scores are logits or probabilities of the
-same shape, of which only the order counts. scikit-learn computes the scores.
+same shape, of which only the order counts.
 
 - `average_precisions` of each class: how far up its clips are, if all clips are ordered by its score.
 - `mean_average_precision` (mAP): their mean over the classes that clips have.
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from transferlens.measures.stats import Interval
-from transferlens.util.lazy import metrics, tqdm
+from transferlens.util.lazy import metrics, scipy, tqdm
 
 RESAMPLES = 999
 AT_ONCE = 111  # draws, to limit memory
@@ -59,15 +59,31 @@ def mean_average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
 def lwlrap(labels: np.ndarray, scores: np.ndarray) -> float:
     """Compute the label-weighted label-ranking average precision.
 
-    For each label of each clip: the share of labels among the classes whose score is at least its own; the mean over
-    all labels.
+    It is scikit-learn's `label_ranking_average_precision_score`, in which clips weigh as many labels as they have.
 
     Examples
     --------
-    >>> lwlrap(np.array([[1, 0], [1, 1]]), np.array([[0.1, 0.9], [0.2, 0.8]])).round(3).item()
+    >>> round(lwlrap(np.array([[1, 0], [1, 1]]), np.array([[0.1, 0.9], [0.2, 0.8]])), 3)
     0.833
     """
-    return float(metrics.label_ranking_average_precision_score(labels, scores, sample_weight=labels.sum(1)))
+    return float(np.average(label_ranking(labels, scores), weights=labels.sum(1)))
+
+
+def label_ranking(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Compute the label-ranking average precision of each clip [shape=(n_clips,)].
+
+    For each of its labels: the share of labels among the classes whose score is at least that of the label; and their
+    mean. scikit-learn computes the same clip by clip, many times slower.
+
+    Examples
+    --------
+    >>> label_ranking(np.array([[1, 0], [1, 1]]), np.array([[0.1, 0.9], [0.2, 0.8]]))
+    array([0.5, 1. ])
+    """
+    own, scores = labels > 0, np.asarray(scores, dtype=float)
+    ranks = scipy.stats.rankdata(-scores, "max", axis=1)
+    among_labels = scipy.stats.rankdata(np.where(own, -scores, np.inf), "max", axis=1)
+    return np.where(own, among_labels / ranks, 0.0).sum(1) / own.sum(1)
 
 
 def chance(labels: np.ndarray) -> float:
