@@ -166,7 +166,9 @@ def shown(rows: Sequence[Any]) -> list[dict[str, Any]]:
     }
     fields = dataclasses.fields(rows[0])
     hidden = {field.name for field in fields if not all(needed.get(condition, True) for condition in field.metadata)}
-    return [{name: value for name, value in named(row).items() if name not in hidden} for row in table]
+    columns = [{name: value for name, value in named(row).items() if name not in hidden} for row in table]
+    names = dict.fromkeys(itertools.chain(*columns))  # rows of several scores have several columns
+    return [{name: row.get(name, np.nan) for name in names} for row in columns]
 
 
 def named(row: dict[str, Any]) -> dict[str, Any]:

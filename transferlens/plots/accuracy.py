@@ -340,7 +340,8 @@ def reliability_diagram(
         line, face = ("--", "white") if kind == "single" else ("-", palette[name])
         ax.plot(confidence, right, line, color=palette[name], lw=1)
         ax.scatter(confidence, right, s=8 + 120 * n / n.sum(), ec=palette[name], fc=face, lw=1, zorder=3)
-    ax.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="confidence", ylabel="accuracy")
+    right = "accuracy" if score() == "accuracy" else "share of clips that have the class"
+    ax.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="confidence", ylabel=right)
     return ax
 
 
