@@ -216,12 +216,14 @@ _CAPTION = (
 _PAPER = " The paper's (arXiv:2007.11154) are of the epoch best on the held-out fold."
 
 
-_SEVERAL = " mAP, where clips have several labels: mean average precision, the mean over classes, and over folds."
+_MAP = ", as clips have several labels: mean average precision, the mean over classes and folds"
 
 
 def caption(filled: Sequence[Cell]) -> str:
     """Return what the numbers of the tables are."""
     uneven = any(cell.class_ratio > UNEVEN for cell in filled)
     text = _CAPTION + (_PAPER if has_paper(filled) else "")
-    text += _SEVERAL if any(cell.score != ONE.name for cell in filled) else ""
+    if scores := {cell.score for cell in filled if cell.n_seeds} - {ONE.name}:
+        is_only = all(cell.score in scores for cell in filled if cell.n_seeds)
+        text = text.replace("Accuracy", "mAP", 1).removesuffix(".") + f"{_MAP}." if is_only else f"{text} mAP{_MAP}."
     return f"{text} F1: macro-F1 [%], the mean over classes, where these are uneven." if uneven else text

@@ -255,11 +255,16 @@ def heldout_clips(run: Run, options: DataOptions, cache: Path, how: ExplanationO
 
 
 def by_label(run: Run, clips: Clips, places: Sequence[int]) -> tuple[Clips, list[int]]:
-    """Return clips that have several labels once per label, and the indices of those that were at some places."""
+    """Return clips that have several labels once per label, and the indices of those that were at some places.
+
+    What stems from one clip is of one recording: its own, if that is not known.
+    """
     if run.scoring is ONE:
         return clips, list(places)
     pairs = [(i, label) for i, labels in enumerate(clips.labels) for label in labels.split(BETWEEN)]
-    once = replace(clips.pick([i for i, _ in pairs]), labels=tuple(label for _, label in pairs))
+    once = clips.pick([i for i, _ in pairs])
+    groups = tuple(group or clip for group, clip in zip(once.groups, once.ids, strict=True))
+    once = replace(once, labels=tuple(label for _, label in pairs), groups=groups)
     return once, [k for place in places for k, (i, _) in enumerate(pairs) if i == place]
 
 
