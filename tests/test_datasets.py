@@ -26,12 +26,17 @@ def test_manifest_agrees_with_the_papers():
     rows = manifest.manifest()
     generated = {"synth", *known_answers.RECIPES}
     assert set(list(rows)[-len(generated) :]) == generated
-    of_paper = {name: row for name, row in rows.items() if name in ("esc50", "esc10", "urbansound8k", "gtzan", "synth")}
+    of_paper = {
+        name: row
+        for name, row in rows.items()
+        if name in ("esc50", "esc10", "urbansound8k", "gtzan", "fsd50k", "synth")
+    }
     assert {name: (row.classes, row.folds, row.sr, row.width) for name, row in of_paper.items()} == {
         "esc50": (50, 5, 44100, 250),
         "esc10": (10, 5, 44100, 250),
         "urbansound8k": (10, 10, 22050, 250),
         "gtzan": (10, 5, 22050, 1500),
+        "fsd50k": (200, 3, 44100, 500),
         "synth": (10, 5, 22050, 100),
     }
     # The longest window is 100 ms.

@@ -70,12 +70,14 @@ def _known() -> str:
 
 def _summary(dataset: DataSet) -> str:
     """Return the size of a data set, and its numbers of clips by class and fold."""
-    counts = Counter((clip.label, clip.fold) for clip in dataset.clips)
+    counts = Counter((label, clip.fold) for clip in dataset.clips for label in dataset.labels_of(clip))
     clips, classes = counted(len(dataset.clips), "clip"), counted(len(dataset.label_names), "class")
     head = (
         f"{dataset.name}: {clips}, {classes}, {counted(len(dataset.folds), 'fold')}; "
         f"{dataset.sr} Hz, {dataset.seconds:.3g} s, {dataset.width} frames"
     )
+    if dataset.labels_per_clip == "several":
+        head += f"; {sum(counts.values()) / len(dataset.clips):.2g} labels per clip: one counts for each of its classes"
     rows: list[list[object]] = [["class", *(f"fold {fold}" for fold in dataset.folds), "clips"]]
     for label in dataset.label_names:
         row = [counts[label, fold] for fold in dataset.folds]

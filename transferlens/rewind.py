@@ -368,7 +368,7 @@ def draw(result: Result) -> Figure:
         for kind, ax in zip(kinds, row_of_axes, strict=True):
             _draw_panel([row for row in rows if row.kind == kind], palette, ax)
         row_of_axes[0].set_title(f"{backbone}, {arm}: back to {_words(target)}", fontsize="small", loc="left")
-        row_of_axes[0].set_ylabel(accuracy.HELDOUT)
+        row_of_axes[0].set_ylabel(accuracy.heldout())
     lines = style.colours(map(str, groups))
     for kind, ax in zip(kinds, axes[-1], strict=True):
         for key, rows in groups.items():

@@ -48,7 +48,8 @@ __all__ = [
 class Options(Fields):
     """List the runs of a store: id, accuracy after the last and at the best epoch [%], epochs, time and size.
 
-    The best epoch is that with the highest accuracy on the held-out clips, so its accuracy is optimistic.
+    The best epoch is that with the highest accuracy on the held-out clips, so its accuracy is optimistic. Where clips
+    have several labels, it is mean average precision (mAP).
     """
 
     runs: Path = Path("runs")
@@ -65,11 +66,13 @@ class Options(Fields):
 
 def _table(summaries: Sequence[RunSummary]) -> str:
     uneven = any(s.class_ratio > UNEVEN for s in summaries)
+    several = any(s.score != "accuracy" for s in summaries)
     rows = [
         (
             s.id,
+            *([s.score] if several else []),
             f"{100 * s.accuracy_last:.1f}",
-            *([f"{100 * s.macro_f1:.1f}"] if uneven else []),
+            *([f"{100 * s.macro_f1:.1f}" if s.score == "accuracy" else ""] if uneven else []),
             f"{100 * s.accuracy_best:.1f}",
             f"{s.epochs_done}/{s.epochs}",
             f"{s.seconds:.0f}",
@@ -77,8 +80,8 @@ def _table(summaries: Sequence[RunSummary]) -> str:
         )
         for s in summaries
     ]
-    macro = ["macro-F1 [%]"] if uneven else []
-    return table([("run", "last [%]", *macro, "best [%]", "epochs", "time [s]", "size [MB]"), *rows])
+    score, macro = ["score"] if several else [], ["macro-F1 [%]"] if uneven else []
+    return table([("run", *score, "last [%]", *macro, "best [%]", "epochs", "time [s]", "size [MB]"), *rows])
 
 
 def _shown(value: Any) -> str:

@@ -170,8 +170,8 @@ def _bad_levels(clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[Fi
         yield _finding("channels cancel", cancelled, why)
 
 
-def _told_classes(clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
-    """Find classes that properties of the files or of the sounds tell."""
+def _told_classes(dataset: DataSet, clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
+    """Find classes that properties of the files or of the sounds tell; of several labels, each from all others."""
     measured = [sounds[clip.id] for clip in clips]
     of_files = {
         "sample rate": [f"{sound.sr} Hz" for sound in measured],
@@ -182,10 +182,14 @@ def _told_classes(clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[
     # Rounded to what can be heard.
     properties.append(Property("duration", " s", np.array([round(s.seconds, 2) for s in measured]), TOLD_BY_SOUND))
     properties.append(Property("level", " dBFS", np.array([round(s.dbfs, 1) for s in measured]), TOLD_BY_SOUND))
-    labels, folds = [clip.label for clip in clips], [clip.fold for clip in clips]
-    for cue, accuracy, message in cues(properties, labels, folds):
-        is_confound = cue.name in of_files and accuracy >= CONFOUNDED
-        yield Finding("confound" if is_confound else "cue", (), (), message)
+    folds, several = [clip.fold for clip in clips], dataset.labels_per_clip == "several"
+    for of in dataset.label_names if several else ("",):
+        labels = [of if of in dataset.labels_of(clip) else "" for clip in clips] if of else [c.label for c in clips]
+        for cue, accuracy, message in cues(
+            properties, labels, folds, of=of, tests=len(dataset.label_names) if of else 1
+        ):
+            is_confound = cue.name in of_files and accuracy >= CONFOUNDED
+            yield Finding("confound" if is_confound else "cue", (), (), message)
 
 
 def _leaks(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
@@ -203,7 +207,7 @@ def _leaks(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding
 
 
 def _missing_classes(dataset: DataSet) -> Iterator[Finding]:
-    present = {(clip.label, clip.fold) for clip in dataset.clips}
+    present = {(label, clip.fold) for clip in dataset.clips for label in dataset.labels_of(clip)}
     for label in dataset.label_names:
         if folds := tuple(fold for fold in dataset.folds if (label, fold) not in present):
             yield Finding("missing class", (), folds, f"no clip of class {label} in these folds")
@@ -238,7 +242,7 @@ def audit(dataset: DataSet) -> Audit:
     if len(dataset.label_names) == 1:
         why = f"all clips are of class {dataset.label_names[0]}: two classes or more are needed"
         findings.append(Finding("one class", (), dataset.folds, why))
-    findings += _told_classes(readable, sounds)
+    findings += _told_classes(dataset, readable, sounds)
     findings += _missing_classes(dataset)
     findings += _cut_short(readable, sounds)
     findings += _bad_levels(readable, sounds)

@@ -72,19 +72,20 @@ def check_classes(clips: Sequence[Clip]) -> None:
         )
 
 
-def made(clips: Sequence[Clip], n_folds: int = N_FOLDS) -> tuple[Clip, ...]:
+def made(clips: Sequence[Clip], n_folds: int = N_FOLDS, strata: Sequence[str] | None = None) -> tuple[Clip, ...]:
     """Return the clips with folds, named 1 to `n_folds`, that have as many clips of each class as can be.
 
     They are drawn with a fixed seed. Clips of one recording are in one fold. If no clip has a recording, the numbers of
-    clips of a class differ by at most one between folds.
+    clips of a class differ by at most one between folds. With `strata`, one name per clip, these are taken for the
+    classes: where clips have several labels, the rarest of each.
 
     Raises
     ------
     DataError
         If every class has fewer recordings than there are folds, or there is one class only.
     """
-    labels = [clip.label for clip in clips]
     check_classes(clips)
+    labels = [clip.label for clip in clips] if strata is None else list(strata)
     homes = [clip.recording for clip in clips]
     recordings = Counter(label for label, _ in {*zip(labels, homes, strict=True)})
     if max(recordings.values()) < n_folds:
@@ -100,8 +101,9 @@ def made(clips: Sequence[Clip], n_folds: int = N_FOLDS) -> tuple[Clip, ...]:
         splits = kind(n_folds, shuffle=True, random_state=SEED).split(labels, labels, homes)
         for number, (_, held_out) in enumerate(splits, start=1):
             folds[held_out] = number
+    by = "" if strata is None else ", by the rarest label of each clip"
     kept = "recordings are kept whole" if has_groups else "each clip is taken for a recording of its own"
-    log.info("%d folds are made, with seed %d: %s; `datasets --make-folds` writes them down", n_folds, SEED, kept)
+    log.info("%d folds are made, with seed %d%s: %s; `datasets --make-folds` writes them down", n_folds, SEED, by, kept)
     return tuple(replace(clip, fold=str(fold)) for clip, fold in zip(clips, folds.tolist(), strict=True))
 
 

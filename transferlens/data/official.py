@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from transferlens.data.clips import Clip
+from transferlens.data.clips import BETWEEN, Clip
 from transferlens.data.manifest import ManifestRow
 from transferlens.data.readers import check_files, read_table
 from transferlens.util.errors import DataError, ParameterError
@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 NOTES = "examples.json"  # of NSynth
+TRUTH = "FSD50K.ground_truth"
+# Layouts whose clips have several labels.
+SEVERAL_LABELS = ("fsd50k",)
 
 
 def _official_table(root: Path, table: str, needed: Sequence[str]) -> list[dict[str, str]]:
@@ -47,6 +50,31 @@ def _read_urbansound(root: Path, splits: Sequence[Path], folds: int) -> tuple[Cl
     return tuple(
         Clip(id, row["class"], row["fold"], root / "audio" / id, row["fsID"]) for id, row in zip(ids, rows, strict=True)
     )
+
+
+def _read_fsd50k(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, ...]:
+    """Read FSD50K: ``FSD50K.ground_truth/dev.csv`` and ``eval.csv``, and the folders of their sounds.
+
+    The folds are "train" and "val", as dev.csv splits the development set, and "test", the evaluation set. A clip of
+    Freesound is a file of its own; its labels, with commas between, include those above them in the ontology.
+    """
+    rows = {name: _official_table(root, f"{TRUTH}/{name}.csv", ["fname", "labels"]) for name in ("dev", "eval")}
+    known = _vocabulary(root / TRUTH / "vocabulary.csv")
+    clips = []
+    for name, table in rows.items():
+        for row in table:
+            labels, fold = row["labels"].split(","), row.get("split", "") if name == "dev" else "test"
+            if (unknown := {*labels} - known) or fold not in ("train", "val", "test"):
+                what = f"labels that vocabulary.csv lacks: {some(sorted(unknown))}" if unknown else f"split {fold!r}"
+                raise DataError(f"{root / TRUTH / name}.csv has, for {row['fname']}, {what}: unpack it again")
+            id = f"FSD50K.{name}_audio/{row['fname']}.wav"
+            clips.append(Clip(id, BETWEEN.join(labels), fold, root / id))
+    return tuple(clips)
+
+
+def _vocabulary(path: Path) -> set[str]:
+    """Return the classes of FSD50K; its table of number, label and AudioSet's id has no header."""
+    return {cells[1] for line in _read_names(path) if len(cells := line.split(",")) == 3}
 
 
 def _genres(root: Path) -> dict[str, list[Path]]:
@@ -187,6 +215,7 @@ READERS: dict[str, Callable[[Path, Sequence[Path], int], tuple[Clip, ...]]] = {
     "esc10": partial(_read_esc, only="esc10"),
     "urbansound8k": _read_urbansound,
     "gtzan": _read_gtzan,
+    "fsd50k": _read_fsd50k,
     "speechcommands": _read_speech_commands,
     "tau": _read_tau,
     "nsynth": partial(_read_nsynth, label="instrument_family_str"),

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -216,8 +216,8 @@ class Study:
     @cached_property
     def _misplaced(self) -> str:
         """The classes that are never both trained on and held out, in words; "" if there are none."""
-        by_label = group_by(self.dataset.clips, attrgetter("label"))
-        folds_of = {label: {clip.fold for clip in by_label[label]} for label in sorted(by_label)}
+        pairs = [(label, clip.fold) for clip in self.dataset.clips for label in self.dataset.labels_of(clip)]
+        folds_of = {label: {pair[1] for pair in of} for label, of in sorted(group_by(pairs, itemgetter(0)).items())}
         trained_on = {fold: set(self.dataset.trained_on(fold, self._inner(fold))) for fold in self.folds}
         alone = [label for label, folds in folds_of.items() if len(folds) == 1]
         untrained = [
@@ -284,6 +284,7 @@ class Study:
                 seed=seed,
                 training=self._of_all_clips(training, fold, inner_fold),
                 inner_fold=inner_fold,
+                labels_per_clip=self.dataset.labels_per_clip,
             )
             for fold in self.folds
             for inner_fold in [self._inner(fold, nested=nested)]
