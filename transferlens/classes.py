@@ -91,7 +91,11 @@ class Result(question.Result):
 
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return all tables that have rows."""
-        tables = {"classes": self.rows, "classes_overall": self.overall, "classes_changes": self.changes}
+        tables: dict[str, Sequence[Any]] = {
+            "classes": self.rows,
+            "classes_overall": self.overall,
+            "classes_changes": self.changes,
+        }
         tables |= {"classes_confusion": self.confusions, "classes_mistakes": self.mistakes}
         return {stem: rows for stem, rows in tables.items() if rows}
 
@@ -150,7 +154,7 @@ def draw(result: Result) -> Figure:
     Where clips have several labels: average precision by class, and what changes it.
     """
     labels = list(dict.fromkeys(row.label for row in result.rows))
-    singles = [row for row in result.rows if row.who == SINGLE]
+    singles: list[Any] = [row for row in result.rows if row.who == SINGLE]
     networks_drawn = list(dict.fromkeys(row.network for row in singles))
     pairs = list(dict.fromkeys(f"{row.network} - {row.other}" for row in result.changes))
     palette = style.colours([*networks_drawn, *pairs])
@@ -159,7 +163,8 @@ def draw(result: Result) -> Figure:
     if result.confusions:
         fig, (top, bottom) = style.new_parts([side, tall], width=max(9.0, side * n), height=1.2 + side + tall)
         _draw_confusions(result, networks_drawn, labels, style.subplots(top, 1, n)[0])
-        draw_scores, what = by_class.draw_scores, "recall"
+        draw_scores: Any = by_class.draw_scores
+        what = "recall"
     else:
         fig, (bottom,) = style.new_parts([tall], width=9.0, height=1.2 + tall)
         draw_scores, what = by_label.draw_scores, "average precision"
@@ -202,7 +207,7 @@ def _overall_text(row: OverallRow) -> str:
 
 def _details(result: Result, network: str) -> list[str]:
     """Return the weakest classes of a network, and the classes that it takes for others most often."""
-    rows = [row for row in result.rows if (row.network, row.who) == (network, SINGLE) and row.n_clips]
+    rows: list[Any] = [row for row in result.rows if (row.network, row.who) == (network, SINGLE) and row.n_clips]
     weakest = sorted(rows, key=lambda row: row.recall)[:MOST]
     recalls = [f"{r.label} {100 * r.recall:.1f} % ({span(100 * r.recall_low, 100 * r.recall_high)})" for r in weakest]
     cells = [row for row in result.confusions if row.network == network and row.label != row.predicted]

@@ -69,9 +69,9 @@ class Row:
     epoch_last: int
     score: str = field(default="accuracy", kw_only=True, metadata=IF_SEVERAL)
     accuracy_last: float
-    lwlrap: float = field(default=nan, kw_only=True, metadata=IF_SEVERAL)
     macro_f1: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
     class_ratio: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
+    lwlrap: float = field(default=nan, kw_only=True, metadata=IF_SEVERAL)
     chance: float = field(default=nan, kw_only=True)
     commonest: float = field(default=nan, kw_only=True)
     epoch_best: int

@@ -115,7 +115,7 @@ def rows_of(members: Members, who: str, scores: Precisions) -> list[LabelRow]:
     """Return the scores of each class."""
     rows = []
     for k, label in enumerate(members.classes):
-        clips = members.labels[:, k] > 0
+        clips: np.ndarray = members.labels[:, k] > 0
         interval = multilabel.interval(float(scores.means[k]), scores.drawn[:, k], int(clips.sum()))
         recordings = len(set(itertools.compress(members.groups, clips)))
         own = (members.name, who, len(members.names), label, interval.n, recordings)

@@ -216,10 +216,10 @@ class Row:
     single: float
     single_std: float
     accuracy: float
-    lwlrap: float = field(default=np.nan, kw_only=True, metadata=IF_SEVERAL)
     macro_f1_single: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    lwlrap: float = field(default=np.nan, kw_only=True, metadata=IF_SEVERAL)
     chance: float = field(default=np.nan, kw_only=True)
     commonest: float = field(default=np.nan, kw_only=True)
     gain: float

@@ -92,8 +92,8 @@ class Result:
     def summary(self) -> str:
         """Return the answer in words, ``summary(result)`` of the question's module, and what to compare it with."""
         words = sys.modules[type(self).__module__].summary(self)
-        is_map = self.score != ONE.name and "scores are mAP: average precision, the mean over classes"
-        return "\n".join(filter(None, [words, levels_text(self.scored), is_map]))
+        mean = "" if self.score == ONE.name else "scores are mAP: average precision, the mean over classes"
+        return "\n".join(filter(None, [words, levels_text(self.scored), mean]))
 
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return the rows of every table that is written, by the stem of its file."""

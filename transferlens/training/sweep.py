@@ -231,6 +231,15 @@ class Study:
         }
         return "; ".join(f"{words}: {some(labels)}" for words, labels in problems.items() if labels)
 
+    def _warn_of_absent(self) -> None:
+        """Warn, once per process, of classes without held-out clips: the mean over classes is over the others."""
+        for fold in self.folds if self.dataset.labels_per_clip == "several" else ():
+            held_out = {
+                label for clip in self.dataset.clips if clip.fold == fold for label in self.dataset.labels_of(clip)
+            }
+            if absent := [label for label in self.dataset.label_names if label not in held_out]:
+                warn_once(f"fold {fold} has no clip of {some(absent)}: mAP is the mean over the other classes")
+
     def _warn_of_bands(self) -> None:
         """Warn, once per process, if mel bands are so narrow that they stay empty."""
         settings = self.settings
@@ -320,6 +329,7 @@ class Study:
         if self._misplaced:
             remedy = "put clips of each class both in folds that are held out and in folds that are trained on"
             warn_once(f"{self.dataset.name} has classes that are {self._misplaced}: {remedy}")
+        self._warn_of_absent()
         for backbone in self.backbones:  # raises if the input is too small for one
             size = self.settings.n_mels, self.settings.width
             block_table(backbone, input_size=size, through=plan.truncate_after)
