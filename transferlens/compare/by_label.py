@@ -117,7 +117,7 @@ def rows_of(members: Members, who: str, scores: Precisions) -> list[LabelRow]:
     for k, label in enumerate(members.classes):
         clips: np.ndarray = members.labels[:, k] > 0
         interval = multilabel.interval(float(scores.means[k]), scores.drawn[:, k], int(clips.sum()))
-        recordings = len(set(itertools.compress(members.groups, clips)))
+        recordings = len(set(itertools.compress(members.groups, clips.tolist())))
         own = (members.name, who, len(members.names), label, interval.n, recordings)
         rows.append(LabelRow(*own, **columns(average_precision=interval), chance=float(clips.mean())))
     return rows
