@@ -51,7 +51,7 @@ def test_a_run_predicts_in_its_own_precision_and_says_so(precision, clips, make_
     assert found.precisions == (precision,)
     assert f"{run.config.id} is computed in {precision}, the precision that it was trained in" in caplog.text
     np.testing.assert_allclose(found.logits[0], run.logits, atol=1e-5)
-    features = np.stack([run.config.features.compute(soundfile.read(path)[0]) for path in held_out(run, clips)])
+    features = np.stack([run.config.features.compute(*soundfile.read(path)) for path in held_out(run, clips)])
     with torch.no_grad():
         in_fp32 = run.model()(run.inputs(features)).numpy()
     assert (np.abs(in_fp32 - run.logits).max() < 1e-5) == (precision == "fp32")  # as `Run.model` says

@@ -244,7 +244,7 @@ def heldout_clips(run: Run, options: DataOptions, cache: Path, how: ExplanationO
         labels=names_of(run),
         S=S,
         mean=S.mean(0),
-        silent=settings.compute(np.zeros(1, np.float32)),
+        silent=settings.compute(np.zeros(1, np.float32), settings.sr),
         features=settings,
         is_generated=is_generated(run.config.dataset),
         seconds=settings.seconds or (dataset.seconds if dataset else None),

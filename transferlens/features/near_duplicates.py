@@ -153,7 +153,7 @@ def _copy(dataset: DataSet, cache: FeatureCache, i: int) -> np.ndarray:
     y = dataset.load(dataset.clips[i])
     for kind, strength in (("shift", 10), ("gain", -6), ("noise", 20)):
         y = CORRUPTIONS[kind](y, strength, sr=dataset.sr, seed=i)
-    return fingerprints(cache.settings.compute(y)[None])
+    return fingerprints(cache.settings.compute(y, dataset.sr)[None])
 
 
 def partners(dataset: DataSet, homes: Sequence[Hashable], *, same_class: bool) -> list[np.ndarray]:

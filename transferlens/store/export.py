@@ -88,7 +88,7 @@ class _Case:
         n = max(round(_SECONDS * settings.sr), settings.n_fft + 1)
         tone = np.sin(2 * np.pi * 440 / settings.sr * np.arange(n))
         y = (0.1 * np.stack([tone, rng.normal(size=n)])).astype(np.float32)
-        S = torch.from_numpy(np.stack([settings.compute(each) for each in y]))
+        S = torch.from_numpy(np.stack([settings.compute(each, settings.sr) for each in y]))
         x = run.inputs(S)
         with torch.no_grad():
             return cls(run, net, torch.from_numpy(y), S, x, net(x).numpy())

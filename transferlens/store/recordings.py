@@ -94,7 +94,7 @@ class _Part:
             raise self.y
         with decoding.naming_memory(self.path):
             y = decoding.load(self.path, sr=self.sr, longest=self.longest) if self.y is None else self.y
-            return len(y), [each.compute(y) for each in settings]
+            return len(y), [each.compute(y, self.sr) for each in settings]
 
 
 @dataclass(frozen=True, eq=False)
