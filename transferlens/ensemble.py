@@ -149,7 +149,7 @@ def draw(result: Result) -> Figure:
     }
     stacked_bars(list(palette), parts, ylabel="squared error of a single network", ax=axes[1, 0])
     axes[1, 0].set_title("single network = ensemble + ambiguity (Krogh and Vedelsby)", fontsize="small", loc="left")
-    things = "clips" if result.score == ONE.name else "labels"
+    things = "clips" if result.score == ONE.name else "pairs"
     diagram = {
         key: [(row.confidence, row.accuracy, row.n) for row in rows]
         for key, rows in group_by(result.reliability, key=lambda row: (row.ensemble, row.who)).items()

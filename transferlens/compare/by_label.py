@@ -138,7 +138,7 @@ def overall(members: Members, who: str, scores: Precisions) -> OverallLabelRow:
         n_clips=n_clips,
         n_recordings=members.n_recordings,
         **columns(accuracy=multilabel.interval(mean, multilabel.mean_known(scores.drawn, 1), n_clips), lwlrap=lwlrap),
-        absent="; ".join(itertools.compress(members.classes, ~labels.any(0))),
+        absent="; ".join(name for name, n in zip(members.classes, labels.sum(0).tolist(), strict=True) if not n),
         missing="; ".join(members.missing),
         **members.levels(),
     )
