@@ -297,11 +297,11 @@ def test_interrupted_extraction_leaves_nothing(small, tmp_path, monkeypatch):
     whole = FeatureSettings.compute
     seen = []
 
-    def interrupted(self, y):
+    def interrupted(self, y, sr):
         seen.append(1)
         if len(seen) > 5:
             raise KeyboardInterrupt
-        return whole(self, y)
+        return whole(self, y, sr)
 
     monkeypatch.setattr(FeatureSettings, "compute", interrupted)
     with pytest.raises(KeyboardInterrupt):
