@@ -84,6 +84,32 @@ def test_presets():
     assert quick.training(tuned) == quick.training(scratch) == PRESETS["quick"][0]
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"epochs": 30}, (2, 5)),
+        ({"epochs": 5}, (2, 5)),  # it fits, as before
+        ({"epochs": 4}, (0, 1)),
+        ({"epochs": 12, "head_epochs": 9}, (1, 2)),
+        ({"epochs": 4, "average_epochs": 3}, (0, 3)),
+        ({"epochs": 1}, (0, 1)),
+    ],
+)
+def test_a_preset_is_shortened_where_it_does_not_fit(given, expected):
+    training = TrainingOptions(preset="strong", **given).training(TransferPlan())
+    assert (training.warmup_epochs, training.average_epochs) == expected
+    assert training.epochs == given["epochs"]
+
+
+def test_shortening_is_said_and_what_is_given_is_kept(caplog):
+    warn_once.cache_clear()
+    TrainingOptions(preset="strong", epochs=4).training(TransferPlan())
+    words = "made for 30 epochs, and 4 are asked for: it is shortened to warmup_epochs=0 and average_epochs=1"
+    assert words in caplog.text
+    with pytest.raises(ParameterError, match="average_epochs=5 must be at most 4"):
+        TrainingOptions(preset="strong", epochs=4, average_epochs=5).training(TransferPlan())
+
+
 def test_every_value_of_a_preset_can_be_replaced():
     given = {
         "epochs": 3, "batch_size": 8, "lr": 0.5, "weight_decay": 0.0, "optimizer": "adamw", "schedule": "step",
