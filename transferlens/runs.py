@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +49,8 @@ __all__ = [
 class Options(Fields):
     """List the runs of a store: id, accuracy after the last and at the best epoch [%], epochs, time and size.
 
-    The best epoch is that with the highest accuracy on the held-out clips, so its accuracy is optimistic.
+    The best epoch is that with the highest accuracy on the held-out clips, so its accuracy is optimistic. Compare
+    accuracies with chance, and with that of always naming the commonest class of the training clips.
     """
 
     runs: Path = Path("runs")
@@ -70,6 +72,8 @@ def _table(summaries: Sequence[RunSummary]) -> str:
             s.id,
             f"{100 * s.accuracy_last:.1f}",
             *([f"{100 * s.macro_f1:.1f}"] if uneven else []),
+            f"{100 * s.chance:.1f}",
+            "not known" if isnan(s.commonest) else f"{100 * s.commonest:.1f}",
             f"{100 * s.accuracy_best:.1f}",
             f"{s.epochs_done}/{s.epochs}",
             f"{s.seconds:.0f}",
@@ -77,8 +81,9 @@ def _table(summaries: Sequence[RunSummary]) -> str:
         )
         for s in summaries
     ]
-    macro = ["macro-F1 [%]"] if uneven else []
-    return table([("run", "last [%]", *macro, "best [%]", "epochs", "time [s]", "size [MB]"), *rows])
+    levels = ["chance [%]", "commonest [%]"]
+    levels = ["macro-F1 [%]", *levels] if uneven else levels
+    return table([("run", "last [%]", *levels, "best [%]", "epochs", "time [s]", "size [MB]"), *rows])
 
 
 def _shown(value: Any) -> str:

@@ -43,6 +43,8 @@ class RunSummary:
         Held-out accuracies, fractions: after the last epoch, and at the epoch best on these clips (optimistic).
     macro_f1, class_ratio : float
         As of `Run`, after the last epoch that is done.
+    chance, commonest : float
+        As of `Run`: the accuracies of guessing, and of always naming the commonest class.
     seconds : float [s]
         Time of training.
     nbytes : int [bytes]
@@ -61,6 +63,8 @@ class RunSummary:
     accuracy_best: float
     macro_f1: float
     class_ratio: float
+    chance: float
+    commonest: float
     seconds: float
     nbytes: int
     weights: str
@@ -110,6 +114,8 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
             class_ratio=classes.unevenness(labels, n_classes=logits.shape[1]),
             seconds=float(seconds.sum()),
             nbytes=path.stat().st_size,
+            chance=1 / logits.shape[1],
+            commonest=schema.commonest(provenance, labels, n_classes=logits.shape[1]),
             weights=" + ".join(source.name for source in sources_of(provenance, config.plan)),
             settings=json.dumps(config.flat()),
         )
@@ -176,12 +182,12 @@ class Listing(list[RunSummary]):
     def rows(self) -> list[dict[str, Any]]:
         """Return a row per run: what its summary has, and all settings; None where a plan is named otherwise."""
         rows = [dataclasses.asdict(summary) | summary.config.flat() for summary in self]
-        names = dict.fromkeys(name for row in rows for name in row)
+        names = dict.fromkeys(name for row in rows for name in row if name != "settings")  # they are columns
         return [{name: row.get(name) for name in names} for row in rows]
 
     def table(self) -> DataFrame:
         """Return the rows as a DataFrame."""
-        return pandas.DataFrame(self.rows(), columns=None if self else [field.name for field in _FIELDS])
+        return pandas.DataFrame(self.rows(), columns=None if self else [field.name for field in _FIELDS[:-1]])
 
 
 @checked

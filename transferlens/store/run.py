@@ -124,9 +124,7 @@ class Run:
 
         Older files do not have it: then it is chance if all classes have as many held-out clips, and NaN otherwise.
         """
-        if "commonest" in self.provenance:
-            return self.provenance["commonest"]
-        return self.chance if self.class_ratio == 1 else float("nan")
+        return schema.commonest(self.provenance, self.labels, n_classes=len(self.label_names))
 
     @property
     def accuracy_last(self) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from transferlens.measures import classes
 from transferlens.models.forward import PASS_SIZE
 from transferlens.store.config import NAMED, SHA256, RunConfig
 from transferlens.util import hdf5
@@ -149,6 +150,16 @@ def read(file: Any) -> dict[str, Any]:
         raise _invalid(file, broken)
     history = {name: values.pop(f"history/{name}") for name in history_names(config)}
     return {"config": config, "provenance": provenance, "history": history} | values
+
+
+def commonest(provenance: Mapping[str, Any], labels: np.ndarray, *, n_classes: int) -> float:
+    """Return the held-out accuracy of always naming the commonest class of the training clips, a fraction.
+
+    Older files do not have it: then it is chance if all classes have as many held-out clips, and NaN otherwise.
+    """
+    if "commonest" in provenance:
+        return float(provenance["commonest"])
+    return 1 / n_classes if classes.unevenness(labels, n_classes=n_classes) == 1 else float("nan")
 
 
 def read_head(file: Any) -> tuple[RunConfig, dict[str, Any]]:
