@@ -263,7 +263,7 @@ def test_macro_f1_stands_beside_accuracy_where_classes_are_uneven(uneven, tmp_pa
     assert columns[columns.index("accuracy") :][:4] == ["accuracy", "macro_f1_single", "macro_f1", "class_ratio"]
     assert set(table.class_ratio) == {2.0}
     assert runs.main(["--runs", str(uneven / "runs")]) == 0
-    assert "last [%]  macro-F1 [%]  best [%]" in capsys.readouterr().out
+    assert "last [%]  macro-F1 [%]  chance [%]  commonest [%]  best [%]" in capsys.readouterr().out
     made = tables.tables(uneven / "runs")
     assert ", F1 " in made.summary() and "F1: macro-F1 [%]" in made.summary()
     overall = classes.classes(found).overall[0]

@@ -254,6 +254,8 @@ def test_run_file_is_plain_hdf5(options, tmp_path, capsys):
         (["--workers", "text"], "Error parsing --workers: no type matching INT.*--workers INT.*For full helptext"),
         (["--epochs", "text"], r"Error parsing --epochs: no type matching INT .* from \['text'\]; Argument helptext: "),
         (["--workrs", "3"], "Unrecognized options: --workrs, 3; Perhaps you meant:.*--workers INT"),
+        (["--augment", "x"], "augment='x' must be one of none, released, spectrum, waveform$"),
+        (["--normalise", "None"], "normalise='None' must be one of none, channel, imagenet, source$"),
         (["--folds"], "Error parsing --folds: it needs one value or more"),
         (["--folds", "--epochs", "1"], "Error parsing --folds: it needs one value or more"),
         (["--batch-size", "3", "--batch_size=4"], "--batch-size is given twice"),

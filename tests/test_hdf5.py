@@ -13,6 +13,7 @@ import pytest
 from stored_files import KINDS
 
 import transferlens
+from transferlens.store.run import load_run
 from transferlens.store.runfile import seal
 from transferlens.util import hdf5
 from transferlens.util.errors import CheckpointError, DataError, MachineError
@@ -158,6 +159,23 @@ def test_a_run_that_was_opened_for_writing_names_the_way_back(tmp_path):
             reader(path)
     seal(path)
     assert [reader(path) for reader in readers] == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"no sound, no run", "it is not an HDF5 file"), (b"", "it is not an HDF5 file"), (None, "such as features")],
+)
+def test_a_file_that_was_never_a_run_is_called_so(tmp_path, content, reason):
+    path = tmp_path / "other.h5"
+    if content is None:
+        with h5py.File(path, "w") as file:
+            file["x"] = 1
+        Seal(b"transferlens crc32\n", Crc32).write(path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"of another kind \([^:]*{reason}\); if it was a run") as caught:
+        load_run(path)
+    assert "seal" not in str(caught.value)
 
 
 @pytest.mark.parametrize("longest", [1, 15, 300, 9000])

@@ -134,6 +134,21 @@ def test_bad_recipes(clips, weights_file, tmp_path, given, message):
         recipes.points(options_of(clips, weights_file, tmp_path, **given))
 
 
+def test_recipes_of_a_preset_that_has_them_are_left_out(clips, weights_file, tmp_path, caplog):
+    given = {"preset": "strong", "augment": "none", "precision": "fp32"}
+    chosen = recipes.points(options_of(clips, weights_file, tmp_path, **given))
+    assert [*chosen] == ["plain", *(recipe for recipe in recipes.NEW if recipe != "label-smoothing")]
+    assert "the recipe label-smoothing is left out, as all arms are trained so" in caplog.text
+    with pytest.raises(ParameterError, match="recipe='label-smoothing' changes nothing"):
+        recipes.points(options_of(clips, weights_file, tmp_path, **given, recipe="label-smoothing"))
+
+
+def test_strong_is_shortened_with_the_epochs(clips, weights_file, tmp_path):
+    given = {"epochs": 4, "augment": "none", "recipe": "strong"}
+    strong = recipes.points(options_of(clips, weights_file, tmp_path, **given))["strong"].points[0].training
+    assert (strong.epochs, strong.warmup_epochs, strong.average_epochs, strong.mixup) == (4, 0, 1, 0.2)
+
+
 def test_the_mean_counts_each_kind_alike():
     scores = {("clean", 0.0): 0.0, ("noise", 1.0): 0.2, ("noise", 2.0): 0.4, ("shift", 1.0): 0.9}
     assert recipes.mean_over(scores) == pytest.approx((0.3 + 0.9) / 2)

@@ -527,6 +527,8 @@ def test_the_list_is_a_table_and_csv(run, tmp_path, capsys):
     (row,) = table[table.id == run.config.id].to_dict("records")
     assert (row["accuracy_last"], row["backbone"]) == (run.accuracy_last, run.config.backbone)
     assert set(run.config.flat()) <= set(table.columns)
+    assert "settings" not in table.columns
+    assert (row["chance"], row["commonest"]) == (run.chance, run.commonest)
     assert main(["--runs", str(run.path.parents[1]), "--table"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [each["id"] for each in rows] == table.id.tolist()

@@ -101,6 +101,11 @@ def test_no_subset_is_trained_on_twice(tmp_path, weights_file):
         ({"per_class": (2, 9)}, r"per_class=9 must be at most 8, the clips of tones0's class high that can be trained"),
         ({"per_class": (0,)}, r"per_class=0 must be at least 1"),
         ({"clips_per_class": 4}, r"clips_per_class=4 is one number for all runs: give per_class=4 here"),
+        ({"layer_decay": 0.5}, r"layer_decay=0.5 has no effect, .*; or leave out the linear probes by .*--no-probe"),
+        (
+            {"epochs": 2**20},
+            r"^epochs=1048576 is too many here, where some runs have 4 times as many, at most 1048576: ",
+        ),
         ({"equal": "time"}, r"equal='time' must be one of steps, epochs"),
     ],
 )

@@ -84,6 +84,32 @@ def test_presets():
     assert quick.training(tuned) == quick.training(scratch) == PRESETS["quick"][0]
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"epochs": 30}, (2, 5)),
+        ({"epochs": 5}, (2, 5)),  # it fits, as before
+        ({"epochs": 4}, (0, 1)),
+        ({"epochs": 12, "head_epochs": 9}, (1, 2)),
+        ({"epochs": 4, "average_epochs": 3}, (0, 3)),
+        ({"epochs": 1}, (0, 1)),
+    ],
+)
+def test_a_preset_is_shortened_where_it_does_not_fit(given, expected):
+    training = TrainingOptions(preset="strong", **given).training(TransferPlan())
+    assert (training.warmup_epochs, training.average_epochs) == expected
+    assert training.epochs == given["epochs"]
+
+
+def test_shortening_is_said_and_what_is_given_is_kept(caplog):
+    warn_once.cache_clear()
+    TrainingOptions(preset="strong", epochs=4).training(TransferPlan())
+    words = "made for 30 epochs, and 4 are asked for: it is shortened to warmup_epochs=0 and average_epochs=1"
+    assert words in caplog.text
+    with pytest.raises(ParameterError, match="average_epochs=5 must be at most 4"):
+        TrainingOptions(preset="strong", epochs=4, average_epochs=5).training(TransferPlan())
+
+
 def test_every_value_of_a_preset_can_be_replaced():
     given = {
         "epochs": 3, "batch_size": 8, "lr": 0.5, "weight_decay": 0.0, "optimizer": "adamw", "schedule": "step",
@@ -572,13 +598,49 @@ def test_dry_run_trains_nothing_and_says_what_is_missing(study):
 
 
 def test_estimate_counts_clips_that_an_epoch_draws_twice(study, monkeypatch):
-    """With a clock that advances by a second per look, a step takes a second, on the batch of 4 clips."""
+    """With a clock that advances by a second per look, gradients and update take a second each, for 4 clips."""
     ticks = itertools.count()
     monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(ticks))
-    for draws, expected in ((1, 2 * (16 + 8 / 3) / 4), (2, 2 * (2 * 16 + 8 / 3) / 4)):
+    for draws, expected in ((1, 2 * (16 + 8 / 3) * 2 / 4), (2, 2 * (2 * 16 + 8 / 3) * 2 / 4)):
         made = study(folds=("1",), augment="spectrum", draws=draws)
         (row,) = sweep.planned({"": made.arm(TransferPlan())})
         assert row.seconds == pytest.approx(expected)
+
+
+def timed(*arms):
+    """The number of networks whose steps are timed, by the looks at the clock: gradients, update; outputs of blocks."""
+    looks = itertools.count()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(forecast.time, "perf_counter", lambda: next(looks))
+        sweep.planned(dict(enumerate(arms)))
+    calls = next(looks) / 2 / (1 + forecast.CALLS)
+    return calls / 2 if calls % 3 else calls / 3  # frozen blocks are a third call
+
+
+def test_networks_that_differ_in_nothing_that_takes_time_are_timed_once(study):
+    tuned, slower = study(seeds=(0, 1)), study(lr=0.5, epochs=3, weight_decay=0.1)
+    alike = [
+        tuned.arm(TransferPlan()),
+        tuned.arm(TransferPlan.scratch()),
+        tuned.arm(TransferPlan(2)),
+        slower.arm(TransferPlan()),
+    ]
+    assert timed(alike[0]) == timed(*alike) == 1
+    frozen, cut, probe = TransferPlan.freeze(2), TransferPlan(truncate_after=2), TransferPlan.probe(2)
+    assert timed(study(folds=("1",)).arm(frozen)) == 1
+    others = [study(batch_size=2).arm(TransferPlan()), study(width=64).arm(TransferPlan()), study().arm(cut)]
+    assert timed(alike[0], *others) == 4
+    keys = {forecast.Sweep((), tuned.options.store.runs, tuned.dataset, tuned.device).work(tuned.points(plan)[0])
+            for plan in (TransferPlan(), TransferPlan(2), frozen, cut, probe)}  # fmt: skip
+    assert len(keys) == 4
+
+
+def test_files_of_random_blocks_are_larger_though_they_are_timed_once(study):
+    made = study(folds=("1",))
+    (tuned,), (scratch,) = (sweep.planned({"": made.arm(plan)}) for plan in (TransferPlan(), TransferPlan.scratch()))
+    both = sweep.planned({"a": made.arm(TransferPlan()), "b": made.arm(TransferPlan.scratch())})
+    assert [row.nbytes for row in both] == [tuned.nbytes, scratch.nbytes]
+    assert tuned.nbytes < scratch.nbytes
 
 
 def test_what_goes_on_in_a_store(study):

@@ -162,6 +162,11 @@ def _one_line(box: str) -> str:
     parts = itertools.groupby(lines, key=lambda line: set(line) <= {"─", "-"})
     message = "; ".join(" ".join(part) for is_rule, part in parts if not is_rule)
     message = re.sub(r"\.; Got errors: .*(?=; Argument helptext)", "", message)  # which name types, not options
+    if choice := re.search(r"invalid choice ('.*?') for argument '--(\S+)'. Expected one of \((.*?)\)", message):
+        words = ", ".join(sorted({*re.findall(r"'(\w[^']*)'", choice[3])} - {"None"}))
+        return f"{choice[2].replace('-', '_')}={choice[1]} must be one of {words}"
+    if choice := re.match(r"Error parsing --(\S+): no type matching \{(.*?)\} .*? from \[(.*?)\]", message):
+        return f"{choice[1].replace('-', '_')}={choice[3]} must be one of {choice[2].replace(',', ', ')}"
     own = re.fullmatch(r"Error parsing [\w.]+: (.*?); For full helptext.*", message, re.DOTALL)
     return own[1] if own else message
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ from transferlens.plots import accuracy, style
 from transferlens.store.config import Training
 from transferlens.store.rows import RunRow
 from transferlens.store.run import Run
-from transferlens.training.presets import PRESETS, TrainingOptions
+from transferlens.training.presets import TrainingOptions
 from transferlens.training.sweep import Arm, Study
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Rule
@@ -50,6 +51,8 @@ from transferlens.util.text import counted, some, span, suggestion, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
 
 PLAIN = "plain"
 # The settings of each recipe, of which those of epochs are shares of all epochs.
@@ -156,7 +159,8 @@ def changes(recipe: str, options: TrainingOptions, plan: TransferPlan) -> dict[s
         name, is_setting, value = word.partition("=")
         name = name.replace("-", "_")
         if word == "strong":
-            preset = vars(PRESETS["strong"][not plan.letters]).items() - vars(options.training(plan)).items()
+            strong = dataclasses.replace(options, preset="strong").training(plan)
+            preset = vars(strong).items() - vars(options.training(plan)).items()
             new = {key: value for key, value in preset if key not in options.given}
         elif word in RECIPES:
             epochs = options.training(plan).epochs
@@ -187,6 +191,9 @@ def points(options: Options) -> dict[str, Arm]:
             arm = study.arm(plan, dataclasses.replace(options.training, **given).training(plan))
         except ParameterError as error:
             raise ParameterError(f"recipe={recipe!r}: {error}") from None
+        if arm.points == chosen[PLAIN].points and options.recipe == NEW:
+            log.warning("the recipe %s is left out, as all arms are trained so", recipe)
+            continue
         if arm.points == chosen[PLAIN].points:
             raise ParameterError(f"recipe={recipe!r} changes nothing, as all arms are trained so: leave it out")
         if same := [other for other in chosen if chosen[other].points == arm.points]:

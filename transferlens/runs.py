@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,8 +49,9 @@ __all__ = [
 class Options(Fields):
     """List the runs of a store: id, accuracy after the last and at the best epoch [%], epochs, time and size.
 
-    The best epoch is that with the highest accuracy on the held-out clips, so its accuracy is optimistic. Where clips
-    have several labels, it is mean average precision (mAP).
+    The best epoch is that with the highest accuracy on the held-out clips, so its accuracy is optimistic. Compare
+    accuracies with chance, and with that of always naming the commonest class of the training clips. Where clips have
+    several labels, it is mean average precision (mAP).
     """
 
     runs: Path = Path("runs")
@@ -73,6 +75,8 @@ def _table(summaries: Sequence[RunSummary]) -> str:
             *([s.score] if several else []),
             f"{100 * s.accuracy_last:.1f}",
             *([f"{100 * s.macro_f1:.1f}" if s.score == "accuracy" else ""] if uneven else []),
+            f"{100 * s.chance:.1f}",
+            _commonest(s),
             f"{100 * s.accuracy_best:.1f}",
             f"{s.epochs_done}/{s.epochs}",
             f"{s.seconds:.0f}",
@@ -81,7 +85,14 @@ def _table(summaries: Sequence[RunSummary]) -> str:
         for s in summaries
     ]
     score, macro = ["score"] if several else [], ["macro-F1 [%]"] if uneven else []
-    return table([("run", *score, "last [%]", *macro, "best [%]", "epochs", "time [s]", "size [MB]"), *rows])
+    levels = [*macro, "chance [%]", "commonest [%]"]
+    return table([("run", *score, "last [%]", *levels, "best [%]", "epochs", "time [s]", "size [MB]"), *rows])
+
+
+def _commonest(summary: RunSummary) -> str:
+    if summary.score != "accuracy":
+        return ""
+    return "not known" if isnan(summary.commonest) else f"{100 * summary.commonest:.1f}"
 
 
 def _shown(value: Any) -> str:

@@ -171,7 +171,12 @@ def points(options: Options) -> dict[Place, Arm]:
     for name, (plan, training, source) in _starts(study, options).items():
         for size in rows:
             own = _of_size(training, size, rows) if options.equal == "steps" else training
-            arms[name, size] = study.arm(plan, replace(own, clips_per_class=size), source=source)
+            try:
+                arms[name, size] = study.arm(plan, replace(own, clips_per_class=size), source=source)
+            except ParameterError as error:
+                if plan.train.strip("F-"):  # more than the head is trained
+                    raise
+                raise ParameterError(f"{error}; or leave out the linear probes by probe=False (--no-probe)") from error
     return arms
 
 

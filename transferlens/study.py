@@ -22,6 +22,7 @@ from transferlens.util.errors import ParameterError, TransferLensError
 from transferlens.util.fields import build, flat, names, optional
 from transferlens.util.files import check_writable
 from transferlens.util.grouping import group_by
+from transferlens.util.once import remembered
 from transferlens.util.terminal import say
 from transferlens.util.text import some, suggestion
 
@@ -163,24 +164,30 @@ def _spelled(options: Mapping[str, Any], where: str) -> dict[str, Any]:
     return spelled
 
 
-def check(steps: Sequence[Step]) -> None:
-    """Raise one ParameterError with the problems of all steps, if any; nothing is trained."""
+def check(steps: Sequence[Step]) -> dict[Any, Arm]:
+    """Return the arms that the steps need, by the step's number and their name; nothing is trained.
+
+    Raise one ParameterError with the problems of all steps, if there are any.
+    """
+    arms: dict[Any, Arm] = {}
     problems: list[tuple[str, str]] = []
     made: set[Path] = set()  # run files of earlier steps
-    for step in steps:
+    for number, step in enumerate(steps):
         try:
             values = flat(step.options)
             for name in [name for name in ("figures", "out", "cache") if name in values]:
                 check_writable(name, values[name])
             if missing := [path for path in values.get("ckpt", ()) if not path.exists() and path.resolve() not in made]:
                 raise ParameterError(f"ckpt={some(missing)} does not exist, and no earlier step trains it")
-            for arm in step.points().values():
+            for name, arm in step.points().items():
+                arms[number, name] = arm
                 made |= {point.path(arm.study.options.store.runs).resolve() for point in arm.points}
         except TransferLensError as error:
             problems.append((str(error), step.place or step.command.name))
     if problems:
         by_error = group_by(problems, key=lambda problem: problem[0])
         raise ParameterError("; ".join(f"{', '.join(n for _, n in each)}: {e}" for e, each in by_error.items()))
+    return arms
 
 
 def perform(steps: Sequence[Step], *, dry_run: bool = False, step: Callable[[Step], int] = Step.run) -> int:
@@ -189,9 +196,10 @@ def perform(steps: Sequence[Step], *, dry_run: bool = False, step: Callable[[Ste
     All steps are checked before the first one is run. The next steps are still run after failed runs, but not after
     bad input. `step` is the function that runs one step and returns its exit code.
     """
-    check(steps)
+    with remembered():
+        arms = check(steps)
     if dry_run:
-        say(forecast.text([row for each in steps for row in planned(each.points())]))
+        say(forecast.text(planned(arms)))
         return cli.DONE
     worst = cli.DONE
     for each in steps:

@@ -19,6 +19,7 @@ from transferlens.data.manifest import ManifestRow, manifest
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.fields import Fields, above, at_least, build, checked
 from transferlens.util.files import file_name
+from transferlens.util.once import once
 from transferlens.util.text import CONTROL, printable, some
 
 log = logging.getLogger(__name__)
@@ -266,6 +267,7 @@ class DataOptions(Fields):
     skip_unreadable: bool = False
     """Leave out the clips that cannot be read, and record which, instead of stopping with an error."""
 
+    @once
     def open(self, *, argument: str = "dataset") -> DataSet:
         """Open the data set that the options name, with `argument` for its name; errors as in `open_dataset`."""
         _check_choice(self, argument)

@@ -25,6 +25,7 @@ from transferlens.util import hdf5
 from transferlens.util.errors import DataError, MachineError
 from transferlens.util.files import check_space, complete_or_absent, content_hash
 from transferlens.util.lazy import h5py, threadpoolctl, tqdm
+from transferlens.util.once import once
 from transferlens.util.processes import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -97,6 +98,14 @@ def cached_clips(path: Path) -> list[str]:
         return file.texts("clip_ids")
 
 
+@once
+def _digests(dataset: DataSet) -> list[str]:
+    """Return the sha256 of the content of every clip; raise DataError if some cannot be read."""
+    digests = attempt_each(dataset.digest, dataset.clips)
+    check_readable(digests, len(digests))
+    return [str(digest) for digest in digests]
+
+
 def _mapped(features: Any) -> np.ndarray:
     """Return an HDF5 data set as an array that stands for the file: processes share its memory; changes stay inside.
 
@@ -144,9 +153,7 @@ class FeatureCache:
     @functools.cached_property
     def digests(self) -> list[str]:
         """Sha256 of the content of every clip."""
-        digests = attempt_each(self.dataset.digest, self.dataset.clips)
-        check_readable(digests, len(digests))
-        return [str(digest) for digest in digests]
+        return _digests(self.dataset)
 
     @functools.cached_property
     def names(self) -> list[set[str]]:

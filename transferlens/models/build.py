@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transferlens.models.forward import PASS_SIZE, seed_of, seeded
+from transferlens.models.plan import BLOCKS
 from transferlens.models.weights import imagenet_state
 from transferlens.util.errors import ParameterError
 from transferlens.util.processes import memory_limit
 
 if TYPE_CHECKING:
     from transferlens.models.anatomy import Anatomy
+    from transferlens.models.costs import Measures
     from transferlens.models.network import Network
     from transferlens.models.plan import TransferPlan
 
@@ -176,10 +178,12 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250), through:
     [64, 64, 128, 256, 512]
     """
     from transferlens.models.anatomy import anatomy
-    from transferlens.models.costs import measure
 
     parts = anatomy(name)
-    measured = measure(parts, input_size, through=through)
+    try:
+        measured = _measured(name, input_size, BLOCKS[-1])[: through + 1]
+    except ParameterError:  # it may be large enough for these blocks
+        measured = _measured(name, input_size, through)
     total = sum(block.multiply_adds for block in measured)
     return tuple(
         BlockRow(
@@ -192,6 +196,15 @@ def block_table(name: str, *, input_size: tuple[int, int] = (128, 250), through:
         )
         for number, block in enumerate(measured)
     )
+
+
+@functools.lru_cache(maxsize=32)
+def _measured(name: str, input_size: tuple[int, int], through: int) -> tuple[Measures, ...]:
+    """Return what the blocks of a backbone take for one input; errors as in `block_table`."""
+    from transferlens.models.anatomy import anatomy
+    from transferlens.models.costs import measure
+
+    return tuple(measure(anatomy(name), input_size, through=through))
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,15 @@ from transferlens.util.fields import NAME, Fields, Rule, above, at_least, betwee
 from transferlens.util.files import content_hash
 from transferlens.util.text import CONTROL, counted
 
+MOST_EPOCHS = 2**20
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Fields):
     """How a network is trained. The only place where these settings, their defaults and rules are declared."""
 
     SUCH_AS: ClassVar[str] = ", as study.training(plan) returns it"
-    epochs: Annotated[int, between(1, 2**20)] = 12
+    epochs: Annotated[int, between(1, MOST_EPOCHS)] = 12
     """Number of epochs."""
     batch_size: Annotated[int, between(2, 2**20, ": BatchNorm needs more than one clip")] = 32
     """Clips per mini-batch."""
@@ -122,6 +124,11 @@ class Training(Fields):
 
     def lasting(self, epochs: int) -> Training:
         """Return the same settings for another number of epochs: what is counted in epochs keeps its share of them."""
+        if epochs > MOST_EPOCHS:
+            words = (
+                f"epochs={self.epochs} is too many here, where some runs have {epochs / self.epochs:.3g} times as many"
+            )
+            raise ParameterError(f"{words}, at most {MOST_EPOCHS}: give fewer epochs")
         share = epochs / self.epochs
         values = {name: round(getattr(self, name) * share) for name in ("head_epochs", "warmup_epochs")}
         values["average_epochs"] = max(1, round(self.average_epochs * share))

@@ -54,8 +54,10 @@ class Model(nn.Module):
         self.sample_rate = run.config.features.sr
         self.scene_embedding_size = self.timestamp_embedding_size = self.pooled.size
         self.window, self.hop, self._run = window, hop, run
-        if min(window, hop) * self.sample_rate < 1:
-            raise ParameterError(f"window={window:g} and hop={hop:g} must be at least one sample")
+        for name, value in (("window", window), ("hop", hop)):
+            if value * self.sample_rate < 1:
+                shortest = f"{1 / self.sample_rate:.2g} s at the rate of {self.sample_rate} Hz"
+                raise ParameterError(f"{name}={value:g} must be at least one sample, {shortest}")
         self.eval()
 
     def forward(self, audio: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from transferlens.store import index, locks, schema
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.run import load_run
 from transferlens.store.runfile import SCHEMA, open_runfile
+from transferlens.store.scored import commonest
 from transferlens.store.sources import sources_of
 from transferlens.util import text
 from transferlens.util.errors import CheckpointError
@@ -46,6 +47,8 @@ class RunSummary:
         clips have several labels, mAP; tables name these columns so.
     macro_f1, class_ratio : float
         As of `Run`, after the last epoch that is done.
+    chance, commonest : float
+        As of `Run`: the accuracies of guessing, and of always naming the commonest class.
     seconds : float [s]
         Time of training.
     nbytes : int [bytes]
@@ -68,6 +71,8 @@ class RunSummary:
     accuracy_best: float
     macro_f1: float
     class_ratio: float
+    chance: float
+    commonest: float
     seconds: float
     nbytes: int
     weights: str
@@ -121,6 +126,8 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
             class_ratio=classes.unevenness(labels, n_classes=logits.shape[1]) if is_one else nan,
             seconds=float(seconds.sum()),
             nbytes=path.stat().st_size,
+            chance=scoring.chance(labels, logits.shape[1]),
+            commonest=commonest(provenance, labels, logits.shape[1], scoring),
             weights=" + ".join(source.name for source in sources_of(provenance, config.plan)),
             settings=json.dumps(config.flat()),
             score=scoring.name,
@@ -188,7 +195,8 @@ class Listing(list[RunSummary]):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row per run: what its summary has, and all settings; None where a plan is named otherwise."""
-        hidden = () if any(summary.score != ONE.name for summary in self) else ("score", "lwlrap")
+        settings = ("settings",)  # they are columns
+        hidden = settings if any(summary.score != ONE.name for summary in self) else (*settings, "score", "lwlrap")
         rows = [classes.named(dataclasses.asdict(summary)) | summary.config.flat() for summary in self]
         rows = [{name: value for name, value in row.items() if name not in hidden} for row in rows]
         names = dict.fromkeys(name for row in rows for name in row)
@@ -196,7 +204,7 @@ class Listing(list[RunSummary]):
 
     def table(self) -> DataFrame:
         """Return the rows as a DataFrame."""
-        return pandas.DataFrame(self.rows(), columns=None if self else [field.name for field in _FIELDS])
+        return pandas.DataFrame(self.rows(), columns=None if self else [field.name for field in _FIELDS[:-1]])
 
 
 @checked

@@ -232,12 +232,12 @@ def _cut(window: float | None, hop: float | None, sr: int) -> tuple[int, int] | 
         if hop is not None:
             raise ParameterError(f"hop={hop:g} has no effect without window: give both, or leave it out")
         return None
+    for name, value in (("window", window), ("hop", hop)):
+        if value is not None and round(value * sr) < 1:
+            raise ParameterError(f"{name}={value:g} must be at least one sample, {1 / sr:.2g} s at the rate of {sr} Hz")
     size, step = round(window * sr), round((window if hop is None else hop) * sr)
-    if not 1 <= step <= size:
-        raise ParameterError(
-            f"window={window:g} and hop={step / sr:g} must be at least one sample, and hop at most window, so that no "
-            "sound is left out"
-        )
+    if step > size:
+        raise ParameterError(f"hop={hop:g} must be at most window={window:g}, so that no sound is left out")
     return size, step
 
 

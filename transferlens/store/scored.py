@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,14 @@ from transferlens.measures import classes, multilabel
 from transferlens.measures.scoring import ONE, Scoring
 from transferlens.store.config import RunConfig
 from transferlens.util.errors import ParameterError
+
+
+def commonest(provenance: Mapping[str, Any], labels: np.ndarray, n_classes: int, scoring: Scoring) -> float:
+    """Return `Scored.commonest` of a run by its provenance and held-out labels."""
+    if "commonest" in provenance:
+        return float(provenance["commonest"])
+    is_even = scoring is ONE and classes.unevenness(labels, n_classes=n_classes) == 1
+    return 1 / n_classes if is_even else float("nan")
 
 
 class Scored:
@@ -51,9 +60,7 @@ class Scored:
         Older files do not have it: then it is chance if all classes have as many held-out clips, and NaN otherwise. It
         is NaN where clips have several labels: in one order for all clips, mAP is chance.
         """
-        if "commonest" in self.provenance:
-            return self.provenance["commonest"]
-        return self.chance if self.class_ratio == 1 else float("nan")
+        return commonest(self.provenance, self.labels, len(self.label_names), self.scoring)
 
     @property
     def scores(self) -> np.ndarray:

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from transferlens.models.build import skeleton
+from transferlens.models.forward import threads_of
 from transferlens.store.listing import scan
 from transferlens.util import lazy
 from transferlens.util.grouping import group_by
-from transferlens.util.lazy import torch
+from transferlens.util.lazy import torch, tqdm
 from transferlens.util.text import counted, table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from transferlens.data.clips import DataSet
+    from transferlens.models.network import Network
     from transferlens.store.config import RunConfig
+    from transferlens.store.listing import RunSummary
 
 precision = lazy.load("transferlens.models.precision")
 
-# Training steps that are timed if the store has no similar run, after one that is not timed.
-STEPS = 2
-# Clips per timed step on a CPU, where the time is proportional to their number.
-CLIPS = 8
+# Timed calls per network, after one that is not timed.
+CALLS = 2
+# Multiply-adds of the forward pass of a timed step on a CPU, where the time is proportional to them.
+MULTIPLY_ADDS = 5 * 10**8
 
 
 @dataclass(frozen=True)
@@ -47,73 +51,141 @@ class Planned:
     at_once: int = 1
 
 
-def rows(
-    points: Iterable[RunConfig], *, store: Path, dataset: DataSet, device: torch.device, at_once: int = 1
-) -> list[Planned]:
-    """Return the estimate for each point, with the number of threads that torch has now; the store need not exist."""
-    started = [summary for summary in (scan(store)[0] if store.is_dir() else []) if summary.epochs_done]
-    # If its writer was killed, a checkpoint can lie beside the finished run, which counts.
-    by_id = {summary.id: summary for summary in sorted(started, key=lambda summary: summary.epochs_done)}
-    by_arm = group_by(by_id.values(), lambda summary: summary.config.arm_key)
-    steps: dict[tuple, tuple[float, float, int]] = {}
-    estimates = []
-    for point in dict.fromkeys(points):
-        if runs_of_arm := by_arm.get(point.arm_key, []):
-            before, epoch = 0.0, statistics.median(run.seconds / run.epochs_done for run in runs_of_arm)
-            nbytes = max(run.nbytes for run in [run for run in runs_of_arm if run.is_complete] or runs_of_arm)
-        else:
-            if point.arm_key not in steps:
-                steps[point.arm_key] = _from_step(point, len(dataset.label_names), device)
-            before_clip, clip, nbytes = steps[point.arm_key]
-            trained, held_out = map(len, dataset.split(point.fold, "", point.training.clips_per_class))
-            before = before_clip * (trained + held_out)
-            passes = held_out * (1 + point.training.test_shifts)
-            epoch = clip * (trained * point.training.draws + passes / 3)  # a forward pass takes a third of a step
-        epochs, done = point.training.epochs, by_id[point.id].epochs_done if point.id in by_id else 0
-        seconds = (epochs - done) * epoch + (0 if done else before)
-        nbytes = 0 if done == epochs else nbytes
-        estimates.append(Planned(point.id, epochs, done, seconds, nbytes, bool(runs_of_arm), at_once))
-    return estimates
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that are trained in one way: their points, where, and `at_once` of them with `threads` each."""
+
+    points: Sequence[RunConfig]
+    store: Path
+    dataset: DataSet
+    device: torch.device
+    threads: int | None = None
+    at_once: int = 1
+
+    @functools.cached_property
+    def started(self) -> dict[str, RunSummary]:
+        """The runs of the store, which need not exist, by id; those without an epoch are left out."""
+        started = [summary for summary in (scan(self.store)[0] if self.store.is_dir() else []) if summary.epochs_done]
+        # If its writer was killed, a checkpoint can lie beside the finished run, which counts.
+        return {summary.id: summary for summary in sorted(started, key=lambda summary: summary.epochs_done)}
+
+    @functools.cached_property
+    def by_arm(self) -> dict[tuple, list[RunSummary]]:
+        """The runs of the store by arm."""
+        return group_by(self.started.values(), lambda summary: summary.config.arm_key)
+
+    def work(self, point: RunConfig) -> Work:
+        """Return what the time of a training step of a run depends on."""
+        chosen = precision.choose(point.training.precision, self.device, **point.computed)
+        shape = len(point.features.windows), *point.input_size
+        trained = point.plan.train, point.plan.bn, point.start
+        n_classes = len(self.dataset.label_names)
+        return Work(
+            point.backbone, n_classes, shape, *trained, point.training.batch_size, chosen, self.device, self.threads
+        )
+
+    def timed(self, point: RunConfig, took: Took) -> tuple[float, float, int]:
+        """Return the time before training and in an epoch [s], and the size of the file [bytes], by a timed step."""
+        trained, held_out = map(len, self.dataset.split(point.fold, "", point.training.clips_per_class))
+        passes = held_out * (1 + point.training.test_shifts)
+        epoch = took.clip * (trained * point.training.draws + passes / 3)  # a forward pass takes a third of a step
+        # A run file also holds the tensors that are randomly initialised, as they were before training.
+        random = [nbytes for block, nbytes in took.nbytes.items() if not point.plan.is_pretrained(block)]
+        return took.before * (trained + held_out), epoch, sum(took.nbytes.values()) + sum(random)
 
 
-def _from_step(config: RunConfig, n_classes: int, device: torch.device) -> tuple[float, float, int]:
-    """Return the seconds per clip before training and in an epoch, and the bytes of a run file, by timed steps."""
-    plan, batch_size = config.plan, config.training.batch_size
-    network = skeleton(config.backbone, n_classes=n_classes, plan=plan, input_size=config.input_size)
-    sizes = {name: tensor.nbytes for name, tensor in network.state_dict().items()}
-    # A run file also holds the tensors that are randomly initialised, as they were before training.
-    random = sum(nbytes for name, nbytes in sizes.items() if not plan.is_pretrained(network.block_of(name)))
-    network.to(device).to(memory_format=torch.channels_last).train()
-    learned = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(learned, fused=True)
-    n = batch_size if device.type != "cpu" else min(CLIPS, batch_size)
-    x = torch.zeros((n, len(config.features.windows), *config.input_size), device=device)
-    x = x.contiguous(memory_format=torch.channels_last)
-    chosen = precision.choose(config.training.precision, device, **config.computed)
-    autocast = functools.partial(precision.autocast, device, chosen)
+class Work(NamedTuple):
+    """All that the time of a training step depends on."""
+
+    backbone: str
+    n_classes: int
+    shape: tuple[int, ...]
+    train: str
+    bn: str
+    start: int
+    batch_size: int
+    precision: str
+    device: torch.device
+    threads: int | None
+
+
+class Took(NamedTuple):
+    """The time per clip before training and in a training step [s], and the bytes of the tensors of each block."""
+
+    before: float
+    clip: float
+    nbytes: dict[int | str, int]
+
+
+def rows(sweeps: Iterable[Sweep]) -> list[Planned]:
+    """Return the estimate for each run; networks that take the same time are timed once."""
+    sweeps = list(sweeps)
+    work = {}
+    for sweep in sweeps:
+        for point in sweep.points:
+            if point.arm_key not in sweep.by_arm:
+                work.setdefault(sweep.work(point), point)
+    bar = tqdm.tqdm(work.items(), desc="timing training steps", unit="network", delay=1, leave=False, disable=None)
+    times = {each: _take(each, point) for each, point in bar}
+    return [_planned(sweep, point, times) for sweep in sweeps for point in dict.fromkeys(sweep.points)]
+
+
+def _planned(sweep: Sweep, point: RunConfig, times: Mapping[Work, Took]) -> Planned:
+    """Return the estimate for a run from those of its arm that have epochs, or else from the time of a step."""
+    if runs_of_arm := sweep.by_arm.get(point.arm_key, []):
+        before, epoch = 0.0, statistics.median(run.seconds / run.epochs_done for run in runs_of_arm)
+        nbytes = max(run.nbytes for run in [run for run in runs_of_arm if run.is_complete] or runs_of_arm)
+    else:
+        before, epoch, nbytes = sweep.timed(point, times[sweep.work(point)])
+    epochs = point.training.epochs
+    done = sweep.started[point.id].epochs_done if point.id in sweep.started else 0
+    seconds = (epochs - done) * epoch + (0 if done else before)
+    nbytes = 0 if done == epochs else nbytes
+    return Planned(point.id, epochs, done, seconds, nbytes, bool(runs_of_arm), sweep.at_once)
+
+
+def _take(work: Work, point: RunConfig) -> Took:
+    """Time the steps of the network of a run, one of those that take the same time."""
+    network = skeleton(work.backbone, n_classes=work.n_classes, plan=point.plan, input_size=work.shape[1:])
+    nbytes: dict[int | str, int] = collections.Counter()
+    for name, tensor in network.state_dict().items():
+        nbytes[network.block_of(name)] += tensor.nbytes
+    n = work.batch_size
+    if work.device.type == "cpu":
+        n = min(n, max(2, MULTIPLY_ADDS // point.cost(work.n_classes).multiply_adds))
+    with threads_of(work.threads):
+        before, step, update = _seconds(network.to(work.device), work, n)
+    return Took(before / n, step / n + update / work.batch_size, nbytes)
+
+
+def _seconds(network: Network, work: Work, n: int) -> tuple[float, float, float]:
+    """Return the seconds that `n` clips take before training, and forward and backward; and those of an update."""
+    network.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], fused=True)
+    x = torch.zeros((n, *work.shape), device=work.device).contiguous(memory_format=torch.channels_last)
+    autocast = functools.partial(precision.autocast, work.device, work.precision)
 
     def before() -> torch.Tensor:
         with torch.no_grad(), autocast():
-            return network.before(x, config.start)
+            return network.before(x, work.start)
 
-    def step() -> None:
-        with autocast():
-            loss = network(y, start=config.start).float().square().mean()
+    def gradients() -> None:
         optimizer.zero_grad(set_to_none=True)
+        with autocast():
+            loss = network(y, start=work.start).float().square().mean()
         loss.backward()
-        optimizer.step()
-        loss.item()
+        loss.item()  # waits for a GPU
 
-    once, y = (_seconds(before) / n, before()) if config.start else (0.0, x)
-    return once, _seconds(step) / n, sum(sizes.values()) + random
+    once, y = (_median(before), before()) if work.start else (0.0, x)
+    return once, _median(gradients), _median(optimizer.step)
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    """Return the median time of some calls, after one that is not timed."""
+def _median(call: Callable[[], object]) -> float:
+    """Return the median time of some calls [s], after one that is not timed."""
     times = []
-    for _ in range(1 + STEPS):
+    for _ in range(1 + CALLS):
         started = time.perf_counter()
-        work()
+        call()
         times.append(time.perf_counter() - started)
     return statistics.median(times[1:])
 

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from transferlens.models.plan import TransferPlan
 from transferlens.store.config import Training
-from transferlens.util.errors import ParameterError
+from transferlens.util.errors import ParameterError, warn_once
 from transferlens.util.fields import optional
+from transferlens.util.text import counted
 
 _PAPER = Training(
     epochs=70,
@@ -68,8 +69,8 @@ class TrainingOptions(Settings):
 
     preset: Literal["quick", "strong", "paper"] = "quick"
     """quick: 12 epochs, lr 1e-3, cosine, normalised. strong: 30 epochs, augmented, AdamW, label smoothing, warm-up,
-    averages of weights and over shifts in time. paper: 70 epochs (450 from scratch), lr 1e-4 in steps, not normalised,
-    augmented, fp32."""
+    averages of weights and over shifts in time; warm-up and averages are shortened if --epochs leaves no room for them.
+    paper: 70 epochs (450 from scratch), lr 1e-4 in steps, not normalised, augmented, fp32."""
 
     @property
     def given(self) -> dict[str, Any]:
@@ -77,12 +78,24 @@ class TrainingOptions(Settings):
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Training)}
         return {name: value for name, value in values.items() if value is not None}
 
+    def _fitting(self, preset: Training) -> Training:
+        """Return a preset; if it counts more epochs than are given, all that it counts is shortened in proportion."""
+        epochs = self.given.get("epochs", preset.epochs)
+        left = epochs - self.given.get("head_epochs", preset.head_epochs)
+        if preset.warmup_epochs < left and preset.average_epochs <= left:
+            return preset
+        shorter = preset.lasting(epochs)
+        names = [name for name in ("warmup_epochs", "average_epochs") if name not in self.given]
+        if changed := [f"{name}={getattr(shorter, name)}" for name in names if getattr(preset, name) > 1]:
+            words = f"the preset {self.preset} is made for {counted(preset.epochs, 'epoch')}"
+            warn_once(f"{words}, and {epochs} are asked for: it is shortened to {' and '.join(changed)}")
+        return shorter
+
     def training(self, plan: TransferPlan) -> Training:
         """Return the settings for one plan; raise ParameterError if one that is given would have no effect."""
         # An epoch of the released code holds every clip as it is, too.
         implied = {"draws": 2} if self.given.get("augment") == "released" else {}
-        preset = PRESETS[self.preset][not plan.letters]
-        training = dataclasses.replace(preset, **(implied | self.given))
+        training = dataclasses.replace(self._fitting(PRESETS[self.preset][not plan.letters]), **(implied | self.given))
         variants = self.given.get("variants")
         if variants == 0:
             raise ParameterError("variants=0 must be 1 to 1000")

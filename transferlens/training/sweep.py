@@ -20,7 +20,6 @@ from transferlens.features.cache import FeatureCache
 from transferlens.features.logmel import FeatureOptions
 from transferlens.models.build import block_table, check
 from transferlens.models.device import pick_device
-from transferlens.models.forward import threads_of
 from transferlens.models.plan import TransferPlan
 from transferlens.models.weights import Source
 from transferlens.store.config import RunConfig, Training
@@ -400,14 +399,13 @@ def gather(arms: Mapping[Name, Arm]) -> dict[Name, list[Run]]:
 
 def planned(arms: Mapping[Any, Arm]) -> list[forecast.Planned]:
     """Return the estimate for each run of the arms; none is trained."""
-    rows: list[forecast.Planned] = []
+    sweeps = []
     for study, points in _by_study(arms).items():
         store, threads = study.options.store.runs, study.options.training.threads or _threads(points)
         at_once = schedule.workers(study, len(points), threads or 1)
         study.warn_of_other_name(point for point in points if not point.path(store).is_file())
-        with threads_of(threads):
-            rows += forecast.rows(points, store=store, dataset=study.dataset, device=study.device, at_once=at_once)
-    return rows
+        sweeps.append(forecast.Sweep(points, store, study.dataset, study.device, threads, at_once))
+    return forecast.rows(sweeps)
 
 
 def _threads(points: Sequence[RunConfig]) -> int | None:

@@ -29,6 +29,9 @@ from transferlens.util.lazy import h5py
 MOST_MEMBERS, DEEPEST, MOST_ATTRIBUTES = 50_000, 16, 1000
 # Bytes that are read at once: of a file to verify it, and at most of texts.
 PIECE, MOST_TEXT = 2**20, 2**28
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# How the tags of all seals begin, and the longest seal [bytes].
+TAGS, LONGEST_SEAL = b"transferlens ", 64
 REFERENCE = 16  # bytes that stand for a text in a data set: its length (4), and where it is
 # What h5py raises for damaged files.
 _UNREADABLE = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError)
@@ -339,7 +342,7 @@ def _verify(path: Path, seal: Seal) -> int:
     with path.open("rb") as content:
         is_sealed = seal.verify(content)
         if not is_sealed and seal.verify_unsealed is None:
-            raise Damaged(seal.broken)
+            raise Damaged(_other_kind(content) or seal.broken)
         longest = check_heaps(content)
         with _open(path) as file:
             if file.userblock_size or file.id.get_create_plist().get_sizes() != (8, 8):
@@ -350,6 +353,15 @@ def _verify(path: Path, seal: Seal) -> int:
             if not is_sealed and seal.verify_unsealed is not None:
                 seal.verify_unsealed(root)
     return longest
+
+
+def _other_kind(content: BinaryIO) -> str:
+    """Return what a file without the checksum is instead, in words; "" if it may have been such a file."""
+    content.seek(0)
+    if content.read(len(SIGNATURE)) != SIGNATURE:
+        return "it is not an HDF5 file"
+    content.seek(-min(content.seek(0, os.SEEK_END), LONGEST_SEAL), os.SEEK_END)
+    return "it is another file of transferlens, such as features" if TAGS in content.read() else ""
 
 
 @contextlib.contextmanager
