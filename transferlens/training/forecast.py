@@ -99,7 +99,7 @@ class Work(NamedTuple):
 
     backbone: str
     n_classes: int
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int]
     train: str
     bn: str
     start: int
@@ -114,13 +114,13 @@ class Took(NamedTuple):
 
     before: float
     clip: float
-    nbytes: dict[int | str, int]
+    nbytes: dict[int | Literal["head"], int]
 
 
 def rows(sweeps: Iterable[Sweep]) -> list[Planned]:
     """Return the estimate for each run; networks that take the same time are timed once."""
     sweeps = list(sweeps)
-    work = {}
+    work: dict[Work, RunConfig] = {}
     for sweep in sweeps:
         for point in sweep.points:
             if point.arm_key not in sweep.by_arm:
@@ -147,7 +147,7 @@ def _planned(sweep: Sweep, point: RunConfig, times: Mapping[Work, Took]) -> Plan
 def _take(work: Work, point: RunConfig) -> Took:
     """Time the steps of the network of a run, one of those that take the same time."""
     network = skeleton(work.backbone, n_classes=work.n_classes, plan=point.plan, input_size=work.shape[1:])
-    nbytes: dict[int | str, int] = collections.Counter()
+    nbytes: dict[int | Literal["head"], int] = collections.Counter()
     for name, tensor in network.state_dict().items():
         nbytes[network.block_of(name)] += tensor.nbytes
     n = work.batch_size
