@@ -23,7 +23,6 @@ from transferlens.store.listing import list_runs, summarise
 from transferlens.store.runfile import RunState, seal, write_state
 from transferlens.store.schema import PROVENANCE, history_names
 
-
 MARK = 0x1234_5678_9ABC_DEF0  # a seed of 8 bytes that are found again
 
 
