@@ -116,6 +116,8 @@ def level_lines(
     upright : bool
         Whether accuracies are on the x axis; then the lines have no names, which the legend may have.
     """
+    from matplotlib.patheffects import withStroke
+
     ax = axes_or_new(ax)
     ordered = sorted((100 * level, name) for name, level in levels.items())
     words: dict[float, str] = {}  # of those that are close to each other, the upper has all names
@@ -129,6 +131,7 @@ def level_lines(
             text, (0, level), xycoords=ax.get_yaxis_transform(), xytext=(3, 1), annotation_clip=False, gid=LEVEL, **look
         )
         label.set_in_layout(False)
+        label.set_path_effects([withStroke(linewidth=2, foreground="white")])  # legible over marks
     return ax
 
 
