@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import matplotlib.axes
 import matplotlib.image
+import matplotlib.lines
+import matplotlib.patches
 import matplotlib.text
 import numpy as np
 import pytest
@@ -197,6 +199,27 @@ def test_attributions_are_red_for_and_blue_against_the_class():
     assert (red[5] > blue[5]).all()
     assert (red[-5] < blue[-5]).all()
     assert (opacity[30] < 0.1 * opacity[5]).all()
+
+
+def test_a_band_and_its_line_are_one_entry_of_the_legend():
+    fig, axes = style.new_figure(width=4, height=3)
+    ax = accuracy.band([0.4, 0.5, 0.8], colour=(0, 0, 0), label="from scratch", ax=axes[0, 0])
+    ax.plot([0], [0], label="alone")
+    entries = style.entries_of(ax)
+    assert [*entries] == ["from scratch", "alone"]
+    band, line = entries["from scratch"]
+    assert isinstance(band, matplotlib.patches.Patch)
+    assert isinstance(line, matplotlib.lines.Line2D)
+    style.legend_below(fig, ax)
+    fig.savefig(io.BytesIO())
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["from scratch", "alone"]
+    assert len(fig.legends[0].get_patches()) == 1
+
+
+def test_names_of_levels_can_be_read_over_data():
+    (label,) = accuracy.level_lines({"chance": 0.1}).texts
+    (effect,) = label.get_path_effects()
+    assert effect._gc["foreground"] == "white"
 
 
 def test_levels_are_lines_with_names_and_close_ones_have_one_text():

@@ -183,6 +183,12 @@ def test_summary_and_figure_name_arms_and_directions(answer):
     ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert [tick.split("\n")[0] for tick in ticks] == ["0", "1", "2", "3", "4"]
     assert {tick.split("\n")[1] for tick in ticks} <= {"nothing", "statistics", "filters"}
+    # Below, networks have marks, not the colours of what is put back.
+    below = figure.axes[-1].lines
+    assert {line.get_color() for line in below} == {"0.35"}
+    assert len({line.get_marker() for line in below}) == len(below)
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "change of test_resnet, pretrained, from random weights" in legend
 
 
 def test_command(seeds_store, tmp_path, capsys):

@@ -176,6 +176,7 @@ def draw(result: Result) -> Figure:
     marks: dict[str, Any] = {f"95 % interval over {over}": style.mark("o", line="-")}
     if pairs:
         marks[f"adjusted p < {by_class.LEVEL}"] = style.mark("s", hollow=True)
+    marks["chance"] = style.mark("", line="--")
     style.legend_below(bottom, dict(zip(palette, style.handles(palette), strict=True)), marks=marks)
     style.title(fig, f"{result.title}: held-out clips by class")
     return fig

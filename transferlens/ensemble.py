@@ -169,7 +169,7 @@ def draw(result: Result) -> Figure:
 
 def _marks(left: Sequence[Axes], n_folds: int) -> dict[str, Any]:
     """Return the legend entries of the marks: shades of accuracies, bands of sizes, lines of calibration."""
-    by_fold, errors = (dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True)) for ax in left)
+    by_fold, errors = map(style.entries_of, left)
     bands = {"lowest to highest subset": style.band_mark()}
     lines = {"calibration of the ensemble": style.mark("o", line="-")}
     lines["calibration of single networks"] = style.mark("o", line="--", hollow=True)

@@ -175,7 +175,7 @@ def draw(result: Result) -> Figure:
     entries: dict[str, Any] = {}
     for ax in axes[0]:
         accuracy.level_lines(levels(result.rows), named=ax is axes[0, 0], ax=ax)
-        entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        entries |= style.entries_of(ax)
     one, mean = style.curve_marks().values()
     style.legend_below(fig, entries, marks={"one path": one, "mean of the paths": mean})
     n = counted(len({row.fold for row in result.rows}), "fold")

@@ -40,6 +40,7 @@ from transferlens.models import batchnorm, states
 from transferlens.models.device import pick_device
 from transferlens.options import PlanOptions, QuestionOptions
 from transferlens.plots import accuracy, style
+from transferlens.plots import rewind as plots
 from transferlens.store.arms import arm_names
 from transferlens.store.kept import digest, kept
 from transferlens.store.rows import levels, row_of
@@ -53,7 +54,6 @@ from transferlens.util.text import counted
 
 if TYPE_CHECKING:
     import torch
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from transferlens.models.network import Network
@@ -274,7 +274,7 @@ def score(
 
 def _accuracies(right: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return the accuracies of a row from which clips are classified correctly with blocks put back, and before."""
-    now, trained = ([each[name].mean() if name in each else NAN for name in MARKS] for each in (right, before))
+    now, trained = ([each[name].mean() if name in each else NAN for name in plots.MARKS] for each in (right, before))
     names = ("accuracy", "accuracy_anew", "accuracy_run", "accuracy_run_anew", "lost", "lost_anew")
     values = (*now, *trained, *(trained[0] - each for each in now))
     return dict(zip(names, map(float, values), strict=True))
@@ -366,50 +366,24 @@ def draw(result: Result) -> Figure:
     palette = style.colours(LETTERS)
     for row_of_axes, ((backbone, arm, target), rows) in zip(axes, groups.items(), strict=False):
         for kind, ax in zip(kinds, row_of_axes, strict=True):
-            _draw_panel([row for row in rows if row.kind == kind], palette, ax)
+            plots.put_back([row for row in rows if row.kind == kind], palette=palette, ax=ax)
         row_of_axes[0].set_title(f"{backbone}, {arm}: back to {_words(target)}", fontsize="small", loc="left")
         row_of_axes[0].set_ylabel(accuracy.heldout())
-    lines = style.colours(map(str, groups))
     for kind, ax in zip(kinds, axes[-1], strict=True):
-        for key, rows in groups.items():
-            points = [(row.block, row.moved) for row in rows if (row.kind, row.what) == (kind, rows[0].what)]
-            ax.plot(*zip(*points, strict=True), "o-", color=lines[str(key)], ms=4, lw=1)
-        ax.set(xlabel=AXES[kind], ylim=(0, None), xlim=axes[0, 0].get_xlim())
-        ax.locator_params(axis="x", integer=True)
+        of_kind = [[row for row in rows if (row.kind, row.what) == (kind, rows[0].what)] for rows in groups.values()]
+        plots.moved(([(row.block, row.moved) for row in rows] for rows in of_kind), ax=ax)
+        ax.set(xlabel=AXES[kind], xlim=axes[0, 0].get_xlim())
     axes[-1, 0].set_ylabel("relative change\nof Block K")
     for ax in axes[:-1].flat:
         accuracy.level_lines(levels(result.rows), named=ax is axes[0, 0], ax=ax)
-    style.legend_below(fig, axes[0, 0], marks=_marks(result))
+    networks = [f"change of {backbone}, {arm}, from {_words(target)}" for backbone, arm, target in groups]
+    style.legend_below(fig, axes[0, 0], marks=_marks(result) | plots.moved_marks(networks))
     style.title(fig, f"{result.rows[0].dataset}: blocks of trained networks put back, nothing is trained")
     return fig
 
 
 def _words(target: str) -> str:
     return "the start" if target == "start" else "random weights"
-
-
-SHADES = {"nothing": "1.0", "statistics": "0.93", "filters": "0.84", "weights": "0.84"}
-MARKS: dict[str, dict[str, Any]] = {"as is": {"fmt": "o--", "mfc": "white"}, "anew": {"fmt": "o-"}}
-
-
-def _draw_panel(rows: Sequence[MeanRow], palette: Mapping[str, tuple], ax: Axes) -> None:
-    """Draw the accuracies of one direction by block, and what each block needed."""
-    ax.axhline(100 * rows[0].accuracy_run, color="0.4", lw=1, label="as trained")
-    series = group_by(rows, key=lambda row: (row.what, row.statistics))
-    offsets = style.spread(series, 0.12)
-    for x, ((what, statistics), line) in zip(offsets, series.items(), strict=True):
-        mean = np.array([100 * row.accuracy for row in line])
-        bounds = 100 * np.array([(row.change - row.change_low, row.change_high - row.change) for row in line]).T
-        words = "as is" if statistics == "as is" else "statistics anew"
-        look: dict[str, Any] = {"ms": 5, "lw": 1.2, "capsize": 2, "elinewidth": 0.8, "color": palette[what]}
-        places = [row.block + x for row in line]
-        ax.errorbar(places, mean, np.nan_to_num(bounds), label=f"{what}, {words}", **look, **MARKS[statistics])
-    needed = {row.block: row.needed for row in rows if row.needed}
-    for block, word in needed.items():
-        ax.axvspan(block - 0.5, block + 0.5, color=SHADES[word], lw=0, zorder=0)
-    blocks = sorted({row.block for row in rows})
-    ax.set_xticks(blocks, [f"{block}\n{needed.get(block, '')}" for block in blocks], fontsize="small")
-    ax.set(ylim=(0, 103), xlim=(blocks[0] - 0.5, blocks[-1] + 0.5))
 
 
 def _marks(result: Result) -> dict[str, Any]:

@@ -138,10 +138,9 @@ def draw(result: Result) -> Figure:
     bottom.set(ylabel="relative change\nof weights")
     bottom.set_ylim(bottom=0)
     bottom.locator_params(axis="x", integer=True)
-    bottom.set_xlabel("depth: convolutions (dots) and ends of blocks (squares), in order of computation")
+    bottom.set_xlabel("depth: layers in the order of computation")
     top.set_title(_caption(rows, first), fontsize="small", loc="left")
-    legend = dict(zip(*reversed(top.get_legend_handles_labels()), strict=True))
-    style.legend_below(fig, legend)
+    style.legend_below(fig, top, marks=_marks(first))
     style.title(fig, f"{result.title}: how alike layers are")
     return fig
 
@@ -162,9 +161,17 @@ def _caption(rows: Sequence[Row], layers: Sequence[Row]) -> str:
     text = f"up to {max(row.n_samples for row in layers)} samples per layer"
     if np.isfinite([row.low for row in rows]).any():
         text += "; bands: 95 % intervals over clips"
-    if few := sum(row.too_few for row in layers):
-        text += f"; hollow: fewer than {ENOUGH} samples per neuron ({counted(few, 'layer')})"
     return text
+
+
+def _marks(layers: Sequence[Row]) -> dict[str, Any]:
+    """Return the legend entries of the marks of a comparison."""
+    marks = {"a convolution": style.mark("o"), "the end of a block": style.mark("s")}
+    if few := sum(row.too_few for row in layers):
+        marks[f"hollow: fewer than {ENOUGH} samples per neuron ({counted(few, 'layer')})"] = style.mark(
+            "o", hollow=True
+        )
+    return marks
 
 
 def _line(layers: Sequence[Row]) -> tuple[str, str, str]:

@@ -160,7 +160,7 @@ def draw(result: Result) -> Figure:
         _draw_cost(result, size, palette, ax)
     for ax in (*axes.flat, *costs):
         ax.label_outer()
-    entries = _entries(axes[0, 0]) | (_entries(costs[0]) if costs else {})
+    entries = style.entries_of(axes[0, 0]) | (style.entries_of(costs[0]) if costs else {})
     order = [*WORDS.values(), *map(_tuned, WORDS.values()), *palette]
     style.legend_below(fig, entries, order=order, marks=_marks(result))
     style.title(fig, f"{result.rows[0].dataset}: {result.analysis.title}, last epoch{_note(result)}")
@@ -178,10 +178,6 @@ def _of_network(result: Result, backbone: str, palette: Mapping[str, tuple]) -> 
     if not result.analysis.shows_cost:
         return dict(palette)
     return {name: palette[f"{backbone}{TUNED * name.endswith(TUNED)}"] for name in result.analysis.plans}
-
-
-def _entries(ax: Axes) -> dict[str, Any]:
-    return dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
 
 
 def _note(result: Result) -> str:

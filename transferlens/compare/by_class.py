@@ -262,13 +262,14 @@ def _change_text(row: ChangeRow) -> str:
 
 
 def draw_scores(rows: Sequence[ClassRow], palette: Mapping[str, tuple], ax: Axes) -> None:
-    """Draw the recall of each class with its interval, a line per network."""
+    """Draw the recall of each class with its interval, a line per network, and that of guessing."""
     by_label = group_by(rows, key=lambda row: shortened(row.label, 24))
     accuracy.intervals(
         {label: {row.network: percent(row, "recall") for row in each} for label, each in by_label.items()},
         palette=palette,
         ax=ax,
     )
+    accuracy.level_lines({"chance": 1 / len(by_label)}, upright=True, ax=ax)
     ax.set(xlim=(-2, 102), xlabel="recall [%]")
 
 

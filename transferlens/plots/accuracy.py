@@ -21,7 +21,7 @@ import numpy as np
 
 from transferlens.measures.stats import Interval, fold_interval
 from transferlens.plots.fit import LEVEL
-from transferlens.plots.style import axes_or_new, colours, score, spread
+from transferlens.plots.style import axes_or_new, colours, halo, score, spread
 from transferlens.util.lazy import matplotlib, seaborn
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def band(values: Sequence[float], *, colour: tuple, label: str, line: str = "-",
     interval = fold_interval(values)
     ax.axhline(100 * interval.mean, color=colour, lw=1.2, ls=line, zorder=1, label=label)
     if interval.is_bounded:
-        ax.axhspan(100 * interval.low, 100 * interval.high, color=colour, alpha=0.12, lw=0, zorder=0)
+        look: dict[str, Any] = {"color": colour, "alpha": 0.12, "lw": 0, "zorder": 0, "label": label}
+        ax.axhspan(100 * interval.low, 100 * interval.high, **look)
     return ax
 
 
@@ -116,8 +117,6 @@ def level_lines(
     upright : bool
         Whether accuracies are on the x axis; then the lines have no names, which the legend may have.
     """
-    from matplotlib.patheffects import withStroke
-
     ax = axes_or_new(ax)
     ordered = sorted((100 * level, name) for name, level in levels.items())
     words: dict[float, str] = {}  # of those that are close to each other, the upper has all names
@@ -131,7 +130,7 @@ def level_lines(
             text, (0, level), xycoords=ax.get_yaxis_transform(), xytext=(3, 1), annotation_clip=False, gid=LEVEL, **look
         )
         label.set_in_layout(False)
-        label.set_path_effects([withStroke(linewidth=2, foreground="white")])  # legible over marks
+        label.set_path_effects(halo())
     return ax
 
 

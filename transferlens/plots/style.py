@@ -267,6 +267,13 @@ def mark(marker: str, *, line: str = "", hollow: bool = False) -> Line2D:
     return Line2D([], [], color="0.35", marker=marker, **look)
 
 
+def halo(width: float = 1.5) -> list[Any]:
+    """Return the effect of text that is written over data: a white rim."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=width, foreground="white")]
+
+
 def dot() -> Line2D:
     """Return the legend entry, in grey, of single values beside their mean."""
     small = mark("o")
@@ -321,11 +328,7 @@ def legend_below(
     marks : dict of text to artist, optional
         What marks mean (`mark`), after the names.
     """
-    drawn = (
-        entries
-        if isinstance(entries, Mapping)
-        else dict(zip(*reversed(entries.get_legend_handles_labels()), strict=True))
-    )
+    drawn = entries if isinstance(entries, Mapping) else entries_of(entries)
     shown = {name: drawn[name] for name in order or drawn if name in drawn} | dict(marks)
     if not shown:
         return
@@ -336,6 +339,15 @@ def legend_below(
     _grow(part, LINE * size / 72 * (lines - 1))
     look: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": size, "ncols": n_columns}
     part.legend(shown.values(), words, **look)
+
+
+def entries_of(ax: Axes) -> dict[str, Any]:
+    """Return what each name of a legend stands for: what is drawn last, over the band if one has the same name."""
+    drawn: dict[str, Any] = {}
+    bands: dict[str, Any] = {}
+    for artist, name in zip(*ax.get_legend_handles_labels(), strict=True):
+        (bands if isinstance(artist, matplotlib.patches.Patch) else drawn)[name] = artist
+    return bands | {name: (bands[name], artist) if name in bands else artist for name, artist in drawn.items()}
 
 
 def _grow(part: Figure | SubFigure, more: float) -> None:
