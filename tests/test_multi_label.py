@@ -22,6 +22,7 @@ from transferlens.compare.ensembles import gather
 from transferlens.data.audit import audit
 from transferlens.data.catalogue import open_dataset
 from transferlens.explain.explanations import by_label, heldout_clips
+from transferlens.features import near_duplicates
 from transferlens.measures import multilabel
 from transferlens.measures.scoring import ONE, SEVERAL
 from transferlens.measures.stats import by_fold
@@ -526,3 +527,22 @@ def test_one_label_is_scored_as_before():
     assert ONE.score(logits, labels) == pytest.approx(2 / 3)
     assert ONE.encode([["b"], ["a"]], ["a", "b"]).tolist() == [1, 0]
     assert ONE.chance(labels, 2) == 0.5
+
+
+def test_clips_that_share_a_label_are_compared_as_of_one_class(tmp_path):
+    dataset = open_dataset(clips=write_table(tmp_path, ("a", "a;b", "b", "c"), folds=("1", "2")))
+    homes = [clip.id for clip in dataset.clips]
+    found = near_duplicates.partners(dataset, homes, same_class=True)
+    labels = [{*clip.label.split(";")} for clip in dataset.clips]
+    assert [rows.tolist() for rows in found] == [
+        [j for j in range(i + 1, len(labels)) if labels[i] & labels[j]] for i in range(len(labels))
+    ]
+
+
+def test_folds_are_made_where_all_clips_have_all_labels(tmp_path, caplog):
+    dataset = open_dataset(clips=write_table(tmp_path, ("a;b",) * 6, header="path,label"), n_folds_made=2)
+    assert dataset.folds == ("1", "2")
+    assert "fewer recordings than folds" not in caplog.text
+    one = write_table(tmp_path / "one", ("a",) * 6, header="path,label")
+    with pytest.raises(DataError, match="all clips are of one class, a"):
+        open_dataset(clips=one, n_folds_made=2, labels_per_clip="several")

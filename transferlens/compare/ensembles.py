@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -90,9 +91,10 @@ class Members:
 
     def levels(self, clips: slice | np.ndarray = slice(None)) -> dict[str, Any]:
         """Return the columns of the accuracies to compare with (`store.rows.levels`), over some clips."""
-        known = [self.commonest.get(fold, np.nan) for fold in self.folds[clips]]
-        chance = self.scoring.chance(self.labels[clips], self.logits.shape[-1])
-        return {"chance": chance, "commonest": float(np.mean(known))}
+        labels, folds = self.labels[clips], self.folds[clips]
+        known = [self.commonest.get(fold, np.nan) for fold in folds]
+        chance = [self.scoring.chance(labels[folds == fold], self.logits.shape[-1]) for fold in np.unique(folds)]
+        return {"chance": statistics.fmean(chance), "commonest": float(np.mean(known))}
 
     def in_order_of(self, other: Members) -> Members:
         """Return these networks with the clips in the order of others; raise ParameterError if they differ."""

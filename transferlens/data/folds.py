@@ -7,7 +7,7 @@ import logging
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,9 +63,9 @@ def joined(clips: Sequence[Clip], pairs: Sequence[tuple[int, int]]) -> tuple[Cli
     )
 
 
-def check_classes(clips: Sequence[Clip]) -> None:
-    """Raise DataError if all clips are of one class."""
-    if len(labels := {clip.label for clip in clips}) < 2:
+def check_classes(labels: Collection[str]) -> None:
+    """Raise DataError if the labels of all clips are one."""
+    if len(labels) < 2:
         raise DataError(
             f"all clips are of one class, {min(labels)}: two or more are needed; name the folder that holds one folder "
             "per class"
@@ -84,14 +84,16 @@ def made(clips: Sequence[Clip], n_folds: int = N_FOLDS, strata: Sequence[str] | 
     DataError
         If every class has fewer recordings than there are folds, or there is one class only.
     """
-    check_classes(clips)
     labels = [clip.label for clip in clips] if strata is None else list(strata)
+    if strata is None:
+        check_classes({*labels})
     homes = [clip.recording for clip in clips]
     recordings = Counter(label for label, _ in {*zip(labels, homes, strict=True)})
     if max(recordings.values()) < n_folds:
         most = counted(max(recordings.values()), "recording")
         raise DataError(f"classes of at most {most} cannot be in {n_folds} folds: give fewer by n_folds_made")
-    if few := sorted(label for label, n in recordings.items() if n < n_folds):
+    few = sorted(label for label, n in recordings.items() if n < n_folds)
+    if few and strata is None:  # clips have other labels, too
         log.warning("there are fewer recordings than folds of %s: some folds have none", some(few))
     has_groups = any(clip.group for clip in clips)
     kind = model_selection.StratifiedGroupKFold if has_groups else model_selection.StratifiedKFold

@@ -74,6 +74,8 @@ def _read_fsd50k(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, 
 
 def _vocabulary(path: Path) -> set[str]:
     """Return the classes of FSD50K; its table of number, label and AudioSet's id has no header."""
+    if not path.is_file():
+        raise DataError(f"root must be the folder that contains {TRUTH}/{path.name}: {path} does not exist")
     return {cells[1] for line in _read_names(path) if len(cells := line.split(",")) == 3}
 
 

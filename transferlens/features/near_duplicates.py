@@ -128,9 +128,9 @@ def _of_strangers(dataset: DataSet, marks: np.ndarray, n_rows: int, rng: np.rand
     """Return the similarities of some clips, drawn, with all of other classes and recordings, each pair once."""
     rows = np.sort(rng.choice(len(marks), n_rows, replace=False))
     others = np.arange(len(marks))
-    labels = np.array([clip.label for clip in dataset.clips], dtype=object)
+    labels = _memberships(dataset)
     homes = np.array([clip.recording for clip in dataset.clips], dtype=object)
-    strangers = (labels[rows, None] != labels) & (homes[rows, None] != homes)
+    strangers = (labels[rows].astype(int) @ labels.T.astype(int) == 0) & (homes[rows, None] != homes)
     return similarities(marks[rows], marks)[strangers & ~(np.isin(others, rows) & (others <= rows[:, None]))]
 
 
@@ -157,13 +157,22 @@ def _copy(dataset: DataSet, cache: FeatureCache, i: int) -> np.ndarray:
 
 
 def partners(dataset: DataSet, homes: Sequence[Hashable], *, same_class: bool) -> list[np.ndarray]:
-    """Return for each clip the later ones of another home, such as a fold, and of its class or of other classes."""
-    labels = np.array([clip.label for clip in dataset.clips], dtype=object)
-    of_clips = np.array(homes, dtype=object)
-    return [
-        i + 1 + np.flatnonzero(((labels[i + 1 :] == labels[i]) == same_class) & (of_clips[i + 1 :] != of_clips[i]))
-        for i in range(len(labels))
-    ]
+    """Return for each clip the later ones of another home, such as a fold, and of its class or of other classes.
+
+    Clips with several labels are of one class if they share one.
+    """
+    labels, of_clips = _memberships(dataset), np.array(homes, dtype=object)
+    alike = (labels[i + 1 :, own].any(1) == same_class for i, own in enumerate(labels))
+    return [i + 1 + np.flatnonzero(of & (of_clips[i + 1 :] != of_clips[i])) for i, of in enumerate(alike)]
+
+
+def _memberships(dataset: DataSet) -> np.ndarray:
+    """Return which labels each clip has [shape=(n_clips, n_classes), bool]."""
+    numbers = {name: number for number, name in enumerate(dataset.label_names)}
+    members = np.zeros((len(dataset.clips), len(numbers)), bool)
+    for i, clip in enumerate(dataset.clips):
+        members[i, [numbers[label] for label in dataset.labels_of(clip)]] = True
+    return members
 
 
 def pairs(marks: np.ndarray, others: Sequence[np.ndarray], threshold: float) -> list[tuple[int, int, float]]:
@@ -201,7 +210,7 @@ def recordings(dataset: DataSet, settings: FeatureSettings, folder: Path) -> tup
     ParameterError
         If the clips are too silent to be compared.
     """
-    check_classes(dataset.clips)
+    check_classes(dataset.label_names)
     homes = [clip.recording for clip in dataset.clips]
     cache, marks = marked(dataset, settings, folder)
     threshold = calibrate(dataset, cache, marks).threshold
