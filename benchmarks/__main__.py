@@ -60,6 +60,7 @@ SCRIPTS = {
     "similarity": [],
     "saliency": ["--clips", "{clips}", "--n-clips", "14"],
     "streaming": [],
+    "predict": ["--clips", "{clips}"],
     "processes": [],
     "sweep": ["--clips", "{clips}"],
     "neighbours": ["--clips", "{clips}"],

@@ -37,7 +37,7 @@ class Options(DataOptions):
 def faster(y: np.ndarray, settings: FeatureSettings, semitones: int) -> np.ndarray:
     """Features of a clip played faster by a ratio of frequencies."""
     ratio = 2 ** (semitones / 12)
-    return settings.compute(librosa.resample(y, orig_sr=settings.sr, target_sr=settings.sr / ratio))
+    return settings.compute(librosa.resample(y, orig_sr=settings.sr, target_sr=settings.sr / ratio), settings.sr)
 
 
 def work(options: Options) -> int:

@@ -6,7 +6,6 @@ python benchmarks/listing.py
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -21,8 +20,10 @@ from transferlens.features.logmel import FeatureSettings
 from transferlens.models.plan import TransferPlan
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.listing import list_runs, summarise
-from transferlens.store.runfile import RunState, seal, write_state
+from transferlens.store.runfile import SEAL, RunState, write_state
 from transferlens.store.schema import PROVENANCE, history_names
+
+MARK = 0x1234_5678_9ABC_DEF0  # a seed of 8 bytes that are found again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Options:
 
 
 def write_store(folder: Path, n_runs: int) -> None:
-    """Small runs that differ by the seed: one is written, the others are copies with other attributes."""
+    """Small runs that differ by the seed: one is written, the others are copies of its bytes with another seed."""
     config = RunConfig(
         dataset="made-up",
         data_key="0" * 64,
@@ -60,14 +61,16 @@ def write_store(folder: Path, n_runs: int) -> None:
         fresh={"head.weight": np.zeros(1, np.float32)},
         optimizer={},
     )
-    first = config.path(folder)
-    write_state(first, state)
-    for seed in range(1, n_runs):
-        path = dataclasses.replace(config, seed=seed).path(folder)
-        shutil.copyfile(first, path)
-        with h5py.File(path, "r+") as file:
-            file["config"].attrs["seed"] = seed
-        seal(path)
+    paths = [dataclasses.replace(config, seed=seed).path(folder) for seed in range(n_runs)]
+    write_state(paths[0], state)
+    with h5py.File(paths[0], "r+") as file:
+        file["config"].attrs["seed"] = MARK
+    content = bytearray(paths[0].read_bytes())
+    start = content.index(MARK.to_bytes(8, "little"))
+    for seed, path in enumerate(paths):
+        content[start : start + 8] = seed.to_bytes(8, "little")
+        path.write_bytes(content)
+        SEAL.write(path)  # without a look at the whole folder
 
 
 def work(options: Options) -> int:

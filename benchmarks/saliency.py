@@ -73,7 +73,7 @@ def work(options: Options) -> int:
     run = trained(options) if options.ckpt is None else load_run(options.ckpt)
     rows = np.linspace(0, len(run.clip_ids) - 1, options.n_clips).astype(int)
     x = run.inputs(heldout_features(run, options, options.cache)[rows])
-    silent = run.config.features.compute(np.zeros(run.config.features.n_fft, np.float32))
+    silent = run.config.features.compute(np.zeros(run.config.features.n_fft, np.float32), run.config.features.sr)
     baseline, targets, model = run.inputs(silent[None]), run.labels[rows].tolist(), run.model()
     with torch.no_grad():
         change = torch.stack([(model(x[i : i + 1]) - model(baseline))[0, t] for i, t in enumerate(targets)]).numpy()

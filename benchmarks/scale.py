@@ -4,7 +4,8 @@
 
 Clips are short noises of 20 clips per class in 5 folds, all different; runs are made up. Each measurement is a process
 of its own; memory is its largest resident set. The exponent is that of the last two sizes: 1 is in proportion to the
-size. Writes benchmarks/scale.md.
+size. Measurements are kept in benchmarks/scale.csv: what is there is not measured again unless its stage is named
+(--only). Writes benchmarks/scale.md once all are there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from listing import write_store
 from transferlens import cli
 from transferlens.util.errors import ParameterError
 
+MEASURED = Path(__file__).with_suffix(".csv")
 SR = 8000
 PER_CLASS = 20
 # As few as possible: what grows is the number of clips.
@@ -38,7 +40,7 @@ class Options:
     sizes: tuple[int, ...] = (1_000, 10_000, 100_000)
     """Numbers of clips and of runs, in rising order, at least two."""
     only: tuple[str, ...] = ()
-    """Stages. Default: all."""
+    """Stages to measure, again if they were. Default: those that are missing."""
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2 or list(self.sizes) != sorted({*self.sizes}) or self.sizes[0] < 200:
@@ -126,28 +128,50 @@ def exponent(values: list[float], sizes: tuple[int, ...]) -> float:
     return float(np.log(values[-1] / values[-2]) / np.log(sizes[-1] / sizes[-2]))
 
 
+def measured() -> dict[tuple[str, int], tuple[float, float]]:
+    """Return the seconds and the memory [GB] that were measured, by stage and size."""
+    if not MEASURED.is_file():
+        return {}
+    with MEASURED.open(newline="") as file:
+        return {(row["stage"], int(row["n"])): (float(row["s"]), float(row["GB"])) for row in csv.DictReader(file)}
+
+
+def keep(costs: dict[tuple[str, int], tuple[float, float]]) -> None:
+    """Write what was measured."""
+    with MEASURED.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("stage", "n", "s", "GB"))
+        table.writerows((*key, f"{time:.2f}", f"{memory:.3f}") for key, (time, memory) in costs.items())
+
+
+def text(costs: dict[tuple[str, int], tuple[float, float]], sizes: tuple[int, ...]) -> str:
+    """Return the table of all stages in Markdown."""
+    table = [["stage", *(f"{n:,}".replace(",", " ") + ": time [s], memory [GB]" for n in sizes), "exponents"]]
+    for stage in STAGES:
+        values = [costs[stage, n] for n in sizes]
+        times, memory = map(list, zip(*values, strict=True))
+        both = f"{exponent(times, sizes):.2f}, {exponent(memory, sizes):.2f}"
+        table.append([stage, *(f"{t:.1f}, {m:.2f}" for t, m in values), both])
+    return f"## Many clips, many runs\n\n{markdown(table)}\n"
+
+
 def work(options: Options) -> int:
-    """Measure, print and write the table."""
-    chosen = options.only or tuple(STAGES)
-    costs: dict[str, list[tuple[float, float]]] = {stage: [] for stage in chosen}
+    """Measure what is missing, print it and write the table."""
+    costs = measured()
     with tempfile.TemporaryDirectory() as name:
         for n in options.sizes:
             folder = Path(name, str(n))
-            write_clips(folder, n)
+            chosen = options.only or tuple(stage for stage in STAGES if (stage, n) not in costs)
+            if any(STAGES[stage] is not listing for stage in chosen):
+                write_clips(folder, n)
             if any(STAGES[stage] is listing for stage in chosen):
                 write_store(folder, n)
             for stage in chosen:
-                costs[stage].append(apart(cost, stage, folder))
-                print(f"{stage}, {n}: {costs[stage][-1][0]:.1f} s, {costs[stage][-1][1]:.2f} GB", flush=True)
-    table = [["stage", *(f"{n:,}".replace(",", " ") + ": time [s], memory [GB]" for n in options.sizes), "exponents"]]
-    for stage, measured in costs.items():
-        times, memory = map(list, zip(*measured, strict=True))
-        both = f"{exponent(times, options.sizes):.2f}, {exponent(memory, options.sizes):.2f}"
-        table.append([stage, *(f"{t:.1f}, {m:.2f}" for t, m in measured), both])
-    text = f"## Many clips, many runs\n\n{markdown(table)}\n"
-    print(text)
-    if options == Options():
-        (Path(__file__).parent / "scale.md").write_text(text)
+                costs[stage, n] = apart(cost, stage, folder)
+                print(f"{stage}, {n}: {costs[stage, n][0]:.1f} s, {costs[stage, n][1]:.2f} GB", flush=True)
+                keep(measured() | {(stage, n): costs[stage, n]})
+    if all((stage, n) in costs for stage in STAGES for n in Options().sizes):
+        MEASURED.with_suffix(".md").write_text(text(costs, Options().sizes))
     return cli.DONE
 
 

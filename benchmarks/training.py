@@ -87,7 +87,7 @@ class Waveforms(torch.utils.data.Dataset):
         rng = np.random.default_rng()
         y = librosa.effects.pitch_shift(self.clips[i], sr=self.settings.sr, n_steps=int(rng.integers(-2, 3)))
         y = librosa.effects.time_stretch(y, rate=rng.uniform(0.9, 1.2))
-        return torch.from_numpy(self.settings.compute(y)), int(self.labels[i])
+        return torch.from_numpy(self.settings.compute(y, self.settings.sr)), int(self.labels[i])
 
 
 def timed(work: Callable[[], object], device: torch.device, repeats: int) -> float:

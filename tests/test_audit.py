@@ -62,7 +62,11 @@ def test_same_group_in_two_folds_is_a_leak(tmp_path, clips):
 def test_folds_of_a_finding_are_in_numerical_order(tmp_path):
     write(tmp_path / "a.wav", tone())
     write(tmp_path / "b.wav", tone())
-    (found,) = audit(open_dataset(clips=table(tmp_path, ["a.wav,x,10", "b.wav,x,9"]))).findings
+    write(tmp_path / "c.wav")
+    write(tmp_path / "c2.wav")
+    (found,) = audit(
+        open_dataset(clips=table(tmp_path, ["a.wav,x,10", "b.wav,x,9", "c.wav,y,9", "c2.wav,y,10"]))
+    ).findings
     assert found.folds == ("9", "10")
 
 
@@ -97,6 +101,13 @@ def test_one_fold_cannot_be_held_out_and_trained_on(clips):
     (finding,) = audit(open_dataset(clips=clips)).findings
     assert (finding.kind, finding.folds, finding.serious) == ("one fold", ("1",), True)
     assert "cannot be held out and trained on" in finding.message
+
+
+def test_one_class_cannot_be_told_from_others(clips):
+    clips.write_text(clips.read_text().replace("cat", "dog"))
+    (finding,) = audit(open_dataset(clips=clips)).findings
+    assert (finding.kind, finding.serious) == ("one class", True)
+    assert finding.message == "all clips are of class dog: two classes or more are needed"
 
 
 def test_class_missing_from_a_fold_is_found(clips):

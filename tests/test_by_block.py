@@ -170,7 +170,8 @@ class FakeRun:
     """What a row is read from."""
 
     def __init__(self, config, accuracy):
-        self.config, self.accuracy_last, self.accuracy_best = config, accuracy, accuracy + 0.01
+        self.config, self.score_last, self.score_best = config, accuracy, accuracy + 0.01
+        self.scoring, self.lwlrap = config.scoring, np.nan
         self.n_train, self.labels, self.n_recordings, self.weights = 16, np.zeros(8), 0, "ImageNet"
         self.history, self.cost = {"seconds": np.array([1.0, 2.0])}, config.cost(2)
         self.macro_f1, self.class_ratio = accuracy, 1.0

@@ -55,6 +55,29 @@ def test_the_api_pages_are_of_all_modules():
     assert sorted(listed) == sorted(".".join(path.parts) for path in paths)
 
 
+def test_the_tutorial_is_a_notebook_that_opens_anywhere(monkeypatch):
+    """It is valid, of Python alone without magics or outputs, and made of the tutorial as it is."""
+    nbformat = pytest.importorskip("nbformat", reason='notebooks need pip install -e ".[docs]"')
+    path = ROOT / "examples" / "tutorial.ipynb"
+    found = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    nbformat.validate(found)
+    assert (found.nbformat, found.metadata.kernelspec.name) == (4, "python3")
+    code = [cell for cell in found.cells if cell.cell_type == "code"]
+    for cell in code:
+        compile(cell.source, path.name, "exec")
+        assert not cell.outputs and cell.execution_count is None
+    tutorial = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\{code-cell\}\n(?::tags:[^\n]*\n)?\n?(.*?)\n```$", tutorial, re.MULTILINE | re.DOTALL)
+    assert [cell.source for cell in code] == [block.strip() for block in blocks]
+    for cell in found.cells:
+        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", cell.source if cell.cell_type == "markdown" else ""):
+            assert "://" in link or (path.parent / link).exists(), link
+    pytest.importorskip("myst_nb", reason='the notebook is made with pip install -e ".[docs]"')
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    made = importlib.import_module("notebook").notebook()
+    assert nbformat.writes(made) + "\n" == path.read_text(encoding="utf-8"), "run python docs/notebook.py"
+
+
 @pytest.mark.slow(100)
 def test_site_builds_without_a_warning_and_the_notebook_runs(tmp_path):
     pytest.importorskip("sphinx", reason='the site needs pip install -e ".[docs]"')

@@ -181,3 +181,5 @@ def test_command(server, tmp_path, monkeypatch, capsys):
     assert f"50 clips: use them with --dataset esc50 --root {root}" in capsys.readouterr().out
     assert datasets.main(["--download", "esc51"]) == 2
     assert "download='esc51' must be one of esc50, esc10, urbansound8k, gtzan" in capsys.readouterr().err
+    assert datasets.main(["--download", "tau2020"]) == 2
+    assert "speechcommands: get it from https://zenodo.org/records/3819968" in capsys.readouterr().err

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import numpy as np
 import pytest
 import soundfile
 
-from transferlens import duplicates
+from transferlens import datasets, duplicates
 from transferlens.data.catalogue import DataOptions
+from transferlens.features import near_duplicates
 from transferlens.features.cache import FeatureCache
 from transferlens.features.corruptions import CORRUPTIONS
 from transferlens.features.logmel import FeatureOptions, log_mel
@@ -27,11 +29,11 @@ def sound(seed, seconds=1.0):
 
 
 def fingerprint_of(y):
-    return duplicates.fingerprints(log_mel(y, sr=SR, width=64)[None])
+    return near_duplicates.fingerprints(log_mel(y, sr=SR, width=64)[None])
 
 
 def alike(a, b):
-    return duplicates.similarity(fingerprint_of(a)[0], fingerprint_of(b))[0]
+    return near_duplicates.similarity(fingerprint_of(a)[0], fingerprint_of(b))[0]
 
 
 def test_a_clip_is_like_itself_and_symmetric():
@@ -41,10 +43,10 @@ def test_a_clip_is_like_itself_and_symmetric():
 
 def test_all_are_compared_at_once_as_one_by_one(monkeypatch):
     marks = np.concatenate([fingerprint_of(sound(seed)) for seed in range(7)])
-    expected = [duplicates.similarity(mark, marks) for mark in marks[:3]]
+    expected = [near_duplicates.similarity(mark, marks) for mark in marks[:3]]
     for size in (1, 40_000, 2**22):  # one pair at once, some, all
-        monkeypatch.setattr(duplicates, "AT_ONCE", size)
-        np.testing.assert_allclose(duplicates.similarities(marks[:3], marks), expected, atol=1e-6)
+        monkeypatch.setattr(near_duplicates, "AT_ONCE", size)
+        np.testing.assert_allclose(near_duplicates.similarities(marks[:3], marks), expected, atol=1e-6)
     first = np.einsum("bf,nbf->nf", marks[0].conj(), marks)  # the largest correlation over shifts
     np.testing.assert_allclose(np.fft.irfft(first, axis=1).max(1), expected[0], atol=1e-6)
 
@@ -106,6 +108,88 @@ def test_command_names_the_copy_alone(clips, capsys):
     assert "4.wav (fold 1)  9.wav (fold 2)" in capsys.readouterr().out
 
 
+@pytest.fixture
+def without_folds(clips):
+    """The table of the clips without its column of folds; three pairs of them are copies, two of them a chain."""
+    for number, of, shift in ((12, 8, 5), (16, 12, 5), (22, 2, 4)):
+        y = soundfile.read(clips.parent / f"{of}.wav", dtype="float32")[0]
+        soundfile.write(clips.parent / f"{number}.wav", CORRUPTIONS["shift"](y, shift, sr=SR), SR, subtype="FLOAT")
+    with clips.open() as file:
+        rows = [row[:2] for row in csv.reader(file)]
+    table = clips.with_name("sounds.csv")
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return table
+
+
+def make_folds(table, *more, n=3):
+    written = table.with_name(f"with_folds{len(more)}.csv")
+    argv = ["--clips", str(table), "--make-folds", str(written), f"--n-folds-made={n}"]
+    return datasets.main([*argv, "--cache", str(table.parent / "cache"), *more]), written
+
+
+def test_folds_that_are_made_keep_near_duplicates_together(without_folds, capsys, caplog):
+    """The law: by the search itself no pair is in two folds, and what was grouped is said in two lines."""
+    caplog.set_level("INFO")
+    code, table = make_folds(without_folds, "--group-duplicates")
+    assert code == 0
+    grouped, made = caplog.messages
+    assert "in 24 clips: 7 clips are of 3 recordings, of at most 3 clips" in grouped
+    assert "3 folds are made, with seed 0: recordings are kept whole" in made
+    groups = {clip.id: clip.group for clip in DataOptions(clips=table).open().clips if clip.group}
+    assert groups == {
+        "12.wav": "12.wav", "16.wav": "12.wav", "8.wav": "12.wav", "2.wav": "2.wav", "22.wav": "2.wav",
+        "4.wav": "4.wav", "9.wav": "4.wav",
+    }  # fmt: skip
+    argv = ["--clips", str(table), "--cache", str(table.parent / "cache"), "--figures", str(table.parent / "f")]
+    assert duplicates.main(argv) == 0
+    assert "pairs of one class in different folds that are as alike: 0" in capsys.readouterr().out
+    code, table = make_folds(without_folds)
+    assert code == 0
+    argv[1] = str(table)
+    assert duplicates.main(argv) == 1
+
+
+def test_near_duplicates_join_the_recordings_that_names_tell(without_folds):
+    """Clips 2 and 8 are of one recording by their names: a chain of pairs and names is one."""
+    _, table = make_folds(without_folds, "--group-duplicates", "--group-by", r"([28])\.wav")
+    homes = {clip.id: clip.recording for clip in DataOptions(clips=table).open().clips}
+    assert homes["12.wav"] == homes["16.wav"] == homes["8.wav"] == homes["18.wav"]
+    assert homes["2.wav"] == homes["22.wav"] == homes["12.wav"]
+    assert homes["4.wav"] == homes["9.wav"] != homes["2.wav"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "message"),
+    [
+        (["0.wav,a,1", "1.wav,b,2"], [], "clips=.* has folds: leave out the column, or the folders of splits"),
+        (["0.wav,a", "1.wav,a"], [], "all clips are of one class, a: two or more are needed; name the folder"),
+        (["0.wav,a", "1.wav,b"], [], "classes of at most 1 recording cannot be in 3 folds"),
+    ],
+)
+def test_clips_whose_near_duplicates_cannot_be_grouped(without_folds, rows, more, message, capsys):
+    header = ["path,label,fold" if rows[0].count(",") == 2 else "path,label"]
+    without_folds.write_text("\n".join([*header, *rows]) + "\n")
+    assert make_folds(without_folds, "--group-duplicates", *more)[0] == 2
+    assert re.search(message, capsys.readouterr().err.splitlines()[-1])
+
+
+def test_near_duplicates_are_grouped_for_a_table_of_folds_only(without_folds, capsys):
+    for argv, message in (
+        (
+            ["--clips", str(without_folds), "--group-duplicates"],
+            "group_duplicates goes with make_folds, the table that",
+        ),
+        (
+            ["--group-duplicates", "--make-folds", "x.csv"],
+            "clips must be a table or a folder without folds: other data",
+        ),
+    ):
+        assert datasets.main(argv) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+
+
 def test_no_copies(clips, capsys):
     assert duplicates.main(arguments(clips, "--threshold", "1")) == 0
     assert "pairs of one class in different folds that are as alike: 0" in capsys.readouterr().out
@@ -155,7 +239,7 @@ def test_pairs_of_one_recording_calibrate_nothing(tmp_path):
         dataset = DataOptions(clips=tmp_path / "clips.csv", width=64).open()
         cache = FeatureCache(dataset, FeatureOptions().settings(dataset), tmp_path / "cache")
         cache.fill()
-        found[columns] = duplicates.calibrate(dataset, cache, duplicates.fingerprints(cache.load()))
+        found[columns] = near_duplicates.calibrate(dataset, cache, near_duplicates.fingerprints(cache.load()))
     assert found[3].threshold == pytest.approx(1, abs=1e-3)
     assert found[4].threshold < 0.9
     assert (found[3].n_pairs, found[4].n_pairs) == (64, 56)  # each once

@@ -34,7 +34,7 @@ def sounds(files):
 
 @pytest.mark.parametrize("block", range(5))
 def test_embeddings_are_the_pooled_output_of_a_block(run, files, sounds, block):
-    S = np.stack([run.config.features.compute(y) for y in sounds])
+    S = np.stack([run.config.features.compute(y, run.config.features.sr) for y in sounds])
     with torch.no_grad():
         expected = run.model().features(run.inputs(S), through=block).mean((2, 3)).numpy()
     np.testing.assert_allclose(run.embed(files, block=block).vectors, expected, atol=1e-5)

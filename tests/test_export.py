@@ -38,7 +38,7 @@ def sounds(run, clips):
 
 @pytest.fixture(scope="module")
 def features(run, sounds):
-    return np.stack([run.config.features.compute(y) for y in sounds])
+    return np.stack([run.config.features.compute(y, run.config.features.sr) for y in sounds])
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_the_front_end_computes_the_features(settings, n_samples, products):
     loud = 0.99 * np.sin(2 * np.pi * 440 * np.arange(n_samples) / settings.sr)  # hides quiet bands in single precision
     y = np.stack([rng.normal(scale=0.1, size=n_samples), loud, np.zeros(n_samples)]).astype(np.float32)
     found = FrontEnd(settings, products=products)(torch.from_numpy(y))
-    np.testing.assert_allclose(found.numpy(), np.stack([settings.compute(each) for each in y]), atol=1e-5)
+    np.testing.assert_allclose(found.numpy(), np.stack([settings.compute(each, settings.sr) for each in y]), atol=1e-5)
 
 
 # --------------------------------------------------------------------------------------------------------- timm
@@ -151,7 +151,7 @@ def test_waveforms_have_any_length(exported, seconds, run):
 
     y = np.random.default_rng(0).normal(scale=0.1, size=round(seconds * 8000)).astype(np.float32)
     with torch.no_grad():
-        expected = run.model()(run.inputs(run.config.features.compute(y)[None])).numpy()
+        expected = run.model()(run.inputs(run.config.features.compute(y, run.config.features.sr)[None])).numpy()
         found = torch.export.load(exported / "waveform.pt2").module()(torch.from_numpy(y)[None]).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
     session = onnxruntime.InferenceSession(exported / "waveform.onnx", providers=["CPUExecutionProvider"])

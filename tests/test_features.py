@@ -22,6 +22,7 @@ from transferlens.data import catalogue
 from transferlens.features.augment import from_spectrum
 from transferlens.features.cache import SEAL, FeatureCache, cached_clips, read_cached
 from transferlens.features.logmel import FeatureOptions, FeatureSettings, log_mel, mel_filters, resize
+from transferlens.measures.scoring import labels_of
 from transferlens.util.errors import DataError, ParameterError
 
 
@@ -138,16 +139,16 @@ def in_one_piece(y, settings, semitones=0):
 def test_features_in_pieces_have_the_bits_of_the_whole(sr, n_fft, n):
     y = sounds(sr, n / sr)["noise"].astype(np.float32)
     settings = FeatureSettings(sr, n_fft)
-    np.testing.assert_array_equal(settings.compute(y), in_one_piece(y, settings))
+    np.testing.assert_array_equal(settings.compute(y, settings.sr), in_one_piece(y, settings))
     shifted = from_spectrum(y, settings, [(0, 1.0), (2, 1.0)])
     np.testing.assert_array_equal(shifted, [in_one_piece(y, settings, semitones) for semitones in (0, 2)])
 
 
 def test_a_long_clip_needs_no_memory_for_its_spectrogram():
     y, settings = np.zeros(60 * 16000, np.float32), FeatureSettings(16000)
-    settings.compute(y[:16000])  # loads what is loaded at first use
+    settings.compute(y[:16000], settings.sr)  # loads what is loaded at first use
     tracemalloc.start()
-    settings.compute(y)
+    settings.compute(y, settings.sr)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     spectrogram = 4 * (settings.n_fft // 2 + 1) * len(y) / 160
@@ -192,17 +193,17 @@ def test_bad_settings(options, message):
 def test_fit_pad_keeps_seconds_equally_wide():
     """A clip of half the length fills half the width; stretched, it fills the full width."""
     y = sounds(8000, 1)["noise"]
-    padded = FeatureSettings(8000, width=64, seconds=2.0).compute(y)
+    padded = FeatureSettings(8000, width=64, seconds=2.0).compute(y, 8000)
     silence = np.log(np.float32(1e-6))
     assert (padded[0, :, 34:] == silence).all()
     assert (padded[0, :, :30] > silence).all()
-    assert (FeatureSettings(8000, width=64).compute(y)[0] > silence).all()
+    assert (FeatureSettings(8000, width=64).compute(y, 8000)[0] > silence).all()
 
 
 def test_fit_pad_crops():
     y = sounds(8000, 3)["chirp"]
     np.testing.assert_array_equal(
-        FeatureSettings(8000, width=64, seconds=2.0).compute(y), log_mel(y[:16000], sr=8000, width=64)
+        FeatureSettings(8000, width=64, seconds=2.0).compute(y, 8000), log_mel(y[:16000], sr=8000, width=64)
     )
 
 
@@ -227,16 +228,23 @@ def test_cache_holds_the_features_in_the_clips_order(small, tmp_path):
     assert cache.is_complete()
     for row, clip in zip(cache.load(), dataset.clips, strict=True):
         # Not bit by bit: the mel product is rounded otherwise where BLAS has more than one thread.
-        np.testing.assert_allclose(row, settings.compute(dataset.load(clip)), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(row, settings.compute(dataset.load(clip), dataset.sr), rtol=0, atol=1e-5)
+
+
+def test_a_waveform_at_another_rate_is_refused():
+    with pytest.raises(
+        ParameterError, match=r"sr=44100 must be 8000, .*: resample, y = librosa.resample\(y, orig_sr=44100"
+    ):
+        FeatureSettings(8000, width=64).compute(np.zeros(8000, np.float32), 44100)
 
 
 def test_facts_about_all_clips_are_computed_once(small, tmp_path):
     """As they are read clip by clip, computing them each time takes the square of the number of clips."""
     dataset, settings = small
     cache = FeatureCache(dataset, settings, tmp_path)
-    for owner, name in [(cache, "names"), *((dataset, name) for name in ("label_names", "labels", "folds"))]:
+    for owner, name in [(cache, "names"), *((dataset, name) for name in ("label_names", "folds"))]:
         assert getattr(owner, name) is getattr(owner, name)
-    assert [dataset.label_names[i] for i in dataset.labels] == [clip.label for clip in dataset.clips]
+    assert [dataset.label_names[i] for i in labels_of(dataset)] == [clip.label for clip in dataset.clips]
 
 
 def test_audio_that_changes_while_features_are_computed_is_named(tmp_path):
@@ -289,11 +297,11 @@ def test_interrupted_extraction_leaves_nothing(small, tmp_path, monkeypatch):
     whole = FeatureSettings.compute
     seen = []
 
-    def interrupted(self, y):
+    def interrupted(self, y, sr):
         seen.append(1)
         if len(seen) > 5:
             raise KeyboardInterrupt
-        return whole(self, y)
+        return whole(self, y, sr)
 
     monkeypatch.setattr(FeatureSettings, "compute", interrupted)
     with pytest.raises(KeyboardInterrupt):

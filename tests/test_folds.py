@@ -13,7 +13,7 @@ from audio_files import tone, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transferlens import cli, datasets
+from transferlens import cli, datasets, train
 from transferlens.data import folds
 from transferlens.data.catalogue import open_dataset
 from transferlens.data.clips import Clip
@@ -71,6 +71,47 @@ def test_no_recording_is_in_two_folds_and_classes_are_nearly_even(n_folds, seed)
     largest = max(Counter(groups).values())
     for label in "ab":
         assert max(by_fold(made, label)) - min(by_fold(made, label)) <= 2 * largest
+
+
+@given(st.integers(2, 5), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=30)
+def test_no_group_and_no_pair_is_in_two_folds(n_folds, seed):
+    """Pairs join recordings, and what they join is joined through others too."""
+    rng = np.random.default_rng(seed)
+    labels = [label for label in "ab" for _ in range(60)]
+    groups = [f"{label}{rng.integers(40)}" if rng.random() < 0.5 else None for label in labels]
+    pairs = [(int(i), int(j)) for i, j in rng.integers(120, size=(30, 2)) if labels[i] == labels[j]]
+    clips = folds.joined(clips_of(labels, groups), pairs)
+    made = folds.made(clips, n_folds)
+    assert all(made[i].fold == made[j].fold and made[i].recording == made[j].recording for i, j in pairs)
+    for group in {*groups} - {None}:
+        assert len({clip.fold for clip, old in zip(made, groups, strict=True) if old == group}) == 1
+    untouched = {*range(120)} - {i for pair in pairs for i in pair}
+    alone = [i for i in untouched if groups[i] is None]
+    assert all(clips[i].group is None for i in alone)
+
+
+@given(st.integers(2, 5), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=30)
+def test_class_shares_are_within_one_clip_of_even_where_groups_allow(n_folds, seed):
+    """They do with as many single clips as make up for the largest recordings."""
+    rng = np.random.default_rng(seed)
+    labels, groups = [], []
+    for label in "abc"[: rng.integers(2, 4)]:
+        sizes = [int(size) for size in rng.integers(2, 6, size=rng.integers(9))]
+        singles = n_folds * max([1, *sizes]) + int(rng.integers(20))
+        groups += [f"{label}{i}" for i, size in enumerate(sizes) for _ in range(size)] + [None] * singles
+        labels += [label] * (sum(sizes) + singles)
+    made = folds.made(clips_of(labels, groups), n_folds)
+    for label in {*labels}:
+        share = labels.count(label) / n_folds
+        assert all(abs(n - share) < 1 for n in by_fold(made, label))
+
+
+def test_a_chain_of_pairs_is_one_recording_with_the_name_of_its_first_clip():
+    clips = folds.joined(clips_of("aaaaaa", [None, None, "x", "x", None, "y"]), [(4, 3), (1, 4)])
+    assert [clip.group for clip in clips] == [None, "1.wav", "1.wav", "1.wav", "1.wav", "y"]
+    assert folds.joined(clips, []) == clips
 
 
 def test_folds_are_the_same_again_and_need_enough_recordings(caplog):
@@ -144,6 +185,40 @@ def test_recordings_from_names_stay_in_one_fold(folder):
 def test_folders_that_cannot_be_used(folder, names, options, message):
     with pytest.raises((DataError, ParameterError), match=message):
         open_dataset(clips=folder(*names), **options)
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "message"),
+    [
+        (["notes.txt"], [], "sounds has no sound files: name a folder with one folder per class, or a csv table"),
+        (
+            ["dog/1.wav", "dog/2.wav"],
+            [],
+            "all clips are of one class, dog: two or more are needed; name the folder that",
+        ),
+        (
+            ["dog/1.wav", "rain/2.wav"],
+            [],
+            "classes of at most 1 recording cannot be in 5 folds: give fewer by n_folds_",
+        ),
+        ((), ["--group-by", "site9"], "group_by='site9' matches no path, such as 'dog/0.wav': correct it"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "argv"), [(train, []), (datasets, ["--audit"]), (datasets, ["--make-folds", "new.csv"])]
+)
+def test_a_folder_that_cannot_be_used_is_one_line(
+    folder, command, argv, names, more, message, monkeypatch, capsys, caplog
+):
+    """Of any command, with exit code 2 and nothing else said or written."""
+    caplog.set_level(logging.INFO)
+    path = folder(*names)
+    monkeypatch.chdir(path.parent)
+    assert command.main(["--clips", str(path), *argv, *more]) == cli.BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not caplog.messages
+    assert [*path.parent.iterdir()] == [path]
 
 
 def test_a_table_of_the_folds_is_written_and_is_the_same_data_set(folder, tmp_path, capsys):

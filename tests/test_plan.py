@@ -283,7 +283,7 @@ def test_a_number_that_is_not_a_block_is_one_line_and_exit_code_2(argv, capsys):
 
 @pytest.mark.parametrize("argv", [("--pretrained-through", "all"), ("--bn", "eval"), ("--truncate-after", "x")])
 def test_a_word_that_is_not_allowed_is_one_line(argv, capsys):
-    with pytest.raises(ParameterError, match=argv[0]):
+    with pytest.raises(ParameterError, match=argv[0].strip("-").replace("-", "[-_]")):
         parse(*argv)
     assert capsys.readouterr().err == ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_a_run_predicts_in_its_own_precision_and_says_so(precision, clips, make_
     assert found.precisions == (precision,)
     assert f"{run.config.id} is computed in {precision}, the precision that it was trained in" in caplog.text
     np.testing.assert_allclose(found.logits[0], run.logits, atol=1e-5)
-    features = np.stack([run.config.features.compute(soundfile.read(path)[0]) for path in held_out(run, clips)])
+    features = np.stack([run.config.features.compute(*soundfile.read(path)) for path in held_out(run, clips)])
     with torch.no_grad():
         in_fp32 = run.model()(run.inputs(features)).numpy()
     assert (np.abs(in_fp32 - run.logits).max() < 1e-5) == (precision == "fp32")  # as `Run.model` says
@@ -165,6 +166,46 @@ def test_bad_input_is_one_line(options, message, runs, clips):
 def test_a_folder_without_sounds_is_named(runs, tmp_path):
     with pytest.raises(ParameterError, match="must be sound files, or folders with some: it has none"):
         runs[0].predict(tmp_path)
+
+
+def test_a_folder_without_sounds_is_one_line_of_the_command(runs, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "notes.txt").touch()
+    assert main([str(tmp_path), "--ckpt", str(runs[0].path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"files='{tmp_path}' must be sound files, or folders with some: it has none" in line
+    assert not caplog.messages
+
+
+def test_an_empty_file_among_a_thousand_is_named_and_the_others_are_classified(runs, clips, tmp_path, capsys):
+    source, n = held_out(runs[0], clips)[0], 1000
+    for number in range(n):
+        (tmp_path / f"{number}.wav").symlink_to(source)
+    (tmp_path / "567.wav").unlink()
+    (tmp_path / "567.wav").touch()
+    assert main([str(tmp_path), "--ckpt", str(runs[0].path)]) == 2
+    captured = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(captured.out)))
+    assert [row["path"] for row in rows] == [str(tmp_path / f"{number}.wav") for number in range(n) if number != 567]
+    expected = softmax(runs[0].logits[:1])[0].max()
+    assert [float(row["probability"]) for row in rows] == pytest.approx([expected] * (n - 1), abs=2e-5)
+    (line,) = [line for line in captured.err.splitlines() if "567" in line]
+    assert "567.wav cannot be decoded" in line
+
+
+@pytest.mark.slow(15)
+def test_memory_does_not_grow_with_the_length_of_a_recording(runs, tmp_path, monkeypatch):
+    """The waveform of the long one takes 19 MB. Batches of a network are of one size, and are not counted here."""
+    monkeypatch.setattr(decoding, "BLOCK", 2**16)
+    peaks = {}
+    for minutes in (1, 1, 10):  # the first time imports what it needs
+        path = tmp_path / f"{minutes}.wav"
+        soundfile.write(path, np.random.default_rng(0).normal(scale=0.1, size=60 * 8000 * minutes), 8000)
+        tracemalloc.start()
+        assert len(runs[0].predict(path, window=0.5).paths) == 120 * minutes
+        peaks[minutes] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[10] < peaks[1] + 3e6
 
 
 def test_runs_of_other_rates_are_not_averaged(runs, clips, make_study, tmp_path):

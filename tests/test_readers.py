@@ -1,5 +1,6 @@
 """Every layout of a data set is read, and what is wrong with one is named in one line."""
 
+import json
 import logging
 import os
 from unicodedata import normalize
@@ -8,7 +9,7 @@ import pytest
 from audio_files import SR, table, tone, two_by_two, write
 
 from transferlens.data import readers
-from transferlens.data.audit import unreadable
+from transferlens.data.audit import audit, unreadable
 from transferlens.data.catalogue import open_dataset
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.text import natural
@@ -217,9 +218,14 @@ def test_wrong_root_says_what_is_looked_for(tmp_path):
         ("esc50", "meta/esc50.csv"),
         ("urbansound8k", "metadata/Urban"),
         ("gtzan", "genres/"),
+        ("speechcommands", "must be the folder that contains validation_list.txt, testing_list.txt, and a folder per"),
+        ("tau2020", "must be the folder that contains meta.csv, which does not exist there"),
+        ("tau2022", "must be the folder that contains meta.csv"),
+        ("nsynth", "nsynth-train/examples.json, nsynth-valid/examples.json or nsynth-test/examples.json"),
     ]:
-        with pytest.raises(DataError, match=expected):
+        with pytest.raises(DataError, match=expected) as error:
             open_dataset(name, root=tmp_path)
+        assert "\n" not in str(error.value)
 
 
 def test_splits_are_for_gtzan_only(tmp_path):
@@ -320,3 +326,153 @@ def test_a_pipe_is_not_a_table(tmp_path):
     os.mkfifo(tmp_path / "clips.csv")
     with pytest.raises(DataError, match="clips.csv is not a regular file: name a csv file with the columns path"):
         open_dataset(clips=tmp_path / "clips.csv")
+
+
+def places(dataset):
+    """Label, fold and recording of each clip."""
+    return {clip.id: (clip.label, clip.fold, clip.group) for clip in dataset.clips}
+
+
+@pytest.fixture
+def speech_commands(tmp_path):
+    """The layout of the archive: a folder per word, background noise, two lists, two texts."""
+    for name in ("bed/aa_nohash_0", "bed/bb_nohash_0", "bed/bb_nohash_1", "cat/cc_nohash_0", "cat/aa_nohash_0"):
+        write(tmp_path / f"{name}.wav", sr=16000)
+    write(tmp_path / "_background_noise_" / "pink_noise.wav", sr=16000)
+    (tmp_path / "README.md").write_text("Speech Commands")
+    (tmp_path / "validation_list.txt").write_text("bed/bb_nohash_0.wav\nbed/bb_nohash_1.wav\n")
+    (tmp_path / "testing_list.txt").write_text("cat/cc_nohash_0.wav\n")
+    return tmp_path
+
+
+def test_speech_commands_are_split_by_their_lists_and_grouped_by_speaker(speech_commands, caplog):
+    dataset = open_dataset("speechcommands", root=speech_commands)
+    assert places(dataset) == {
+        "bed/aa_nohash_0.wav": ("bed", "train", "aa"),
+        "cat/aa_nohash_0.wav": ("cat", "train", "aa"),
+        "bed/bb_nohash_0.wav": ("bed", "validation", "bb"),
+        "bed/bb_nohash_1.wav": ("bed", "validation", "bb"),
+        "cat/cc_nohash_0.wav": ("cat", "test", "cc"),
+    }
+    assert (dataset.sr, dataset.seconds, dataset.n_fft, dataset.width) == (16000, 1, 1600, 100)
+    assert (dataset.training_folds, dataset.held_out_folds) == (("train",), ("test",))
+    assert caplog.messages == ["speechcommands has 2 classes here; a complete copy has 35"]
+    assert audit(dataset).serious == ()
+
+
+def test_lists_of_speech_commands_that_name_other_files(speech_commands):
+    (speech_commands / "testing_list.txt").write_text("cat/cc_nohash_0.wav\ndog/dd_nohash_0.wav\n")
+    with pytest.raises(DataError, match="1 names in the split files are not clips of speechcommands: dog/dd_nohash_0"):
+        open_dataset("speechcommands", root=speech_commands)
+    (speech_commands / "testing_list.txt").unlink()
+    with pytest.raises(DataError, match=r"must be the folder that contains testing_list.txt, and a folder per word"):
+        open_dataset("speechcommands", root=speech_commands)
+
+
+@pytest.fixture
+def tau(tmp_path):
+    """The layout of the development set: tables with tabs, in which one segment is in neither list."""
+    rows = []
+    for scene, city, place, device in (
+        ("airport", "lisbon", 1000, "a"),
+        ("airport", "lisbon", 1000, "s1"),
+        ("park", "paris", 7, "a"),
+        ("park", "vienna", 8, "b"),
+        ("airport", "lyon", 9, "c"),
+    ):
+        name = f"audio/{scene}-{city}-{place}-40000-{device}.wav"
+        write(tmp_path / name, sr=44100, subtype="PCM_24")
+        rows.append((name, scene, f"{city}-{place}", device))
+    table(tmp_path, ["\t".join(row) for row in rows], "meta.csv", "filename\tscene_label\tidentifier\tsource_label")
+    (tmp_path / "evaluation_setup").mkdir()
+    labelled = ["\t".join(row[:2]) for row in rows]
+    for name, header, lines in (
+        ("train", "filename\tscene_label", labelled[:3]),
+        ("test", "filename", [row[0] for row in rows[3:4]]),
+        ("evaluate", "filename\tscene_label", labelled[3:4]),
+    ):
+        table(tmp_path / "evaluation_setup", lines, f"fold1_{name}.csv", header)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "seconds", "width"), [("tau2020", 10, 500), ("tau2022", 1, 100)])
+def test_tau_is_split_by_its_setup_and_grouped_by_location(tau, name, seconds, width, caplog):
+    caplog.set_level(logging.INFO)
+    dataset = open_dataset(name, root=tau)
+    assert places(dataset) == {
+        "audio/airport-lisbon-1000-40000-a.wav": ("airport", "train", "lisbon-1000"),
+        "audio/airport-lisbon-1000-40000-s1.wav": ("airport", "train", "lisbon-1000"),
+        "audio/park-paris-7-40000-a.wav": ("park", "train", "paris-7"),
+        "audio/park-vienna-8-40000-b.wav": ("park", "test", "vienna-8"),
+    }
+    assert (dataset.sr, dataset.seconds, dataset.width) == (44100, seconds, width)
+    assert (dataset.training_folds, dataset.held_out_folds) == (("train",), ("test",))
+    assert "1 of 5 clips are in none of the split files and are left out" in caplog.messages
+
+
+def test_tau_without_its_setup_or_its_sounds(tau):
+    (tau / "audio" / "park-paris-7-40000-a.wav").unlink()
+    with pytest.raises(DataError, match=r"1 of 4 audio files do not exist .*: audio/park-paris-7-40000-a.wav; get the"):
+        open_dataset("tau2020", root=tau)
+    (tau / "evaluation_setup" / "fold1_train.csv").unlink()
+    with pytest.raises(DataError, match="must be the folder that contains evaluation_setup/fold1_train.csv"):
+        open_dataset("tau2020", root=tau)
+
+
+@pytest.fixture
+def nsynth(tmp_path):
+    """The layout of the three archives."""
+    for part, names in (
+        ("train", ("bass_synthetic_068-049-025", "bass_synthetic_068-049-050", "flute_acoustic_002-077-100")),
+        ("valid", ("bass_electronic_001-024-025",)),
+        ("test", ("flute_acoustic_000-070-075",)),
+    ):
+        notes = {}
+        for name in names:
+            family, source, _ = name.split("-")[0].rsplit("_", 2)
+            write(tmp_path / f"nsynth-{part}" / "audio" / f"{name}.wav", sr=16000)
+            notes[name] = {
+                "note_str": name, "instrument_str": name.split("-")[0], "instrument_family_str": family,
+                "instrument_source_str": source, "pitch": 49, "velocity": 25, "sample_rate": 16000,
+            }  # fmt: skip
+        (tmp_path / f"nsynth-{part}" / "examples.json").write_text(json.dumps(notes))
+    return tmp_path
+
+
+def test_nsynth_is_split_by_its_folders_and_grouped_by_instrument(nsynth):
+    dataset = open_dataset("nsynth", root=nsynth)
+    assert places(dataset) == {
+        "bass_synthetic_068-049-025.wav": ("bass", "train", "bass_synthetic_068"),
+        "bass_synthetic_068-049-050.wav": ("bass", "train", "bass_synthetic_068"),
+        "flute_acoustic_002-077-100.wav": ("flute", "train", "flute_acoustic_002"),
+        "bass_electronic_001-024-025.wav": ("bass", "validation", "bass_electronic_001"),
+        "flute_acoustic_000-070-075.wav": ("flute", "test", "flute_acoustic_000"),
+    }
+    assert (dataset.sr, dataset.seconds, dataset.width) == (16000, 4, 250)
+    assert (dataset.training_folds, dataset.held_out_folds) == (("train",), ("test",))
+    sources = open_dataset("nsynth-source", root=nsynth)
+    assert sources.label_names == ("acoustic", "electronic", "synthetic")
+    assert [clip.group for clip in sources.clips] == [clip.group for clip in dataset.clips]
+
+
+def test_parts_of_nsynth_are_a_data_set_too(nsynth, caplog):
+    (nsynth / "nsynth-train" / "examples.json").unlink()
+    dataset = open_dataset("nsynth", root=nsynth)
+    assert dataset.held_out_folds == ("test", "validation")
+    assert "nsynth has 2 folds here; a complete copy has 3" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "examples.json cannot be read as JSON: Expecting property name"),
+        ("[1]", "must have the texts instrument_family_str, instrument_str for every note: download it again"),
+        ('{"a": {"instrument_str": "b"}}', "must have the texts instrument_family_str, instrument_str for every note"),
+        ('{"a": {"instrument_str": "b", "instrument_family_str": "c"}}', "1 of 3 audio files do not exist .*: a.wav"),
+    ],
+)
+def test_notes_of_nsynth_that_are_not_as_published(nsynth, content, message):
+    (nsynth / "nsynth-train" / "examples.json").write_text(content)
+    with pytest.raises(DataError, match=message) as error:
+        open_dataset("nsynth", root=nsynth)
+    assert "\n" not in str(error.value)

@@ -92,9 +92,10 @@ class FakeRun(SimpleNamespace):
 
     def __init__(self, point, inner):
         super().__init__(config=point, n_train=16, labels=np.zeros(8), n_recordings=0, weights="ImageNet")
-        self.accuracy_last = self.accuracy_best = self.macro_f1 = 1 - inner
-        self.history = {"seconds": np.ones(2), "heldout_accuracy": np.array([0.2, 1 - inner])}
-        self.history |= {"inner_accuracy": np.array([1.0, inner])} if point.inner_fold else {}
+        self.score_last = self.score_best = self.macro_f1 = 1 - inner
+        self.scoring, self.lwlrap = point.scoring, float("nan")
+        self.scores, self.history = np.array([0.2, 1 - inner]), {"seconds": np.ones(2)}
+        self.inner_scores = np.array([1.0, inner]) if point.inner_fold else None
         self.class_ratio, self.cost = 1.0, point.cost(2)
         self.chance, self.commonest = 0.125, 0.375
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from transferlens import cli
@@ -20,8 +21,11 @@ from transferlens.data.catalogue import DataOptions, open_dataset
 from transferlens.data.clips import Clip, DataSet, load_audio
 from transferlens.data.folds import check_table, write_table
 from transferlens.data.manifest import ManifestRow, manifest
+from transferlens.features import near_duplicates
+from transferlens.features.logmel import FeatureOptions
+from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import DataError, ParameterError, TransferLensError
-from transferlens.util.files import check_writable
+from transferlens.util.files import check_new, check_writable
 from transferlens.util.terminal import say
 from transferlens.util.text import counted, some, table
 
@@ -44,14 +48,18 @@ class Options(DataOptions):
     """List the data sets known by name, without options; or describe, check or download one."""
 
     download: str | None = None
-    """Data set to download and unpack: esc50, esc10, urbansound8k or gtzan."""
+    """Data set to download and unpack: esc50, esc10, urbansound8k, gtzan or speechcommands."""
     to: Path = Path("data")
     """Folder for the download."""
     audit: bool = False
-    """Check the clips: exit code 1 if one cannot be read, a recording is in two folds, there is only one fold, or a
-    class can be told by a property of its files alone."""
+    """Check the clips: exit code 1 if one cannot be read, a recording is in two folds, there is only one fold or one
+    class, or a class can be told by a property of its files alone."""
     make_folds: Path | None = None
     """File for a table (.csv) of the clips with their folds, to read, correct and keep: name it by --clips then."""
+    group_duplicates: bool = False
+    """With --make-folds: clips that sound alike, as `duplicates` finds them, are taken for one recording, so that they
+    are in one fold."""
+    store: CacheOptions = CacheOptions()
 
 
 def _known() -> str:
@@ -62,12 +70,14 @@ def _known() -> str:
 
 def _summary(dataset: DataSet) -> str:
     """Return the size of a data set, and its numbers of clips by class and fold."""
-    counts = Counter((clip.label, clip.fold) for clip in dataset.clips)
+    counts = Counter((label, clip.fold) for clip in dataset.clips for label in dataset.labels_of(clip))
     clips, classes = counted(len(dataset.clips), "clip"), counted(len(dataset.label_names), "class")
     head = (
         f"{dataset.name}: {clips}, {classes}, {counted(len(dataset.folds), 'fold')}; "
         f"{dataset.sr} Hz, {dataset.seconds:.3g} s, {dataset.width} frames"
     )
+    if dataset.labels_per_clip == "several":
+        head += f"; {sum(counts.values()) / len(dataset.clips):.2g} labels per clip: one counts for each of its classes"
     rows: list[list[object]] = [["class", *(f"fold {fold}" for fold in dataset.folds), "clips"]]
     for label in dataset.label_names:
         row = [counts[label, fold] for fold in dataset.folds]
@@ -91,7 +101,9 @@ def _download(name: str, folder: Path) -> str:
     """Download a data set, and return how to use it."""
     known = {name: row for name, row in manifest().items() if row.archive}
     if name not in known:
-        raise ParameterError(f"download={name!r} must be one of {', '.join(known)}")
+        row = manifest().get(name)
+        by_hand = f": get it from {row.homepage}" if row and row.homepage else ""
+        raise ParameterError(f"download={name!r} must be one of {', '.join(known)}{by_hand}")
     check_writable("to", folder)
     target = downloads.fetch(known[name], folder)
     # An archive contains the folder of the data set, or its content.
@@ -107,9 +119,16 @@ def _download(name: str, folder: Path) -> str:
     raise DataError(f"{target} is not a complete {name}: delete it and try again ({problems[0]})")
 
 
+def _recordings(options: Options, dataset: DataSet) -> tuple[Clip, ...]:
+    """Return the clips with near-duplicates as one recording; features are kept where training finds them."""
+    return near_duplicates.recordings(dataset, FeatureOptions().settings(dataset), options.store.cache)
+
+
 def _table(options: Options, path: Path) -> str:
     """Write the table of the clips, and return the numbers of clips by class and fold."""
-    dataset = options.open()
+    check_new("make_folds", path, ".csv")
+    grouped = options.group_duplicates
+    dataset = options.open_with_made_folds(partial(_recordings, options)) if grouped else options.open()
     check_table("make_folds", path, dataset.clips)
     write_table(dataset.clips, path)
     return f"{_summary(dataset)}\n\nwritten: {path}"
@@ -120,6 +139,8 @@ def work(options: Options) -> int:
     if options.download is not None:
         say(_download(options.download, options.to))
         return cli.DONE
+    if options.group_duplicates and options.make_folds is None:
+        raise ParameterError("group_duplicates goes with make_folds, the table that the recordings are written to")
     if options.make_folds is not None:
         say(_table(options, options.make_folds))
         return cli.DONE

@@ -1,14 +1,9 @@
 """Near-duplicates across folds or data sets: clips that may be of one recording, and the accuracy without them.
 
 `transferlens.datasets --audit` finds identical samples in two folds. This command also finds copies that were cut,
-shifted, made softer or compressed again. Two clips are compared by the fine structure of their log-mel features (middle
-window): cells down to 35 dB below the loudest one, minus the mean of neighbouring frames and the mean over bands, so
-that neither steady noises of one kind nor bursts of one length are similar. Their similarity is the largest correlation
-over all shifts in time.
-
-The threshold is calibrated on the data set: it is the largest similarity of two clips of different classes and
-recordings, which cannot contain the same event. Copies of clips, made for this purpose, show which share of copies is
-found. The pairs that are listed are candidates: listen to them.
+shifted, made softer or compressed again, by their similarity and a threshold that is calibrated on the data set:
+`transferlens.features.near_duplicates` says how. The pairs that are listed are candidates: listen to them. Folds that
+keep them together are made by `transferlens.datasets --make-folds FILE --group-duplicates`.
 
 With ``--against`` the clips are compared with those of another data set instead, such as the one that a source was
 trained on: clips of one recording, by its name in both data sets (``group``, as the ids of Freesound in ESC-50 and
@@ -32,9 +27,9 @@ from transferlens import cli
 from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
 from transferlens.data.folds import check_table, write_table
-from transferlens.features.cache import FeatureCache
-from transferlens.features.corruptions import CORRUPTIONS
+from transferlens.features import near_duplicates
 from transferlens.features.logmel import FeatureOptions, FeatureSettings
+from transferlens.features.near_duplicates import ROUNDING, calibrate, calibrate_both, marked, similarities
 from transferlens.options import OutputOptions
 from transferlens.store.arms import arm_names
 from transferlens.store.run import Run, load_runs
@@ -42,19 +37,11 @@ from transferlens.training.sweep import CacheOptions
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import Fields, Rule
 from transferlens.util.grouping import group_by
-from transferlens.util.lazy import scipy
 from transferlens.util.text import counted, natural, some, table
 
 if TYPE_CHECKING:
     from transferlens.data.clips import Clip, DataSet
 
-BANDS = 32
-DEPTH = 8.0  # cells further below the loudest one do not count [log power]: 35 dB
-NEIGHBOURS = 9  # frames whose mean is subtracted
-STEADY = 1e-3  # deviation [log power] below which a clip counts as silent: it is only rounding
-ROUNDING = 1e-6  # by which the similarity of equal clips may be below 1
-PAIRS, COPIES = 20_000, 40  # that the threshold is calibrated with
-AT_ONCE, CLIPS_AT_ONCE = 2**22, 256  # numbers, and clips, that are computed at once: as memory allows
 PAIRS_OF_FOLDS = "pairs of one class in different folds"
 
 
@@ -79,39 +66,6 @@ class Options(Fields):
     output: OutputOptions = OutputOptions()
 
 
-def fingerprints(S: np.ndarray) -> np.ndarray:
-    """Return the fine structure of log-mel features [shape=(n_clips, channels, n_mels, width)] for `similarity`.
-
-    Its Fourier transform over time [shape=(n_clips, n_bands, n_frequencies)], zero-padded so that shifts are not
-    circular. Before the transform it has unit norm, and is zero for silent clips.
-    """
-    n, channels, n_mels, width = S.shape
-    bands = np.stack([part.mean(1) for part in np.array_split(S[:, channels // 2], min(BANDS, n_mels), axis=1)], axis=1)
-    bands = np.maximum(bands, bands.max((1, 2), keepdims=True) - DEPTH)
-    bands = bands - scipy.ndimage.uniform_filter1d(bands, NEIGHBOURS, axis=2, mode="nearest")
-    bands = bands - bands.mean(1, keepdims=True)
-    norms = np.linalg.norm(bands, axis=(1, 2), keepdims=True)
-    return np.fft.rfft(bands / np.where(norms > STEADY * np.sqrt(bands[0].size), norms, np.inf), n=2 * width, axis=2)
-
-
-def similarity(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the largest correlation over shifts in time of one fingerprint with others [shape=(n_others,)]."""
-    return similarities(one[None], others)[0]
-
-
-def similarities(marks: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the `similarity` of each fingerprint with each of others [shape=(n_marks, n_others)]."""
-    values = np.empty((len(marks), len(others)), np.float32)
-    columns = max(1, AT_ONCE // marks[0].size)
-    for left in range(0, len(others), columns):
-        part = np.ascontiguousarray(others[left : left + columns].transpose(2, 1, 0))
-        rows = max(1, AT_ONCE // part[:, 0].size)
-        for top in range(0, len(marks), rows):
-            spectra = marks[top : top + rows].conj().transpose(2, 0, 1) @ part  # a product per frequency
-            values[top : top + rows, left : left + columns] = np.fft.irfft(spectra, axis=0).max(0)
-    return values
-
-
 @dataclass(frozen=True)
 class Pair:
     """Two similar clips of one class in different folds, or of two data sets; a row of duplicates.csv.
@@ -129,104 +83,16 @@ class Pair:
     recording: str
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """The threshold, which is the largest similarity of `n_pairs` pairs of different classes and recordings.
-
-    Of `n_copies` clips that were copied on purpose (shifted by a tenth, 6 dB softer, noise at 20 dB) it finds the share
-    `found`; the least similarity of a copy with its clip is `lowest`.
-    """
-
-    threshold: float
-    n_pairs: int
-    found: float
-    n_copies: int
-    lowest: float
-
-    def text(self, n_compared: int, pairs: str) -> str:
-        """Return the calibration in words, for a number of pairs, in words, that are compared with the threshold."""
-        return (
-            f"threshold {self.threshold:.3f}: the most alike of {self.n_pairs} pairs of different classes, so that "
-            f"{n_compared / (self.n_pairs + 1):.1f} of the {n_compared} {pairs} are "
-            f"expected to reach it by chance, were they no more alike; it finds {100 * self.found:.0f} % of "
-            f"{self.n_copies} clips shifted, made softer and noisy on purpose (which reach {self.lowest:.3f} or more)"
-        )
-
-
-def calibrate(dataset: DataSet, cache: FeatureCache, marks: np.ndarray) -> Calibration:
-    """Compute the threshold of a data set from its complete cache and the fingerprints of all clips.
-
-    Raise ParameterError if there are not two clips of different classes and recordings, or nothing but silence.
-    """
-    rng = np.random.default_rng(0)
-    strangers = _partners(dataset, same_class=False)
-    share = PAIRS / max(PAIRS, sum(map(len, strangers)))
-    drawn = [others[rng.random(len(others)) < share] for others in strangers]
-    values = [float(value) for i, others in enumerate(drawn) for value in similarity(marks[i], marks[others])]
-    return _calibration(dataset, cache, marks, values, rng)
-
-
-def calibrate_both(
-    dataset: DataSet, cache: FeatureCache, marks: np.ndarray, other: DataSet, other_marks: np.ndarray
-) -> Calibration:
-    """Compute the threshold for the pairs of two data sets from pairs within each; errors as of `calibrate`."""
-    rng, n_rows = np.random.default_rng(0), min(len(marks), len(other_marks))
-    values = [_of_strangers(dataset, marks, n_rows, rng), _of_strangers(other, other_marks, n_rows, rng)]
-    return _calibration(dataset, cache, marks, np.concatenate(values).tolist(), rng)
-
-
-def _of_strangers(dataset: DataSet, marks: np.ndarray, n_rows: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the similarities of some clips, drawn, with all of other classes and recordings, each pair once."""
-    rows = np.sort(rng.choice(len(marks), n_rows, replace=False))
-    others = np.arange(len(marks))
-    labels = np.array([clip.label for clip in dataset.clips], dtype=object)
-    homes = np.array([clip.group or clip.id for clip in dataset.clips], dtype=object)
-    strangers = (labels[rows, None] != labels) & (homes[rows, None] != homes)
-    return similarities(marks[rows], marks)[strangers & ~(np.isin(others, rows) & (others <= rows[:, None]))]
-
-
-def _calibration(
-    dataset: DataSet, cache: FeatureCache, marks: np.ndarray, values: Sequence[float], rng: np.random.Generator
-) -> Calibration:
-    """Return the calibration by the similarities of pairs that cannot contain the same event."""
-    if not values:
-        raise ParameterError(f"{dataset.name} has no two clips of different recordings and classes: name a threshold")
-    copied = rng.choice(len(marks), min(COPIES, len(marks)), replace=False)
-    alike = [float(similarity(marks[i], _copy(dataset, cache, int(i)))[0]) for i in copied]
-    threshold = max(values)
-    if threshold <= 0:
-        raise ParameterError(f"{dataset.name} is too silent to be calibrated: its clips have nothing to compare")
-    return Calibration(threshold, len(values), float(np.mean(np.array(alike) >= threshold)), len(copied), min(alike))
-
-
-def _copy(dataset: DataSet, cache: FeatureCache, i: int) -> np.ndarray:
-    """Return the fingerprint of a copy of a clip [shape=(1, n_bands, n_frequencies)]."""
-    y = dataset.load(dataset.clips[i])
-    for kind, strength in (("shift", 10), ("gain", -6), ("noise", 20)):
-        y = CORRUPTIONS[kind](y, strength, sr=dataset.sr, seed=i)
-    return fingerprints(cache.settings.compute(y)[None])
-
-
-def _partners(dataset: DataSet, *, same_class: bool) -> list[np.ndarray]:
-    """Return for each clip the later ones of its class in other folds, or of other classes and recordings."""
-    labels = np.array([clip.label for clip in dataset.clips], dtype=object)
-    # A clip without a recording is a recording of its own.
-    homes = np.array([clip.fold if same_class else clip.group or clip.id for clip in dataset.clips], dtype=object)
-    return [
-        i + 1 + np.flatnonzero(((labels[i + 1 :] == labels[i]) == same_class) & (homes[i + 1 :] != homes[i]))
-        for i in range(len(labels))
-    ]
-
-
 def find(dataset: DataSet, marks: np.ndarray, threshold: float) -> list[Pair]:
     """Return the pairs of one class in different folds that reach the threshold, the most similar first."""
-    pairs = []
-    for i, (clip, others) in enumerate(zip(dataset.clips, _partners(dataset, same_class=True), strict=True)):
-        values = similarity(marks[i], marks[others])
-        for j in np.flatnonzero(values >= threshold - ROUNDING):
-            other = dataset.clips[others[j]]
-            pairs.append(_pair(clip, other, values[j]))
-    return sorted(pairs, key=lambda pair: -pair.similarity)
+    clips = dataset.clips
+    found = near_duplicates.pairs(marks, _across(dataset), threshold)
+    return sorted((_pair(clips[i], clips[j], value) for i, j, value in found), key=lambda pair: -pair.similarity)
+
+
+def _across(dataset: DataSet) -> list[np.ndarray]:
+    """Return for each clip the later ones of its class in other folds."""
+    return near_duplicates.partners(dataset, [clip.fold for clip in dataset.clips], same_class=True)
 
 
 def _pair(clip: Clip, other: Clip, value: float, recording: str = "") -> Pair:
@@ -311,21 +177,12 @@ class Result(question.Result):
         return "\n".join(filter(None, [*parts, self.accuracies]))
 
 
-def _marks(dataset: DataSet, settings: FeatureSettings, folder: Path) -> tuple[FeatureCache, np.ndarray]:
-    """Return the complete cache of a data set, and the fingerprints of its clips."""
-    cache = FeatureCache(dataset, settings, folder)
-    cache.fill()
-    S = cache.load()
-    parts = [fingerprints(S[i : i + CLIPS_AT_ONCE]) for i in range(0, len(S), CLIPS_AT_ONCE)]
-    return cache, np.concatenate(parts)
-
-
 def _across_folds(dataset: DataSet, trained: Sequence[Run], options: Options) -> Result:
     """Compare all clips of a class across folds."""
-    n_compared = sum(map(len, _partners(dataset, same_class=True)))
+    n_compared = sum(map(len, _across(dataset)))
     if not n_compared:
         raise ParameterError(f"{dataset.name} has no two clips of one class in different folds: nothing to compare")
-    cache, marks = _marks(dataset, options.features.settings(dataset), options.store.cache)
+    cache, marks = marked(dataset, options.features.settings(dataset), options.store.cache)
     threshold, calibration = options.threshold, ""
     if threshold is None:
         calibrated = calibrate(dataset, cache, marks)
@@ -347,8 +204,8 @@ def _settings(dataset: DataSet, other: DataSet, options: Options) -> FeatureSett
 def _across_data_sets(dataset: DataSet, other: DataSet, trained: Sequence[Run], options: Options) -> Result:
     """Compare all clips with those of another data set."""
     settings = _settings(dataset, other, options)
-    cache, marks = _marks(dataset, settings, options.store.cache)
-    _, other_marks = _marks(other, settings, options.store.cache)
+    cache, marks = marked(dataset, settings, options.store.cache)
+    _, other_marks = marked(other, settings, options.store.cache)
     threshold, calibration, n_compared = options.threshold, "", len(marks) * len(other_marks)
     if threshold is None:
         calibrated = calibrate_both(dataset, cache, marks, other, other_marks)

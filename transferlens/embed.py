@@ -107,7 +107,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     return Result(recordings.embed(load_run(options.ckpt), options.files, device=options.execution.device, **how))
 
 
-embed = question.Question("embed", Options, analyse, first="ckpt")
+embed = question.Question("embed", Options, analyse, first="ckpt", several=True)
 main = cli.command("embed", Options, embed)
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from transferlens.compare import finished, question
 from transferlens.compare.ensembles import FEWEST, Members, Row, gather, row_of
 from transferlens.data.catalogue import DataOptions
 from transferlens.measures import predictions, stats
+from transferlens.measures.classes import IF_SEVERAL
+from transferlens.measures.scoring import ONE
 from transferlens.models.device import pick_device
 from transferlens.options import FigureOptions, PlanOptions, QuestionOptions
 from transferlens.plots import style
@@ -73,7 +75,7 @@ def sizes(members: Members) -> list[SizeRow]:
     probabilities, rows = members.probabilities, []
     for size in range(1, len(probabilities) + 1):
         averages = (probabilities[list(each)].mean(0) for each in predictions.subsets(len(probabilities), size))
-        values = [predictions.accuracy(average, members.labels).mean() for average in averages]
+        values = [members.scoring.over_folds(average, members.labels, members.folds) for average in averages]
         scores = (float(np.mean(values)), float(min(values)), float(max(values)))
         rows.append(SizeRow(members.name, size, len(values), *scores))
     return rows
@@ -81,24 +83,30 @@ def sizes(members: Members) -> list[SizeRow]:
 
 @dataclass(frozen=True)
 class ReliabilityRow:
-    """One bin of confidence in ensemble_reliability.csv; `who` is "single" (all members) or "ensemble"."""
+    """One bin of confidence in ensemble_reliability.csv; `who` is "single" (all members) or "ensemble".
+
+    Where clips have several labels, a bin is of pairs of a clip and a class, and holds the share of them that belong
+    together.
+    """
 
     ensemble: str
     who: str
     confidence: float
     accuracy: float
     n: int
+    score: str = field(default="accuracy", kw_only=True, metadata=IF_SEVERAL)
 
 
 def reliability_rows(members: Members) -> list[ReliabilityRow]:
     """Return confidence and accuracy by bin, of single networks and of the ensemble."""
-    single, labels = members.probabilities, members.labels
+    score = "accuracy" if members.scoring is ONE else "share_of_labels"
+    single, labels, reliability = members.probabilities, members.labels, members.scoring.reliability
     bins = {
-        "single": predictions.reliability(single.reshape(-1, single.shape[-1]), np.tile(labels, len(single))),
-        "ensemble": predictions.reliability(members.average, labels),
+        "single": reliability(single.reshape(-1, single.shape[-1]), np.concatenate([labels] * len(single))),
+        "ensemble": reliability(members.average, labels),
     }
     return [
-        ReliabilityRow(members.name, who, float(confidence), float(right), int(n))
+        ReliabilityRow(members.name, who, float(confidence), float(right), int(n), score=score)
         for who, each in bins.items()
         for confidence, right, n in zip(*each, strict=True)
     ]
@@ -141,13 +149,14 @@ def draw(result: Result) -> Figure:
     }
     stacked_bars(list(palette), parts, ylabel="squared error of a single network", ax=axes[1, 0])
     axes[1, 0].set_title("single network = ensemble + ambiguity (Krogh and Vedelsby)", fontsize="small", loc="left")
+    things = "clips" if result.score == ONE.name else "pairs"
     diagram = {
         key: [(row.confidence, row.accuracy, row.n) for row in rows]
         for key, rows in group_by(result.reliability, key=lambda row: (row.ensemble, row.who)).items()
     }
     reliability_diagram(diagram, palette=palette, ax=axes[1, 1])
     axes[1, 1].set_title(
-        "calibration: bins of 5 clips or more, larger dots for more clips", fontsize="small", loc="left"
+        f"calibration: bins of 5 {things} or more, larger dots for more {things}", fontsize="small", loc="left"
     )
     for ax in (axes[0, 0], axes[1, 0]):
         ax.set_xticks(range(len(palette)), [name.replace(", ", "\n") for name in palette], fontsize="x-small")
@@ -232,7 +241,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     )
 
 
-ensemble = question.Question("ensemble", Options, analyse, points, first="ckpt")
+ensemble = question.Question("ensemble", Options, analyse, points, first="ckpt", several=True)
 main = cli.command("ensemble", Options, ensemble)
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def _rms(values: np.ndarray) -> float:
 
 
 def _features(settings: FeatureSettings, clips: Sequence[np.ndarray]) -> np.ndarray:
-    return np.stack([settings.compute(y) for y in clips])
+    return np.stack([settings.compute(y, settings.sr) for y in clips])
 
 
 def _between(S: np.ndarray, labels: np.ndarray) -> float:

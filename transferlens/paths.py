@@ -170,7 +170,7 @@ def draw(result: Result) -> Figure:
             _draw_lines(lines, "loss", 1, below, label, look)
         above.set_title(WORDS[kind] + ("" if block == WHOLE else f", Block {block}"), fontsize="small", loc="left")
         below.set(xlabel="share of the way", xlim=(0, 1), ylim=(0, None))
-    axes[0, 0].set(ylabel=accuracy.HELDOUT, ylim=(0, 103))
+    axes[0, 0].set(ylabel=accuracy.heldout(), ylim=(0, 103))
     axes[1, 0].set_ylabel("held-out loss [nat]")
     entries: dict[str, Any] = {}
     for ax in axes[0]:

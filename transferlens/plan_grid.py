@@ -187,7 +187,7 @@ def _grid(cells: Mapping[tuple[str, str], Row], name: str, field: str) -> np.nda
     return np.array([[getattr(cells.get((row, column)), field, empty) for column in columns] for row in rows])
 
 
-plan_grid = question.Question("plan_grid", Options, analyse, points)
+plan_grid = question.Question("plan_grid", Options, analyse, points, several=True)
 main = cli.command("plan_grid", Options, plan_grid)
 
 if __name__ == "__main__":

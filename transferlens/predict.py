@@ -3,8 +3,9 @@
     python -m transferlens.predict sounds/new --ckpt runs/mine/RUN.h5 > predictions.csv
 
 Whole files or, of long recordings, windows: a row each, with the most likely classes. The outputs of several runs are
-averaged after the softmax (Palanisamy, Singhania and Yao 2020, section 4.3). Files that cannot be read are named on
-stderr and left out, with exit code 2 at the end.
+averaged after the softmax (Palanisamy, Singhania and Yao 2020, section 4.3), or after the sigmoid where clips have
+several labels; then every class has a probability of its own, and ``--threshold`` chooses those that are named. Files
+that cannot be read are named on stderr and left out, with exit code 2 at the end.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ import tyro
 from transferlens import cli
 from transferlens.compare import question
 from transferlens.data import decoding
+from transferlens.data.clips import BETWEEN
+from transferlens.measures.scoring import ONE
 from transferlens.store import recordings
 from transferlens.store.recordings import Predictions
 from transferlens.store.run import Run, load_runs
 from transferlens.training.schedule import DeviceOptions
-from transferlens.util.fields import Fields, above, at_least
+from transferlens.util.errors import ParameterError
+from transferlens.util.fields import Fields, above, at_least, between, check_alone, names
 from transferlens.util.text import counted
 
 
@@ -52,6 +56,9 @@ class Options(Fields):
     """Time from the start of a window to that of the next [s]. Default: --window."""
     top: Annotated[int, at_least(1)] = 1
     """Number of classes in a row, the most likely first."""
+    threshold: Annotated[float | None, between(0, 1)] = None
+    """For runs whose clips have several labels, in place of --top: name all classes whose probability is at least
+    this, with a semicolon between them; none if there are none."""
     longest: Annotated[float, above(0)] = decoding.LONGEST
     """Longest file that is decoded [s]: a longer file is left out, as a small one can decode to many hours."""
     execution: DeviceOptions = DeviceOptions()
@@ -65,11 +72,12 @@ class Result(question.Result):
     stem = "predictions"
     predictions: Predictions
     top: int
+    threshold: float | None = None
 
     @property
     def rows(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """File, start and end [s], the most likely class and its probability, and the next ones with a number."""
-        return self.predictions.rows(self.top)
+        return self.predictions.rows(self.top, self.threshold)
 
     @property
     def problems(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -78,19 +86,30 @@ class Result(question.Result):
 
     def summary(self) -> str:
         """Return how many files, or windows of them, are of each class."""
-        counts = Counter(row["label"] for row in self.rows)
+        counts = Counter(label for row in self.rows for label in filter(None, self._named(row["label"])))
         words = counted(len({*self.predictions.paths}), "file")
         return f"{words}: {', '.join(f'{number} {label}' for label, number in counts.most_common())}"
+
+    def _named(self, label: str) -> list[str]:
+        return [label] if self.threshold is None else label.split(BETWEEN)
 
 
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Open the runs, and classify the files."""
     how = {name: getattr(options, name) for name in ("window", "hop", "longest")}
-    found = recordings.predict(load_runs(options.ckpt), options.files, device=options.execution.device, **how)
-    return Result(found, options.top)
+    if options.threshold is not None:
+        check_alone(options, "threshold", beside=[name for name in names(Options) if name != "top"])
+    trained = load_runs(options.ckpt)
+    if options.threshold is not None and trained[0].scoring is ONE:
+        raise ParameterError(
+            f"threshold={options.threshold:g} is for runs with several labels per clip, and {trained[0].path} has one: "
+            "give top instead"
+        )
+    found = recordings.predict(trained, options.files, device=options.execution.device, **how)
+    return Result(found, options.top, options.threshold)
 
 
-predict = question.Question("predict", Options, analyse, first="ckpt")
+predict = question.Question("predict", Options, analyse, first="ckpt", several=True)
 main = cli.command("predict", Options, predict)
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from transferlens import cli
 from transferlens.compare import question, tuning
 from transferlens.compare.tuning import TUNED, Tuned, TuneOptions
 from transferlens.measures import stats
-from transferlens.measures.classes import IF_UNEVEN
+from transferlens.measures.classes import IF_SEVERAL, IF_UNEVEN
 from transferlens.models.plan import TransferPlan
 from transferlens.models.weights import named
 from transferlens.options import QuestionOptions
@@ -51,7 +51,9 @@ class Options(QuestionOptions):
 
 @dataclass(frozen=True)
 class Row:
-    """One run in the CSV; accuracies are fractions, and `init` is one of `INITS`.
+    """One run in the CSV; accuracies, or what `score` names (see `store.rows.RunRow`), are fractions.
+
+    `init` is one of `INITS`.
 
     `weights` is "ImageNet", or the name of a file given as weights; empty where nothing is pretrained.
     """
@@ -65,9 +67,11 @@ class Row:
     n_recordings: int
     seed: int
     epoch_last: int
+    score: str = field(default="accuracy", kw_only=True, metadata=IF_SEVERAL)
     accuracy_last: float
     macro_f1: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
     class_ratio: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
+    lwlrap: float = field(default=nan, kw_only=True, metadata=IF_SEVERAL)
     chance: float = field(default=nan, kw_only=True)
     commonest: float = field(default=nan, kw_only=True)
     epoch_best: int
@@ -119,7 +123,7 @@ def analyse(runs: Mapping[Any, Sequence[Run]], options: Options | None = None) -
     inits = {arm: arm for arm in ARMS} | {Tuned(arm): f"{arm}{TUNED}" for arm in ARMS}
     pairs = [(run, init) for arm, init in inits.items() for run in runs.get(arm, ())]
     rows = tuple(row_of(Row, run, init=init) for run, init in pairs)
-    curves = tuple(tuple(run.history["heldout_accuracy"].tolist()) for run, _ in pairs)
+    curves = tuple(tuple(run.scores.tolist()) for run, _ in pairs)
     words = {arm: named(text, (row.weights for row in rows)) for arm, text in ARMS.items()}
     return Result(rows, curves, tuple(tuning.trial_rows(runs, words)))
 
@@ -197,7 +201,7 @@ def _pairs(arms: Collection[str]) -> list[tuple[str, str]]:
     return pairs + [(arm, arm.removesuffix(TUNED)) for arm in arms if arm.endswith(TUNED)]
 
 
-pretraining = question.Question("pretraining", Options, analyse, points)
+pretraining = question.Question("pretraining", Options, analyse, points, several=True)
 main = cli.command("pretraining", Options, pretraining)
 
 if __name__ == "__main__":

@@ -285,6 +285,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Score the networks that the options name; nothing is trained."""
     keep_freed_memory()
     study, blocks = Study.of(options), sorted(set(options.block) or BLOCKS)  # type: ignore[arg-type]
+    question.check_labels("rank", {study.dataset.name: study.dataset.labels_per_clip})
     if options.against and not set(blocks) & {*CUTS[options.against]}:
         ends = ", ".join(map(str, CUTS[options.against]))
         raise ParameterError(f"against={options.against!r} needs one of block={ends}: no run ends with the others")

@@ -25,7 +25,7 @@ import numpy as np
 
 from transferlens import __version__, cli
 from transferlens.compare import question
-from transferlens.compare.captions import FIGURES, TABLES
+from transferlens.compare.captions import FIGURES, LABEL_COLUMNS, TABLES
 from transferlens.compare.overview import Overview, overview, surest
 from transferlens.compare.published import ARMS, caption, cells, has_paper, head, lines
 from transferlens.data.catalogue import DataOptions
@@ -35,6 +35,7 @@ from transferlens.explain.heard import heard
 from transferlens.features.cache import FeatureCache
 from transferlens.measures.attribution import STEPS
 from transferlens.measures.classes import UNEVEN
+from transferlens.measures.scoring import ONE
 from transferlens.models.device import pick_device
 from transferlens.models.weights import IMAGENET
 from transferlens.options import OutputOptions
@@ -82,7 +83,7 @@ class Options(Fields):
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ by fold and seed alone, in words; macro-F1 where classes are uneven."""
+    """Runs that differ by fold and seed alone, in words; macro-F1 where classes are uneven, mAP with several labels."""
 
     dataset: str
     backbone: str
@@ -104,6 +105,7 @@ def groups(summaries: Sequence[RunSummary]) -> list[Group]:
 
 def _group(runs: Sequence[RunSummary]) -> Group:
     config, values = runs[0].config, [100 * run.accuracy_last for run in runs]
+    score = "" if runs[0].score == ONE.name else f"{runs[0].score} "
     uneven = any(run.class_ratio > UNEVEN for run in runs)
     others = sorted({run.weights for run in runs} - {"", IMAGENET})
     spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
@@ -115,7 +117,7 @@ def _group(runs: Sequence[RunSummary]) -> Group:
         folds=" ".join(sorted({run.config.fold for run in runs})),
         seeds=" ".join(map(str, sorted({run.config.seed for run in runs}))),
         n=len(runs),
-        accuracy=f"{np.mean(values):.1f}{spread}",
+        accuracy=f"{score}{np.mean(values):.1f}{spread}",
         macro_f1=f"{100 * np.mean([run.macro_f1 for run in runs]):.1f}" if uneven else "",
         minutes=f"{sum(run.seconds for run in runs) / 60:.0f}",
     )
@@ -129,15 +131,23 @@ def _images(folder: Path) -> dict[str, bytes]:
     return {path.stem: content for path, content in images.items()}
 
 
-def _figures(images: Mapping[str, bytes]) -> tuple[list[dict[str, str]], list[str]]:
+def _figures(images: Mapping[str, bytes], folder: Path) -> tuple[list[dict[str, str]], list[str]]:
     """Return figures for the page, in the order of the questions, then others; and the titles of missing ones."""
     others = {stem: (stem, f"{stem}.png, as found in the folder.") for stem in images if stem not in FIGURES}
     figures = []
     for stem, (title, text) in (FIGURES | others).items():
         if stem in images:
+            text = _caption(text, folder / f"{stem}.csv")
             image = f"data:image/png;base64,{base64.b64encode(images[stem]).decode()}"
             figures.append({"stem": stem, "title": title, "text": text, "alt": f"{title}. {text}", "image": image})
     return figures, [f"{title} ({stem}.png)" for stem, (title, _) in FIGURES.items() if stem not in images]
+
+
+def _caption(text: str, table: Path) -> str:
+    """Return a caption, with mAP for accuracy where the table of the figure has it."""
+    if not table.is_file() or "mAP" not in table.read_text(encoding="utf-8", errors="replace").partition("\n")[0]:
+        return text
+    return text.replace("Accuracy", "mAP").replace("accuracy", "mAP").replace("accuracies", "mAP")
 
 
 def _tables(folder: Path) -> list[dict[str, Any]]:
@@ -147,6 +157,7 @@ def _tables(folder: Path) -> list[dict[str, Any]]:
         if (path := folder / f"{stem}.csv").is_file():
             try:
                 rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+                columns = LABEL_COLUMNS if rows and "average_precision" in rows[0] else columns
                 lines = [[_cell(row[name], head) for name, head in columns.items()] for row in rows[:MOST_LINES]]
             except (KeyError, TypeError, UnicodeDecodeError, ValueError, csv.Error) as error:
                 raise DataError(f"{path} is not a table of transferlens.classes: run it again, or delete it") from error
@@ -173,7 +184,8 @@ def _of_clips(summaries: Sequence[RunSummary], options: Options) -> Sequence[Run
 
 def _default_runs(summaries: Sequence[RunSummary]) -> list[Run]:
     """Load one pretrained run and one from scratch, of the data set, backbone and fold with most runs."""
-    runs = [run for run in summaries if run.config.plan in ARMS.values() and not run.config.inner_fold]
+    usual = (run for run in summaries if run.config.plan in ARMS.values() and not run.config.inner_fold)
+    runs = [run for run in usual if run.config.scoring is ONE]  # the explorer asks whether the class is right
     places = group_by(runs, lambda run: (run.config.data_key, run.config.backbone, run.config.fold))
     most = max(places.values(), key=lambda runs: (len({run.config.plan for run in runs}), len(runs)), default=[])
     arms = group_by(most, lambda run: run.config.plan)
@@ -246,7 +258,7 @@ def _content(
 ) -> dict[str, Any]:
     """Return what the page says of runs and figures."""
     done = [run for run in summaries if run.is_complete]
-    figures, missing = _figures(_images(folder))
+    figures, missing = _figures(_images(folder), folder)
     filled = cells(done)
     return {
         "title": f"transferlens: {', '.join(sorted({run.config.dataset for run in done}))}",
@@ -317,6 +329,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     named = load_runs(options.ckpt, least=0)
     if not done:
         raise no_run(store.runs, problems)
+    question.check_labels("report --ckpt", {str(run.path): run.config.labels_per_clip for run in named})
     arms = overview(load_runs(done, least=0))
     of_clips = _of_clips(done, options)
     shown = named or _default_runs(of_clips)
@@ -330,7 +343,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     return Result(tuple(groups(done)), text, folder, len(_images(folder)), tuple(problems))
 
 
-report = question.Question("report", Options, analyse, first="runs", of_command=())
+report = question.Question("report", Options, analyse, first="runs", of_command=(), several=True)
 main = cli.command("report", Options, report)
 
 if __name__ == "__main__":

@@ -368,7 +368,7 @@ def draw(result: Result) -> Figure:
         for kind, ax in zip(kinds, row_of_axes, strict=True):
             plots.put_back([row for row in rows if row.kind == kind], palette=palette, ax=ax)
         row_of_axes[0].set_title(f"{backbone}, {arm}: back to {_words(target)}", fontsize="small", loc="left")
-        row_of_axes[0].set_ylabel(accuracy.HELDOUT)
+        row_of_axes[0].set_ylabel(accuracy.heldout())
     for kind, ax in zip(kinds, axes[-1], strict=True):
         of_kind = [[row for row in rows if (row.kind, row.what) == (kind, rows[0].what)] for rows in groups.values()]
         plots.moved(([(row.block, row.moved) for row in rows] for rows in of_kind), ax=ax)

@@ -26,7 +26,7 @@ from transferlens.measures.classes import IF_UNEVEN
 from transferlens.models.device import pick_device
 from transferlens.options import FigureOptions
 from transferlens.plots import style
-from transferlens.plots.accuracy import HELDOUT, level_lines
+from transferlens.plots.accuracy import heldout, level_lines
 from transferlens.store.rows import levels
 from transferlens.store.run import Run, check_alike, load_runs
 from transferlens.training.schedule import DeviceOptions
@@ -169,7 +169,7 @@ def draw(result: Result) -> Figure:
         ax.set_xlabel(CORRUPTIONS[kind].title.replace(", ", "\n"))
     axes[0, 0].set_ylim(0, 103)
     for ax in axes[0]:
-        ax.set_ylabel(HELDOUT)
+        ax.set_ylabel(heldout())
         ax.label_outer(remove_inner_ticks=False)
     names = {
         f"{name} ({counted(rows[0].n_members, 'network')}, {counted(rows[0].n_clips, 'clip')})": palette[name]

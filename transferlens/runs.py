@@ -50,7 +50,8 @@ class Options(Fields):
     """List the runs of a store: id, accuracy after the last and at the best epoch [%], epochs, time and size.
 
     The best epoch is that with the highest accuracy on the held-out clips, so its accuracy is optimistic. Compare
-    accuracies with chance, and with that of always naming the commonest class of the training clips.
+    accuracies with chance, and with that of always naming the commonest class of the training clips. Where clips have
+    several labels, it is mean average precision (mAP).
     """
 
     runs: Path = Path("runs")
@@ -67,13 +68,15 @@ class Options(Fields):
 
 def _table(summaries: Sequence[RunSummary]) -> str:
     uneven = any(s.class_ratio > UNEVEN for s in summaries)
+    several = any(s.score != "accuracy" for s in summaries)
     rows = [
         (
             s.id,
+            *([s.score] if several else []),
             f"{100 * s.accuracy_last:.1f}",
-            *([f"{100 * s.macro_f1:.1f}"] if uneven else []),
+            *([f"{100 * s.macro_f1:.1f}" if s.score == "accuracy" else ""] if uneven else []),
             f"{100 * s.chance:.1f}",
-            "not known" if isnan(s.commonest) else f"{100 * s.commonest:.1f}",
+            _commonest(s),
             f"{100 * s.accuracy_best:.1f}",
             f"{s.epochs_done}/{s.epochs}",
             f"{s.seconds:.0f}",
@@ -81,9 +84,15 @@ def _table(summaries: Sequence[RunSummary]) -> str:
         )
         for s in summaries
     ]
-    levels = ["chance [%]", "commonest [%]"]
-    levels = ["macro-F1 [%]", *levels] if uneven else levels
-    return table([("run", "last [%]", *levels, "best [%]", "epochs", "time [s]", "size [MB]"), *rows])
+    score, macro = ["score"] if several else [], ["macro-F1 [%]"] if uneven else []
+    levels = [*macro, "chance [%]", "commonest [%]"]
+    return table([("run", *score, "last [%]", *levels, "best [%]", "epochs", "time [s]", "size [MB]"), *rows])
+
+
+def _commonest(summary: RunSummary) -> str:
+    if summary.score != "accuracy":
+        return ""
+    return "not known" if isnan(summary.commonest) else f"{100 * summary.commonest:.1f}"
 
 
 def _shown(value: Any) -> str:

@@ -24,7 +24,15 @@ from transferlens.compare import question
 from transferlens.data.catalogue import DataOptions
 from transferlens.explain import listen
 from transferlens.explain.class_maps import ChangeRow, ProfileRow, changes, profiles
-from transferlens.explain.explanations import Explained, ExplanationOptions, choose, explain, heldout_clips, networks
+from transferlens.explain.explanations import (
+    Explained,
+    ExplanationOptions,
+    by_label,
+    choose,
+    explain,
+    heldout_clips,
+    networks,
+)
 from transferlens.explain.figures import draw, draw_classes, draw_summary, text
 from transferlens.explain.scores import CascadeRow, Row, SummaryRow, cascade_rows, clip_rows, summary
 from transferlens.measures.attribution import FEWEST
@@ -210,6 +218,8 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     trained = load_runs(options.ckpt, "labels", "held-out clips (fold)", "features")
     places = _chosen(trained[0], options)
     clips = heldout_clips(trained[0], options.data, options.store.cache, how)
+    if how.target == "true":
+        clips, places = by_label(trained[0], clips, places)
     waveforms = _waveforms(trained[0], options, clips.pick(places).ids)
     if options.score == "drawn":
         clips, places = clips.pick(places), list(range(len(places)))
@@ -249,7 +259,7 @@ class _Saliency(question.Question[Options, Result]):
         return super().__call__(*first, **options, **({} if clips is None else {named: clips}))
 
 
-saliency = _Saliency("saliency", Options, analyse, first="ckpt")
+saliency = _Saliency("saliency", Options, analyse, first="ckpt", several=True)
 main = cli.command("saliency", Options, saliency)
 
 if __name__ == "__main__":

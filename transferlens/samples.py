@@ -32,6 +32,7 @@ from transferlens.compare import question
 from transferlens.measures import classes, clips_worth, stats
 from transferlens.measures.classes import IF_UNEVEN
 from transferlens.measures.clips_worth import Curve, Worth
+from transferlens.measures.scoring import labels_of
 from transferlens.models.plan import LAST, TransferPlan
 from transferlens.options import QuestionOptions
 from transferlens.plots import accuracy, style
@@ -233,7 +234,7 @@ def analyse(runs: Mapping[Place, Sequence[Run]], options: Options) -> Result:
             if split not in counts:
                 counts[split] = Counter(labels[i] for i in dataset.split(*split)[0])
             own = _numbers(run.config, counts[split])
-            whole = dataset.labels[dataset.split(*split[:2])[0]]
+            whole = labels_of(dataset)[dataset.split(*split[:2])[0]]
             own["commonest"] = classes.commonest_share(whole, run.labels)
             size_text = ALL if size is None else str(size)
             rows.append(row_of(Row, run, arm=arm, clips_per_class=size_text, equal=options.equal, **own))

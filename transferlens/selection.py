@@ -20,10 +20,10 @@ import numpy as np
 from transferlens import cli
 from transferlens.compare import question
 from transferlens.measures import stats
-from transferlens.measures.classes import IF_UNEVEN
+from transferlens.measures.classes import IF_SEVERAL, IF_UNEVEN
 from transferlens.options import FigureOptions
 from transferlens.plots import style
-from transferlens.plots.accuracy import HELDOUT, intervals, level_lines
+from transferlens.plots.accuracy import heldout, intervals, level_lines
 from transferlens.store.arms import arm_names
 from transferlens.store.listing import list_runs, no_run
 from transferlens.store.rows import levels, row_of
@@ -57,7 +57,10 @@ class Options(Fields):
 
 @dataclass(frozen=True)
 class Row:
-    """One run in the CSV; accuracies are fractions, the nested one is NaN for runs without an inner fold."""
+    """One run in the CSV; accuracies are fractions, the nested one is NaN for runs without an inner fold.
+
+    Where clips have several labels, `score` is "mAP", and they are mAP.
+    """
 
     group: str
     dataset: str
@@ -72,6 +75,7 @@ class Row:
     epoch_last: int
     epoch_best: int
     epoch_nested: float
+    score: str = field(default="accuracy", kw_only=True, metadata=IF_SEVERAL)
     accuracy_last: float
     macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
@@ -128,7 +132,7 @@ def draw(result: Result) -> Figure:
         for group, fields in values.items()
     }
     intervals(means, palette=palette, dots=dots, ax=axes[0, 0])
-    axes[0, 0].set(xlim=(0, 103), xlabel=HELDOUT)
+    axes[0, 0].set(xlim=(0, 103), xlabel=heldout())
     gains = {
         wrapped[group]: {field: _percent(optimism(rows, field)) for field in values[group] if field != "accuracy_best"}
         for group, rows in groups.items()
@@ -189,7 +193,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     return Result(tuple(rows_of(load_runs(paths))))
 
 
-selection = question.Question("selection", Options, analyse, first="ckpt")
+selection = question.Question("selection", Options, analyse, first="ckpt", several=True)
 main = cli.command("selection", Options, selection)
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def summary(result: Result) -> str:
     return arms.summary(result.comparison)
 
 
-sources = question.Question("sources", Options, analyse, points)
+sources = question.Question("sources", Options, analyse, points, several=True)
 main = cli.command("sources", Options, sources)
 
 if __name__ == "__main__":

@@ -335,7 +335,7 @@ class _Svcca(question.Question[Options, Result]):
         return measures.svcca(*first, **options)
 
 
-svcca = _Svcca("svcca", Options, analyse, first="ckpt")
+svcca = _Svcca("svcca", Options, analyse, first="ckpt", several=True)
 main = cli.command("svcca", Options, svcca)
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     return Result(tuple(table), tuple(problems))
 
 
-tables = question.Question("tables", Options, analyse, first="runs")
+tables = question.Question("tables", Options, analyse, first="runs", several=True)
 main = cli.command("tables", Options, tables)
 
 if __name__ == "__main__":

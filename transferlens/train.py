@@ -49,14 +49,17 @@ class Result(question.Result):
 
 def summary(result: Result) -> str:
     """Return the accuracies of the runs as a table, with macro-F1 where classes are uneven, and means over folds."""
-    fields = {"accuracy_last": "last [%]", "macro_f1": "macro-F1 [%]", "accuracy_best": "best [%]"}
-    if all(row.class_ratio <= UNEVEN for row in result.rows):
-        del fields["macro_f1"]
+    score = result.score
+    fields = {"accuracy_last": f"last [{score} %]", "lwlrap": "lwlrap [%]"} if score != "accuracy" else {}
+    fields = fields or {"accuracy_last": "last [%]", "macro_f1": "macro-F1 [%]"}
+    fields |= {"accuracy_best": "best [%]"}
+    if not any(row.class_ratio > UNEVEN for row in result.rows):
+        fields.pop("macro_f1", None)
     cells = [(row.run, row.fold, *(f"{100 * getattr(row, name):.1f}" for name in fields)) for row in result.rows]
     lines = [table([("run", "fold", *fields.values()), *cells])]
     for backbone, rows in group_by(result.rows, key=lambda row: row.backbone).items():
-        accuracy = stats.fold_interval(stats.by_fold(rows, "accuracy_last"))
-        lines.append(f"{backbone}: held-out accuracy after the last epoch {accuracy}")
+        interval = stats.fold_interval(stats.by_fold(rows, "accuracy_last"))
+        lines.append(f"{backbone}: held-out {score} after the last epoch {interval}")
     return "\n".join(lines)
 
 
@@ -70,7 +73,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     return Result(tuple(runs["runs"]))
 
 
-train = question.Question("train", Options, analyse, points)
+train = question.Question("train", Options, analyse, points, several=True)
 main = cli.command("train", Options, train)
 
 if __name__ == "__main__":

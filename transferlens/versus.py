@@ -241,7 +241,9 @@ def _match(wanted: str, names: Mapping[str, set[str]]) -> str:
 def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     """Compare the two runs, or the runs of the two arms, that the options name."""
     if not options.ckpt:
-        return compare(*sides(runs_of_arms(options.store.runs, options.arms)))
+        found = runs_of_arms(options.store.runs, options.arms)
+        question.check_labels("versus", {run.config.dataset: run.config.labels_per_clip for run in found})
+        return compare(*sides(found))
     check_alone(options, "ckpt", beside=names(FigureOptions))
     found = load_runs(options.ckpt)
     if len(found) < len(options.ckpt):

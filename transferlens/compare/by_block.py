@@ -237,7 +237,7 @@ def _draw_cost(result: Result, size: str, palette: Mapping[str, tuple], ax: Axes
     unnamed = [name for name in curves if name.endswith(TUNED)]  # they lie beside those that are not tuned
     accuracy_against(curves, xlabel=SIZES[size], unnamed=unnamed, palette=palette, ax=ax)
     level_lines(levels(result.rows), named=size == next(iter(SIZES)), ax=ax)
-    ax.set_ylabel(accuracy.HELDOUT)
+    ax.set_ylabel(accuracy.heldout())
     ax.set_ylim(0, 109)  # of names
     ax.set_title(f"numbers: {result.analysis.axis}", fontsize="small", loc="left")
 
@@ -315,4 +315,4 @@ def by_block(name: str, options: type, analysis: Callable[[Any], Analysis]) -> q
         asked = replace(asked, plans=by_name, control=named(asked.control, weights))
         return compare(asked, arms, references, tuning.trial_rows(runs, names))
 
-    return question.Question(name, options, analyse, points)
+    return question.Question(name, options, analyse, points, several=True)

@@ -162,13 +162,14 @@ def rows_of(members: Members, who: str = SINGLE) -> list[ClassRow]:
             label,
             scores.n // n,
             n_recordings,
-            **_columns(recall=scores.recall, precision=scores.precision, f1=scores.f1),
+            **columns(recall=scores.recall, precision=scores.precision, f1=scores.f1),
         )
         for label, scores, n_recordings in zip(members.classes, table, recordings, strict=True)
     ]
 
 
-def _columns(**intervals: Interval) -> dict[str, Any]:
+def columns(**intervals: Interval) -> dict[str, Any]:
+    """Return the columns of means with their intervals, by name."""
     columns: dict[str, Any] = {}
     for name, interval in intervals.items():
         columns |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
@@ -185,7 +186,7 @@ def overall(members: Members, who: str = SINGLE) -> OverallRow:
         n_networks=len(members.names),
         n_clips=len(labels),
         n_recordings=members.n_recordings,
-        **_columns(accuracy=stats.share_interval(right(members, who), groups=members.groups)),
+        **columns(accuracy=stats.share_interval(right(members, who), groups=members.groups)),
         macro_f1=float(np.mean([classes.macro_f1(labels, one) for one in chosen])),
         balanced_accuracy=float(np.mean([classes.balanced_accuracy(labels, one) for one in chosen])),
         class_ratio=classes.unevenness(labels, n_classes=len(counts)),
@@ -238,7 +239,7 @@ def changes(gains: np.ndarray, members: Members, names: tuple[str, str]) -> list
             members.classes[k],
             difference.interval.n,
             len(set(groups_of[k])),
-            **_columns(change=difference.interval),
+            **columns(change=difference.interval),
             p=difference.p_value,
             p_adjusted=difference.p_adjusted,
         )
@@ -264,7 +265,7 @@ def draw_scores(rows: Sequence[ClassRow], palette: Mapping[str, tuple], ax: Axes
     """Draw the recall of each class with its interval, a line per network, and that of guessing."""
     by_label = group_by(rows, key=lambda row: shortened(row.label, 24))
     accuracy.intervals(
-        {label: {row.network: _percent(row, "recall") for row in each} for label, each in by_label.items()},
+        {label: {row.network: percent(row, "recall") for row in each} for label, each in by_label.items()},
         palette=palette,
         ax=ax,
     )
@@ -272,20 +273,27 @@ def draw_scores(rows: Sequence[ClassRow], palette: Mapping[str, tuple], ax: Axes
     ax.set(xlim=(-2, 102), xlabel="recall [%]")
 
 
-def draw_changes(rows: Sequence[ChangeRow], labels: Sequence[str], palette: Mapping[str, tuple], ax: Axes) -> None:
+def draw_changes(
+    rows: Sequence[ChangeRow],
+    labels: Sequence[str],
+    palette: Mapping[str, tuple],
+    ax: Axes,
+    *,
+    what: str = "recall",
+) -> None:
     """Draw the change of each class with its interval, a line per pair of networks; labels give the order."""
     means: dict[str, dict[str, Interval]] = {shortened(label, 24): {} for label in labels}
     clear: dict[str, dict[str, float]] = {label: {} for label in means}
     for row in rows:
         pair, label = f"{row.network} - {row.other}", shortened(row.label, 24)
-        means[label][pair] = _percent(row, "change")
+        means[label][pair] = percent(row, "change")
         if row.p_adjusted < LEVEL:
             clear[label][pair] = 100 * row.change
     accuracy.intervals(means, palette=palette, marks={"s": clear}, ax=ax)
-    ax.set(xlabel="difference in recall [points]")
+    ax.set(xlabel=f"difference in {what} [points]")
 
 
-def _percent(row: Any, name: str) -> Interval:
+def percent(row: Any, name: str) -> Interval:
     """Return a field with its bounds, times 100."""
     mean, low, high = (100 * getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
     return Interval(mean, low, high, row.n_clips)

@@ -119,6 +119,12 @@ FIGURES = {
     ),
 }
 # Stem of a table of `classes` -> its title, and its columns with their heads.
+# Of the scores by class where clips have several labels.
+LABEL_COLUMNS = {"network": "network", "who": "who", "label": "class", "n_clips": "clips"} | {
+    "average_precision": "average precision [%]",
+    "average_precision_low": "low [%]",
+    "average_precision_high": "high [%]",
+}
 TABLES = {
     "classes": (
         "Scores by class",

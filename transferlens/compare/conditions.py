@@ -90,7 +90,7 @@ def _soup(runs: Sequence[Run], dataset: DataSet, device: torch.device) -> Networ
     config = runs[0].config
     rows = dataset.split(*config.split)[0]
     rows = rows[spread(len(rows), finished.ESTIMATED_ON)]
-    S = np.stack([config.features.compute(dataset.load(dataset.clips[i])) for i in rows])
+    S = np.stack([config.features.compute(dataset.load(dataset.clips[i]), dataset.sr) for i in rows])
     network = finished.average(runs).to(device)
     estimate_statistics(runs[0], network, S)
     return network
@@ -118,4 +118,4 @@ def features(run: Run, clips: Sequence[np.ndarray], kind: str, strength: float) 
         seeds = [zlib.crc32(clip.encode()) for clip in run.clip_ids]
         corruption = CORRUPTIONS[kind]
         clips = [corruption(y, strength, sr=settings.sr, seed=seed) for y, seed in zip(clips, seeds, strict=True)]
-    return np.stack([settings.compute(y) for y in clips])
+    return np.stack([settings.compute(y, settings.sr) for y in clips])

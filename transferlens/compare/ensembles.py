@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from transferlens.measures import classes, predictions, stats
-from transferlens.measures.classes import IF_UNEVEN
+from transferlens.measures import classes, multilabel, predictions
+from transferlens.measures.classes import IF_SEVERAL, IF_UNEVEN
+from transferlens.measures.scoring import ONE, Scoring
 from transferlens.store.arms import arm_names
 from transferlens.store.run import Run, check_alike
 from transferlens.util.errors import ParameterError
@@ -25,10 +26,11 @@ log = logging.getLogger(__name__)
 FEWEST = 2
 
 
-def average(logits: np.ndarray) -> np.ndarray:
+def average(logits: np.ndarray, scoring: Scoring = ONE) -> np.ndarray:
     """Return the ensemble's probabilities [shape=(n_clips, n_classes)]: the mean of the members' softmax outputs.
 
-    As in Palanisamy, Singhania and Yao (2020, section 4.3); logits are (n_members, n_clips, n_classes).
+    As in Palanisamy, Singhania and Yao (2020, section 4.3); logits are (n_members, n_clips, n_classes). Where clips
+    have several labels, as `scoring` says, it is the mean of sigmoids.
 
     Examples
     --------
@@ -38,19 +40,19 @@ def average(logits: np.ndarray) -> np.ndarray:
     logits = np.asarray(logits)
     if logits.ndim != 3 or 0 in logits.shape:
         raise ParameterError(f"logits of shape {logits.shape} must be (n_members, n_clips, n_classes)")
-    return predictions.softmax(logits).mean(0)
+    return scoring.probabilities(logits).mean(0)
 
 
 @dataclass(frozen=True)
 class Members:
     """Networks of one arm whose outputs are averaged, over the held-out clips of all folds.
 
-    Logits are (n_members, n_clips, n_classes), labels and folds (n_clips,); `groups` are the recordings of the clips,
-    empty if they are not known; `n_train` is the number of training clips by fold, and `commonest` the accuracy of
-    always naming the commonest class. `names` are backbone and seed of each member. Members without a run in every fold
-    are left out, and named in `missing`. `runs` are those of each fold, in the order of the members. `soup` are logits
-    (n_clips, n_classes) of the network whose weights are the mean of the members' weights, if they have been computed
-    (`finished.with_soups`).
+    Logits are (n_members, n_clips, n_classes), labels as in `Run`, and folds (n_clips,); `groups` are the recordings
+    of the clips, empty if they are not known; `n_train` is the number of training clips by fold, and `commonest` the
+    accuracy of always naming the commonest class. `names` are backbone and seed of each member. Members without a run
+    in every fold are left out, and named in `missing`. `runs` are those of each fold, in the order of the members.
+    `soup` are logits (n_clips, n_classes) of the network whose weights are the mean of the members' weights, if they
+    have been computed (`finished.with_soups`).
     `clips` are the ids of the clips, `classes` the names of the classes; `backbone` is empty if there are several.
     """
 
@@ -69,16 +71,17 @@ class Members:
     classes: tuple[str, ...] = ()
     backbone: str = ""
     commonest: Mapping[str, float] = field(default_factory=dict)
+    scoring: Scoring = ONE
 
     @cached_property
     def probabilities(self) -> np.ndarray:
         """Probabilities of every member [shape=(n_members, n_clips, n_classes)]."""
-        return predictions.softmax(self.logits)
+        return self.scoring.probabilities(self.logits)
 
     @cached_property
     def average(self) -> np.ndarray:
         """Probabilities of the ensemble [shape=(n_clips, n_classes)]."""
-        return average(self.logits)
+        return average(self.logits, self.scoring)
 
     @property
     def n_recordings(self) -> int:
@@ -88,7 +91,8 @@ class Members:
     def levels(self, clips: slice | np.ndarray = slice(None)) -> dict[str, Any]:
         """Return the columns of the accuracies to compare with (`store.rows.levels`), over some clips."""
         known = [self.commonest.get(fold, np.nan) for fold in self.folds[clips]]
-        return {"chance": 1 / self.logits.shape[-1], "commonest": float(np.mean(known))}
+        chance = self.scoring.chance(self.labels[clips], self.logits.shape[-1])
+        return {"chance": chance, "commonest": float(np.mean(known))}
 
     def in_order_of(self, other: Members) -> Members:
         """Return these networks with the clips in the order of others; raise ParameterError if they differ."""
@@ -142,6 +146,7 @@ def _members(arm: str, name: str, runs: Sequence[Run], *, fewest: int = FEWEST) 
         runs={fold: tuple(by_key[fold, member] for member in names) for fold in folds},
         clips=tuple(clip for run in first for clip in run.clip_ids),
         classes=runs[0].label_names,
+        scoring=runs[0].scoring,
     )
 
 
@@ -195,6 +200,10 @@ class Row:
     with BatchNorm statistics estimated anew, and `soup_gain` that minus `accuracy` (NaN: not asked for, or members of
     several backbones). Squared errors (Brier): `brier_single` is `brier` + `ambiguity`. `nll` is the negative
     log-likelihood [nat], `ece` the expected calibration error. Macro-F1 is shown where classes are uneven.
+
+    Where clips have several labels, `score` is "mAP", and accuracies are mAP, means over folds of that of each fold;
+    Brier and `nll` are sums over classes, `ece` is over all pairs of a clip and a class, and `disagreement` is about
+    the surest class.
     """
 
     ensemble: str
@@ -203,12 +212,14 @@ class Row:
     n_clips: int
     n_recordings: int
     n_members: int
+    score: str = field(default="accuracy", kw_only=True, metadata=IF_SEVERAL)
     single: float
     single_std: float
     accuracy: float
     macro_f1_single: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
     class_ratio: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
+    lwlrap: float = field(default=np.nan, kw_only=True, metadata=IF_SEVERAL)
     chance: float = field(default=np.nan, kw_only=True)
     commonest: float = field(default=np.nan, kw_only=True)
     gain: float
@@ -230,7 +241,12 @@ class Row:
 
 
 def macro_f1(members: Members, clips: slice | np.ndarray = slice(None)) -> dict[str, Any]:
-    """Return the columns of macro-F1 over some clips, of single networks (mean) and of the ensemble."""
+    """Return the columns of macro-F1 over some clips, of single networks (mean) and of the ensemble.
+
+    There are none where clips have several labels.
+    """
+    if members.scoring is not ONE:
+        return {}
     labels, single = members.labels[clips], members.probabilities[:, clips].argmax(-1)
     return {
         "macro_f1_single": float(np.mean([classes.macro_f1(labels, one) for one in single])),
@@ -244,8 +260,9 @@ def row_of(members: Members, fold: str = "") -> Row:
     clips = members.folds == fold if fold else np.full(len(members.labels), True)
     groups = list(itertools.compress(members.groups, clips))
     each, mean, labels = members.probabilities[:, clips], members.average[clips], members.labels[clips]
-    right, right_mean = predictions.accuracy(each, labels), predictions.accuracy(mean, labels)
-    gain = stats.bootstrap_difference(right_mean - right.mean(0), groups=groups).interval
+    scoring, folds = members.scoring, members.folds[clips]
+    single = np.array([scoring.over_folds(one, labels, folds) for one in each])
+    gain = scoring.gain(mean, each, labels, folds, groups)
     return Row(
         ensemble=members.name,
         fold=fold,
@@ -253,31 +270,38 @@ def row_of(members: Members, fold: str = "") -> Row:
         n_clips=len(labels),
         n_recordings=len(set(groups)),
         n_members=len(each),
-        single=float(right.mean()),
-        single_std=float(right.mean(1).std(ddof=1)),
-        accuracy=float(right_mean.mean()),
+        score=scoring.name,
+        single=float(single.mean()),
+        single_std=float(single.std(ddof=1)),
+        accuracy=scoring.over_folds(mean, labels, folds),
+        lwlrap=np.nan if scoring is ONE else multilabel.lwlrap(labels, mean),
         **macro_f1(members, clips),
         **members.levels(clips),
         gain=gain.mean,
         gain_low=gain.low,
         gain_high=gain.high,
         disagreement=predictions.disagreement(each),
-        brier_single=float(predictions.brier(each, labels).mean()),
-        brier=float(predictions.brier(mean, labels).mean()),
+        brier_single=float(scoring.brier(each, labels).mean()),
+        brier=float(scoring.brier(mean, labels).mean()),
         ambiguity=float(predictions.ambiguity(each).mean()),
-        nll_single=float(predictions.nll(each, labels).mean()),
-        nll=float(predictions.nll(mean, labels).mean()),
-        ece_single=float(np.mean([predictions.calibration_error(one, labels) for one in each])),
-        ece=predictions.calibration_error(mean, labels),
+        nll_single=float(scoring.nll(each, labels).mean()),
+        nll=float(scoring.nll(mean, labels).mean()),
+        ece_single=float(np.mean([scoring.calibration_error(one, labels) for one in each])),
+        ece=scoring.calibration_error(mean, labels),
         missing="; ".join(members.missing),
-        **_soup(members, clips, right_mean, groups),
+        **_soup(members, clips, groups),
     )
 
 
-def _soup(members: Members, clips: np.ndarray, right: np.ndarray, groups: Sequence[str]) -> dict[str, float]:
-    """Return the accuracy of the mean of the weights, and its gain over the ensemble, which is right on some clips."""
+def _soup(members: Members, clips: np.ndarray, groups: Sequence[str]) -> dict[str, float]:
+    """Return the score of the mean of the weights, and its gain over the ensemble, on some clips."""
     if members.soup is None:
         return {}
-    own = predictions.accuracy(members.soup[clips], members.labels[clips])
-    gain = stats.bootstrap_difference(own - right, groups=groups).interval
-    return {"soup": float(own.mean()), "soup_gain": gain.mean, "soup_gain_low": gain.low, "soup_gain_high": gain.high}
+    soup, where = members.soup[clips], (members.labels[clips], members.folds[clips])
+    gain = members.scoring.gain(soup, members.average[clips][None], *where, groups)
+    return {
+        "soup": members.scoring.over_folds(soup, *where),
+        "soup_gain": gain.mean,
+        "soup_gain_low": gain.low,
+        "soup_gain_high": gain.high,
+    }

@@ -18,6 +18,7 @@ from transferlens.compare import by_class
 from transferlens.compare.ensembles import Members, networks
 from transferlens.compare.pairs import Row, Side, rows_of, settings
 from transferlens.compare.published import ARMS
+from transferlens.measures.scoring import ONE
 from transferlens.store.arms import arm_names
 from transferlens.store.run import Run
 from transferlens.util.errors import ParameterError
@@ -111,6 +112,9 @@ def overview(runs: Sequence[Run]) -> Overview:
     """Return the arms of runs, of any data sets and backbones; arms whose folds are incomplete are left out by name."""
     sides, left_out = [], []
     for name, runs_of_arm in _by_arm(runs).items():
+        if runs_of_arm[0].scoring is not ONE:
+            left_out.append(f"{name}: its clips have several labels; `classes` scores each")
+            continue
         try:
             sides.append(_side(runs_of_arm, name))
         except ParameterError as error:

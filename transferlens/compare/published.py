@@ -14,7 +14,8 @@ import numpy as np
 from transferlens.compare import ensembles
 from transferlens.data.manifest import manifest
 from transferlens.measures import classes
-from transferlens.measures.classes import IF_UNEVEN, UNEVEN
+from transferlens.measures.classes import IF_SEVERAL, IF_UNEVEN, UNEVEN
+from transferlens.measures.scoring import ONE
 from transferlens.models.plan import TransferPlan
 from transferlens.models.weights import IMAGENET
 from transferlens.store.listing import RunSummary
@@ -51,13 +52,15 @@ class Cell:
     """One cell in the CSV. Accuracies are per cent: NaN without runs, and the deviation is NaN for one seed.
 
     `setting` distinguishes the settings of one arm, and if they are equal, its data and weights. `missing` names the
-    folds or seeds without runs; the numbers are over the seeds that have all folds of the store.
+    folds or seeds without runs; the numbers are over the seeds that have all folds of the store. Where clips have
+    several labels, `score` is "mAP", and accuracies are means over folds of it.
     """
 
     dataset: str
     backbone: str
     column: str
     setting: str = ""
+    score: str = field(default="accuracy", kw_only=True, metadata=IF_SEVERAL)
     accuracy: float = np.nan
     std: float = np.nan
     macro_f1: float = field(default=np.nan, kw_only=True, metadata=IF_UNEVEN)
@@ -75,7 +78,10 @@ class Cell:
         """In words: "92.2 ± 0.4", "92.2 ± 0.4, F1 91.0" where classes are uneven, or what is missing."""
         if not self.n_seeds:
             return self.missing
-        value = _number(self.accuracy, self.std) + (f", F1 {self.macro_f1:.1f}" if self.class_ratio > UNEVEN else "")
+        name = "" if self.score == "accuracy" else f"{self.score} "
+        value = (
+            name + _number(self.accuracy, self.std) + (f", F1 {self.macro_f1:.1f}" if self.class_ratio > UNEVEN else "")
+        )
         return f"{value} [{self.missing}]" if self.missing else value
 
 
@@ -108,18 +114,18 @@ def _cells_of_arm(place: tuple[str, str], column: str, summaries: Sequence[RunSu
     complete, missing = _complete_seeds(summaries, known.folds if known else n_folds)
     runs = load_runs([s.path for s in complete], least=0)
     by_seed = group_by(runs, key=lambda run: run.config.seed).values()
-    values = [float(np.concatenate([run.right for run in runs_of_seed]).mean()) for runs_of_seed in by_seed]
+    values = [_score(runs_of_seed) for runs_of_seed in by_seed]
     macro = _macro_f1([*by_seed])
     n_seeds = len(values)
     n_clips = sum(len(run.labels) for run in runs) // max(1, n_seeds)
-    common: dict[str, Any] = {"setting": setting, "n_folds": n_folds, "n_clips": n_clips}
+    common: dict[str, Any] = {"score": summaries[0].score, "setting": setting, "n_folds": n_folds, "n_clips": n_clips}
     std = float(100 * np.std(values, ddof=1)) if n_seeds > 1 else np.nan
     mean = float(100 * np.mean(values)) if values else np.nan
     cells_of_arm = [_cell(place, column, accuracy=mean, std=std, n_seeds=n_seeds, missing=missing, **common, **macro)]
     if column == "pretrained" and n_seeds > 1:
         (members,) = ensembles.gather(runs)
         row = ensembles.row_of(members)
-        macro |= {"macro_f1": 100 * row.macro_f1}
+        macro |= {"macro_f1": 100 * row.macro_f1} if macro else {}
         common |= {"accuracy": 100 * row.accuracy, "n_seeds": n_seeds, "missing": missing}
         cells_of_arm.append(_cell(place, "ensemble", **common, **macro))
     elif column == "pretrained":
@@ -127,8 +133,17 @@ def _cells_of_arm(place: tuple[str, str], column: str, summaries: Sequence[RunSu
     return cells_of_arm
 
 
+def _score(runs: Sequence[Run]) -> float:
+    """Return the score of the runs of one seed over the clips of all folds."""
+    folds = np.concatenate([np.full(len(run.labels), run.config.fold) for run in runs])
+    outputs, labels = (np.concatenate([getattr(run, name) for run in runs]) for name in ("logits", "labels"))
+    return runs[0].scoring.over_folds(outputs, labels, folds)
+
+
 def _macro_f1(by_seed: Sequence[Sequence[Run]]) -> dict[str, float]:
-    """Return the columns of macro-F1 over the clips of all folds [%], mean over seeds; none without runs."""
+    """Return the columns of macro-F1 over the clips of all folds [%], mean over seeds; none without runs, or of mAP."""
+    if any(run.scoring is not ONE for runs in by_seed for run in runs):
+        return {}
     each = [
         (np.concatenate([run.labels for run in runs]), np.concatenate([run.logits.argmax(1) for run in runs]))
         for runs in by_seed
@@ -201,8 +216,14 @@ _CAPTION = (
 _PAPER = " The paper's (arXiv:2007.11154) are of the epoch best on the held-out fold."
 
 
+_MAP = ", as clips have several labels: mean average precision, the mean over classes and folds"
+
+
 def caption(filled: Sequence[Cell]) -> str:
     """Return what the numbers of the tables are."""
     uneven = any(cell.class_ratio > UNEVEN for cell in filled)
     text = _CAPTION + (_PAPER if has_paper(filled) else "")
+    if scores := {cell.score for cell in filled if cell.n_seeds} - {ONE.name}:
+        is_only = all(cell.score in scores for cell in filled if cell.n_seeds)
+        text = text.replace("Accuracy", "mAP", 1).removesuffix(".") + f"{_MAP}." if is_only else f"{text} mAP{_MAP}."
     return f"{text} F1: macro-F1 [%], the mean over classes, where these are uneven." if uneven else text

@@ -7,6 +7,7 @@ flat rows, a table, a figure and a summary. The command of the same name writes 
 from __future__ import annotations
 
 import base64
+import contextlib
 import inspect
 import io
 import sys
@@ -17,15 +18,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
 
 from transferlens.compare import tuning
 from transferlens.measures.classes import shown
+from transferlens.measures.scoring import ONE, SCORINGS
 from transferlens.plots import style
 from transferlens.store.rows import levels_text
-from transferlens.store.run import Run
+from transferlens.store.run import Run, load_config
 from transferlens.training import forecast
 from transferlens.training.sweep import Arm, gather, planned
-from transferlens.util.errors import ParameterError, TransferLensError
+from transferlens.util.errors import CheckpointError, ParameterError, TransferLensError
 from transferlens.util.fields import build, checked, described, names, signature
 from transferlens.util.files import check_writable, write_csv, write_text
 from transferlens.util.lazy import pandas
+from transferlens.util.text import some
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 Options = TypeVar("Options")
 # Columns of blocks and folds, which are text in the csv files.
 NUMBERS = ("block", "change_from", "pretrained_through", "frozen_through", "fold", "inner_fold")
+# What has an answer where clips have several labels, besides the questions asked block by block.
+ANSWERING = ("train", "pretraining", "freeze", "classes", "ensemble", "predict", "saliency", "selection", "tables")
 # Options that only commands have, and what to use in Python instead.
 OF_COMMANDS = {
     "figures": "result.write(folder) writes figures and tables",
@@ -62,6 +67,11 @@ class Result:
     rows: Sequence[Any]
 
     @property
+    def score(self) -> str:
+        """Name of the held-out score of the rows: "accuracy", or "mAP" where clips have several labels."""
+        return next((row.score for row in self.scored if hasattr(row, "score")), ONE.name)
+
+    @property
     def exit_code(self) -> int:
         """Exit code of the command: 2 if there are problems."""
         return TransferLensError.exit_code if self.problems else 0
@@ -76,12 +86,14 @@ class Result:
         module = sys.modules[type(self).__module__]
         if not hasattr(module, "draw"):
             raise ParameterError(f"{self.stem} has no figure: result.table() and result.summary() show the answer")
-        return style.fitted(module.draw(self))
+        with style.scored(self.score):
+            return style.fitted(module.draw(self))
 
     def summary(self) -> str:
         """Return the answer in words, ``summary(result)`` of the question's module, and what to compare it with."""
         words = sys.modules[type(self).__module__].summary(self)
-        return "\n".join(filter(None, [words, levels_text(self.scored)]))
+        mean = "" if self.score == ONE.name else "scores are mAP: average precision, the mean over classes"
+        return "\n".join(filter(None, [words, levels_text(self.scored), mean]))
 
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return the rows of every table that is written, by the stem of its file."""
@@ -148,6 +160,15 @@ class Result:
         return f"{''.join(images)}{self.table().to_html(max_rows=12)}"
 
 
+def check_labels(question: str, labels_per_clip: Mapping[str, str]) -> None:
+    """Raise ParameterError if clips, by the name of their data set or run file, have several labels."""
+    if several := [name for name, labels in labels_per_clip.items() if SCORINGS[labels] is not ONE]:
+        raise ParameterError(
+            f"{some(several)} has several labels per clip, for which `{question}` has no answer: "
+            f"{', '.join(ANSWERING)} have one"
+        )
+
+
 Answer = TypeVar("Answer", bound=Result)
 
 
@@ -169,6 +190,8 @@ class Question(Generic[Options, Answer]):
         The option that may be given by position.
     of_command : collection of str
         Options that the command alone has.
+    several : bool
+        Whether it has an answer where clips have several labels.
     """
 
     name: str
@@ -177,6 +200,7 @@ class Question(Generic[Options, Answer]):
     points: Callable[[Options], Mapping[Any, Arm]] = field(default=lambda options: {})
     first: str = "clips"
     of_command: Collection[str] = tuple(OF_COMMANDS)
+    several: bool = False
 
     def __call__(self, *first: Any, **options: Any) -> Answer:
         """Train what is missing, and return the answer; see `describe` for the options."""
@@ -198,7 +222,7 @@ class Question(Generic[Options, Answer]):
 
     def answer(self, options: Options) -> Answer:
         """Return the answer for options that are already composed."""
-        arms = self.points(options)
+        arms = self._arms(options)
         runs = gather(arms)
         if chosen := tuning.tuned(arms, runs):
             runs |= gather(chosen)
@@ -206,8 +230,20 @@ class Question(Generic[Options, Answer]):
 
     def needed(self, options: Options) -> dict[Any, Arm]:
         """Return the arms by name, with those that follow from the runs of others (`compare.tuning`)."""
-        arms = self.points(options)
+        arms = self._arms(options)
         return {**arms, **tuning.expected(arms)}
+
+    def _arms(self, options: Options) -> Mapping[Any, Arm]:
+        """Return the arms by name; raise if clips, or those of run files, have several labels and it has no answer."""
+        arms, paths = self.points(options), getattr(options, "ckpt", ())
+        if not self.several:
+            check_labels(
+                self.name, {arm.study.dataset.name: arm.study.dataset.labels_per_clip for arm in arms.values()}
+            )
+            for path in [paths] if isinstance(paths, Path) else paths:
+                with contextlib.suppress(CheckpointError):  # files that do not open are named all at once
+                    check_labels(self.name, {str(path): load_config(path).labels_per_clip})
+        return arms
 
     def planned(self, options: Options) -> list[forecast.Planned]:
         """Return the estimate for each run that the question needs; none is trained."""

@@ -21,11 +21,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import numpy as np
 
+from transferlens.measures.classes import IF_SEVERAL
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.rows import row_of
 from transferlens.store.run import Run
@@ -96,6 +97,7 @@ class TrialRow:
     seed: int
     lr: float
     epochs: int
+    score: str = field(default="accuracy", kw_only=True, metadata=IF_SEVERAL)
     inner_accuracy: float
     chosen: bool
     run: str
@@ -111,8 +113,8 @@ def _trials(arms: Mapping[Any, Any]) -> dict[Any, list[Trial]]:
     return group_by((name for name in arms if isinstance(name, Trial)), lambda trial: trial.arm)
 
 
-def _inner_accuracy(run: Run) -> float:
-    return float(run.history["inner_accuracy"][-1])
+def _inner_score(run: Run) -> float:
+    return float(run.inner_scores[-1])
 
 
 def _choice(runs: Mapping[Any, Sequence[Run]], of_arm: Sequence[Trial]) -> dict[Split, Trial]:
@@ -120,7 +122,7 @@ def _choice(runs: Mapping[Any, Sequence[Run]], of_arm: Sequence[Trial]) -> dict[
     scores: dict[Split, dict[Trial, float]] = {}
     for trial in of_arm:
         for split, group in group_by(runs[trial], lambda run: (run.config.backbone, run.config.fold)).items():
-            scores.setdefault(split, {})[trial] = float(np.mean([_inner_accuracy(run) for run in group]))
+            scores.setdefault(split, {})[trial] = float(np.mean([_inner_score(run) for run in group]))
     return {split: max(of_split, key=lambda trial: of_split[trial]) for split, of_split in scores.items()}
 
 
@@ -160,7 +162,12 @@ def trial_rows(runs: Mapping[Any, Sequence[Run]], names: Mapping[Any, str]) -> l
         for trial in of_arm if arm in names else ():
             for run in runs[trial]:
                 config = run.config
-                own = {"arm": names[arm], "lr": config.training.lr, "inner_accuracy": _inner_accuracy(run)}
+                own = {
+                    "arm": names[arm],
+                    "lr": config.training.lr,
+                    "score": run.scoring.name,
+                    "inner_accuracy": _inner_score(run),
+                }
                 rows.append(row_of(TrialRow, run, **own, chosen=choice[config.backbone, config.fold] == trial))
     return rows
 

@@ -26,7 +26,7 @@ CANCELLED_DB = 20.0
 # and of sounds, whose duration and level may well be typical of a class.
 TOLD_BY_FILE, TOLD_BY_SOUND = 0.6, 0.8
 CONFOUNDED = 0.8  # from which on a property of the files makes results invalid
-SERIOUS = ("unreadable", "same audio", "same group", "one fold", "confound")
+SERIOUS = ("unreadable", "same audio", "same group", "one fold", "one class", "confound")
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Finding:
     Attributes
     ----------
     kind : str
-        "unreadable", "same audio", "same group", "one fold", "confound", "cue", "missing class", "cut short",
-        "beyond full scale", "channels cancel", "silent" or "short".
+        "unreadable", "same audio", "same group", "one fold", "one class", "confound", "cue", "missing class",
+        "cut short", "beyond full scale", "channels cancel", "silent" or "short".
     clips, folds : tuple of str
         Ids of the clips and names of the folds that the finding is about.
     message : str
@@ -51,7 +51,7 @@ class Finding:
 
     @property
     def serious(self) -> bool:
-        """Whether a clip cannot be used, folds share a recording or are only one, or files tell a class."""
+        """Whether a clip cannot be used, folds share a recording, a fold or class is alone, or files tell a class."""
         return self.kind in SERIOUS
 
 
@@ -73,7 +73,7 @@ class Audit:
 
     @property
     def serious(self) -> tuple[Finding, ...]:
-        """The findings that make results invalid: unreadable clips, leaks between folds, a single fold, confounds."""
+        """The findings that make results invalid: unreadable clips, leaks, a single fold or class, confounds."""
         return tuple(finding for finding in self.findings if finding.serious)
 
 
@@ -170,8 +170,8 @@ def _bad_levels(clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[Fi
         yield _finding("channels cancel", cancelled, why)
 
 
-def _told_classes(clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
-    """Find classes that properties of the files or of the sounds tell."""
+def _told_classes(dataset: DataSet, clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
+    """Find classes that properties of the files or of the sounds tell; of several labels, each from all others."""
     measured = [sounds[clip.id] for clip in clips]
     of_files = {
         "sample rate": [f"{sound.sr} Hz" for sound in measured],
@@ -182,10 +182,14 @@ def _told_classes(clips: Sequence[Clip], sounds: dict[str, _Sound]) -> Iterator[
     # Rounded to what can be heard.
     properties.append(Property("duration", " s", np.array([round(s.seconds, 2) for s in measured]), TOLD_BY_SOUND))
     properties.append(Property("level", " dBFS", np.array([round(s.dbfs, 1) for s in measured]), TOLD_BY_SOUND))
-    labels, folds = [clip.label for clip in clips], [clip.fold for clip in clips]
-    for cue, accuracy, message in cues(properties, labels, folds):
-        is_confound = cue.name in of_files and accuracy >= CONFOUNDED
-        yield Finding("confound" if is_confound else "cue", (), (), message)
+    folds, several = [clip.fold for clip in clips], dataset.labels_per_clip == "several"
+    for of in dataset.label_names if several else ("",):
+        labels = [of if of in dataset.labels_of(clip) else "" for clip in clips] if of else [c.label for c in clips]
+        for cue, accuracy, message in cues(
+            properties, labels, folds, of=of, tests=len(dataset.label_names) if of else 1
+        ):
+            is_confound = cue.name in of_files and accuracy >= CONFOUNDED
+            yield Finding("confound" if is_confound else "cue", (), (), message)
 
 
 def _leaks(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding]:
@@ -203,7 +207,7 @@ def _leaks(clips: Iterable[Clip], sounds: dict[str, _Sound]) -> Iterator[Finding
 
 
 def _missing_classes(dataset: DataSet) -> Iterator[Finding]:
-    present = {(clip.label, clip.fold) for clip in dataset.clips}
+    present = {(label, clip.fold) for clip in dataset.clips for label in dataset.labels_of(clip)}
     for label in dataset.label_names:
         if folds := tuple(fold for fold in dataset.folds if (label, fold) not in present):
             yield Finding("missing class", (), folds, f"no clip of class {label} in these folds")
@@ -213,12 +217,12 @@ def audit(dataset: DataSet) -> Audit:
     """Decode every clip, and check the data set for faults that make results invalid or unreliable.
 
     These are: clips that cannot be decoded or have no samples; recordings in two folds, recognised by equal samples
-    (16-bit mono at their own rate) or an equal group; a single fold; classes that are told by a property of their files
-    (sample rate, encoding, number of channels; from 60 % accuracy on) or sounds (duration, level; from 80 % on), as
-    `transferlens.data.cues` explains; classes that are missing from a fold; files that decode to less than their header
-    states, by more than 0.1 s, or whose end is missing; samples beyond full scale; channels whose
-    mean is more than 20 dB quieter than they are; silent clips, which without their mean have a peak below 1e-4 or a
-    level below -80 dBFS; clips shorter than 0.1 s, the longest window of the features.
+    (16-bit mono at their own rate) or an equal group; a single fold or class; classes that are told by a property of
+    their files (sample rate, encoding, number of channels; from 60 % accuracy on) or sounds (duration, level; from 80 %
+    on), as `transferlens.data.cues` explains; classes that are missing from a fold; files that decode to less than
+    their header states, by more than 0.1 s, or whose end is missing; samples beyond full scale; channels whose mean is
+    more than 20 dB quieter than they are; silent clips, which without their mean have a peak below 1e-4 or a level
+    below -80 dBFS; clips shorter than 0.1 s, the longest window of the features.
 
     Examples
     --------
@@ -235,7 +239,10 @@ def audit(dataset: DataSet) -> Audit:
     if len(dataset.folds) == 1:
         why = "one fold alone cannot be held out and trained on: put the clips in two folds or more"
         findings.append(Finding("one fold", (), dataset.folds, why))
-    findings += _told_classes(readable, sounds)
+    if len(dataset.label_names) == 1:
+        why = f"all clips are of class {dataset.label_names[0]}: two classes or more are needed"
+        findings.append(Finding("one class", (), dataset.folds, why))
+    findings += _told_classes(dataset, readable, sounds)
     findings += _missing_classes(dataset)
     findings += _cut_short(readable, sounds)
     findings += _bad_levels(readable, sounds)

@@ -6,15 +6,15 @@ import difflib
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from transferlens.data import decoding, folds, known_answers, readers
+from transferlens.data import decoding, folds, known_answers, official, readers
 from transferlens.data.attempts import read_each
-from transferlens.data.clips import BUILT_IN, Clip, DataSet
+from transferlens.data.clips import BETWEEN, BUILT_IN, Clip, DataSet
 from transferlens.data.manifest import ManifestRow, manifest
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.fields import Fields, above, at_least, build, checked
@@ -42,6 +42,7 @@ def open_dataset(
     longest: float = decoding.LONGEST,
     n_folds_made: int | None = None,
     group_by: str | None = None,
+    labels_per_clip: str = "auto",
 ) -> DataSet:
     """Open a data set; no audio is decoded, except the end of each file of a table, to know its length.
 
@@ -68,6 +69,8 @@ def open_dataset(
         Number of folds that are made for a table without the column ``fold``, or a folder; by default 5.
     group_by : str, optional
         Regular expression that finds the name of the recording in the path of a clip.
+    labels_per_clip : {"auto", "one", "several"}
+        Whether the label of a clip is one, or several with ``;`` between; "auto": several if any of them has a ``;``.
 
     Returns
     -------
@@ -95,6 +98,7 @@ def open_dataset(
         name, clips = None, name
     choice = {"dataset": name, "root": root, "clips": clips, "splits": splits}
     values = {"sr": sr, "width": width, "longest": longest, "n_folds_made": n_folds_made, "group_by": group_by}
+    values |= {"labels_per_clip": labels_per_clip}
     return build(DataOptions, choice | values).open(argument="name")
 
 
@@ -104,6 +108,8 @@ def _check_choice(options: DataOptions, argument: str) -> None:
     for made in ("n_folds_made", "group_by"):
         if options.clips is None and getattr(options, made) is not None:
             raise ParameterError(f"{made} goes with clips, a table or a folder: other data sets have folds")
+    if options.clips is None and (labels := options.labels_per_clip) != "auto":
+        raise ParameterError(f"labels_per_clip={labels!r} goes with clips, a table or a folder: leave it out")
     known = manifest()
     if options.clips is not None:
         if name is not None or has_folder:
@@ -143,8 +149,10 @@ def _from_manifest(row: ManifestRow, root: Path | None, splits: Sequence[Path]) 
     if root is None:
         clips = tuple(Clip(spec.id, spec.label, spec.fold, None, spec.group) for spec in known_answers.specs(row.name))
     else:
-        clips = readers.read_official(row, root, splits)
+        clips = official.read_official(row, root, splits)
     dataset = DataSet(row.name, row.sr, row.seconds, row.n_fft, row.width, _sorted(clips))
+    if row.layout in official.SEVERAL_LABELS:
+        dataset = _with_labels(dataset, "several")
     for what, number, complete in (
         ("classes", len(dataset.label_names), row.classes),
         ("folds", len(dataset.folds), 3 if splits else row.folds),
@@ -163,18 +171,48 @@ def _from_table(path: Path) -> DataSet:
     return DataSet(name, 0, 0, None, USER_WIDTH, _sorted(clips))
 
 
-def _with_folds(dataset: DataSet, n_folds: int | None, group_by: str | None) -> DataSet:
-    """Return a data set whose clips have recordings and folds; folds are made where the table names none."""
-    clips = dataset.clips
-    if group_by is not None:
-        if any(clip.group for clip in clips):
-            raise ParameterError(f"group_by={group_by!r} has no effect: the table names recordings; leave one out")
-        clips = folds.grouped(clips, group_by)
-    if not any(clip.fold for clip in clips):
-        clips = folds.made(clips, folds.N_FOLDS if n_folds is None else n_folds)
-    elif n_folds is not None:
+def _with_labels(dataset: DataSet, choice: str) -> DataSet:
+    """Return a data set whose clips have one label each or, sorted, several: by default if any has several."""
+    several = choice == "several" or choice == "auto" and any(BETWEEN in clip.label for clip in dataset.clips)
+    if not several:
+        return dataset
+    labels = {clip.id: [label.strip() for label in clip.label.split(BETWEEN)] for clip in dataset.clips}
+    remedy = f"correct the table or, if {BETWEEN!r} belongs to the name of a class, give labels_per_clip='one'"
+    for what, is_wrong in (("an empty label", lambda own: not all(own)), ("the same label twice", _has_twice)):
+        if wrong := [clip.id for clip in dataset.clips if is_wrong(labels[clip.id])]:
+            first = next(clip.label for clip in dataset.clips if clip.id == wrong[0])
+            raise DataError(f"{some(wrong)} {'has' if len(wrong) == 1 else 'have'} {what}, such as {first!r}: {remedy}")
+    clips = tuple(replace(clip, label=BETWEEN.join(sorted(labels[clip.id]))) for clip in dataset.clips)
+    return replace(dataset, clips=clips, labels_per_clip="several")
+
+
+def _has_twice(labels: Sequence[str]) -> bool:
+    return len(set(labels)) < len(labels)
+
+
+def _with_recordings(dataset: DataSet, group_by: str | None) -> DataSet:
+    """Return a data set whose clips have the recordings that are found in their names."""
+    if group_by is None:
+        return dataset
+    if any(clip.group for clip in dataset.clips):
+        raise ParameterError(f"group_by={group_by!r} has no effect: the table names recordings; leave one out")
+    return replace(dataset, clips=folds.grouped(dataset.clips, group_by))
+
+
+def _with_folds(dataset: DataSet, n_folds: int | None) -> DataSet:
+    """Return a data set whose clips have folds, which are made where the table names none."""
+    if not any(clip.fold for clip in dataset.clips):
+        strata = _rarest(dataset) if dataset.labels_per_clip == "several" else None
+        return replace(dataset, clips=folds.made(dataset.clips, folds.N_FOLDS if n_folds is None else n_folds, strata))
+    if n_folds is not None:
         raise ParameterError(f"n_folds_made={n_folds} has no effect: the clips have folds; leave it out")
-    return replace(dataset, clips=clips)
+    return dataset
+
+
+def _rarest(dataset: DataSet) -> list[str]:
+    """Return that label of each clip which the fewest clips have."""
+    counts = Counter(label for clip in dataset.clips for label in dataset.labels_of(clip))
+    return [min(dataset.labels_of(clip), key=lambda label: (counts[label], label)) for clip in dataset.clips]
 
 
 def _measured(dataset: DataSet, lengths: Lengths, table: Path) -> DataSet:
@@ -201,8 +239,9 @@ class DataOptions(Fields):
     """Which clips to use: those of a data set known by name, of your own table, or the built-in ones."""
 
     dataset: str | None = None
-    """Data set known by name: esc50, esc10, urbansound8k, gtzan, or one that is generated by code: synth, or synth-two,
-    -quiet, -duration, -gap, -low-snr or -shortcut. Default: synth."""
+    """Data set known by name: esc50, esc10, urbansound8k, gtzan, speechcommands, tau2020, tau2022, nsynth or
+    nsynth-source, or one that is generated by code: synth, or synth-two, -quiet, -duration, -gap, -low-snr or
+    -shortcut. Default: synth."""
     root: Path | None = None
     """Folder that the data set was unpacked to; needed with --dataset, except for generated ones."""
     clips: Path | None = None
@@ -213,6 +252,9 @@ class DataOptions(Fields):
     group_by: str | None = None
     """Where --clips names no recordings: a regular expression. Clips in whose path it, or its first group, finds the
     same text are of one recording, and in one fold."""
+    labels_per_clip: Literal["auto", "one", "several"] = "auto"
+    """Whether a label of --clips is the name of one class, or the names of several with a semicolon between. auto:
+    several if any of them has a semicolon. Networks are then trained and scored for each class alone."""
     splits: tuple[Path, ...] = ()
     """For gtzan: the folder that holds train*.txt, valid*.txt and test*.txt, or these three files in this order.
     Default: five folds, blocks of neighbouring files of each genre."""
@@ -229,10 +271,31 @@ class DataOptions(Fields):
     def open(self, *, argument: str = "dataset") -> DataSet:
         """Open the data set that the options name, with `argument` for its name; errors as in `open_dataset`."""
         _check_choice(self, argument)
-        if self.clips is not None:
-            dataset = _with_folds(_from_table(self.clips), self.n_folds_made, self.group_by)
-        else:
-            dataset = _from_manifest(manifest()[self.dataset or BUILT_IN], self.root, self.splits)
+        if self.clips is None:
+            return self._loaded(_from_manifest(manifest()[self.dataset or BUILT_IN], self.root, self.splits))
+        return self._loaded(_with_folds(self._listed(self.clips), self.n_folds_made))
+
+    def open_with_made_folds(self, recordings: Callable[[DataSet], tuple[Clip, ...]]) -> DataSet:
+        """Open a table or a folder whose clips have no folds, and make them for clips that have other recordings.
+
+        `recordings` gets the data set, with its rate and length, and returns its clips with the recordings to keep
+        whole. Raise ParameterError if the clips have folds, and errors as in `open_dataset`.
+        """
+        _check_choice(self, "dataset")
+        if self.clips is None:
+            raise ParameterError("clips must be a table or a folder without folds: other data sets have folds")
+        listed = self._listed(self.clips)
+        if any(clip.fold for clip in listed.clips):
+            raise ParameterError(f"clips={str(self.clips)!r} has folds: leave out the column, or the folders of splits")
+        loaded = self._loaded(listed)
+        return _with_folds(replace(loaded, clips=recordings(loaded)), self.n_folds_made)
+
+    def _listed(self, clips: Path) -> DataSet:
+        """Return a data set of the clips of a table or a folder, with their labels and recordings."""
+        return _with_recordings(_with_labels(_from_table(clips), self.labels_per_clip), self.group_by)
+
+    def _loaded(self, dataset: DataSet) -> DataSet:
+        """Return a data set of listed clips with its rate, length and width, without clips that cannot be read."""
         dataset = replace(dataset, longest=self.longest)
         lengths: Lengths = {}
         if self.skip_unreadable or self.clips is not None:

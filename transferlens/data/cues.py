@@ -136,18 +136,20 @@ def _p(candidate: Property, classes: np.ndarray) -> float:
 
 
 def cues(
-    properties: Sequence[Property], labels: Sequence[str], folds: Sequence[str]
+    properties: Sequence[Property], labels: Sequence[str], folds: Sequence[str], *, of: str = "", tests: int = 1
 ) -> Iterator[tuple[Property, float, str]]:
     """Yield each property that counts, the accuracy for the class that it tells best, and both in words.
 
-    `labels` and `folds` have one item per clip.
+    `labels` and `folds` have one item per clip. Where clips have several labels, ask for each class in turn: with `of`,
+    only this class is told from others, and `tests` is the number of classes that are asked for.
     """
     names, classes = np.unique(np.array(labels, dtype=object), return_inverse=True)
     varying = [candidate for candidate in properties if np.any(candidate.values != candidate.values[:1])]
     for candidate in varying if len(names) > 1 else ():
         accuracy = accuracies(candidate.bins, classes, np.array(folds, dtype=object))
         told = [number for number in np.argsort(-accuracy, kind="stable") if accuracy[number] >= candidate.least]
-        if told and len(varying) * _p(candidate, classes) < ALPHA:
+        told = [number for number in told if of in ("", names[number])]
+        if told and tests * len(varying) * _p(candidate, classes) < ALPHA:
             best, others = told[0], [names[number] for number in told[1:]]
             accuracy_text = f"{100 * accuracy[best]:.0f} % accuracy (chance: 50 %)"
             message = f"{candidate.name} alone distinguishes {names[best]} from all others with {accuracy_text}: "

@@ -16,7 +16,8 @@ import numpy as np
 from transferlens.data.clips import Clip
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.files import check_new, complete_or_absent
-from transferlens.util.lazy import model_selection
+from transferlens.util.grouping import group_by
+from transferlens.util.lazy import model_selection, scipy
 from transferlens.util.text import CONTROL, counted, some
 
 log = logging.getLogger(__name__)
@@ -43,19 +44,49 @@ def grouped(clips: Sequence[Clip], pattern: str) -> tuple[Clip, ...]:
     return tuple(replace(clip, group=name or None) for clip, name in zip(clips, names, strict=True))
 
 
-def made(clips: Sequence[Clip], n_folds: int = N_FOLDS) -> tuple[Clip, ...]:
+def joined(clips: Sequence[Clip], pairs: Sequence[tuple[int, int]]) -> tuple[Clip, ...]:
+    """Return the clips with one recording for all that pairs of their indices join, through others too.
+
+    Recordings that a pair joins are one. Its name is that of its first clip's recording, or its id.
+    """
+    first: dict[str, int] = {}
+    of_recordings = [(first.setdefault(clip.recording, i), i) for i, clip in enumerate(clips)]
+    if not pairs:
+        return tuple(clips)
+    rows, columns = zip(*of_recordings, *pairs, strict=True)
+    graph = scipy.sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(clips), len(clips)))
+    _, numbers = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    members = group_by(zip(clips, numbers.tolist(), strict=True), lambda numbered: numbered[1])
+    names = {number: same[0][0].recording if len(same) > 1 else None for number, same in members.items()}
+    return tuple(
+        replace(clip, group=names[number] or clip.group) for clip, number in zip(clips, numbers.tolist(), strict=True)
+    )
+
+
+def check_classes(clips: Sequence[Clip]) -> None:
+    """Raise DataError if all clips are of one class."""
+    if len(labels := {clip.label for clip in clips}) < 2:
+        raise DataError(
+            f"all clips are of one class, {min(labels)}: two or more are needed; name the folder that holds one folder "
+            "per class"
+        )
+
+
+def made(clips: Sequence[Clip], n_folds: int = N_FOLDS, strata: Sequence[str] | None = None) -> tuple[Clip, ...]:
     """Return the clips with folds, named 1 to `n_folds`, that have as many clips of each class as can be.
 
     They are drawn with a fixed seed. Clips of one recording are in one fold. If no clip has a recording, the numbers of
-    clips of a class differ by at most one between folds.
+    clips of a class differ by at most one between folds. With `strata`, one name per clip, these are taken for the
+    classes: where clips have several labels, the rarest of each.
 
     Raises
     ------
     DataError
-        If every class has fewer recordings than there are folds.
+        If every class has fewer recordings than there are folds, or there is one class only.
     """
-    labels = [clip.label for clip in clips]
-    homes = [clip.group or clip.id for clip in clips]
+    check_classes(clips)
+    labels = [clip.label for clip in clips] if strata is None else list(strata)
+    homes = [clip.recording for clip in clips]
     recordings = Counter(label for label, _ in {*zip(labels, homes, strict=True)})
     if max(recordings.values()) < n_folds:
         most = counted(max(recordings.values()), "recording")
@@ -70,8 +101,9 @@ def made(clips: Sequence[Clip], n_folds: int = N_FOLDS) -> tuple[Clip, ...]:
         splits = kind(n_folds, shuffle=True, random_state=SEED).split(labels, labels, homes)
         for number, (_, held_out) in enumerate(splits, start=1):
             folds[held_out] = number
+    by = "" if strata is None else ", by the rarest label of each clip"
     kept = "recordings are kept whole" if has_groups else "each clip is taken for a recording of its own"
-    log.info("%d folds are made, with seed %d: %s; `datasets --make-folds` writes them down", n_folds, SEED, kept)
+    log.info("%d folds are made, with seed %d%s: %s; `datasets --make-folds` writes them down", n_folds, SEED, by, kept)
     return tuple(replace(clip, fold=str(fold)) for clip, fold in zip(clips, folds.tolist(), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Read lists of clips: from the official folders of known data sets, from a user's own table, or from folders."""
+"""Read lists of clips from a user's own table, or from folders."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from transferlens.data.clips import Clip
 from transferlens.data.decoding import ENDINGS
-from transferlens.data.manifest import ManifestRow
-from transferlens.util.errors import DataError, ParameterError
+from transferlens.util.errors import DataError
 from transferlens.util.grouping import group_by
 from transferlens.util.text import CONTROL, some
 
@@ -36,7 +34,6 @@ COLUMNS = {
 # Names of folders that hold the folders of the classes: a fold each. At least one of the first two is there.
 SPLIT_FOLDERS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing")
 METADATA = "metadata.csv"  # of the audiofolder convention: the columns file_name and, if folders are no classes, label
-SPLITS = ("train", "validation", "test")
 
 
 def read_table(path: Path, needed: Sequence[str], *, optional: Sequence[str] | None = None) -> list[dict[str, str]]:
@@ -118,7 +115,8 @@ def _checked(
     return rows
 
 
-def _check_files(clips: Sequence[Clip], where: Path, remedy: str) -> None:
+def check_files(clips: Sequence[Clip], where: Path, remedy: str) -> None:
+    """Raise DataError, with all names, if the files of clips do not exist."""
     # Path.is_file raises if a name is too long, or a folder may not be read.
     if missing := [clip.id for clip in clips if not os.path.isfile(str(clip.path))]:  # noqa: PTH113
         raise DataError(
@@ -202,7 +200,7 @@ def read_user_table(path: Path) -> tuple[Clip, ...]:
         raise DataError(f"{path} lists files more than once: {some(twice)}")
     foreign = any(PureWindowsPath(clip.id).is_absolute() for clip in clips)
     of_windows = ", and those of a Windows computer are not found here: make them relative" if foreign else ""
-    _check_files(clips, path.parent, f"paths are relative to the table{of_windows}")
+    check_files(clips, path.parent, f"paths are relative to the table{of_windows}")
     return clips
 
 
@@ -250,109 +248,3 @@ def _named_labels(folder: Path, splits: Sequence[Path]) -> dict[Path, str]:
                 if "label" in row:
                     labels[(place / row["path"]).relative_to(folder)] = row["label"]
     return labels
-
-
-def _official_table(root: Path, table: str, needed: Sequence[str]) -> list[dict[str, str]]:
-    if not (root / table).is_file():
-        raise DataError(f"root={str(root)!r} must be the folder that contains {table}, which does not exist there")
-    return read_table(root / table, needed)
-
-
-def _read_esc(root: Path, splits: Sequence[Path], folds: int, only: str | None = None) -> tuple[Clip, ...]:
-    """Read ESC-50: ``meta/esc50.csv`` and ``audio/``; `only` names a column that must be True."""
-    needed = ["filename", "fold", "category", "src_file"] + ([only] if only else [])
-    rows = _official_table(root, "meta/esc50.csv", needed)
-    return tuple(
-        Clip(row["filename"], row["category"], row["fold"], root / "audio" / row["filename"], row["src_file"])
-        for row in rows
-        if only is None or row[only].lower() == "true"
-    )
-
-
-def _read_urbansound(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, ...]:
-    """Read UrbanSound8K: ``metadata/UrbanSound8K.csv`` and ``audio/fold1`` to ``audio/fold10``."""
-    rows = _official_table(root, "metadata/UrbanSound8K.csv", ["slice_file_name", "fsID", "fold", "class"])
-    ids = [f"fold{row['fold']}/{row['slice_file_name']}" for row in rows]
-    return tuple(
-        Clip(id, row["class"], row["fold"], root / "audio" / id, row["fsID"]) for id, row in zip(ids, rows, strict=True)
-    )
-
-
-def _genres(root: Path) -> dict[str, list[Path]]:
-    """Return the audio files of each genre, sorted."""
-    inner = next((root / name for name in ("genres_original", "genres") if (root / name).is_dir()), root)
-    # macOS puts files whose names begin with a dot into archives.
-    files = [f for f in sorted(inner.glob("*/*")) if f.suffix.lower() in (".wav", ".au") and f.name[0] != "."]
-    if not files:
-        raise DataError(
-            f"root={str(root)!r} must contain genres_original/ or genres/, one folder of .wav or .au files per genre"
-        )
-    return group_by(files, lambda file: file.parent.name)
-
-
-def _read_gtzan(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, ...]:
-    """Read GTZAN: one folder per genre; folds as the notes of `open_dataset` say."""
-    clips = tuple(
-        Clip(f"{genre}/{file.name}", genre, str(1 + i * folds // len(files)), file)
-        for genre, files in _genres(root).items()
-        for i, file in enumerate(files)
-    )
-    return _split(clips, _split_files(splits)) if splits else clips
-
-
-def _split_files(splits: Sequence[Path]) -> tuple[Path, ...]:
-    """Return the three lists that were given, or that are in the folder that was given."""
-    if len(splits) == 3:
-        return tuple(splits)
-    if len(splits) != 1 or not splits[0].is_dir():
-        raise ParameterError(
-            f"splits={some(splits)!r} must be a folder that contains train*.txt, valid*.txt and test*.txt, or "
-            "these three files in this order"
-        )
-    lists = {pattern: sorted(splits[0].glob(pattern)) for pattern in ("train*.txt", "valid*.txt", "test*.txt")}
-    if wrong := [f"{len(files)} {pattern}" for pattern, files in lists.items() if len(files) != 1]:
-        raise DataError(f"splits={str(splits[0])!r} must contain one file of each kind, and contains {some(wrong)}")
-    return tuple(files[0] for files in lists.values())
-
-
-def _read_names(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a list of file names: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _split(clips: Sequence[Clip], files: Sequence[Path]) -> tuple[Clip, ...]:
-    """Return the clips that the lists name; the fold of a clip is its list."""
-    # Without the ending: the lists name .wav files, and some copies have .au files.
-    by_stem = {clip.id.rpartition(".")[0]: clip for clip in clips}
-    named = [(name, fold) for fold, file in zip(SPLITS, files, strict=True) for name in _read_names(file)]
-    stems = [name.rpartition(".")[0] for name, _ in named]
-    if unknown := [name for (name, _), stem in zip(named, stems, strict=True) if stem not in by_stem]:
-        raise DataError(f"{len(unknown)} names in the split files are not clips of gtzan: {some(unknown)}")
-    if twice := [stem for stem, n in Counter(stems).items() if n > 1]:
-        raise DataError(f"{len(twice)} clips are named more than once in the split files: {some(twice)}")
-    log.info("%d of %d clips are in none of the split files and are left out", len(clips) - len(named), len(clips))
-    return tuple(replace(by_stem[stem], fold=fold) for stem, (_, fold) in zip(stems, named, strict=True))
-
-
-def read_official(row: ManifestRow, root: Path, splits: Sequence[Path]) -> tuple[Clip, ...]:
-    """Read the clips of a data set known by name from the folder of its archive; arguments as for `open_dataset`."""
-    if not root.is_dir():
-        raise ParameterError(f"root={str(root)!r} must be a folder: unpack the archive from {row.homepage} there")
-    if splits and row.layout != "gtzan":
-        raise ParameterError(f"splits={some(splits)!r} are for gtzan only: this data set has official folds")
-    clips = READERS[row.layout](root, splits, row.folds)
-    if not clips:
-        raise DataError(f"root={str(root)!r} contains no clips of this data set")
-    _check_files(clips, root, f"get the complete data set from {row.homepage}")
-    return clips
-
-
-READERS: dict[str, Callable[[Path, Sequence[Path], int], tuple[Clip, ...]]] = {
-    "esc50": _read_esc,
-    "esc10": partial(_read_esc, only="esc10"),
-    "urbansound8k": _read_urbansound,
-    "gtzan": _read_gtzan,
-}

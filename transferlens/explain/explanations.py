@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from transferlens.data.catalogue import DataOptions
+from transferlens.data.clips import BETWEEN
 from transferlens.data.known_answers import is_generated
 from transferlens.features.event_mask import event_mask
 from transferlens.features.logmel import FeatureSettings
@@ -36,7 +37,7 @@ from transferlens.measures.faithfulness import cascade
 from transferlens.measures.integrated import PER_REFERENCE
 from transferlens.measures.maps import SMOOTH, MapSettings, Sign
 from transferlens.measures.methods import DEFAULT, TABLE, MethodName, check_takes
-from transferlens.measures.predictions import softmax
+from transferlens.measures.scoring import ONE
 from transferlens.models.build import skeleton
 from transferlens.store.arms import arm_names
 from transferlens.store.heldout import classify, heldout_features, of_run, training_features
@@ -59,7 +60,8 @@ class ExplanationOptions(Fields):
     """How attributions are computed."""
 
     target: str = "true"
-    """The class whose logit is explained: true, predicted, or a label."""
+    """The class whose logit is explained: true, predicted, or a label. Where clips have several labels, true is each
+    of their labels in turn, and predicted the class that the network is surest of."""
     method: MethodName = DEFAULT
     """ig and expected: Integrated and Expected Gradients; deeplift, deepliftshap, gradientshap; smoothgrad, and times
     the input; gradcam, layercam, guided-gradcam; occlusion, rise, lime, kernelshap, mask (by optimisation); lrp."""
@@ -147,7 +149,8 @@ class References:
 
     def of(self, label: str) -> list[int]:
         """Return the indices of the references for a target: of other classes, as long as there are any."""
-        others = sorted(range(len(self.ids)), key=lambda i: self.labels[i] == label)
+        own = [label in (labels, *labels.split(BETWEEN)) for labels in self.labels]
+        others = sorted(range(len(self.ids)), key=own.__getitem__)
         return others[: self.per_clip]
 
 
@@ -216,6 +219,13 @@ class Clips:
         return replace(self, ids=ids, labels=labels, groups=groups, S=self.S[indices])
 
 
+def names_of(run: Run) -> tuple[str, ...]:
+    """Return the class of each held-out clip, or where clips have several labels, all of them with ``;`` between."""
+    if run.scoring is ONE:
+        return tuple(run.label_names[label] for label in run.labels)
+    return tuple(BETWEEN.join(itertools.compress(run.label_names, own)) for own in run.labels)
+
+
 def heldout_clips(run: Run, options: DataOptions, cache: Path, how: ExplanationOptions | None = None) -> Clips:
     """Return the clips that a run held out, with the references that a method needs.
 
@@ -231,10 +241,10 @@ def heldout_clips(run: Run, options: DataOptions, cache: Path, how: ExplanationO
     return Clips(
         ids=run.clip_ids,
         groups=run.groups or ("",) * len(S),
-        labels=tuple(run.label_names[label] for label in run.labels),
+        labels=names_of(run),
         S=S,
         mean=S.mean(0),
-        silent=settings.compute(np.zeros(1, np.float32)),
+        silent=settings.compute(np.zeros(1, np.float32), settings.sr),
         features=settings,
         is_generated=is_generated(run.config.dataset),
         seconds=settings.seconds or (dataset.seconds if dataset else None),
@@ -242,6 +252,20 @@ def heldout_clips(run: Run, options: DataOptions, cache: Path, how: ExplanationO
         if how and TABLE[how.method].needs_references
         else None,
     )
+
+
+def by_label(run: Run, clips: Clips, places: Sequence[int]) -> tuple[Clips, list[int]]:
+    """Return clips that have several labels once per label, and the indices of those that were at some places.
+
+    What stems from one clip is of one recording: its own, if that is not known.
+    """
+    if run.scoring is ONE:
+        return clips, list(places)
+    pairs = [(i, label) for i, labels in enumerate(clips.labels) for label in labels.split(BETWEEN)]
+    once = clips.pick([i for i, _ in pairs])
+    groups = tuple(group or clip for group, clip in zip(once.groups, once.ids, strict=True))
+    once = replace(once, labels=tuple(label for _, label in pairs), groups=groups)
+    return once, [k for place in places for k, (i, _) in enumerate(pairs) if i == place]
 
 
 def _references(
@@ -274,17 +298,17 @@ def choose(run: Run, rows: int) -> list[int]:
     Up to half are wrong ones, the most confident first. The others are taken from the classes in turn, in each class
     those nearest to its median confidence first.
     """
-    confidence, right = softmax(run.logits).max(1), run.right
+    confidence, right, names = run.scoring.probabilities(run.logits).max(1), run.right, np.array(names_of(run))
     wrong = sorted(np.flatnonzero(~right).tolist(), key=lambda i: -confidence[i])[: rows // 2]
-    absent_first = sorted(set(run.labels.tolist()), key=lambda label: label in run.labels[wrong])
+    absent_first = sorted(sorted(set(names.tolist())), key=lambda name: name in names[wrong])
     queues = []
-    for label in absent_first:
-        of_class = sorted(np.flatnonzero(right & (run.labels == label)).tolist(), key=lambda i: confidence[i])
+    for name in absent_first:
+        of_class = sorted(np.flatnonzero(right & (names == name)).tolist(), key=lambda i: confidence[i])
         outwards = np.argsort(np.abs(np.arange(len(of_class)) - len(of_class) // 2), kind="stable")
         queues.append([of_class[position] for position in outwards])
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*queues))
     chosen = [*wrong, *(i for i in in_turn if i is not None)][:rows]
-    return sorted(chosen, key=lambda i: (bool(right[i]), run.labels[i]))
+    return sorted(chosen, key=lambda i: (bool(right[i]), names[i]))
 
 
 @dataclass(frozen=True)
@@ -328,6 +352,11 @@ class Explained:
         """The maps that are drawn, scored and listened to [shape=(n, n_mels, width)]."""
         return self.shown(self.attribution.values)
 
+    def is_right(self, i: int) -> bool:
+        """Return whether the class that the network is surest of for clip `i` is a label of it."""
+        own = self.run.labels[self.run.clip_ids.index(self.clips.ids[i])]
+        return bool(own == self.predicted[i] if self.run.scoring is ONE else own[self.predicted[i]])
+
     def references_of(self, i: int) -> tuple[str, ...]:
         """Return the ids of the training clips that clip `i` is compared with; empty if the method has none."""
         pool = self.clips.references
@@ -348,7 +377,7 @@ def explain(name: str, run: Run, network: Network, clips: Clips, options: Explan
     """Compute the attributions of one network for clips."""
     network.to(device).eval()
     x, baseline = run.inputs(clips.S).to(device), baseline_of(run, clips, options.baseline).to(device)
-    probabilities = softmax(classify(run, network, clips.S))
+    probabilities = run.scoring.probabilities(classify(run, network, clips.S))
     targets = predicted = probabilities.argmax(1)
     if options.target != "predicted":
         labels = clips.labels if options.target == "true" else [options.target] * len(x)

@@ -133,11 +133,10 @@ def _panel_title(explained: Explained, i: int) -> tuple[str, str]:
     labels = [shortened(name, LETTERS // 2) for name in explained.run.label_names]
     target, predicted = explained.targets[i], explained.predicted[i]
     share = f"{100 * explained.probabilities[i]:.0f} %"
-    is_right = explained.run.label_names[predicted] == explained.clips.labels[i]
     words = f"says {labels[predicted]}"
     words += f" ({share})" if predicted == target else f" ({labels[target]}: {share})"
     words += ", map not settled" * bool(explained.attribution.movement[i] > UNSETTLED)
-    return words, RIGHT if is_right else WRONG
+    return words, RIGHT if explained.is_right(i) else WRONG
 
 
 def _legend(sign: str, *, is_known: bool) -> list[Any]:

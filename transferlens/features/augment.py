@@ -88,7 +88,7 @@ def from_waveform(y: np.ndarray, settings: FeatureSettings, draws: list[tuple[in
     for semitones, rate in draws:
         variant = librosa.effects.pitch_shift(y, sr=settings.sr, n_steps=semitones) if semitones else y
         variant = librosa.effects.time_stretch(variant, rate=rate) if rate != 1 else variant
-        features.append(settings.compute(variant))
+        features.append(settings.compute(variant, settings.sr))
     return np.stack(features)
 
 
@@ -102,7 +102,7 @@ def from_spectrum(y: np.ndarray, settings: FeatureSettings, draws: list[tuple[in
     if settings.seconds is not None:
         # Waveforms are padded before their transform, which changes the frames at the end of the clip.
         for variant in [i for i, draw in enumerate(draws) if draw == (0, 1.0)]:
-            S[variant] = settings.compute(y)
+            S[variant] = settings.compute(y, settings.sr)
     return S
 
 

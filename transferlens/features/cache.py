@@ -163,7 +163,7 @@ class FeatureCache:
 
     def compute(self, number: int, clip: Clip) -> np.ndarray:
         """Compute the rows of the clip with this index in the data set [shape=(per_clip, channels, n_mels, width)]."""
-        return self.settings.compute(self.dataset.load(clip))[None]
+        return self.settings.compute(self.dataset.load(clip), self.dataset.sr)[None]
 
     @property
     def nbytes(self) -> int:

@@ -141,7 +141,7 @@ def log_mel(
     (3, 128, 250)
     """
     settings: Any = {"windows": windows, "hops": hops}  # sequences, or one of each
-    return FeatureSettings(sr, n_fft, n_mels=n_mels, width=width, **settings).compute(y)
+    return FeatureSettings(sr, n_fft, n_mels=n_mels, width=width, **settings).compute(y, sr)
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,14 @@ class FeatureSettings(Fields):
                     f"{name}={_words(getattr(self, name))} must each be at least one sample and at most {LONGEST:g} s"
                 )
 
-    def compute(self, y: np.ndarray) -> np.ndarray:
-        """Return the features of one waveform at the rate `sr` [shape=(len(windows), n_mels, width), float32]."""
+    def compute(self, y: np.ndarray, sr: int) -> np.ndarray:
+        """Return the features of one waveform with its rate [Hz] [shape=(len(windows), n_mels, width), float32].
+
+        Raise ParameterError if its rate is not `FeatureSettings.sr`: the features would be of other frequencies.
+        """
+        if sr != self.sr:
+            remedy = f"y = librosa.resample(y, orig_sr={sr}, target_sr={self.sr})"
+            raise ParameterError(f"sr={sr} must be {self.sr}, the rate of these features: resample, {remedy}")
         if self.seconds is not None:
             y = librosa.util.fix_length(y, size=max(1, samples(self.seconds, self.sr)))
         y, S = _check_waveform(y), np.empty(self.shape, np.float32)

@@ -26,6 +26,7 @@ from transferlens.util.lazy import metrics
 
 UNEVEN = 1.5
 IF_UNEVEN = {"only if classes are uneven": True}
+IF_SEVERAL = {"only if clips have several labels": True}
 UNDEFINED = Interval(np.nan, np.nan, np.nan, 0, note="no such clip")
 
 
@@ -155,9 +156,28 @@ def unevenness(labels: np.ndarray, *, n_classes: int) -> float:
 
 
 def shown(rows: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return the columns of rows, dataclasses or dicts; macro-F1 only where the classes of some row are uneven."""
+    """Return the columns of rows, dataclasses or dicts; macro-F1 only where the classes of some row are uneven.
+
+    Where clips have several labels, columns named after the accuracy are named after the `score` of the row instead.
+    """
     table = [row if isinstance(row, dict) else vars(row) for row in rows]
-    if not table or isinstance(rows[0], dict) or any(row.get("class_ratio", 1) > UNEVEN for row in table):
+    if not table or isinstance(rows[0], dict):
         return table
-    hidden = {field.name for field in dataclasses.fields(rows[0]) if IF_UNEVEN.items() <= field.metadata.items()}
-    return [{name: value for name, value in row.items() if name not in hidden} for row in table]
+    needed = {
+        "only if classes are uneven": any(row.get("class_ratio", 1) > UNEVEN for row in table),
+        "only if clips have several labels": any(_score(row) != "accuracy" for row in table),
+    }
+    fields = dataclasses.fields(rows[0])
+    hidden = {field.name for field in fields if not all(needed.get(condition, True) for condition in field.metadata)}
+    columns = [{name: value for name, value in named(row).items() if name not in hidden} for row in table]
+    names = dict.fromkeys(itertools.chain(*columns))  # rows of several scores have several columns
+    return [{name: row.get(name, np.nan) for name in names} for row in columns]
+
+
+def named(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns of a row, those of accuracies named after its score."""
+    return {name.replace("accuracy", _score(row)): value for name, value in row.items()}
+
+
+def _score(row: dict[str, Any]) -> str:
+    return row.get("score", "accuracy")

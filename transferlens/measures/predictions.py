@@ -33,10 +33,15 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     >>> softmax(np.array([1000.0, 1000.0])).tolist()
     [0.5, 0.5]
     """
+    return scipy.special.softmax(finite(logits), axis=-1)
+
+
+def finite(logits: np.ndarray) -> np.ndarray:
+    """Return logits in double precision; raise ParameterError if some are NaN or infinite."""
     logits = np.asarray(logits, dtype=float)
     if not np.isfinite(logits).all():
         raise ParameterError("logits must be finite: some are NaN or infinite")
-    return scipy.special.softmax(logits, axis=-1)
+    return logits
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -77,7 +82,11 @@ def reliability(
 
     Bins of confidence have equal width, each with its upper end; those without clips are left out. 15 as in Guo et al.
     """
-    confidence, right = probabilities.max(-1), accuracy(probabilities, labels)
+    return bins_of(probabilities.max(-1), accuracy(probabilities, labels), bins=bins)
+
+
+def bins_of(confidence: np.ndarray, right: np.ndarray, *, bins: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the same for any events: how sure one is of each, and whether it happens [shape=(n,)]."""
     bin_of = np.digitize(confidence, np.arange(1, bins) / bins, right=True)
     counts = np.bincount(bin_of, minlength=bins)
     used = counts > 0

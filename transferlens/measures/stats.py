@@ -39,17 +39,18 @@ def fold_means(values: Sequence[float], rows: Sequence[Any]) -> Folds:
 
     `values` has one number per row of `rows`, which name the `fold`. Rows with `n_train` and `n_clips`, the numbers of
     clips that the run was trained on and that it held out, say how the data were split; else the folds that are there
-    are taken as all, less an `inner_fold`.
+    are taken as all, less an `inner_fold`. Rows whose `score` is not the accuracy have no number of clips.
     """
     folds = group_by(zip(values, rows, strict=True), key=lambda pair: pair[1].fold).values()
     firsts: list[Any] = [pairs[0][1] for pairs in folds]
     kept = any(getattr(row, "inner_fold", "") for row in firsts)
     n_clips, n_train = (sum(getattr(row, name, np.nan) for row in firsts) for name in ("n_clips", "n_train"))
     recordings = [getattr(row, "n_recordings", 0) for row in firsts]
+    is_share = all(getattr(row, "score", "accuracy") == "accuracy" for row in firsts)  # of the clips
     return Folds(
         [float(np.mean([value for value, _ in pairs])) for pairs in folds],
         test_to_train=n_clips / n_train if n_train > 0 else 1 / max(1, len(folds) - 1 - kept),
-        n_clips=int(n_clips) if n_clips > 0 else 0,
+        n_clips=int(n_clips) if n_clips > 0 and is_share else 0,
         n_recordings=int(sum(recordings)) if all(recordings) else 0,
     )
 

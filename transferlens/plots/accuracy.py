@@ -21,19 +21,23 @@ import numpy as np
 
 from transferlens.measures.stats import Interval, fold_interval
 from transferlens.plots.fit import LEVEL
-from transferlens.plots.style import axes_or_new, colours, halo, spread
+from transferlens.plots.style import axes_or_new, colours, halo, score, spread
 from transferlens.util.lazy import matplotlib, seaborn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HELDOUT = "held-out accuracy [%]"
 # Classes up to which the cells of a confusion matrix have numbers.
 MOST_NUMBERS = 15
 # Points between two levels below which their names are one text.
 CLOSE = 6
 # Distance of values from their mean, where each quantity has a row.
 BESIDE = 0.08
+
+
+def heldout() -> str:
+    """Return the label of the axis of held-out scores: accuracies, or what `style.scored` names."""
+    return f"held-out {score()} [%]"
 
 
 def _errorbar(ax: Axes, x: float, interval: Interval, **style: Any) -> None:
@@ -76,7 +80,7 @@ def points_and_means(
                 second = 100 * np.asarray(beside[group][arm])
                 ax.plot(x + step / 4 + spread(second, step / 8), second, "o", mfc="none", mec=palette[arm], ms=4)
     ax.set_xticks(range(len(groups)), list(groups))
-    ax.set(xlim=(-0.5, len(groups) - 0.5), ylim=(0, 103), ylabel=HELDOUT)
+    ax.set(xlim=(-0.5, len(groups) - 0.5), ylim=(0, 103), ylabel=heldout())
     return ax
 
 
@@ -235,7 +239,7 @@ def heat_map(
         text[cell] = f"{100 * means[cell]:.1f}{error}"
     low, high = limits
     numbers = {"annot": text, "fmt": "", "mask": np.isnan(means), "xticklabels": columns, "yticklabels": rows}
-    look = {"vmin": 100 * low, "vmax": 100 * high, "linewidths": 1.5, "cbar": scale, "cbar_kws": {"label": HELDOUT}}
+    look = {"vmin": 100 * low, "vmax": 100 * high, "linewidths": 1.5, "cbar": scale, "cbar_kws": {"label": heldout()}}
     ax = _colour_map(100 * means, xlabel=xlabel, ylabel=ylabel, ax=ax, **numbers, **look)
     ax.set_yticklabels(ax.get_yticklabels(), rotation=0)
     return ax
@@ -288,7 +292,7 @@ def against_size(
         ax.fill_between(size, lowest, highest, color=palette[name], alpha=0.15, lw=0)
         ax.plot(size, mean, "o-", color=palette[name], ms=4, lw=1.2, label=name)
     ax.locator_params(axis="x", integer=True)
-    ax.set(xlabel="networks in the ensemble", ylabel=HELDOUT)
+    ax.set(xlabel="networks in the ensemble", ylabel=heldout())
     return ax
 
 
@@ -338,7 +342,8 @@ def reliability_diagram(
         line, face = ("--", "white") if kind == "single" else ("-", palette[name])
         ax.plot(confidence, right, line, color=palette[name], lw=1)
         ax.scatter(confidence, right, s=8 + 120 * n / n.sum(), ec=palette[name], fc=face, lw=1, zorder=3)
-    ax.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="confidence", ylabel="accuracy")
+    right = "accuracy" if score() == "accuracy" else "share of clips that have the class"
+    ax.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="confidence", ylabel=right)
     return ax
 
 
@@ -363,7 +368,7 @@ def learning_curves(
         ax.plot(epochs, runs.T, color=colour, alpha=0.3, lw=0.8, zorder=above)
         ax.plot(epochs, runs.mean(0), color=colour, lw=2, label=arm, zorder=above)
     ax.locator_params(axis="x", integer=True)
-    ax.set(xlabel="epoch", ylabel=HELDOUT)
+    ax.set(xlabel="epoch", ylabel=heldout())
     return ax
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from transferlens.measures.clips_worth import Worth
 from transferlens.measures.stats import fold_interval
-from transferlens.plots.accuracy import HELDOUT
+from transferlens.plots.accuracy import heldout
 from transferlens.plots.style import axes_or_new, colours, spread
 from transferlens.util.lazy import matplotlib
 
@@ -51,7 +51,7 @@ def against_clips(
         errors = np.nan_to_num(np.abs(bounds - means))
         look: dict[str, Any] = {"fmt": "D-", "ms": 4.5, "capsize": 3, "lw": 1.3, "elinewidth": 1.1}
         ax.errorbar(places, means, yerr=errors, color=palette[arm], label=arm, **look)
-    ax.set(ylabel=HELDOUT, ylim=(0, 103))
+    ax.set(ylabel=heldout(), ylim=(0, 103))
     _ticks(ax, [clips for curve in curves.values() for clips, _ in curve])
     return ax
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -70,10 +70,11 @@ WIDTH = Rule(
 
 @dataclass(frozen=True)
 class Look:
-    """The width of figures [inch], None for that of each, and whether they have titles."""
+    """The width of figures [inch], None for that of each; whether they have titles; the name of the held-out score."""
 
     width: float | None = None
     titles: bool = True
+    score: str = "accuracy"
 
 
 USUAL = Look()
@@ -98,7 +99,25 @@ def look(*, width: str | None = None, titles: bool = True) -> Iterator[None]:
 
     Titles of single Axes, which say what differs between them, remain.
     """
-    token = _look.set(Look(None if width is None else inches(width), titles))
+    with _with(width=None if width is None else inches(width), titles=titles):
+        yield
+
+
+@contextlib.contextmanager
+def scored(name: str) -> Iterator[None]:
+    """Draw figures within this context with another name of the held-out score than accuracy, such as mAP."""
+    with _with(score=name):
+        yield
+
+
+def score() -> str:
+    """Return the name of the held-out score."""
+    return _look.get().score
+
+
+@contextlib.contextmanager
+def _with(**changes: Any) -> Iterator[None]:
+    token = _look.set(replace(_look.get(), **changes))
     try:
         yield
     finally:

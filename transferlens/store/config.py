@@ -13,6 +13,7 @@ import numpy as np
 
 from transferlens.features.augment import Augmentation, Kind
 from transferlens.features.logmel import HOPS, WINDOWS, FeatureSettings
+from transferlens.measures.scoring import ONE, SCORINGS, Scoring
 from transferlens.models import build
 from transferlens.models.plan import NUMBERS, SOURCES, TransferPlan
 from transferlens.util.errors import ParameterError
@@ -203,6 +204,7 @@ _TEXTS = {
     "backbone": NAMED,
     "weights_sha256": Rule(f"{SHA256.text}, one per source of the plan, or empty", _are_sha256),
     "inner_fold": Rule(f"{NAMED.text}, or empty", lambda value: value == "" or _is_name(value)),
+    "labels_per_clip": Rule("one or several", lambda value: isinstance(value, str) and value in SCORINGS),
 }
 
 
@@ -228,6 +230,8 @@ class RunConfig:
     training : Training
     inner_fold : str
         A fold that is kept from training too, to choose the epoch without using the held-out fold; empty: none.
+    labels_per_clip : {"one", "several"}
+        Whether each clip is of one class, or has several labels (`measures.scoring`).
     """
 
     SUCH_AS: ClassVar[str] = ", as study.points(plan) returns them"
@@ -241,6 +245,7 @@ class RunConfig:
     seed: int
     training: Training
     inner_fold: str = ""
+    labels_per_clip: str = "one"
 
     def __post_init__(self) -> None:
         for name, rule in _TEXTS.items():
@@ -273,6 +278,8 @@ class RunConfig:
         content = dataclasses.asdict(self) | {"plan": self.plan.flat()}
         if not self.inner_fold:
             del content["inner_fold"]
+        if self.scoring is ONE:
+            del content["labels_per_clip"]
         content["training"] = dict(item for item in content["training"].items() if item not in _LATER.items())
         return f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', words)[:150]}-{content_hash(content)[:8]}"
 
@@ -298,7 +305,12 @@ class RunConfig:
     def arm_key(self) -> tuple:
         """What is the same for all folds and seeds of one arm."""
         data = self.data_key, self.backbone, self.weights_sha256
-        return *data, self.plan, self.features, self.training, bool(self.inner_fold)
+        return *data, self.plan, self.features, self.training, bool(self.inner_fold), self.labels_per_clip
+
+    @property
+    def scoring(self) -> Scoring:
+        """How the run is trained and scored."""
+        return SCORINGS[self.labels_per_clip]
 
     @property
     def split(self) -> tuple[str, str, int | None]:
@@ -343,6 +355,8 @@ class RunConfig:
         for name in _PARTS:
             flat |= flat.pop(name)
         del flat["plan"]
+        if self.scoring is ONE:  # as in older files
+            del flat["labels_per_clip"]
         return flat | self.plan.flat()
 
     @classmethod

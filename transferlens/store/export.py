@@ -21,8 +21,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from transferlens.measures import stats
+from transferlens.measures import multilabel, stats
 from transferlens.measures.classes import UNEVEN
+from transferlens.measures.scoring import ONE
 from transferlens.store.run import Run
 from transferlens.util import lazy
 from transferlens.util.errors import ParameterError
@@ -87,7 +88,7 @@ class _Case:
         n = max(round(_SECONDS * settings.sr), settings.n_fft + 1)
         tone = np.sin(2 * np.pi * 440 / settings.sr * np.arange(n))
         y = (0.1 * np.stack([tone, rng.normal(size=n)])).astype(np.float32)
-        S = torch.from_numpy(np.stack([settings.compute(each) for each in y]))
+        S = torch.from_numpy(np.stack([settings.compute(each, settings.sr) for each in y]))
         x = run.inputs(S)
         with torch.no_grad():
             return cls(run, net, torch.from_numpy(y), S, x, net(x).numpy())
@@ -344,6 +345,14 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
+def _interval(run: Run) -> stats.Interval:
+    """Return the held-out score of a run with its interval over recordings."""
+    if run.scoring is ONE:
+        return stats.share_interval(run.right.tolist(), groups=run.groups)
+    drawn = multilabel.resampled(run.labels, run.logits[None], groups=run.groups)[0]
+    return multilabel.interval(run.score_last, multilabel.mean_known(drawn, 1), len(run.labels))
+
+
 def card(run: Run, files: Sequence[File]) -> str:
     """Return the model card of a run in Markdown: what it is, how good it is, how the files are loaded."""
     environment = jinja2.Environment(
@@ -354,8 +363,9 @@ def card(run: Run, files: Sequence[File]) -> str:
         run=run,
         files=files,
         formats={file.format for file in files},
-        accuracy=stats.share_interval(run.right.tolist(), groups=run.groups),
-        commonest=np.bincount(run.labels).max() / len(run.labels),
+        score="Accuracy" if run.scoring is ONE else "Mean average precision (mAP)",
+        accuracy=_interval(run),
+        commonest=np.bincount(run.labels).max() / len(run.labels) if run.scoring is ONE else None,
         uneven=run.class_ratio > UNEVEN,
         size=anatomy.anatomy(run.config.backbone).made_for(run.config.input_size),
     )

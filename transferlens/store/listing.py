@@ -8,17 +8,20 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transferlens import __version__
 from transferlens.features.logmel import FeatureSettings
-from transferlens.measures import classes
+from transferlens.measures import classes, multilabel
+from transferlens.measures.scoring import ONE
 from transferlens.models.plan import TransferPlan
 from transferlens.store import index, locks, schema
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.run import load_run
 from transferlens.store.runfile import SCHEMA, open_runfile
+from transferlens.store.scored import commonest
 from transferlens.store.sources import sources_of
 from transferlens.util import text
 from transferlens.util.errors import CheckpointError
@@ -40,7 +43,8 @@ class RunSummary:
         Path of the run file.
     epochs, epochs_done : int
     accuracy_last, accuracy_best : float
-        Held-out accuracies, fractions: after the last epoch, and at the epoch best on these clips (optimistic).
+        Held-out accuracies, fractions: after the last epoch, and at the epoch best on these clips (optimistic). Where
+        clips have several labels, mAP; tables name these columns so.
     macro_f1, class_ratio : float
         As of `Run`, after the last epoch that is done.
     chance, commonest : float
@@ -53,6 +57,10 @@ class RunSummary:
         What the pretrained blocks start from, as `Run.weights`.
     settings : str
         The configuration, as JSON.
+    score : str
+        "accuracy", or "mAP" where clips have several labels.
+    lwlrap : float
+        As of `Run`.
     """
 
     id: str
@@ -69,13 +77,15 @@ class RunSummary:
     nbytes: int
     weights: str
     settings: str
+    score: str = ONE.name
+    lwlrap: float = nan
 
     def __fspath__(self) -> str:
         return self.file
 
     def __repr__(self) -> str:
         state = f"{'' if self.is_complete else 'not '}finished, {self.epochs_done} of {self.epochs} epochs"
-        return f"RunSummary {self.id!r}: {state}, accuracy {100 * self.accuracy_last:.1f} %, {self.file}"
+        return f"RunSummary {self.id!r}: {state}, {self.score} {100 * self.accuracy_last:.1f} %, {self.file}"
 
     @property
     def path(self) -> Path:
@@ -101,23 +111,27 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
     path = Path(path)
     with open_runfile(path) as file:
         config, provenance = schema.read_head(file)
-        names = ("history/heldout_accuracy", "history/seconds", "labels", "logits_last")
-        accuracy, seconds, labels, logits = schema.read_fields(file, config, names).values()
+        scoring = config.scoring
+        names = (f"history/{scoring.held_out}", "history/seconds", "labels", "logits_last")
+        score, seconds, labels, logits = schema.read_fields(file, config, names).values()
+        is_one = scoring is ONE
         return RunSummary(
             id=config.id,
             file=str(path),
             epochs=config.training.epochs,
-            epochs_done=len(accuracy),
-            accuracy_last=float(accuracy[-1]),
-            accuracy_best=float(accuracy.max()),
-            macro_f1=classes.macro_f1(labels, logits.argmax(1)),
-            class_ratio=classes.unevenness(labels, n_classes=logits.shape[1]),
+            epochs_done=len(score),
+            accuracy_last=float(score[-1]),
+            accuracy_best=float(score.max()),
+            macro_f1=classes.macro_f1(labels, logits.argmax(1)) if is_one else nan,
+            class_ratio=classes.unevenness(labels, n_classes=logits.shape[1]) if is_one else nan,
             seconds=float(seconds.sum()),
             nbytes=path.stat().st_size,
-            chance=1 / logits.shape[1],
-            commonest=schema.commonest(provenance, labels, n_classes=logits.shape[1]),
+            chance=scoring.chance(labels, logits.shape[1]),
+            commonest=commonest(provenance, labels, logits.shape[1], scoring),
             weights=" + ".join(source.name for source in sources_of(provenance, config.plan)),
             settings=json.dumps(config.flat()),
+            score=scoring.name,
+            lwlrap=nan if is_one else multilabel.lwlrap(labels, logits),
         )
 
 
@@ -181,8 +195,11 @@ class Listing(list[RunSummary]):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row per run: what its summary has, and all settings; None where a plan is named otherwise."""
-        rows = [dataclasses.asdict(summary) | summary.config.flat() for summary in self]
-        names = dict.fromkeys(name for row in rows for name in row if name != "settings")  # they are columns
+        settings = ("settings",)  # they are columns
+        hidden = settings if any(summary.score != ONE.name for summary in self) else (*settings, "score", "lwlrap")
+        rows = [classes.named(dataclasses.asdict(summary)) | summary.config.flat() for summary in self]
+        rows = [{name: value for name, value in row.items() if name not in hidden} for row in rows]
+        names = dict.fromkeys(name for row in rows for name in row)
         return [{name: row.get(name) for name in names} for row in rows]
 
     def table(self) -> DataFrame:

@@ -13,7 +13,8 @@ import numpy as np
 
 from transferlens.data import decoding
 from transferlens.data.attempts import attempt_each
-from transferlens.measures.predictions import softmax
+from transferlens.data.clips import BETWEEN
+from transferlens.measures.scoring import ONE, Scoring
 from transferlens.models.device import pick_device
 from transferlens.store.heldout import classify, precision_of
 from transferlens.util import lazy
@@ -93,7 +94,7 @@ class _Part:
             raise self.y
         with decoding.naming_memory(self.path):
             y = decoding.load(self.path, sr=self.sr, longest=self.longest) if self.y is None else self.y
-            return len(y), [each.compute(y) for each in settings]
+            return len(y), [each.compute(y, self.sr) for each in settings]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +114,8 @@ class Predictions:
         Why files could not be read.
     precisions : tuple of str
         What each run was computed in, "fp32" or "bf16": as it was trained, where the processor can.
+    scoring : Scoring
+        Whether each file is of one class, or has several labels.
     """
 
     label_names: tuple[str, ...]
@@ -121,14 +124,20 @@ class Predictions:
     logits: np.ndarray
     problems: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
+    scoring: Scoring = ONE
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Mean over the runs of the softmax of the logits [shape=(n_windows, n_classes)]."""
-        return softmax(self.logits).mean(0)
+        """Mean over the runs of the softmax of the logits, or of the sigmoid [shape=(n_windows, n_classes)]."""
+        return self.scoring.probabilities(self.logits).mean(0)
 
-    def rows(self, top: int = 1) -> list[dict[str, Any]]:
-        """Return a row per window: file, start and end [s], the most likely class and its probability, and the next."""
+    def rows(self, top: int = 1, threshold: float | None = None) -> list[dict[str, Any]]:
+        """Return a row per window: file, start and end [s], the most likely class and its probability, and the next.
+
+        With a threshold: all classes whose probability is at least this, and their probabilities, with ``;`` between.
+        """
+        if threshold is not None:
+            return self._above(threshold)
         rows = []
         for row, shares in zip(_places(self.paths, self.times), self.probabilities, strict=True):
             for rank, i in enumerate(np.argsort(-shares, kind="stable")[:top], start=1):
@@ -137,9 +146,17 @@ class Predictions:
             rows.append(row)
         return rows
 
-    def table(self, top: int = 1) -> DataFrame:
+    def _above(self, threshold: float) -> list[dict[str, Any]]:
+        rows = []
+        for row, shares in zip(_places(self.paths, self.times), self.probabilities, strict=True):
+            chosen = [i for i in np.argsort(-shares, kind="stable") if shares[i] >= threshold]
+            names = BETWEEN.join(self.label_names[i] for i in chosen)
+            rows.append(row | {"label": names, "probability": BETWEEN.join(f"{shares[i]:.6g}" for i in chosen)})
+        return rows
+
+    def table(self, top: int = 1, threshold: float | None = None) -> DataFrame:
         """Return the rows as a DataFrame."""
-        return pandas.DataFrame(self.rows(top))
+        return pandas.DataFrame(self.rows(top, threshold))
 
 
 def _places(paths: Sequence[Path], times: np.ndarray) -> list[dict[str, Any]]:
@@ -228,7 +245,8 @@ def _settings(runs: Sequence[Run]) -> list[FeatureSettings]:
     """Return the feature settings of each run; raise ParameterError if the runs differ in their classes or rate."""
     settings = [run.config.features for run in runs]
     for run, own in zip(runs, settings, strict=True):
-        if run.label_names != runs[0].label_names or own.sr != settings[0].sr:
+        same = run.label_names == runs[0].label_names and run.scoring is runs[0].scoring
+        if not same or own.sr != settings[0].sr:
             what = "classes" if own.sr == settings[0].sr else f"rate ({own.sr} and {settings[0].sr} Hz)"
             raise ParameterError(f"ckpt={run.path} and {runs[0].path} differ in {what}: average runs that share it")
     return settings
@@ -246,14 +264,14 @@ class _Outputs(NamedTuple):
 def _computed(
     runs: Sequence[Run],
     networks: Sequence[torch.nn.Module],
-    paths: Sequence[Path],
+    files: Sequence[Path],
     cut: tuple[int, int] | None,
     longest: float,
 ) -> _Outputs:
     """Compute the outputs of a network of each run for files, or their windows; errors as in `predict`."""
     settings = [run.config.features for run in runs]
     sr, different = settings[0].sr, list(dict.fromkeys(settings))
-    parts = _parts(files := sound_files(paths), sr, longest, cut)
+    parts = _parts(files, sr, longest, cut)
     where: list[tuple[Path, int, int]] = []  # file, first sample and the one after the last
     outputs: list[list[np.ndarray]] = [[] for _ in runs]
     problems: list[str] = []
@@ -320,13 +338,14 @@ def predict(
     DataError
         If no file can be read.
     """
-    sr = _settings(runs)[0].sr
+    sr, files = _settings(runs)[0].sr, sound_files(paths)
     where = pick_device(device)
     precisions = _precisions(runs, where)
     networks = [run.model().to(where) for run in runs]
-    computed = _computed(runs, networks, paths, _cut(window, hop, sr), longest)
+    computed = _computed(runs, networks, files, _cut(window, hop, sr), longest)
     names, logits = runs[0].label_names, np.stack(computed.outputs)
-    return Predictions(names, computed.paths, computed.times, logits, computed.problems, precisions)
+    found = computed.paths, computed.times, logits, computed.problems, precisions
+    return Predictions(names, *found, scoring=runs[0].scoring)
 
 
 def embed(
@@ -360,9 +379,9 @@ def embed(
     ParameterError, DataError
         As `predict`, and if the network does not have the block.
     """
-    where = pick_device(device)
+    files, where = sound_files(paths), pick_device(device)
     (precision,) = _precisions([run], where)
     pooled = frontend.Pooled(run.model().to(where), block).eval()
-    computed = _computed([run], [pooled], paths, _cut(window, hop, run.config.features.sr), longest)
+    computed = _computed([run], [pooled], files, _cut(window, hop, run.config.features.sr), longest)
     vectors = computed.outputs[0]
     return Embeddings(pooled.block, computed.paths, computed.times, vectors, computed.problems, precision)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from transferlens.measures.classes import IF_UNEVEN
+from transferlens.measures.classes import IF_SEVERAL, IF_UNEVEN
 from transferlens.models.plan import TransferPlan, block_text
 from transferlens.store.run import Run
 from transferlens.util.grouping import group_by
@@ -42,15 +42,17 @@ COLUMNS: dict[str, Callable[[Run], Any]] = {
     "bn": lambda run: run.config.plan.bn,
     "epochs": lambda run: run.config.training.epochs,
     "epoch_last": lambda run: run.config.training.epochs,
-    "epoch_best": lambda run: int(run.history["heldout_accuracy"].argmax()) + 1,
-    "epoch_nested": lambda run: float(run.history["inner_accuracy"].argmax() + 1) if run.config.inner_fold else nan,
-    "accuracy_last": lambda run: run.accuracy_last,
+    "epoch_best": lambda run: int(run.scores.argmax()) + 1,
+    "epoch_nested": lambda run: float(run.inner_scores.argmax() + 1) if run.config.inner_fold else nan,
+    "score": lambda run: run.scoring.name,
+    "accuracy_last": lambda run: run.score_last,
+    "lwlrap": lambda run: run.lwlrap,
     "macro_f1": lambda run: run.macro_f1,
     "class_ratio": lambda run: run.class_ratio,
     "chance": lambda run: run.chance,
     "commonest": lambda run: run.commonest,
-    "accuracy_best": lambda run: run.accuracy_best,
-    "accuracy_nested": lambda run: nan if run.accuracy_nested is None else run.accuracy_nested,
+    "accuracy_best": lambda run: run.score_best,
+    "accuracy_nested": lambda run: nan if run.score_nested is None else run.score_nested,
     "trainable_parameters": lambda run: run.cost.trainable_parameters,
     "parameters": lambda run: run.cost.parameters,
     "multiply_adds": lambda run: run.cost.multiply_adds,
@@ -104,6 +106,9 @@ class RunRow:
     uneven (`measures.classes`). `chance` is the accuracy of guessing, and `commonest` that of always naming the
     commonest class of the training clips (NaN if that is not known). Multiply-adds are those of one clip; if runs share
     the output of frozen blocks, the time to compute it is counted in the first of them.
+
+    Where clips have several labels, `score` is "mAP", and so are the values that are accuracies otherwise (in tables
+    their columns are named so); lwlrap stands beside it.
     """
 
     dataset: str
@@ -122,9 +127,11 @@ class RunRow:
     n_recordings: int
     seed: int
     epochs: int
+    score: str = field(default="accuracy", kw_only=True, metadata=IF_SEVERAL)
     accuracy_last: float
     macro_f1: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
     class_ratio: float = field(default=nan, kw_only=True, metadata=IF_UNEVEN)
+    lwlrap: float = field(default=nan, kw_only=True, metadata=IF_SEVERAL)
     chance: float = field(default=nan, kw_only=True)
     commonest: float = field(default=nan, kw_only=True)
     accuracy_best: float

@@ -15,10 +15,12 @@ import numpy as np
 
 from transferlens.data.manifest import manifest
 from transferlens.measures import classes
+from transferlens.measures.scoring import ONE, labels_of
 from transferlens.models import build, torchvision
 from transferlens.models.weights import Source
 from transferlens.store import runfile, schema
 from transferlens.store.config import RunConfig
+from transferlens.store.scored import Scored
 from transferlens.store.sources import find, sources_of
 from transferlens.util.errors import CheckpointError, ParameterError
 from transferlens.util.fields import Rule, at_least, checked
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Scored):
     """A finished run, as `load_run` opens it.
 
     The weights are read from the file when they are needed. Two runs are equal only if they are the same object. A run
@@ -45,13 +47,14 @@ class Run:
     provenance : dict
         Versions, source of the weights, feature key, device, threads, precision, times.
     history : dict of str to ndarray [shape=(n_epochs,)]
-        train_loss, heldout_loss, heldout_accuracy (a fraction), lr, seconds; inner_accuracy with an inner fold.
+        train_loss, heldout_loss, heldout_accuracy (a fraction), lr, seconds; inner_accuracy with an inner fold. Where
+        clips have several labels, heldout_mAP and inner_mAP.
     label_names : tuple of str
         Sorted; the order of the logits' columns.
     clip_ids : tuple of str
         The held-out clips.
-    labels : ndarray of int [shape=(n_clips,)]
-        Index into `label_names` of each held-out clip.
+    labels : ndarray of int [shape=(n_clips,) or (n_clips, n_classes)]
+        Index into `label_names` of each held-out clip; where clips have several labels, 1 for those, else 0.
     logits, logits_best : ndarray [shape=(n_clips, n_classes), float32]
         Held-out logits after the last epoch, and after the epoch best on these same clips (optimistic).
     normalisation : ndarray [shape=(2, channels)]
@@ -80,16 +83,11 @@ class Run:
         return str(self.path)
 
     def __repr__(self) -> str:
-        accuracy = f"accuracy {100 * self.accuracy_last:.1f} % on fold {self.config.fold}"
-        return f"Run {self.config.id!r}: {accuracy}, {self.path}"
+        score = f"{self.scoring.name} {100 * self.score_last:.1f} % on fold {self.config.fold}"
+        return f"Run {self.config.id!r}: {score}, {self.path}"
 
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(repr(self), quote=False)}</p>"
-
-    @property
-    def right(self) -> np.ndarray:
-        """Whether each held-out clip was classified correctly after the last epoch [shape=(n_clips,), bool]."""
-        return self.logits.argmax(1) == self.labels
 
     @property
     def cost(self) -> build.Cost:
@@ -114,46 +112,6 @@ class Run:
         return len(self.labels) * (known.folds - 1 - bool(self.config.inner_fold)) if known else float("nan")
 
     @property
-    def chance(self) -> float:
-        """Accuracy of guessing, a fraction: one over the number of classes."""
-        return 1 / len(self.label_names)
-
-    @property
-    def commonest(self) -> float:
-        """Held-out accuracy of always naming the commonest class of the training clips, a fraction.
-
-        Older files do not have it: then it is chance if all classes have as many held-out clips, and NaN otherwise.
-        """
-        return schema.commonest(self.provenance, self.labels, n_classes=len(self.label_names))
-
-    @property
-    def accuracy_last(self) -> float:
-        """Held-out accuracy after the last epoch, a fraction."""
-        return float(self.history["heldout_accuracy"][-1])
-
-    @property
-    def macro_f1(self) -> float:
-        """Held-out macro-F1 after the last epoch, a fraction: the mean over the classes that held-out clips are of."""
-        return classes.macro_f1(self.labels, self.logits.argmax(1))
-
-    @property
-    def class_ratio(self) -> float:
-        """Number of held-out clips of the largest class over that of the smallest; infinite if a class has none."""
-        return classes.unevenness(self.labels, n_classes=len(self.label_names))
-
-    @property
-    def accuracy_best(self) -> float:
-        """Held-out accuracy of the epoch best on the held-out fold itself, a fraction: optimistic."""
-        return float(self.history["heldout_accuracy"].max())
-
-    @property
-    def accuracy_nested(self) -> float | None:
-        """Held-out accuracy of the (first) epoch best on the inner fold, a fraction; None without an inner fold."""
-        if not self.config.inner_fold:
-            return None
-        return float(self.history["heldout_accuracy"][self.history["inner_accuracy"].argmax()])
-
-    @property
     def weights(self) -> str:
         """The names of the sources that blocks start from, such as "ImageNet", with + between them; "" without any."""
         return " + ".join(source.name for source in self.sources)
@@ -172,7 +130,9 @@ class Run:
         if not places.keys() >= set(self.clip_ids) or self.config.fold not in dataset.folds:
             raise CheckpointError(f"{self.path} was trained on other clips than {dataset.name}: name its clips")
         train = dataset.split(*self.config.split)[0]
-        own = {"n_train": len(train), "commonest": classes.commonest_share(dataset.labels[train], self.labels)}
+        own: dict[str, Any] = {"n_train": len(train)}
+        if self.scoring is ONE:
+            own["commonest"] = classes.commonest_share(labels_of(dataset)[train], self.labels)
         recordings = dataset.recordings
         groups = [recordings[places[id]] for id in self.clip_ids] if recordings else []
         return replace(self, groups=self.groups or tuple(groups), provenance=own | self.provenance)
@@ -336,6 +296,12 @@ def normalised(x: torch.Tensor, normalisation: np.ndarray) -> torch.Tensor:
     return (x - mean) / deviation
 
 
+def load_config(path: Path) -> RunConfig:
+    """Return the configuration that a run file holds; raise CheckpointError if it cannot be opened."""
+    with runfile.open_runfile(path) as file:
+        return schema.read_config(file)
+
+
 @checked
 def load_run(path: Path | str | os.PathLike[str], *, expected: RunConfig | None = None) -> Run:
     """Open a finished run.
@@ -359,7 +325,7 @@ def load_run(path: Path | str | os.PathLike[str], *, expected: RunConfig | None 
     config = fields["config"]
     if expected is not None and config != expected:
         raise CheckpointError(f"{path} holds the run {config.id}, not {expected.id}: move it to another folder")
-    if (done := len(fields["history"]["heldout_accuracy"])) < config.training.epochs:
+    if (done := len(fields["history"]["lr"])) < config.training.epochs:
         raise CheckpointError(
             f"{path} has finished {done} of {config.training.epochs} epochs: train the run again to finish it"
         )
@@ -377,7 +343,7 @@ _COMPARED: dict[str, Callable[[Run], Any]] = {
     "backbone": lambda run: run.config.backbone,
     "dataset": lambda run: run.config.dataset,
     "truncate_after": lambda run: run.config.plan.truncate_after,
-    "labels": lambda run: run.label_names,
+    "labels": lambda run: (run.label_names, run.config.labels_per_clip),
     "held-out clips (fold)": lambda run: (run.clip_ids, run.labels.tolist()),
     "feature settings": lambda run: run.config.features,
     "features": lambda run: run.provenance["features_key"],

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from transferlens.measures import classes
+from transferlens.measures.scoring import ONE
 from transferlens.models.forward import PASS_SIZE
 from transferlens.store.config import NAMED, SHA256, RunConfig
 from transferlens.util import hdf5
@@ -85,6 +85,14 @@ FIELDS = {
     "history/seconds": Field("float64", ("epochs",), AMOUNT),
 }
 INNER = {"history/inner_accuracy": Field("float64", ("epochs",), SHARE)}
+# Where clips have several labels; scores have another name, too.
+SEVERAL = {
+    "labels": Field(
+        "uint8",
+        ("clips", "classes"),
+        Rule("0 or 1, with a 1 for every clip", lambda values: (values <= 1).all() and values.any(1).all()),
+    )
+}
 # What the provenance must say, and what it says only in newer files; all else is text or numbers.
 PROVENANCE = {
     "features_key": SHA256,
@@ -102,7 +110,10 @@ PLAIN = Rule("one text or number", lambda value: value is None or isinstance(val
 
 def fields_of(config: RunConfig) -> dict[str, Field]:
     """Return the fields of a run."""
-    return FIELDS | INNER if config.inner_fold else FIELDS
+    fields = FIELDS | INNER if config.inner_fold else FIELDS
+    if config.scoring is ONE:
+        return fields
+    return {name.replace("accuracy", config.scoring.name): SEVERAL.get(name, fields[name]) for name in fields}
 
 
 def history_names(config: RunConfig) -> tuple[str, ...]:
@@ -150,16 +161,6 @@ def read(file: Any) -> dict[str, Any]:
         raise _invalid(file, broken)
     history = {name: values.pop(f"history/{name}") for name in history_names(config)}
     return {"config": config, "provenance": provenance, "history": history} | values
-
-
-def commonest(provenance: Mapping[str, Any], labels: np.ndarray, *, n_classes: int) -> float:
-    """Return the held-out accuracy of always naming the commonest class of the training clips, a fraction.
-
-    Older files do not have it: then it is chance if all classes have as many held-out clips, and NaN otherwise.
-    """
-    if "commonest" in provenance:
-        return float(provenance["commonest"])
-    return 1 / n_classes if classes.unevenness(labels, n_classes=n_classes) == 1 else float("nan")
 
 
 def read_head(file: Any) -> tuple[RunConfig, dict[str, Any]]:
@@ -235,15 +236,16 @@ def _fits(dataset: Any, field: Field, sizes: dict[str, int]) -> bool:
 
 def _contradictions(config: RunConfig, values: Mapping[str, Any]) -> list[str]:
     """Return what of a run contradicts something else in it."""
-    labels, accuracy = values["labels"], values["history/heldout_accuracy"]
+    scoring, labels = config.scoring, values["labels"]
+    history = values[f"history/{scoring.held_out}"]
 
-    def is_accuracy(name: str, expected: float) -> bool:
-        return bool(np.isclose((values[name].argmax(1) == labels).mean(), expected))
+    def is_score(name: str, expected: float) -> bool:
+        return bool(np.isclose(scoring.score(values[name], labels), expected))
 
     rules = {
         f"labels must be below {len(values['label_names'])}": (labels < len(values["label_names"])).all(),
-        "logits_last must have the last accuracy": is_accuracy("logits_last", accuracy[-1]),
-        "logits_best must have the highest accuracy": is_accuracy("logits_best", accuracy.max()),
+        f"logits_last must have the last {scoring.name}": is_score("logits_last", history[-1]),
+        f"logits_best must have the highest {scoring.name}": is_score("logits_best", history.max()),
         "weights_sha256 must have one hash per source of the plan": len(config.weights_sha256.split())
         == len(config.plan.letters),
         "inner_fold must be another fold than fold": config.inner_fold != config.fold,

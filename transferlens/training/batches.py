@@ -19,6 +19,7 @@ import numpy as np
 
 from transferlens.features.augment import Augmentation, VariantCache
 from transferlens.features.cache import FeatureCache, opened
+from transferlens.measures.scoring import ONE, SCORINGS, Scoring, labels_of
 from transferlens.models.forward import PASS_SIZE
 from transferlens.util.files import check_space
 from transferlens.util.lazy import torch, tqdm
@@ -37,18 +38,20 @@ def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
     return np.array_split(rows, max(1, min(-(-len(rows) // size), len(rows) // 2)))
 
 
-def balanced(rows: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def balanced(rows: np.ndarray, labels: np.ndarray, rng: np.random.Generator, scoring: Scoring = ONE) -> np.ndarray:
     """Draw from clips so that each class is drawn equally often.
 
-    No clip is drawn again before all clips of its class have been drawn.
+    No clip is drawn again for a class before all clips of the class have been drawn. A clip with several labels is
+    drawn for each of them, and brings the others along.
 
     Parameters
     ----------
     rows : ndarray of int [shape=(n,)]
         Clips.
     labels : ndarray of int
-        Class of each clip of the data set.
+        Labels of each clip of the data set, as `scoring` encodes them.
     rng : np.random.Generator
+    scoring : Scoring
 
     Returns
     -------
@@ -66,7 +69,7 @@ def balanced(rows: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
     >>> np.bincount(np.array([0, 0, 0, 0, 1])[drawn])
     array([3, 3])
     """
-    classes = [rows[labels[rows] == label] for label in np.unique(labels[rows])]
+    classes = [rows[of_class] for of_class in scoring.of_classes(labels[rows])]
     per_class = -(-len(rows) // len(classes))
     draws = [np.concatenate([rng.permutation(own) for _ in range(-(-per_class // len(own)))]) for own in classes]
     return np.concatenate([drawn[:per_class] for drawn in draws])
@@ -110,7 +113,8 @@ class Data:
         sharers: int = 1,
     ) -> None:
         self.dataset, self.cache, self.device, self.memory, self.sharers = dataset, cache, device, memory, sharers
-        self.label_names, self.labels = dataset.label_names, dataset.labels
+        self.label_names, self.labels = dataset.label_names, labels_of(dataset)
+        self.scoring = SCORINGS[dataset.labels_per_clip]
         self._held: dict[str, torch.Tensor] = {}
         self._hold(cache)
         self._outputs: tuple[str, torch.Tensor] | None = None

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 precision = lazy.load("transferlens.models.precision")
 
-Block = int | Literal["head"]
 # Timed calls per network, after one that is not timed.
 CALLS = 2
 # Multiply-adds of the forward pass of a timed step on a CPU, where the time is proportional to them.
@@ -78,18 +77,11 @@ class Sweep:
     def work(self, point: RunConfig) -> Work:
         """Return what the time of a training step of a run depends on."""
         chosen = precision.choose(point.training.precision, self.device, **point.computed)
+        shape = len(point.features.windows), *point.input_size
+        trained = point.plan.train, point.plan.bn, point.start
+        n_classes = len(self.dataset.label_names)
         return Work(
-            backbone=point.backbone,
-            n_classes=len(self.dataset.label_names),
-            channels=len(point.features.windows),
-            input_size=point.input_size,
-            train=point.plan.train,
-            bn=point.plan.bn,
-            start=point.start,
-            batch_size=point.training.batch_size,
-            precision=chosen,
-            device=self.device,
-            threads=self.threads,
+            point.backbone, n_classes, shape, *trained, point.training.batch_size, chosen, self.device, self.threads
         )
 
     def timed(self, point: RunConfig, took: Took) -> tuple[float, float, int]:
@@ -107,8 +99,7 @@ class Work(NamedTuple):
 
     backbone: str
     n_classes: int
-    channels: int
-    input_size: tuple[int, int]
+    shape: tuple[int, int, int]
     train: str
     bn: str
     start: int
@@ -123,7 +114,7 @@ class Took(NamedTuple):
 
     before: float
     clip: float
-    nbytes: dict[Block, int]
+    nbytes: dict[int | Literal["head"], int]
 
 
 def rows(sweeps: Iterable[Sweep]) -> list[Planned]:
@@ -155,8 +146,8 @@ def _planned(sweep: Sweep, point: RunConfig, times: Mapping[Work, Took]) -> Plan
 
 def _take(work: Work, point: RunConfig) -> Took:
     """Time the steps of the network of a run, one of those that take the same time."""
-    network = skeleton(work.backbone, n_classes=work.n_classes, plan=point.plan, input_size=work.input_size)
-    nbytes: dict[Block, int] = collections.Counter()
+    network = skeleton(work.backbone, n_classes=work.n_classes, plan=point.plan, input_size=work.shape[1:])
+    nbytes: dict[int | Literal["head"], int] = collections.Counter()
     for name, tensor in network.state_dict().items():
         nbytes[network.block_of(name)] += tensor.nbytes
     n = work.batch_size
@@ -171,9 +162,7 @@ def _seconds(network: Network, work: Work, n: int) -> tuple[float, float, float]
     """Return the seconds that `n` clips take before training, and forward and backward; and those of an update."""
     network.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], fused=True)
-    x = torch.zeros((n, work.channels, *work.input_size), device=work.device).contiguous(
-        memory_format=torch.channels_last
-    )
+    x = torch.zeros((n, *work.shape), device=work.device).contiguous(memory_format=torch.channels_last)
     autocast = functools.partial(precision.autocast, work.device, work.precision)
 
     def before() -> torch.Tensor:

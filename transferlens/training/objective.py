@@ -1,42 +1,50 @@
-"""What training minimises: the cross-entropy of mini-batches, masked, mixed and smoothed.
+"""What training minimises: the loss of mini-batches, masked, mixed and smoothed.
 
 - `loss` is that of one mini-batch
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 from transferlens.features import augment
+from transferlens.measures.scoring import ONE, Scoring
 from transferlens.store.config import Training
 from transferlens.util.lazy import torch
 
 
 def loss(
-    network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, target: torch.Tensor, training: Training
+    network: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    target: torch.Tensor,
+    training: Training,
+    scoring: Scoring = ONE,
 ) -> torch.Tensor:
-    """Compute the mean cross-entropy of a mini-batch.
+    """Compute the mean loss of a mini-batch: cross-entropy, or binary cross-entropy if clips have several labels.
 
     Parameters
     ----------
     network : callable
         Returns the logits [shape=(n_clips, n_classes)] of inputs.
     x : torch.Tensor [shape=(n_clips, channels, n_mels, width)]
-    target : torch.Tensor of int [shape=(n_clips,)]
-        The class of each clip.
+    target : torch.Tensor of int [shape=(n_clips,) or (n_clips, n_classes)]
+        The class of each clip, or 1 for the classes that it has, else 0.
     training : Training
         Says how inputs are masked and mixed, and targets smoothed; torch's global generator draws.
+    scoring : Scoring
 
     Returns
     -------
     torch.Tensor [shape=(), nat]
     """
-    cross_entropy = functools.partial(torch.nn.functional.cross_entropy, label_smoothing=training.label_smoothing)
+    smoothing = training.label_smoothing
     if training.masks:
         x = augment.mask(x, training.masks)
     if not training.mixup:
-        return cross_entropy(network(x), target)
+        return scoring.loss(network(x), target, smoothing=smoothing)
     x, others, share = augment.mix(x, training.mixup)
     logits = network(x)
-    return share * cross_entropy(logits, target) + (1 - share) * cross_entropy(logits, target[others.to(target.device)])
+    own, of_others = (
+        scoring.loss(logits, each, smoothing=smoothing) for each in (target, target[others.to(target.device)])
+    )
+    return share * own + (1 - share) * of_others

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -218,8 +218,8 @@ class Study:
     @cached_property
     def _misplaced(self) -> str:
         """The classes that are never both trained on and held out, in words; "" if there are none."""
-        by_label = group_by(self.dataset.clips, attrgetter("label"))
-        folds_of = {label: {clip.fold for clip in by_label[label]} for label in sorted(by_label)}
+        pairs = [(label, clip.fold) for clip in self.dataset.clips for label in self.dataset.labels_of(clip)]
+        folds_of = {label: {pair[1] for pair in of} for label, of in sorted(group_by(pairs, itemgetter(0)).items())}
         trained_on = {fold: set(self.dataset.trained_on(fold, self._inner(fold))) for fold in self.folds}
         alone = [label for label, folds in folds_of.items() if len(folds) == 1]
         untrained = [
@@ -232,6 +232,15 @@ class Study:
             "held out by a run that is not trained on them": untrained,
         }
         return "; ".join(f"{words}: {some(labels)}" for words, labels in problems.items() if labels)
+
+    def _warn_of_absent(self) -> None:
+        """Warn, once per process, of classes without held-out clips: the mean over classes is over the others."""
+        for fold in self.folds if self.dataset.labels_per_clip == "several" else ():
+            held_out = {
+                label for clip in self.dataset.clips if clip.fold == fold for label in self.dataset.labels_of(clip)
+            }
+            if absent := [label for label in self.dataset.label_names if label not in held_out]:
+                warn_once(f"fold {fold} has no clip of {some(absent)}: mAP is the mean over the other classes")
 
     def _warn_of_bands(self) -> None:
         """Warn, once per process, if mel bands are so narrow that they stay empty."""
@@ -286,6 +295,7 @@ class Study:
                 seed=seed,
                 training=self._of_all_clips(training, fold, inner_fold),
                 inner_fold=inner_fold,
+                labels_per_clip=self.dataset.labels_per_clip,
             )
             for fold in self.folds
             for inner_fold in [self._inner(fold, nested=nested)]
@@ -321,6 +331,7 @@ class Study:
         if self._misplaced:
             remedy = "put clips of each class both in folds that are held out and in folds that are trained on"
             warn_once(f"{self.dataset.name} has classes that are {self._misplaced}: {remedy}")
+        self._warn_of_absent()
         for backbone in self.backbones:  # raises if the input is too small for one
             size = self.settings.n_mels, self.settings.width
             block_table(backbone, input_size=size, through=plan.truncate_after)

@@ -17,6 +17,8 @@ CURVES = {
     "heldout_loss": "loss/held-out",
     "heldout_accuracy": "accuracy/held-out",
     "inner_accuracy": "accuracy/inner fold",
+    "heldout_mAP": "mAP/held-out",
+    "inner_mAP": "mAP/inner fold",
     "lr": "learning rate",
     "seconds": "seconds per epoch",
 }

@@ -25,7 +25,7 @@ import numpy as np
 
 from transferlens import __version__
 from transferlens.features.augment import VariantCache
-from transferlens.measures import classes
+from transferlens.measures.scoring import commonest
 from transferlens.models import batchnorm, build, torchvision
 from transferlens.models.forward import PASS_SIZE, forward, over_shifts, seeded, threads_of
 from transferlens.models.weights import Source, Weights
@@ -129,15 +129,16 @@ class Trainer:
             "precision": precision.choose(config.training.precision, self.data.device, **config.computed),
             "features_key": self.data.cache.key,
             "n_train": len(self.rows),
-            "commonest": self._commonest(),
+            **self._commonest(),
             "skipped_clips": " ".join(self.data.dataset.skipped) or "none",
             "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             **self._smaller_passes(),
         }
 
-    def _commonest(self) -> float:
-        """Return the held-out accuracy of always naming the commonest class of the training clips."""
-        return classes.commonest_share(self.data.labels[self.rows], self.data.labels[self.held_out])
+    def _commonest(self) -> dict[str, float]:
+        """Return the accuracy of always naming the commonest class of the training clips, if clips have one label."""
+        share = commonest(self.config.scoring, *(self.data.labels[clips] for clips in (self.rows, self.held_out)))
+        return {"commonest": share} if np.isfinite(share) else {}
 
     def _smaller_passes(self) -> dict[str, int]:
         """Return how many clips go through the network at once without gradients, if memory limits them."""
@@ -193,13 +194,14 @@ class Trainer:
         logits = torch.from_numpy(self.logits_last)
         if not logits.isfinite().all():
             raise FloatingPointError(f"held-out logits are NaN or infinite after epoch {done + 1}: {DIVERGED}")
-        accuracy = (logits.argmax(1) == target).double().mean().item()
-        if accuracy > max(self.history["heldout_accuracy"], default=-1):
+        scoring = self.config.scoring
+        score = scoring.score(self.logits_last, self.data.labels[self.held_out])
+        if score > max(self.history[scoring.held_out], default=-1):
             self.logits_best = self.logits_last
-        held_out_loss = torch.nn.functional.cross_entropy(logits, target).item()
-        row = [loss, held_out_loss, accuracy, lr, time.perf_counter() - started]
+        held_out_loss = scoring.loss(logits, target).item()
+        row = [loss, held_out_loss, score, lr, time.perf_counter() - started]
         if len(self.inner):
-            row.append(float((self._logits(self.inner).argmax(1) == self.data.labels[self.inner]).mean()))
+            row.append(scoring.score(self._logits(self.inner), self.data.labels[self.inner]))
         for name, value in zip(self.history, row, strict=True):
             self.history[name].append(value)
 
@@ -212,7 +214,7 @@ class Trainer:
         """Train one epoch and return the mean loss. Order and noise depend on the seed and the epoch alone."""
         n_clips, training = len(self.data.labels), self.config.training
         rng = np.random.default_rng([self.config.seed, epoch])
-        clips = self.rows if training.sampling == "clips" else balanced(self.rows, self.data.labels, rng)
+        clips = self.rows if training.sampling == "clips" else self._balanced(rng)
         order = rng.permutation(np.concatenate([clips + i * n_clips for i in range(training.draws)]))
         parts, batches = self._training_batches(chunks(order, training.batch_size), epoch)
         losses = []
@@ -222,7 +224,7 @@ class Trainer:
             for i, (rows, x) in enumerate(zip(parts, batches, strict=True)):
                 optimiser.set_lr(self.optimizer, training.lr_at(epoch + i / len(parts)))
                 target = torch.from_numpy(self.data.labels[rows % n_clips]).to(x.device)
-                loss = objective.loss(self._forward, x, target, training)
+                loss = objective.loss(self._forward, x, target, training, self.config.scoring)
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 self.optimizer.step()
@@ -234,6 +236,9 @@ class Trainer:
         if not torch.isfinite(total):
             raise FloatingPointError(f"the training loss is {total.item()} in epoch {epoch + 1}: {DIVERGED}")
         return total.item() / len(order)
+
+    def _balanced(self, rng: np.random.Generator) -> np.ndarray:
+        return balanced(self.rows, self.data.labels, rng, self.config.scoring)
 
     def _training_batches(self, parts: list[np.ndarray], epoch: int) -> tuple[list[np.ndarray], Iterator[torch.Tensor]]:
         """Return the draws of each mini-batch, in order, and its inputs: clips as they are, augmented, or both."""
@@ -372,8 +377,8 @@ def train(
             log.warning(words, config.id, trainer.pass_size, PASS_SIZE)
 
         def advance() -> None:
-            accuracy = trainer.history["heldout_accuracy"][-1:]
-            text = " ".join([config.id, *(f"{100 * value:.1f} %" for value in accuracy)])
+            score = trainer.history[config.scoring.held_out][-1:]
+            text = " ".join([config.id, *(f"{100 * value:.1f} %" for value in score)])
             progress(trainer.epochs_done, text)
             record(trainer.history)
 

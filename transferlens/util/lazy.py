@@ -14,7 +14,8 @@ class _Lazy:
     # Not in sys.modules, where importlib puts its own lazy modules: `inspect`, which torch and tyro use, looks at every
     # module there, and would import all of them, some in the middle of another's import.
     def __init__(self, name: str) -> None:
-        self._name, self._module = name, None
+        self._name = name
+        self._module: Any = None
 
     def __getattr__(self, attribute: str) -> Any:
         if self._module is None:
