@@ -30,7 +30,7 @@ from analyses import (
     rq5_saliency,
 )
 from transferlens import cli, study
-from transferlens.options import OutputOptions
+from transferlens.options import FigureOptions
 from transferlens.report import main as report
 from transferlens.store.listing import RunSummary, list_runs
 from transferlens.study import Step
@@ -69,7 +69,7 @@ class Options(study.Overrides):
     epochs: Annotated[int | None, at_least(1)] = None
     """Number of epochs, for a quick look. Default: 12, and 100 for linear probes."""
     store: StoreOptions = StoreOptions()
-    output: OutputOptions = OutputOptions()
+    output: FigureOptions = FigureOptions()
     results: Path = Path("RESULTS.md")
     """File for the text with the results."""
 

@@ -57,6 +57,22 @@ def test_steps_ask_each_question_of_its_networks(tmp_path):
     assert "workers" not in steps[-1][1]  # the report trains nothing
 
 
+def test_the_look_of_figures_is_that_of_every_step(tmp_path):
+    steps = asked_of(tmp_path, figure_width="8cm", titles=False)
+    drawn = {name: (values["figure_width"], values["titles"]) for name, values in steps if "titles" in values}
+    assert {"pretraining", "freeze", "svcca", "ensemble"} & {*drawn} >= {"pretraining", "freeze"}
+    assert {*drawn.values()} == {("8cm", False)}
+
+
+def test_paths_are_relative_to_the_folder_that_it_is_run_in(clips, weights_file, tmp_path, monkeypatch, capsys):
+    shutil.copytree(clips.parent, tmp_path / "sounds")
+    monkeypatch.chdir(tmp_path)
+    argv = ["--clips", f"sounds/{clips.name}", "--backbone", "test_resnet", "--weights", os.path.relpath(weights_file)]
+    assert all_.main([*argv, "--dry-run", "--epochs", "1", "--device", "cpu", "--threads", "1"]) == 0
+    assert " to train, about " in capsys.readouterr().out.splitlines()[-1]
+    assert {path.name for path in tmp_path.iterdir()} == {"sounds"}  # nothing is written
+
+
 def test_one_network_is_asked_everything(tmp_path):
     steps = asked_of(tmp_path, backbone="resnet50")
     assert {values["backbone"] for _, values in steps if "backbone" in values} == {("resnet50",)}

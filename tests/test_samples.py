@@ -8,8 +8,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from transferlens import pretraining, probe, samples
+from transferlens import pretraining, probe, recipes, samples
 from transferlens.models.plan import TransferPlan
+from transferlens.store.run import load_run
+from transferlens.store.runfile import read_state
 from transferlens.training.batches import chunks
 from transferlens.util.errors import ParameterError
 from transferlens.util.fields import build, flat
@@ -179,6 +181,30 @@ def test_the_figure_has_folds_means_levels_and_factors():
     assert np.isclose(factors, 2).any()
     assert "at equal numbers of steps" in fig.get_suptitle()
     assert "ImageNet fine-tuned: 2.0 times" in below.get_title(loc="left")
+
+
+@pytest.mark.slow(20)
+def test_the_bits_are_the_same_with_one_and_with_two_workers(clips, weights_file, tmp_path):
+    given = {"clips": clips, "backbone": "test_resnet", "weights": str(weights_file), "width": 32, "folds": "1"}
+    given |= {"cache": tmp_path / "cache", "device": "cpu", "epochs": 1, "batch_size": 8}
+    asked = {
+        samples.samples: {"per_class": 2, "probe": False, "equal": "epochs"},
+        recipes.recipes: {"recipe": ("masks", "layer-decay+balanced"), "corrupted": False},
+    }
+    for question, own in asked.items():
+        for workers in (1, 2):
+            question(**given, **own, runs=tmp_path / f"runs{workers}", workers=workers)
+    paths = [
+        sorted(path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*.h5"))
+        for name in ("runs1", "runs2")
+    ]
+    assert paths[0] == paths[1]
+    assert len(paths[0]) == 6
+    for path in paths[0]:
+        one, two = (load_run(tmp_path / name / path) for name in ("runs1", "runs2"))
+        assert (one.logits == two.logits).all()
+        weights = [read_state(run.path).weights for run in (one, two)]
+        assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 @pytest.mark.slow(20)

@@ -565,6 +565,34 @@ def test_runs_that_others_train_are_awaited(study, monkeypatch):
     assert order == [*[point.fold for point in points[1:]], points[0].fold]
 
 
+def test_unfinished_runs_of_other_settings_are_kept_and_named(study, monkeypatch, caplog):
+    """A sweep is ended after an epoch of its second run, and another one is asked for: neither changes the other."""
+    caplog.set_level("INFO", "transferlens")
+    first, second = study(epochs=3), study(epochs=2)
+    points = first.points(TransferPlan())
+    epoch, left = trainer.Trainer.epoch, iter(range(4))
+
+    def ended(self):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return epoch(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer.Trainer, "epoch", ended)
+        with pytest.raises(KeyboardInterrupt):
+            first.gather(points)
+    store = first.options.store.runs
+    done, partial = points[0].path(store), points[1].path(store).with_suffix(".partial")
+    before = done.read_bytes(), partial.read_bytes()
+    second.gather(second.points(TransferPlan()))
+    assert (done.read_bytes(), partial.read_bytes()) == before
+    assert f"1 unfinished run with other settings, kept as it is: {points[1].id}; the command that" in caplog.text
+    caplog.clear()
+    first.gather(points)
+    assert "unfinished" not in caplog.text
+    assert not partial.exists()
+
+
 def test_only_so_many_folds(study):
     assert study(n_folds=2).folds == ("1", "2")
     assert study(folds=("3", "1"), n_folds=1).folds == ("3",)

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import write_clips, write_weights
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,6 +71,10 @@ def test_demo_runs_from_the_wheel_in_an_empty_folder(wheel, tmp_path):
     assert "4 runs: 0 done, 4 to train" in subprocess.run(argv, **run).stdout
     usage = subprocess.run([python, "-m", "transferlens", "all", "--help"], **run).stdout
     assert "transferlens all" in usage and "--results" in usage
+    clips, weights = write_clips(empty / "sounds"), empty / "weights.safetensors"
+    write_weights(weights, seed=0)
+    asked = ["--clips", clips.relative_to(empty), "--backbone", "test_resnet", "--weights", weights.name, "--dry-run"]
+    assert " 0 done, " in subprocess.run([python, "-m", "transferlens", "all", *asked], **run).stdout.splitlines()[-1]
     asked = "from analyses import results; print(results.TEMPLATE.is_file())"
     assert subprocess.run([python, "-c", asked], **run).stdout == "True\n"
     # What the demo asks, of one fold and at a small size.

@@ -6,6 +6,7 @@ No clip is decoded and no network trained before a run is missing; `schedule` re
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,9 +34,11 @@ from transferlens.util.errors import DataError, ParameterError, warn_once
 from transferlens.util.fields import Fields, Rule, at_least, between, build, checked, flat, names, signature
 from transferlens.util.files import check_folder, check_writable
 from transferlens.util.grouping import group_by
-from transferlens.util.text import some
+from transferlens.util.text import counted, some
 
 Name = TypeVar("Name")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -374,9 +377,23 @@ class Study:
                 check_writable(name, getattr(self.options.store, name))
             self._warn_of_bands()
             self.warn_of_other_name(missing)
+            self._tell_of_unfinished(missing)
             schedule.train(self, missing, threads=_threads(points))
             runs |= schedule.read(store, missing)
         return {point: runs[point].within(self.dataset).renamed(self._names) for point in points}
+
+    def _tell_of_unfinished(self, points: Sequence[RunConfig]) -> None:
+        """Log which unfinished runs of the store differ from these runs in settings alone: they are not changed."""
+        ids = {point.id for point in points}
+        words = {name.rpartition("-")[0] for name in ids}
+        unfinished = sorted(path.stem for path in (self.options.store.runs / self.dataset.name).glob("*.partial"))
+        if kept := [name for name in unfinished if name not in ids and name.rpartition("-")[0] in words]:
+            log.info(
+                "%s with other settings, kept as %s: %s; the command that started them goes on with them",
+                counted(len(kept), "unfinished run"),
+                "it is" if len(kept) == 1 else "they are",
+                some(kept),
+            )
 
     def warn_of_other_name(self, points: Iterable[RunConfig]) -> None:
         """Warn if the store has one of these runs, of the same clips, under another name of the data set."""
