@@ -362,6 +362,7 @@ class _Block(nn.Sequential):
         self.layout, self.multiple = layout, multiple
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the output as a map [shape=(batch, channels, height, width)], whatever the layout of the block."""
         y = super().forward(_padded(x, self.multiple) if self.multiple else self._unpacked(x))
         if self.layout == "NLC":
             return y.transpose(1, 2).unsqueeze(2)
