@@ -164,7 +164,7 @@ def test_near_duplicates_join_the_recordings_that_names_tell(without_folds):
     [
         (["0.wav,a,1", "1.wav,b,2"], [], "clips=.* has folds: leave out the column, or the folders of splits"),
         (["0.wav,a", "1.wav,a"], [], "all clips are of one class, a: two or more are needed; name the folder"),
-        (["0.wav,a", "1.wav,b"], [], "classes of at most 1 recording cannot be in 3 folds"),
+        (["0.wav,a", "1.wav,b"], [], "no class has recordings for 3 folds, .a. the most"),
     ],
 )
 def test_clips_whose_near_duplicates_cannot_be_grouped(without_folds, rows, more, message, capsys):

@@ -117,9 +117,11 @@ def test_a_chain_of_pairs_is_one_recording_with_the_name_of_its_first_clip():
 def test_folds_are_the_same_again_and_need_enough_recordings(caplog):
     clips = clips_of("aaaaabbbbb")
     assert folds.made(clips) == folds.made(clips)
-    with pytest.raises(DataError, match="classes of at most 5 recordings cannot be in 6 folds: give fewer by n_folds"):
+    with pytest.raises(
+        DataError, match=r"recordings for 6 folds, .a. the most \(5 clips of 5 recordings\): give n_folds_made=5"
+    ):
         folds.made(clips, 6)
-    with pytest.raises(DataError, match="at most 1 recording cannot"):
+    with pytest.raises(DataError, match=r"2 folds, .a. the most \(5 clips of 1 recording\): add recordings"):
         folds.made(clips_of("aaaaabbbbb", [*"1111122222"]), 2)
     assert {clip.fold for clip in folds.made(clips_of("aaaaab"), 5)} == {*"12345"}
     assert "there are fewer recordings than folds of b" in caplog.text
@@ -177,7 +179,7 @@ def test_recordings_from_names_stay_in_one_fold(folder):
         (["dog/1.wav", "2.wav"], {}, "has sound files in no folder of a class: 2.wav; move or remove"),
         ((), {"group_by": "site9"}, "group_by='site9' matches no path, such as 'dog/0.wav'"),
         ((), {"group_by": "("}, r"group_by='\(' must be a regular expression"),
-        ((), {"n_folds_made": 7}, "classes of at most 6 recordings cannot be in 7 folds"),
+        ((), {"n_folds_made": 7}, "no class has recordings for 7 folds, .* of 6 recordings.: give n_folds_made=6"),
         ((), {"n_folds_made": 1}, "n_folds_made=1 must be at least 2"),
         (["train/a/1.wav", "test/a/1.wav"], {"n_folds_made": 3}, "n_folds_made=3 has no effect: the clips have folds"),
     ],
@@ -199,7 +201,7 @@ def test_folders_that_cannot_be_used(folder, names, options, message):
         (
             ["dog/1.wav", "rain/2.wav"],
             [],
-            "classes of at most 1 recording cannot be in 5 folds: give fewer by n_folds_",
+            "no class has recordings for 5 folds, 'dog' the most (1 clip of 1 recording): add rec",
         ),
         ((), ["--group-by", "site9"], "group_by='site9' matches no path, such as 'dog/0.wav': correct it"),
     ],

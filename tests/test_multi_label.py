@@ -389,6 +389,8 @@ def test_a_threshold_is_for_several_labels(trained, table, make_study, tmp_path,
     (one,) = make_study(tmp_path, folds=("1",), epochs=1).runs(tl.TransferPlan())
     assert predict([sound, "--ckpt", str(one.path), "--threshold", "0.5"]) == 2
     assert "threshold=0.5 is for runs with several labels per clip" in capsys.readouterr().err
+    assert predict([sound, "--ckpt", str(one.path), str(trained[0].path)]) == 2
+    assert "differ in labels per clip (several and one): compare runs of the same" in capsys.readouterr().err
 
 
 def test_other_recipes_of_training_work(make):

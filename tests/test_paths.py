@@ -196,7 +196,7 @@ def test_bad_input_is_one_line(seeds_store, tmp_path, capsys):
     a, b = (str(next(run.path for run in arms["tuned"] if run.config.fold == fold)) for fold in "12")
     other, figures = str(arms["other"][0].path), ["--figures", str(tmp_path / "new"), "--device", "cpu"]
     for argv, message in (
-        (["--ckpt", a, b, "--kind", "seeds"], "differ in held-out clips (fold): compare runs that share it"),
+        (["--ckpt", a, b, "--kind", "seeds"], "differ in held-out clips (fold): compare runs of the same"),
         (["--ckpt", a, other, "--kind", "seeds"], "differ in backbone (resnet10t and test_resnet)"),
         (["--ckpt", a, "--kind", "seeds"], "gives no path between two seeds: name runs of one backbone and fold"),
         (["--ckpt", a, "--steps", "2"], "steps=2 must be at least 3"),

@@ -65,7 +65,8 @@ def test_name_of_a_users_data_set(tmp_path, file, name):
         ("path,label,fold", [], "lists no clips"),
         ("path,label,fold", ["a.wav,x,1", "a.wav,,1", "b.wav,x,"], "empty path, label or fold in row 3, 4"),
         ("path,label,fold", ["a.wav,x,1", "./a.wav,y,2"], "lists files more than once: a.wav, ./a.wav"),
-        ("path,label,fold", ["a.wav,x, y,1"], "3 cells in every row, and has more or fewer in row 2"),
+        ("path,label,fold", ["a.wav,x, y,1"], "3 cells in every row, and has more or fewer in row 2.* a comma"),
+        ("path;label;fold", ["a.wav;x;y;1"], "3 cells in every row, and has more or fewer in row 2.* a semicolon"),
         (
             "path,label,fold",
             [f"{i}.wav,x,1" for i in range(60)],
@@ -83,7 +84,7 @@ def test_bad_tables_are_named_in_one_line(tmp_path, header, rows, message):
 def test_tables_that_are_none(tmp_path):
     with pytest.raises(DataError, match="has no sound files: name a folder with one folder per class, or a csv table"):
         open_dataset(clips=tmp_path)
-    with pytest.raises(DataError, match="No such file"):
+    with pytest.raises(DataError, match="none.csv does not exist: name a csv file with the columns path, label$"):
         open_dataset(clips=tmp_path / "none.csv")
     (tmp_path / "empty.csv").touch()
     with pytest.raises(DataError, match="it has no columns, and needs path"):

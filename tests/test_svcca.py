@@ -185,8 +185,8 @@ def test_features_that_are_gone_are_computed_again(store, tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("tuned", "cut"), "differ in truncate_after (2 and 4): compare runs that share it"),
-        (("tuned", "fold 2"), "differ in held-out clips (fold): compare runs that share it"),
+        (("tuned", "cut"), "differ in truncate_after (2 and 4): compare runs of the same"),
+        (("tuned", "fold 2"), "differ in held-out clips (fold): compare runs of the same"),
     ],
 )
 def test_runs_that_cannot_be_compared(store, tmp_path, names, message, capsys):

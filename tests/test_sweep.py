@@ -710,8 +710,8 @@ def test_a_write_that_is_refused_half_way_is_one_line(study, tmp_path):
 
 
 @pytest.mark.slow(8)
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_ctrl_c_once_leaves_cleanly(study, workers):
+@pytest.mark.parametrize(("workers", "number"), [("1", signal.SIGINT), ("2", signal.SIGINT), ("2", signal.SIGTERM)])
+def test_one_interruption_leaves_cleanly(study, workers, number):
     options = SimpleNamespace(**flat(study(threads=1, epochs=200).options))
     argv = [sys.executable, "-m", "transferlens.train", "--clips", options.clips, "--backbone", *options.backbone]
     argv += ["--weights", options.weights, "--width", "32", "--epochs", "200", "--device", "cpu", "--threads", "1"]
@@ -722,9 +722,9 @@ def test_ctrl_c_once_leaves_cleanly(study, workers):
     sweep = subprocess.Popen([*map(str, argv)], preexec_fn=heard, **quiet)  # noqa: PLW1509
     while not list(options.runs.rglob("*.partial")) and sweep.poll() is None:
         time.sleep(0.05)
-    sweep.send_signal(signal.SIGINT)
+    sweep.send_signal(number)
     errors = sweep.communicate(timeout=60)[1]
-    assert sweep.returncode == 130
+    assert sweep.returncode == 128 + number
     assert "interrupted: all finished epochs are kept, the same command goes on from there" in errors
     assert "Traceback" not in errors
     assert {path.suffix for path in options.runs.rglob("*") if path.is_file()} <= {".partial", ".h5"}

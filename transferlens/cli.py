@@ -13,6 +13,7 @@ import io
 import itertools
 import logging
 import re
+import signal
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -178,7 +179,7 @@ def guarded(work: Callable[[], int]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # labels in any script
     try:
-        with processes.reraise_lost_signals():
+        with processes.reraise_lost_signals(), processes.interrupted_by_term():
             code = work()
         if sys.stdout is not None:  # None if it is closed
             sys.stdout.flush()
@@ -200,9 +201,9 @@ def guarded(work: Callable[[], int]) -> int:
     except ImportError as error:  # too little memory to load a library, too, or a damaged one
         say(f"a library cannot be loaded: {error}", error=True)
         return BAD_INPUT
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         sys.stderr.write("interrupted: all finished epochs are kept, the same command goes on from there\n")
-        return 130
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ class instead of another one. Intervals and p-values are of recordings, or clips
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -42,8 +43,8 @@ class LabelRow:
     """The average precision of one class in the CSV: `who` is "single" (mean of all `n_networks`) or their "ensemble".
 
     It is the mean over the folds that have clips of the class, NaN without any, with a 95 % bootstrap interval over
-    recordings, or over clips if `n_recordings` is 0, as they are not known. `chance` is the share of clips of the
-    class: what a random order reaches.
+    recordings, or over clips if `n_recordings` is 0, as they are not known. `chance` is what a random order
+    reaches: the share of clips of the class, in the mean of the same folds.
     """
 
     network: str
@@ -116,10 +117,11 @@ def rows_of(members: Members, who: str, scores: Precisions) -> list[LabelRow]:
     rows = []
     for k, label in enumerate(members.classes):
         clips: np.ndarray = members.labels[:, k] > 0
+        shares = [clips[members.folds == fold].mean() for fold in dict.fromkeys(members.folds[clips])]
         interval = multilabel.interval(float(scores.means[k]), scores.drawn[:, k], int(clips.sum()))
         recordings = len(set(itertools.compress(members.groups, clips.tolist())))
         own = (members.name, who, len(members.names), label, interval.n, recordings)
-        rows.append(LabelRow(*own, **columns(average_precision=interval), chance=float(clips.mean())))
+        rows.append(LabelRow(*own, **columns(average_precision=interval), chance=statistics.fmean(shares or [np.nan])))
     return rows
 
 

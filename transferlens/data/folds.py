@@ -89,9 +89,11 @@ def made(clips: Sequence[Clip], n_folds: int = N_FOLDS, strata: Sequence[str] | 
         check_classes({*labels})
     homes = [clip.recording for clip in clips]
     recordings = Counter(label for label, _ in {*zip(labels, homes, strict=True)})
-    if max(recordings.values()) < n_folds:
-        most = counted(max(recordings.values()), "recording")
-        raise DataError(f"classes of at most {most} cannot be in {n_folds} folds: give fewer by n_folds_made")
+    largest, most = recordings.most_common(1)[0]
+    if most < n_folds:
+        of_clips = f"{counted(labels.count(largest), 'clip')} of {counted(most, 'recording')}"
+        remedy = f"give n_folds_made={most}, or add recordings" if most > 1 else "add recordings"
+        raise DataError(f"no class has recordings for {n_folds} folds, {largest!r} the most ({of_clips}): {remedy}")
     few = sorted(label for label, n in recordings.items() if n < n_folds)
     if few and strata is None:  # clips have other labels, too
         log.warning("there are fewer recordings than folds of %s: some folds have none", some(few))

@@ -33,6 +33,7 @@ COLUMNS = {
 }
 # Names of folders that hold the folders of the classes: a fold each. At least one of the first two is there.
 SPLIT_FOLDERS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing")
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 METADATA = "metadata.csv"  # of the audiofolder convention: the columns file_name and, if folders are no classes, label
 
 
@@ -49,17 +50,22 @@ def read_table(path: Path, needed: Sequence[str], *, optional: Sequence[str] | N
         raise DataError(f"{path} is a folder, not a table of clips: name a csv file with the columns {some(needed)}")
     if path.exists() and not path.is_file():  # reading a pipe may never end
         raise DataError(f"{path} is not a regular file: name a csv file with the columns {some(needed)}")
+    if not path.exists():
+        raise DataError(f"{path} does not exist: name a csv file with the columns {some(needed)}")
     try:
         text = _decoded(path)
-        table = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=text.partition("\n")[0].count))
+        delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
+        table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         names = [name.strip() for name in next(table, [])]
         names = names if optional is None else _renamed(names)
         numbered = [(table.line_num, [cell.strip() for cell in cells]) for cells in table]
         numbered = [(line, cells) for line, cells in numbered if any(cells)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path} cannot be read as a csv table: {reason}; save it as UTF-8 csv") from error
-    return _checked(path, names, numbered, needed, [name for name in (*needed, *(optional or ())) if name in names])
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a csv table: {error}; save it as UTF-8 csv") from error
+    filled = [name for name in (*needed, *(optional or ())) if name in names]
+    return _checked(path, names, numbered, needed, filled, DELIMITERS[delimiter])
 
 
 def _decoded(path: Path) -> str:
@@ -90,7 +96,12 @@ def _renamed(names: Sequence[str]) -> list[str]:
 
 
 def _checked(
-    path: Path, names: list[str], numbered: list[tuple[int, list[str]]], needed: Sequence[str], filled: Sequence[str]
+    path: Path,
+    names: list[str],
+    numbered: list[tuple[int, list[str]]],
+    needed: Sequence[str],
+    filled: Sequence[str],
+    delimiter: str,
 ) -> list[dict[str, str]]:
     if missing := [name for name in needed if name not in names]:
         raise DataError(
@@ -104,7 +115,7 @@ def _checked(
     if uneven := [line for line, cells in numbered if len(cells) != len(names)]:
         raise DataError(
             f"{path} must have {len(names)} cells in every row, and has more or fewer in row {some(uneven)}: "
-            "put double quotes around a cell that contains a comma"
+            f"put double quotes around a cell that contains a {delimiter}"
         )
     if odd := [line for line, cells in numbered if any("\0" in cell for cell in cells)]:
         raise DataError(f"{path} contains the character NUL in row {some(odd)}: save it as plain UTF-8 text")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from transferlens.util.errors import ParameterError
-from transferlens.util.fields import Fields, above, between
+from transferlens.util.fields import Fields, above, between, shown
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import librosa, scipy
 
@@ -201,8 +201,9 @@ class FeatureSettings(Fields):
         Raise ParameterError if its rate is not `FeatureSettings.sr`: the features would be of other frequencies.
         """
         if sr != self.sr:
-            remedy = f"y = librosa.resample(y, orig_sr={sr}, target_sr={self.sr})"
-            raise ParameterError(f"sr={sr} must be {self.sr}, the rate of these features: resample, {remedy}")
+            is_rate = isinstance(sr, (int, float, np.number)) and 0 < sr < np.inf
+            how = f": resample, y = librosa.resample(y, orig_sr={sr}, target_sr={self.sr})" if is_rate else ""
+            raise ParameterError(f"sr={shown(sr)} must be {self.sr} [Hz], the rate of these features{how}")
         if self.seconds is not None:
             y = librosa.util.fix_length(y, size=max(1, samples(self.seconds, self.sr)))
         y, S = _check_waveform(y), np.empty(self.shape, np.float32)

@@ -144,7 +144,9 @@ def _calibration(
     alike = [float(similarity(marks[i], _copy(dataset, cache, int(i)))[0]) for i in copied]
     threshold = max(values)
     if threshold <= 0:
-        raise ParameterError(f"{dataset.name} is too silent to be calibrated: its clips have nothing to compare")
+        raise ParameterError(
+            f"{dataset.name} is too silent to be calibrated: its clips have nothing to compare; see `datasets --audit`"
+        )
     return Calibration(threshold, len(values), float(np.mean(np.array(alike) >= threshold)), len(copied), min(alike))
 
 

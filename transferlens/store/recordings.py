@@ -17,6 +17,7 @@ from transferlens.data.clips import BETWEEN
 from transferlens.measures.scoring import ONE, Scoring
 from transferlens.models.device import pick_device
 from transferlens.store.heldout import classify, precision_of
+from transferlens.store.run import check_alike
 from transferlens.util import lazy
 from transferlens.util.errors import DataError, MachineError, ParameterError
 from transferlens.util.lazy import pandas, threadpoolctl, tqdm
@@ -242,13 +243,13 @@ def _cut(window: float | None, hop: float | None, sr: int) -> tuple[int, int] | 
 
 
 def _settings(runs: Sequence[Run]) -> list[FeatureSettings]:
-    """Return the feature settings of each run; raise ParameterError if the runs differ in their classes or rate."""
+    """Return the feature settings of each run; raise ParameterError if the runs differ in their labels or rate."""
+    check_alike(runs, "labels")
     settings = [run.config.features for run in runs]
     for run, own in zip(runs, settings, strict=True):
-        same = run.label_names == runs[0].label_names and run.scoring is runs[0].scoring
-        if not same or own.sr != settings[0].sr:
-            what = "classes" if own.sr == settings[0].sr else f"rate ({own.sr} and {settings[0].sr} Hz)"
-            raise ParameterError(f"ckpt={run.path} and {runs[0].path} differ in {what}: average runs that share it")
+        if own.sr != settings[0].sr:
+            rates = f"rate ({own.sr} and {settings[0].sr} Hz)"
+            raise ParameterError(f"ckpt={run.path} and {runs[0].path} differ in {rates}: average runs of the same")
     return settings
 
 

@@ -343,7 +343,8 @@ _COMPARED: dict[str, Callable[[Run], Any]] = {
     "backbone": lambda run: run.config.backbone,
     "dataset": lambda run: run.config.dataset,
     "truncate_after": lambda run: run.config.plan.truncate_after,
-    "labels": lambda run: (run.label_names, run.config.labels_per_clip),
+    "labels per clip": lambda run: run.config.labels_per_clip,
+    "labels": lambda run: run.label_names,
     "held-out clips (fold)": lambda run: (run.clip_ids, run.labels.tolist()),
     "feature settings": lambda run: run.config.features,
     "features": lambda run: run.provenance["features_key"],
@@ -356,15 +357,16 @@ SHARED = Rule(f"one of {', '.join(_COMPARED)}", _COMPARED.__contains__)
 def check_alike(runs: Sequence[Run], *what: Annotated[str, SHARED]) -> None:
     """Raise ParameterError, naming two runs, if they differ in what an analysis needs them to share.
 
-    That is "backbone", "dataset", "truncate_after", "labels", "held-out clips (fold)", "feature settings", "features"
-    or "normalisation".
+    That is "backbone", "dataset", "truncate_after", "labels" (and "labels per clip"), "held-out clips (fold)", "feature
+    settings", "features" or "normalisation".
     """
-    for run, name in itertools.product(runs[1:], what):
+    asked = [each for name in what for each in (("labels per clip", name) if name == "labels" else (name,))]
+    for run, name in itertools.product(runs[1:], asked):
         value, first = _COMPARED[name](run), _COMPARED[name](runs[0])
         if value != first:
             values = f" ({value} and {first})" if isinstance(value, (str, int)) and name != "features" else ""
             raise ParameterError(
-                f"ckpt={run.path} and {runs[0].path} differ in {name}{values}: compare runs that share it"
+                f"ckpt={run.path} and {runs[0].path} differ in {name}{values}: compare runs of the same"
             )
 
 
