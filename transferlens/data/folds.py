@@ -89,8 +89,8 @@ def made(clips: Sequence[Clip], n_folds: int = N_FOLDS, strata: Sequence[str] | 
         check_classes({*labels})
     homes = [clip.recording for clip in clips]
     recordings = Counter(label for label, _ in {*zip(labels, homes, strict=True)})
-    largest, most = recordings.most_common(1)[0]
-    if most < n_folds:
+    largest = min(recordings, key=lambda label: (-recordings[label], label))
+    if (most := recordings[largest]) < n_folds:
         of_clips = f"{counted(labels.count(largest), 'clip')} of {counted(most, 'recording')}"
         remedy = f"give n_folds_made={most}, or add recordings" if most > 1 else "add recordings"
         raise DataError(f"no class has recordings for {n_folds} folds, {largest!r} the most ({of_clips}): {remedy}")
