@@ -153,8 +153,8 @@ def text(costs: dict[tuple[str, int], tuple[float, float]], sizes: tuple[int, ..
         both = f"{exponent(times, sizes):.2f}, {exponent(memory, sizes):.2f}"
         table.append([stage, *(f"{t:.1f}, {m:.2f}" for t, m in values), both])
     words = (
-        f"Short noises, {PER_CLASS} clips per class, or made-up runs. Each stage is a process of its own, its memory the "
-        "largest resident set; the exponents of time and memory are those of the last two sizes."
+        f"Short noises, {PER_CLASS} clips per class, or made-up runs. Each stage is a process of its own, its memory "
+        "the largest resident set; the exponents of time and memory are those of the last two sizes."
     )
     return f"## Many clips, many runs\n\n{words}\n\n{markdown(table)}\n"
 
