@@ -11,6 +11,7 @@ import pytest
 from transferlens import pretraining
 from transferlens.models.plan import TransferPlan
 from transferlens.pretraining import Result, Row
+from transferlens.store.config import Training
 from transferlens.training.presets import PRESETS
 from transferlens.util.fields import build, flat
 
@@ -113,6 +114,12 @@ def test_paper_preset_keeps_its_450_epochs(study):
     tuned, scratch = PRESETS["paper"]
     assert arms["pretrained"][0].training == arms["scratch"][0].training == tuned
     assert arms["scratch_long"][0].training == scratch
+
+
+def test_more_epochs_add_no_average():
+    assert Training(epochs=12).lasting(72) == Training(epochs=72)
+    several = Training(epochs=12, warmup_epochs=1, average_epochs=2).lasting(72)
+    assert several == Training(epochs=72, warmup_epochs=6, average_epochs=12)
 
 
 def test_summary_pairs_by_fold():
