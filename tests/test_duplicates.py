@@ -165,6 +165,7 @@ def test_near_duplicates_join_the_recordings_that_names_tell(without_folds):
         (["0.wav,a,1", "1.wav,b,2"], [], "clips=.* has folds: leave out the column, or the folders of splits"),
         (["0.wav,a", "1.wav,a"], [], "all clips are of one class, a: two or more are needed; name the folder"),
         (["0.wav,a", "1.wav,b"], [], "no class has recordings for 3 folds, .a. the most"),
+        (["0.wav,a", "1.wav,b"], ["--group-by", "wav"], "the threshold follows: .* or make folds without group_dup"),
     ],
 )
 def test_clips_whose_near_duplicates_cannot_be_grouped(without_folds, rows, more, message, capsys):
@@ -252,6 +253,15 @@ def test_pairs_of_one_recording_calibrate_nothing(tmp_path):
 def test_bad_threshold(clips, threshold, rule, capsys):
     assert duplicates.main(arguments(clips, "--threshold", threshold)) == 2
     assert f"must be {rule}" in capsys.readouterr().err
+
+
+def test_one_class_needs_a_threshold(clips, capsys):
+    clips.write_text("path,label,fold\n0.wav,a,1\n1.wav,a,2\n")
+    assert duplicates.main(arguments(clips)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has no two clips of different recordings and classes, " in line
+    assert "from which the threshold follows: give one to `duplicates`" in line
+    assert duplicates.main(arguments(clips, "--threshold", "0.9")) == 0
 
 
 def test_runs_of_other_clips(clips, seeds_store, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -183,6 +184,13 @@ def test_the_card_says_what_the_network_is(run):
     ):
         assert words in text
     assert "onnxruntime" not in text
+
+
+def test_the_card_has_the_commonest_class_of_the_training_clips_if_it_is_known(run):
+    for commonest, lines in ((0.25, ["Always saying the commonest class would score 25.0 %."]), (float("nan"), [])):
+        text = export.card(dataclasses.replace(run, provenance=run.provenance | {"commonest": commonest}), [])
+        assert [line for line in text.splitlines() if "commonest class" in line] == lines
+        assert "Guessing would score 50.0 %." in text
 
 
 # ------------------------------------------------------------------------------------------------------ bad input

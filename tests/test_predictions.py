@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from transferlens.measures import predictions
+from transferlens.measures.scoring import ONE
 from transferlens.util.errors import ParameterError
 
 
@@ -57,8 +58,8 @@ def test_disagreement():
 def test_calibration_of_known_confidences():
     labels = np.array([0] * 8 + [1] * 2)
     right_8_of_10 = np.tile([0.8, 0.2], (10, 1))
-    assert predictions.calibration_error(right_8_of_10, labels) == pytest.approx(0)
-    assert predictions.calibration_error(np.tile([1.0, 0.0], (10, 1)), labels) == pytest.approx(0.2)
+    assert ONE.calibration_error(right_8_of_10, labels) == pytest.approx(0)
+    assert ONE.calibration_error(np.tile([1.0, 0.0], (10, 1)), labels) == pytest.approx(0.2)
     probabilities = np.array([[0.95, 0.05], [0.55, 0.45]])
     confidence, accuracy, counts = predictions.reliability(probabilities, np.array([0, 1]), bins=10)
     np.testing.assert_allclose(confidence, [0.55, 0.95])
@@ -70,7 +71,7 @@ def test_a_calibrated_network_is_near_0_with_many_clips():
     rng = np.random.default_rng(0)
     p = rng.uniform(0.5, 1, size=100_000)
     labels = (rng.uniform(size=p.size) > p).astype(int)
-    assert predictions.calibration_error(np.stack([p, 1 - p], axis=1), labels) < 0.01
+    assert ONE.calibration_error(np.stack([p, 1 - p], axis=1), labels) < 0.01
 
 
 def test_subsets_are_all_of_a_size_or_as_many_as_allowed():

@@ -95,8 +95,9 @@ class Result(question.Result):
             "classes": self.rows,
             "classes_overall": self.overall,
             "classes_changes": self.changes,
+            "classes_confusion": self.confusions,
+            "classes_mistakes": self.mistakes,
         }
-        tables |= {"classes_confusion": self.confusions, "classes_mistakes": self.mistakes}
         return {stem: rows for stem, rows in tables.items() if rows}
 
 
@@ -164,10 +165,10 @@ def draw(result: Result) -> Figure:
         fig, (top, bottom) = style.new_parts([side, tall], width=max(9.0, side * n), height=1.2 + side + tall)
         _draw_confusions(result, networks_drawn, labels, style.subplots(top, 1, n)[0])
         draw_scores: Any = by_class.draw_scores
-        what = "recall"
+        what, chance = "recall", style.mark("", line="--")
     else:
         fig, (bottom,) = style.new_parts([tall], width=9.0, height=1.2 + tall)
-        draw_scores, what = by_label.draw_scores, "average precision"
+        draw_scores, what, chance = by_label.draw_scores, "average precision", style.mark("|")
     left, *right = style.subplots(bottom, 1, below, sharey=True)[0]
     draw_scores(singles, palette, left)
     for ax in right:
@@ -176,7 +177,7 @@ def draw(result: Result) -> Figure:
     marks: dict[str, Any] = {f"95 % interval over {over}": style.mark("o", line="-")}
     if pairs:
         marks[f"adjusted p < {by_class.LEVEL}"] = style.mark("s", hollow=True)
-    marks["chance"] = style.mark("", line="--")
+    marks["chance"] = chance
     style.legend_below(bottom, dict(zip(palette, style.handles(palette), strict=True)), marks=marks)
     style.title(fig, f"{result.title}: held-out clips by class")
     return fig

@@ -7,7 +7,6 @@ properties of the files that tell a class, such as their sample rate.
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,19 +69,18 @@ def _known() -> str:
 
 def _summary(dataset: DataSet) -> str:
     """Return the size of a data set, and its numbers of clips by class and fold."""
-    counts = Counter((label, clip.fold) for clip in dataset.clips for label in dataset.labels_of(clip))
+    counts = dataset.counts()
     clips, classes = counted(len(dataset.clips), "clip"), counted(len(dataset.label_names), "class")
     head = (
         f"{dataset.name}: {clips}, {classes}, {counted(len(dataset.folds), 'fold')}; "
         f"{dataset.sr} Hz, {dataset.seconds:.3g} s, {dataset.width} frames"
     )
     if dataset.labels_per_clip == "several":
-        head += f"; {sum(counts.values()) / len(dataset.clips):.2g} labels per clip: one counts for each of its classes"
-    rows: list[list[object]] = [["class", *(f"fold {fold}" for fold in dataset.folds), "clips"]]
-    for label in dataset.label_names:
-        row = [counts[label, fold] for fold in dataset.folds]
-        rows.append([label, *row, sum(row)])
-    return f"{head}\n\n{table(rows)}"
+        head += (
+            f"; {counts.to_numpy().sum() / len(dataset.clips):.2g} labels per clip: one counts for each of its classes"
+        )
+    rows = [[label, *row, sum(row)] for label, row in zip(counts.index, counts.to_numpy().tolist(), strict=True)]
+    return f"{head}\n\n{table([['class', *(f'fold {fold}' for fold in dataset.folds), 'clips'], *rows])}"
 
 
 def _report(result: Audit) -> str:

@@ -62,7 +62,11 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"  # at the start of a PNG image
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Fields):
-    """One self-contained HTML page of a run store and a folder of figures, with an explorer of clips."""
+    """One self-contained HTML page of a run store and a folder of figures, with an explorer of clips.
+
+    Scores, curves and figures are of all runs of the store. --dataset or --clips choose only what can be heard: the
+    clips of the explorer, and the mistakes.
+    """
 
     ckpt: tuple[Path, ...] = ()
     """Runs that the explorer shows, with the same held-out clips. Default: one of each arm, on the data set, backbone

@@ -153,7 +153,8 @@ def changes(one: Precisions, other: Precisions, members: Members, names: tuple[s
     for k in known:
         drawn = one.drawn[:, k] - other.drawn[:, k]
         interval = multilabel.interval(float(one.means[k] - other.means[k]), drawn, int(members.labels[:, k].sum()))
-        differences.append(Difference(interval, _p(drawn) if interval.is_bounded else float("nan")))
+        p_value = stats.two_sided(drawn[np.isfinite(drawn)]) if interval.is_bounded else float("nan")
+        differences.append(Difference(interval, p_value))
     return [
         ChangeRow(
             *names,
@@ -166,13 +167,6 @@ def changes(one: Precisions, other: Precisions, members: Members, names: tuple[s
         )
         for k, difference in zip(known, stats.adjusted(differences), strict=True)
     ]
-
-
-def _p(drawn: np.ndarray) -> float:
-    """Return twice the share of resampled differences on the other side of 0, as `stats.bootstrap_difference`."""
-    drawn = drawn[np.isfinite(drawn)]
-    beyond = min((drawn <= stats.ROUNDING).sum(), (drawn >= -stats.ROUNDING).sum())
-    return float(min(1.0, 2 * (1 + beyond) / (1 + len(drawn))))
 
 
 def mistakes(members: Members, most: int) -> list[Mistake]:
@@ -203,13 +197,14 @@ def mistakes(members: Members, most: int) -> list[Mistake]:
 
 
 def draw_scores(rows: Sequence[LabelRow], palette: Mapping[str, tuple], ax: Axes) -> None:
-    """Draw the average precision of each class with its interval, a line per network."""
+    """Draw the average precision of each class with its interval, a line per network, and that of a random order."""
     by_label = group_by(rows, key=lambda row: shortened(row.label, 24))
     means: dict[str, dict[str, Interval]] = {
         label: {row.network: percent(row, "average_precision") for row in of_label}
         for label, of_label in by_label.items()
     }
-    accuracy.intervals(means, palette=palette, ax=ax)
+    chance = {label: {row.network: 100 * row.chance for row in of_label} for label, of_label in by_label.items()}
+    accuracy.intervals(means, palette=palette, marks={"|": chance}, ax=ax)
     ax.set(xlim=(-2, 102), xlabel="average precision [%]")
 
 

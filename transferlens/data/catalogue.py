@@ -204,7 +204,7 @@ def _with_folds(dataset: DataSet, n_folds: int | None) -> DataSet:
     if not any(clip.fold for clip in dataset.clips):
         folds.check_classes(dataset.label_names)
         strata = _rarest(dataset) if dataset.labels_per_clip == "several" else None
-        return replace(dataset, clips=folds.made(dataset.clips, folds.N_FOLDS if n_folds is None else n_folds, strata))
+        return replace(dataset, clips=folds.made(dataset.clips, n_folds or folds.N_FOLDS, strata))
     if n_folds is not None:
         raise ParameterError(f"n_folds_made={n_folds} has no effect: the clips have folds; leave it out")
     return dataset

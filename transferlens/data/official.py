@@ -20,6 +20,7 @@ from transferlens.util.text import some
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
+BLOCKS = 5  # of neighbouring files of each genre of GTZAN
 NOTES = "examples.json"  # of NSynth
 TRUTH = "FSD50K.ground_truth"
 # Layouts whose clips have several labels.
@@ -32,7 +33,7 @@ def _official_table(root: Path, table: str, needed: Sequence[str]) -> list[dict[
     return read_table(root / table, needed)
 
 
-def _read_esc(root: Path, splits: Sequence[Path], folds: int, only: str | None = None) -> tuple[Clip, ...]:
+def _read_esc(root: Path, only: str | None = None) -> tuple[Clip, ...]:
     """Read ESC-50: ``meta/esc50.csv`` and ``audio/``; `only` names a column that must be True."""
     needed = ["filename", "fold", "category", "src_file"] + ([only] if only else [])
     rows = _official_table(root, "meta/esc50.csv", needed)
@@ -43,7 +44,7 @@ def _read_esc(root: Path, splits: Sequence[Path], folds: int, only: str | None =
     )
 
 
-def _read_urbansound(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, ...]:
+def _read_urbansound(root: Path) -> tuple[Clip, ...]:
     """Read UrbanSound8K: ``metadata/UrbanSound8K.csv`` and ``audio/fold1`` to ``audio/fold10``."""
     rows = _official_table(root, "metadata/UrbanSound8K.csv", ["slice_file_name", "fsID", "fold", "class"])
     ids = [f"fold{row['fold']}/{row['slice_file_name']}" for row in rows]
@@ -52,7 +53,7 @@ def _read_urbansound(root: Path, splits: Sequence[Path], folds: int) -> tuple[Cl
     )
 
 
-def _read_fsd50k(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, ...]:
+def _read_fsd50k(root: Path) -> tuple[Clip, ...]:
     """Read FSD50K: ``FSD50K.ground_truth/dev.csv`` and ``eval.csv``, and the folders of their sounds.
 
     The folds are "train" and "val", as dev.csv splits the development set, and "test", the evaluation set. A clip of
@@ -91,17 +92,13 @@ def _genres(root: Path) -> dict[str, list[Path]]:
     return group_by(files, lambda file: file.parent.name)
 
 
-def _read_gtzan(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, ...]:
+def _read_gtzan(root: Path) -> tuple[Clip, ...]:
     """Read GTZAN: one folder per genre; folds as the notes of `open_dataset` say."""
-    clips = tuple(
-        Clip(f"{genre}/{file.name}", genre, str(1 + i * folds // len(files)), file)
+    return tuple(
+        Clip(f"{genre}/{file.name}", genre, str(1 + i * BLOCKS // len(files)), file)
         for genre, files in _genres(root).items()
         for i, file in enumerate(files)
     )
-    if not splits:
-        return clips
-    lists = zip(SPLITS, _split_files(splits), strict=True)
-    return _split("gtzan", clips, [(name, fold) for fold, file in lists for name in _read_names(file)])
 
 
 def _split_files(splits: Sequence[Path]) -> tuple[Path, ...]:
@@ -127,13 +124,13 @@ def _read_names(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _split(row: str, clips: Sequence[Clip], named: Sequence[tuple[str, str]]) -> tuple[Clip, ...]:
-    """Return the clips that lists of a data set name, as pairs of a path and the fold of its list."""
+def _split(name: str, clips: Sequence[Clip], named: Sequence[tuple[str, str]]) -> tuple[Clip, ...]:
+    """Return the clips of a data set that its lists name; `named` are pairs of a path and the fold of its list."""
     # Without the ending: the lists of gtzan name .wav files, and some copies have .au files.
     by_stem = {clip.id.rpartition(".")[0]: clip for clip in clips}
-    stems = [name.rpartition(".")[0] for name, _ in named]
-    if unknown := [name for (name, _), stem in zip(named, stems, strict=True) if stem not in by_stem]:
-        raise DataError(f"{len(unknown)} names in the split files are not clips of {row}: {some(unknown)}")
+    stems = [path.rpartition(".")[0] for path, _ in named]
+    if unknown := [path for (path, _), stem in zip(named, stems, strict=True) if stem not in by_stem]:
+        raise DataError(f"{len(unknown)} names in the split files are not clips of {name}: {some(unknown)}")
     if twice := [stem for stem, n in Counter(stems).items() if n > 1]:
         raise DataError(f"{len(twice)} clips are named more than once in the split files: {some(twice)}")
     if left := len(clips) - len(named):
@@ -141,7 +138,7 @@ def _split(row: str, clips: Sequence[Clip], named: Sequence[tuple[str, str]]) ->
     return tuple(replace(by_stem[stem], fold=fold) for stem, (_, fold) in zip(stems, named, strict=True))
 
 
-def _read_speech_commands(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, ...]:
+def _read_speech_commands(root: Path) -> tuple[Clip, ...]:
     """Read Speech Commands: a folder per word, and the lists of the validation and test clips; a speaker is a group.
 
     The folders whose names begin with ``_`` hold background noise.
@@ -159,7 +156,7 @@ def _read_speech_commands(root: Path, splits: Sequence[Path], folds: int) -> tup
     return _split("speechcommands", clips, [*named, *((id, "train") for id in others)])
 
 
-def _read_tau(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, ...]:
+def _read_tau(root: Path) -> tuple[Clip, ...]:
     """Read TAU Urban Acoustic Scenes: ``meta.csv``, ``evaluation_setup/`` and ``audio/``; a location is a group."""
     rows = _official_table(root, "meta.csv", ["filename", "scene_label", "identifier"])
     lists = {fold: f"evaluation_setup/fold1_{fold}.csv" for fold in ("train", "test")}
@@ -169,7 +166,7 @@ def _read_tau(root: Path, splits: Sequence[Path], folds: int) -> tuple[Clip, ...
     return _split("this data set", clips, named)
 
 
-def _read_nsynth(root: Path, splits: Sequence[Path], folds: int, label: str) -> tuple[Clip, ...]:
+def _read_nsynth(root: Path, label: str) -> tuple[Clip, ...]:
     """Read NSynth: ``nsynth-train/``, ``-valid/`` and ``-test/``, each if it is there; an instrument is a group."""
     folders = {fold: root / f"nsynth-{name}" for fold, name in zip(SPLITS, ("train", "valid", "test"), strict=True)}
     folders = {fold: folder for fold, folder in folders.items() if (folder / NOTES).is_file()}
@@ -205,14 +202,17 @@ def read_official(row: ManifestRow, root: Path, splits: Sequence[Path]) -> tuple
         raise ParameterError(f"root={str(root)!r} must be a folder: unpack the archive from {row.homepage} there")
     if splits and row.layout != "gtzan":
         raise ParameterError(f"splits={some(splits)!r} are for gtzan only: this data set has official folds")
-    clips = READERS[row.layout](root, splits, row.folds)
+    clips = READERS[row.layout](root)
+    if splits:
+        lists = zip(SPLITS, _split_files(splits), strict=True)
+        clips = _split(row.name, clips, [(name, fold) for fold, file in lists for name in _read_names(file)])
     if not clips:
         raise DataError(f"root={str(root)!r} contains no clips of this data set")
     check_files(clips, root, f"get the complete data set from {row.homepage}")
     return clips
 
 
-READERS: dict[str, Callable[[Path, Sequence[Path], int], tuple[Clip, ...]]] = {
+READERS: dict[str, Callable[[Path], tuple[Clip, ...]]] = {
     "esc50": _read_esc,
     "esc10": partial(_read_esc, only="esc10"),
     "urbansound8k": _read_urbansound,

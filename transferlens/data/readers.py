@@ -34,7 +34,7 @@ COLUMNS = {
 # Names of folders that hold the folders of the classes: a fold each. At least one of the first two is there.
 SPLIT_FOLDERS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing")
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
-METADATA = "metadata.csv"  # of the audiofolder convention: the columns file_name and, if folders are no classes, label
+METADATA = "metadata.csv"  # of the audiofolder convention: the columns file_name and, if folders are not classes, label
 
 
 def read_table(path: Path, needed: Sequence[str], *, optional: Sequence[str] | None = None) -> list[dict[str, str]]:
@@ -79,7 +79,7 @@ def _decoded(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("cp1252")
-        if CONTROL.search(re.sub(r"[\r\n\t]", "", text)):  # no text of any kind
+        if CONTROL.search(re.sub(r"[\r\n\t]", "", text)):  # it is not text
             raise
         log.warning("%s is not UTF-8 and is read as Windows-1252: check letters with accents", path)
         return text
@@ -106,7 +106,7 @@ def _checked(
     if missing := [name for name in needed if name not in names]:
         raise DataError(
             f"{path} lacks {some(missing)}: it has {some(names) or 'no columns'}, and needs {some(needed)}, "
-            "separated by commas"
+            "separated by commas, semicolons or tabs"
         )
     if twice := [name for name, n in Counter(names).items() if n > 1 and name]:
         raise DataError(f"{path} has more than one column named {some(twice)}: keep one of them")

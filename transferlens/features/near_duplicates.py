@@ -139,7 +139,10 @@ def _calibration(
 ) -> Calibration:
     """Return the calibration by the similarities of pairs that cannot contain the same event."""
     if not values:
-        raise ParameterError(f"{dataset.name} has no two clips of different recordings and classes: name a threshold")
+        raise ParameterError(
+            f"{dataset.name} has no two clips of different recordings and classes, from which the threshold follows: "
+            "give one to `duplicates`, or make folds without group_duplicates"
+        )
     copied = rng.choice(len(marks), min(COPIES, len(marks)), replace=False)
     alike = [float(similarity(marks[i], _copy(dataset, cache, int(i)))[0]) for i in copied]
     threshold = max(values)
@@ -164,8 +167,8 @@ def partners(dataset: DataSet, homes: Sequence[Hashable], *, same_class: bool) -
     Clips with several labels are of one class if they share one.
     """
     labels, of_clips = _memberships(dataset), np.array(homes, dtype=object)
-    alike = (labels[i + 1 :, own].any(1) == same_class for i, own in enumerate(labels))
-    return [i + 1 + np.flatnonzero(of & (of_clips[i + 1 :] != of_clips[i])) for i, of in enumerate(alike)]
+    fitting = (labels[i + 1 :, own].any(1) == same_class for i, own in enumerate(labels))
+    return [i + 1 + np.flatnonzero(later & (of_clips[i + 1 :] != of_clips[i])) for i, later in enumerate(fitting)]
 
 
 def _memberships(dataset: DataSet) -> np.ndarray:
@@ -210,7 +213,7 @@ def recordings(dataset: DataSet, settings: FeatureSettings, folder: Path) -> tup
     DataError
         If there is one class only, or clips cannot be read.
     ParameterError
-        If the clips are too silent to be compared.
+        If the threshold cannot be calibrated, as of `calibrate`.
     """
     check_classes(dataset.label_names)
     homes = [clip.recording for clip in dataset.clips]

@@ -2,7 +2,7 @@
 
 Probabilities are (n_clips, n_classes), those of an ensemble (n_members, n_clips, n_classes); labels are (n_clips,).
 
-- `accuracy`, `nll` and `brier` [1]_ score each clip; `reliability` and `calibration_error` [3]_ score confidences.
+- `accuracy`, `nll` and `brier` [1]_ score each clip; `reliability` [3]_ compares confidences with what is right.
 - `ambiguity` [2]_ and `disagreement` tell how much the members of an ensemble differ.
 - `softmax` computes probabilities from logits; `subsets` yields ensembles of some members.
 
@@ -92,15 +92,6 @@ def bins_of(confidence: np.ndarray, right: np.ndarray, *, bins: int = 15) -> tup
     used = counts > 0
     means = [np.bincount(bin_of, values, bins)[used] / counts[used] for values in (confidence, right)]
     return means[0], means[1], counts[used]
-
-
-def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Compute the expected calibration error (Guo et al. 2017, equation 3): mean distance of confidence and accuracy.
-
-    It is biased upwards if clips are few: a perfectly calibrated network does not reach 0.
-    """
-    confidence, right, counts = reliability(probabilities, labels)
-    return float(np.average(np.abs(confidence - right), weights=counts))
 
 
 def subsets(n_members: int, size: int, *, most: int = 1000) -> Iterator[tuple[int, ...]]:

@@ -101,7 +101,10 @@ class Scoring(abc.ABC):
         """Return mean confidence, share that is right, and number per bin of confidence."""
 
     def calibration_error(self, probabilities: np.ndarray, labels: np.ndarray) -> float:
-        """Compute the expected calibration error; see `predictions.calibration_error`."""
+        """Compute the mean distance of confidence and share that is right (Guo et al. 2017, equation 3: "ECE").
+
+        It is biased upwards if clips are few: a perfectly calibrated network does not reach 0.
+        """
         confidence, right, counts = self.reliability(probabilities, labels)
         return float(np.average(np.abs(confidence - right), weights=counts))
 
@@ -136,14 +139,14 @@ class OneLabel(Scoring):
 
     def over_folds(self, outputs: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
         """Compute the accuracy over all clips."""
-        return float(predictions.accuracy(outputs, labels).mean())
+        return self.score(outputs, labels)
 
     def gain(
         self, outputs: np.ndarray, others: np.ndarray, labels: np.ndarray, folds: np.ndarray, groups: Sequence[str]
     ) -> Interval:
         """Compute the difference of accuracies, with an interval over recordings."""
-        right, of_others = predictions.accuracy(outputs, labels), predictions.accuracy(others, labels)
-        return stats.bootstrap_difference(right - of_others.mean(0), groups=groups).interval
+        gains = self.right(outputs, labels) - self.right(others, labels).mean(0)
+        return stats.bootstrap_difference(gains, groups=groups).interval
 
     def chance(self, labels: np.ndarray, n_classes: int) -> float:
         """Return one over the number of classes."""

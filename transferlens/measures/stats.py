@@ -362,9 +362,13 @@ def bootstrap_difference(
         return Difference(_unbounded(x, len(sums), level), float("nan"))
     means = _resampled(sums, sizes, resamples)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
-    beyond = min((means <= ROUNDING).sum(), (means >= -ROUNDING).sum())
-    p_value = float(min(1.0, 2 * (1 + beyond) / (1 + resamples)))
-    return Difference(Interval(float(x.mean()), low, high, x.size, level), p_value)
+    return Difference(Interval(float(x.mean()), low, high, x.size, level), two_sided(means))
+
+
+def two_sided(resampled: np.ndarray) -> float:
+    """Return the p-value of resampled differences: twice the share of them on the other side of 0."""
+    beyond = min((resampled <= ROUNDING).sum(), (resampled >= -ROUNDING).sum())
+    return float(min(1.0, 2 * (1 + beyond) / (1 + len(resampled))))
 
 
 def flip_difference(

@@ -365,7 +365,7 @@ def card(run: Run, files: Sequence[File]) -> str:
         formats={file.format for file in files},
         score="Accuracy" if run.scoring is ONE else "Mean average precision (mAP)",
         accuracy=_interval(run),
-        commonest=np.bincount(run.labels).max() / len(run.labels) if run.scoring is ONE else None,
+        several=run.scoring is not ONE,
         uneven=run.class_ratio > UNEVEN,
         size=anatomy.anatomy(run.config.backbone).made_for(run.config.input_size),
     )

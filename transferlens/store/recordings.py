@@ -242,15 +242,15 @@ def _cut(window: float | None, hop: float | None, sr: int) -> tuple[int, int] | 
     return size, step
 
 
-def _settings(runs: Sequence[Run]) -> list[FeatureSettings]:
-    """Return the feature settings of each run; raise ParameterError if the runs differ in their labels or rate."""
+def _rate(runs: Sequence[Run]) -> int:
+    """Return the rate of runs [Hz]; raise ParameterError if they differ in it, or in their labels."""
     check_alike(runs, "labels")
-    settings = [run.config.features for run in runs]
-    for run, own in zip(runs, settings, strict=True):
-        if own.sr != settings[0].sr:
-            rates = f"rate ({own.sr} and {settings[0].sr} Hz)"
+    first = runs[0].config.features.sr
+    for run in runs:
+        if (sr := run.config.features.sr) != first:
+            rates = f"rate ({sr} and {first} Hz)"
             raise ParameterError(f"ckpt={run.path} and {runs[0].path} differ in {rates}: average runs of the same")
-    return settings
+    return first
 
 
 class _Outputs(NamedTuple):
@@ -339,14 +339,12 @@ def predict(
     DataError
         If no file can be read.
     """
-    sr, files = _settings(runs)[0].sr, sound_files(paths)
+    sr, files = _rate(runs), sound_files(paths)
     where = pick_device(device)
     precisions = _precisions(runs, where)
     networks = [run.model().to(where) for run in runs]
-    computed = _computed(runs, networks, files, _cut(window, hop, sr), longest)
-    names, logits = runs[0].label_names, np.stack(computed.outputs)
-    found = computed.paths, computed.times, logits, computed.problems, precisions
-    return Predictions(names, *found, scoring=runs[0].scoring)
+    named, times, logits, problems = _computed(runs, networks, files, _cut(window, hop, sr), longest)
+    return Predictions(runs[0].label_names, named, times, np.stack(logits), problems, precisions, runs[0].scoring)
 
 
 def embed(
@@ -383,6 +381,6 @@ def embed(
     files, where = sound_files(paths), pick_device(device)
     (precision,) = _precisions([run], where)
     pooled = frontend.Pooled(run.model().to(where), block).eval()
-    computed = _computed([run], [pooled], files, _cut(window, hop, run.config.features.sr), longest)
-    vectors = computed.outputs[0]
-    return Embeddings(pooled.block, computed.paths, computed.times, vectors, computed.problems, precision)
+    cut = _cut(window, hop, run.config.features.sr)
+    named, times, (vectors,), problems = _computed([run], [pooled], files, cut, longest)
+    return Embeddings(pooled.block, named, times, vectors, problems, precision)
