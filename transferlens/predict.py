@@ -99,7 +99,7 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result:
     how = {name: getattr(options, name) for name in ("window", "hop", "longest")}
     if options.threshold is not None:
         check_alone(options, "threshold", beside=[name for name in names(Options) if name != "top"])
-    trained = load_runs(options.ckpt)
+    trained = load_runs(options.ckpt, "labels")
     if options.threshold is not None and trained[0].scoring is ONE:
         raise ParameterError(
             f"threshold={options.threshold:g} is for runs with several labels per clip, and {trained[0].path} has one: "

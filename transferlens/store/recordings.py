@@ -17,7 +17,6 @@ from transferlens.data.clips import BETWEEN
 from transferlens.measures.scoring import ONE, Scoring
 from transferlens.models.device import pick_device
 from transferlens.store.heldout import classify, precision_of
-from transferlens.store.run import check_alike
 from transferlens.util import lazy
 from transferlens.util.errors import DataError, MachineError, ParameterError
 from transferlens.util.lazy import pandas, threadpoolctl, tqdm
@@ -243,8 +242,7 @@ def _cut(window: float | None, hop: float | None, sr: int) -> tuple[int, int] | 
 
 
 def _rate(runs: Sequence[Run]) -> int:
-    """Return the rate of runs [Hz]; raise ParameterError if they differ in it, or in their labels."""
-    check_alike(runs, "labels")
+    """Return the rate of runs [Hz]; raise ParameterError if they differ in it."""
     first = runs[0].config.features.sr
     for run in runs:
         if (sr := run.config.features.sr) != first:
@@ -317,7 +315,7 @@ def predict(
     Parameters
     ----------
     runs : sequence of Run
-        Runs of the same classes and rate.
+        Runs of the same classes, as `load_runs` checks, and of the same rate.
     paths : sequence of path
         Files, and folders of files; files of other rates are resampled to that of the runs.
     window, hop : float > 0 [s], optional
@@ -335,7 +333,7 @@ def predict(
     Raises
     ------
     ParameterError
-        If the runs differ in their classes or rate, or no file is found.
+        If the runs differ in their rate, or no file is found.
     DataError
         If no file can be read.
     """
