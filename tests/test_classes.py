@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from transferlens import classes, ensemble, report, runs, tables, train
+from transferlens import classes, ensemble, report, runs, tables, train, versus
 from transferlens.compare import by_class
 from transferlens.compare.ensembles import Members, networks
 from transferlens.measures import classes as measures
@@ -233,6 +233,21 @@ def test_bad_input_is_one_line(seeds_store):
     assert by_class.overall(nets).missing == "test_resnet seed 1"
     with pytest.raises(ParameterError, match="mistakes=0 must be at least 1"):
         classes.classes(tuned, mistakes=0)
+
+
+@pytest.mark.parametrize("question", ["classes", "versus"])
+def test_a_class_that_no_held_out_clip_is_of_is_drawn_empty(seeds_store, question, tmp_path):
+    found = [*seeds_store[0]["tuned"], *seeds_store[0]["scratch"]]
+    found = [dataclasses.replace(run, labels=np.zeros_like(run.labels)) for run in found]
+    if question == "classes":
+        result = classes.analyse({"": found}, classes.Options())
+        assert "no held-out clip is of: low; means over classes are over the others" in result.summary()
+    else:
+        result = versus.compare(*versus.sides(found))
+    assert tmp_path / f"{question}.png" in result.write(tmp_path)
+    labels = [label.get_text() for ax in result.plot().axes for label in ax.get_yticklabels()]
+    assert {"high", "low"} <= {*labels}
+    assert {row.label for row in result.changes} == {"high"}
 
 
 # ------------------------------------------------------------------------------------------------ uneven classes

@@ -194,14 +194,19 @@ def test_command(seeds_store, cache, tmp_path, capsys):
 def test_bad_input_is_one_line(seeds_store, tmp_path, capsys):
     arms, _ = seeds_store
     a, b = (str(next(run.path for run in arms["tuned"] if run.config.fold == fold)) for fold in "12")
+    scratch = next(str(run.path) for run in arms["scratch"] if (run.config.fold, run.config.seed) == ("1", 1))
     other, figures = str(arms["other"][0].path), ["--figures", str(tmp_path / "new"), "--device", "cpu"]
     for argv, message in (
         (["--ckpt", a, b, "--kind", "seeds"], "differ in held-out clips (fold): compare runs of the same"),
         (["--ckpt", a, other, "--kind", "seeds"], "differ in backbone (resnet10t and test_resnet)"),
-        (["--ckpt", a, "--kind", "seeds"], "gives no path between two seeds: name runs of one backbone and fold"),
+        (
+            ["--ckpt", a, "--kind", "seeds"],
+            "no path between two seeds: name runs of one backbone and fold that differ by",
+        ),
+        (["--ckpt", a, scratch, "--kind", "runs"], "name runs of one backbone, fold and seed that were trained in two"),
         (["--ckpt", a, "--steps", "2"], "steps=2 must be at least 3"),
         (["--ckpt", a, "--block", "5"], "block=(5,) must be among 0, 1, 2, 3, 4"),
-        (["--ckpt", a, "--cache", str(tmp_path)], "without clips and features, `ensemble`, `selection`"),
+        (["--ckpt", a, "--cache", str(tmp_path)], "without clips and features, `classes`, `versus`, `ensemble`"),
         (["--ckpt", a, "--seeds", "1"], "seeds cannot be given with ckpt: leave out one of them"),
     ):
         assert paths.main([*argv, *figures]) == 2

@@ -97,6 +97,15 @@ def test_learning_curves_draws_runs_and_mean():
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1, 2, 3])
 
 
+def test_one_epoch_is_a_mark_and_a_quantity_without_values_an_empty_row():
+    ax = accuracy.learning_curves({"a": [[0.1], [0.3]]})
+    assert {line.get_marker() for line in ax.lines} == {"o"}
+    assert ax.get_xticks().tolist() == [1]
+    ax = accuracy.intervals({"first": {}, **LEVELS}, palette={"a": (0, 0, 0)})
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "quantity"]
+    assert {tuple(line.get_ydata()) for line in ax.lines[:2]} == {(1, 1), (1,)}
+
+
 def test_save_figure_writes_the_same_bytes(tmp_path):
     def save(folder):
         fig, axes = style.new_figure(width=4, height=3)

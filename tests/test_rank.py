@@ -326,6 +326,7 @@ def test_a_score_without_bound_is_ranked_and_left_out_of_the_figure(tmp_path):
     rows += [dataclasses.replace(row, fold="1") for row in rows]
     result = rank.Result(tuple(rows), rank.correlations(rows), "probe")
     assert result.correlations["logme", "all blocks"].rho == pytest.approx(1)
+    assert f"{rank.INFINITE}: are clips silent, or there twice?" in result.summary()
     assert (tmp_path / "rank.png") in result.write(tmp_path)
 
 
@@ -343,6 +344,10 @@ def test_a_score_without_bound_is_ranked_and_left_out_of_the_figure(tmp_path):
         (["--against", "finetune", "--block", "1", "2"], "against='finetune' needs one of block=4: no run ends with"),
         (["--against", "probe", "--block", "0"], "against='probe' needs one of block=1, 2, 3, 4"),
         (["--folds", "7"], "folds='7' not in tones"),
+        (
+            ["--against", "probe", "--runs", "nowhere"],
+            "runs='nowhere' is not a folder: against='probe' needs the store",
+        ),
     ],
 )
 def test_bad_input_is_one_line(argv, change, message, capsys, tmp_path):

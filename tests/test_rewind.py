@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from transferlens import rewind
+from transferlens import ensemble, paths, rewind
 from transferlens.compare import mixtures
 from transferlens.data.catalogue import DataOptions
 from transferlens.models.plan import TransferPlan
@@ -243,7 +243,7 @@ def test_bad_input_is_one_line(seeds_store, tmp_path, capsys):
         (["--ckpt", "nowhere.h5"], "nowhere.h5 does not exist"),
         (
             [*paths, "--cache", str(tmp_path)],
-            "without clips and features, `ensemble`, `selection`, `tables` and `runs`",
+            "without clips and features, `classes`, `versus`, `ensemble`, `selection`, `tables` and `runs`",
         ),
     ):
         assert rewind.main([*argv, *figures]) == 2
@@ -260,3 +260,18 @@ def test_training_clips_that_are_not_known(study, tmp_path):
     assert rewind.rewind(run, **given, estimate=0).rows
     with pytest.raises(CheckpointError, match="was trained on other clips than synth.*need run files alone"):
         rewind.rewind(run, cache=tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("setting", [{"select": "nested"}, {"clips_per_class": 3}])
+def test_no_run_is_scored_with_statistics_of_the_training_clips_of_another(study, tmp_path, setting):
+    plan, given = TransferPlan(), {"folds": (1,), "epochs": 1}
+    runs = [study(**given).runs(plan)[0], study(**given, **setting).runs(plan)[0]]
+    for order in (runs, runs[::-1]):
+        with pytest.raises(ParameterError, match=f"{runs[1].path} was not trained on all other clips.*estimate=0"):
+            rewind.rewind(order, kind="alone", what="all", cache=tmp_path / "cache", device="cpu")
+    with pytest.raises(ParameterError, match="differ in normalisation: compare runs of the same"):
+        paths.paths(runs, kind="runs", estimate=0, cache=tmp_path / "cache", device="cpu")
+    seeds = study(**given, **setting, seeds=(0, 1)).runs(plan)
+    for order in ([*study(**given, seeds=(0, 1)).runs(plan), *seeds], seeds):
+        with pytest.raises(ParameterError, match="training clips are not known: leave soup out"):
+            ensemble.ensemble(order, soup=True, cache=tmp_path / "cache", device="cpu")

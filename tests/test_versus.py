@@ -103,16 +103,16 @@ def test_arms_of_a_store_by_their_words(seeds_store, tmp_path, capsys):
     for words, message in (
         (
             ["pretrained", "from scratch"],
-            "can be tones, resnet10t, from scratch or tones, test_resnet, from scratch: say",
+            "can be each of 'tones, resnet10t, from scratch', 'tones, test_resnet, from scratch': say more",
         ),
-        (["pretrained", "frozen"], "arms='frozen' must be one of tones, "),
+        (["pretrained", "frozen"], "arms='frozen' must be one of 'tones, "),
         (["pretrained", "PRETRAINED"], "are both 'tones, test_resnet, pretrained': name two"),
     ):
         assert versus.main([*store, "--arms", *words]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
     assert versus.main(store) == 2
-    assert "arms must name two of tones, " in capsys.readouterr().err
+    assert "arms must name two of 'tones, " in capsys.readouterr().err
     assert versus.main([*store, "--arms", "pretrained"]) == 2
     assert "must be two names" in capsys.readouterr().err
 

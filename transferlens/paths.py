@@ -118,26 +118,21 @@ def analyse(runs: Mapping[str, list[Run]], options: Options) -> Result:
     trained = finished.runs_of(runs, options, "dataset", "labels")
     blocks: list[int | None] = [*dict.fromkeys(options.block)] or [None]
     _check_blocks(trained, options.block)
-    by_fold = group_by(paths_of(trained, options.kind), key=lambda path: _clips(path.second))
+    by_clips = group_by(paths_of(trained, options.kind), key=lambda path: finished.clips_of(path.second))
     named = zip(arm_names(trained), trained, strict=True)
-    seeds = group_by(named, lambda pair: (_clips(pair[1]), pair[0], pair[1].config.backbone))
+    seeds = group_by(named, lambda pair: (finished.clips_of(pair[1]), pair[0], pair[1].config.backbone))
     rows, soups = list[Row](), list[SoupRow]()
-    total = sum(map(len, by_fold.values())) * len(blocks) * options.steps
+    total = sum(map(len, by_clips.values())) * len(blocks) * options.steps
     with tqdm.tqdm(total=total, desc="paths", unit="point", delay=2, leave=False, disable=None) as bar:
-        for clips, paths_of_fold in by_fold.items():
-            S, training = finished.features(paths_of_fold[0].second, options, options.estimate)
+        for clips, paths_of_clips in by_clips.items():
+            S, training = finished.features(paths_of_clips[0].second, options, options.estimate)
             known: dict[Any, dict[str, Score]] = {}
-            for path, block in itertools.product(paths_of_fold, blocks):
+            for path, block in itertools.product(paths_of_clips, blocks):
                 rows += walk(path, block, options.steps, S, training, device, bar.update, known, options.store.cache)
             for (own, arm, _), members in seeds.items():
                 if own == clips and len(members) > 1:
                     soups.append(soup([run for _, run in members], arm, S, training, device))
     return Result(tuple(rows), tuple(barriers(rows)), tuple(soups))
-
-
-def _clips(run: Run) -> tuple[Any, ...]:
-    """Return what runs share that are scored on the same features."""
-    return run.config.fold, run.provenance["features_key"], run.clip_ids
 
 
 def _check_blocks(runs: Sequence[Run], blocks: Sequence[int]) -> None:

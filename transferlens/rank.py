@@ -62,6 +62,7 @@ PLANS: Mapping[str, Callable[[int, int | None], TransferPlan]] = {
     "truncate": lambda block, start: TransferPlan(start, truncate_after=block),
     "finetune": lambda block, start: TransferPlan(start),
 }
+INFINITE = "LogME is infinite, and not drawn, where the labels follow exactly from the output of a block"
 CUTS = {"probe": BLOCKS[1:], "truncate": BLOCKS[1:], "finetune": (LAST,)}  # the blocks that they may end with
 
 
@@ -133,12 +134,16 @@ def accuracies(study: Study, options: Options, blocks: Collection[int]) -> dict[
     """Return the accuracies of the runs that the store has, by network, block and fold; none is trained."""
     if options.against is None:
         return {}
+    if not (store := options.store.runs).is_dir():
+        raise ParameterError(
+            f"runs={str(store)!r} is not a folder: against={options.against!r} needs the store of its runs"
+        )
     places: dict[RunConfig, tuple[Start, int, str]] = {}
     for block in [block for block in CUTS[options.against] if block in blocks]:
         plan = partial(PLANS[options.against], block)
         points = _points(study, plan, _training(options), controls=options.controls)
         places |= {point: (start, block, point.fold) for start, group in points.items() for point in group}
-    runs = schedule.read(study.options.store.runs, [*places])
+    runs = schedule.read(store, [*places])
     by_place = group_by(runs, lambda point: places[point])
     return {place: [runs[point].accuracy_last for point in group] for place, group in by_place.items()}
 
@@ -223,9 +228,11 @@ def draw(result: Result) -> Figure:
     marks: dict[str, Any] = {f"mean; bars: 95 % interval over held-out clips, k = {row.k}": style.mark("D", line="-")}
     marks |= {counted(n_folds, "fold"): style.dot()} if n_folds > 1 else {}
     if known:
-        shapes = dict(zip(networks, itertools.cycle(MARKERS), strict=False)) if len(networks) > 1 else {"a block": "o"}
+        shapes = dict(zip(networks, itertools.cycle(MARKERS), strict=False)) if len(networks) > 1 else {"accuracy": "o"}
         marks |= {f"{name}, by block": style.mark(marker) for name, marker in shapes.items()}
         marks["random: not in the correlation"] = style.mark("o", hollow=True)
+    if np.isinf([each.logme for each in result.rows]).any():
+        marks[INFINITE] = style.mark("")
     style.legend_below(fig, axes[0, 0], marks=marks)
     style.title(fig, f"{row.dataset}: scores without training")
     return fig
@@ -264,13 +271,15 @@ def _draw_against(
 
 def summary(result: Result) -> str:
     """Return the scores over all folds as a table, and the correlations with the accuracies that are known."""
-    head = ["backbone", "source", "seed", "block", "LogME", f"{result.rows[0].k} neighbours [%]"]
+    head = ["backbone", "source", "seed", "block", "LogME", f"{counted(result.rows[0].k, 'neighbour')} [%]"]
     lines = []
     for row in result.cells:
         own = [row.backbone, row.source, row.seed, row.block, f"{row.logme:.3f}", f"{100 * row.knn:.1f}"]
         accuracy = f"{100 * row.accuracy:.1f}" if np.isfinite(row.accuracy) else f"({counted(row.n_runs, 'run')})"
         lines.append([*own, accuracy] if result.against else own)
     texts = [table([[*head, f"{result.against} [%]"] if result.against else head, *lines])]
+    if np.isinf([row.logme for row in result.rows]).any():
+        texts.append(f"{INFINITE}: are clips silent, or there twice?")
     if result.against and not any(row.n_runs for row in result.rows):
         texts.append(f"the store has no finished {result.against} run of these settings: give those of its runs")
     for (score, cells), correlation in result.correlations.items():

@@ -335,10 +335,7 @@ def analyse(runs: Mapping[str, list[Run]], options: Options) -> Result:
     device = pick_device(options.execution.device)
     keep_freed_memory()
     trained = finished.runs_of(runs, options, "dataset")
-    named = group_by(
-        zip(trained, arm_names(trained), strict=True),
-        key=lambda pair: (pair[0].config.fold, pair[0].provenance["features_key"], pair[0].clip_ids),
-    )
+    named = group_by(zip(trained, arm_names(trained), strict=True), key=lambda pair: finished.clips_of(pair[0]))
     scored = []
     total = len(trained) * len({*options.to}) * (1 + bool(options.estimate))
     with tqdm.tqdm(total=total, desc="rewind", unit="pass", delay=2, leave=False, disable=None) as bar:

@@ -219,7 +219,7 @@ def runs_of_arms(folder: Path, wanted: Sequence[str]) -> list[Run]:
     ]
     arms = group_by(zip(names, summaries, strict=True), key=lambda pair: pair[0])
     if not wanted:
-        raise ParameterError(f"arms must name two of {some(arms)}; or give two run files as ckpt")
+        raise ParameterError(f"arms must name two of {some(map(repr, arms))}; or give two run files as ckpt")
     words = {name: _words(name) | {str(pairs[0][1].config.plan).lower()} for name, pairs in arms.items()}
     chosen = [_match(name, words) for name in wanted]
     if chosen[0] == chosen[1]:
@@ -233,7 +233,8 @@ def _match(wanted: str, names: Mapping[str, set[str]]) -> str:
     fewest = min((len(names[name]) for name in fitting), default=0)
     plainest = [name for name in fitting if len(names[name]) == fewest]
     if len(plainest) != 1:
-        problem = f"can be {' or '.join(plainest)}: say more" if plainest else f"must be one of {some(names)}"
+        among = some(map(repr, plainest or names))
+        problem = f"can be each of {among}: say more" if plainest else f"must be one of {among}"
         raise ParameterError(f"arms={wanted!r} {problem}")
     return plainest[0]
 

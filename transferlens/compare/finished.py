@@ -1,7 +1,7 @@
 """Questions about finished runs, which need their clips too: which runs, and which clips.
 
 * `points`, `runs_of`: the runs that options name, by their files or as a study does
-* `features`: the held-out clips of a run, and some that it was trained on
+* `features`: the held-out clips of a run, and some that it was trained on; `clips_of`: the runs that share them
 * `average`: the network whose weights are the mean of those of several runs; `with_soups`: ensembles with its outputs
 """
 
@@ -56,6 +56,11 @@ def runs_of(runs: Mapping[str, list[Run]], options: Any, *alike: str) -> list[Ru
     return runs["runs"]
 
 
+def clips_of(run: Run) -> tuple[Any, ...]:
+    """Return what runs have in common that `features` gives the same clips, held-out and training."""
+    return run.config.split, run.provenance["features_key"], run.clip_ids
+
+
 def features(run: Run, options: Any, n: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Return features of the held-out clips of a run, and of `n` clips that it was trained on; None if `n` is 0.
 
@@ -71,9 +76,10 @@ def features(run: Run, options: Any, n: int) -> tuple[np.ndarray, np.ndarray | N
         training = heldout_features(run, data, cache, training=True, most=n)
     except ParameterError as error:
         unknown = "training clips are not known" in str(error)
-        raise ParameterError(f"{error}: give estimate=0 to leave them out" if unknown else str(error)) from None
+        remedy = "give estimate=0 to leave them out" if hasattr(options, "estimate") else "leave soup out"
+        raise ParameterError(f"{error}: {remedy}" if unknown else str(error)) from None
     except TransferLensError as error:
-        others = "`ensemble`, `selection`, `tables` and `runs` need run files alone"
+        others = "`classes`, `versus`, `ensemble`, `selection`, `tables` and `runs` need run files alone"
         raise type(error)(f"{error}; without clips and features, {others}") from None
     return S, training
 
@@ -97,7 +103,7 @@ def with_soups(ensembles: Sequence[Members], options: Any, device: torch.device)
     soups: list[dict[str, np.ndarray]] = [{} for _ in ensembles]
     chosen = [(members, soup) for members, soup in zip(ensembles, soups, strict=True) if is_one(members)]
     todo = [(runs, fold, soup) for members, soup in chosen for fold, runs in members.runs.items()]
-    same = group_by(todo, key=lambda each: (each[0][0].provenance["features_key"], each[0][0].clip_ids))
+    same = group_by(todo, key=lambda each: clips_of(each[0][0]))
     with tqdm.tqdm(total=len(todo), desc="soups", unit="network", delay=2, leave=False, disable=None) as bar:
         for group in same.values():
             S, training = features(group[0][0][0], options, ESTIMATED_ON)

@@ -41,6 +41,12 @@ WORDS: dict[str, str] = {
     "seeds": "between two seeds",
     "runs": "between two ways of training",
 }
+# The runs that have a path of each kind.
+ENDS = {
+    "training": "a run",
+    "seeds": "runs of one backbone and fold that differ by the seed alone",
+    "runs": "runs of one backbone, fold and seed that were trained in two ways",
+}
 Score = tuple[float, float]  # accuracy and loss
 WHOLE = "all"  # the block of a path of whole networks
 ALIKE = ("backbone", "truncate_after", "held-out clips (fold)", "features", "normalisation")
@@ -168,10 +174,8 @@ def paths_of(runs: Sequence[Run], kinds: Collection[str] = tuple(WORDS)) -> list
     if not chosen:
         if len(runs) > 1:
             check_alike(runs[:2], *ALIKE)
-        kind = " or ".join(WORDS[kind] for kind in kinds)
-        raise ParameterError(
-            f"ckpt={runs[0].path} gives no path {kind}: name runs of one backbone and fold that differ so"
-        )
+        kind, ends = (" or ".join(words[kind] for kind in kinds) for words in (WORDS, ENDS))
+        raise ParameterError(f"ckpt={runs[0].path} gives no path {kind}: name {ends}")
     return chosen
 
 

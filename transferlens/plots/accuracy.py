@@ -365,9 +365,12 @@ def learning_curves(
         runs, colour = 100 * np.asarray(runs_of_arm), palette[arm]
         epochs = np.arange(1, runs.shape[1] + 1)
         above = 2 + 1 / len(epochs)  # shorter arms lie over longer ones
-        ax.plot(epochs, runs.T, color=colour, alpha=0.3, lw=0.8, zorder=above)
-        ax.plot(epochs, runs.mean(0), color=colour, lw=2, label=arm, zorder=above)
+        look: dict[str, Any] = {"color": colour, "zorder": above, "marker": "o" if len(epochs) == 1 else None}
+        ax.plot(epochs, runs.T, **look, alpha=0.3, lw=0.8, ms=3)
+        ax.plot(epochs, runs.mean(0), **look, lw=2, ms=5, label=arm)
     ax.locator_params(axis="x", integer=True)
+    if max(len(runs_of_arm[0]) for runs_of_arm in curves.values()) == 1:
+        ax.set_xticks([1])
     ax.set(xlabel="epoch", ylabel=heldout())
     return ax
 

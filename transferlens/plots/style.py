@@ -235,7 +235,7 @@ def colours(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
 
 def spread(values: Sized, width: float) -> np.ndarray:
     """Return one offset per value, from `-width` to `width`, so that equal points do not hide each other."""
-    return np.linspace(-width, width, len(values)) if len(values) > 1 else np.zeros(1)
+    return np.linspace(-width, width, len(values)) if len(values) > 1 else np.zeros(len(values))
 
 
 def handles(palette: Mapping[str, tuple]) -> list[Line2D]:

@@ -336,7 +336,7 @@ def load_run(path: Path | str | os.PathLike[str], *, expected: RunConfig | None 
 def _scaling(run: Run) -> tuple[Any, ...]:
     """Return what the scale of the input follows from: the settings, or the values of the source."""
     config, how = run.config, run.config.training.normalise
-    return how, config.changes_input, config.inner_fold, run.normalisation.tolist() if how == "source" else None
+    return how, config.changes_input, config.split[1:], run.normalisation.tolist() if how == "source" else None
 
 
 _COMPARED: dict[str, Callable[[Run], Any]] = {
