@@ -109,7 +109,7 @@ def test_a_stream_is_the_whole_waveform(native, tmp_path, monkeypatch):
 
 def test_files_of_folders_are_found_in_natural_order(tmp_path, clips):
     source = next(clips.parent.glob("*.wav"))
-    for name in ("10.wav", "2.wav", "inside/3.WAV", "notes.txt"):
+    for name in ("10.wav", "2.wav", "inside/3.WAV", "notes.txt", "._2.wav", ".cache/4.wav", "__MACOSX/5.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(source, tmp_path / name)
     names = [path.relative_to(tmp_path).as_posix() for path in sound_files([tmp_path, tmp_path / "2.wav"])]

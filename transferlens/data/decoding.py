@@ -87,6 +87,16 @@ class _Stream(soundfile.SoundFile):
             raise DataError(f"{path} is empty: it has no samples{_hint(path)}")
 
 
+def sound_files(folder: Path) -> list[Path]:
+    """Return the files below a folder that end like sound files, except hidden ones, such as those that macOS adds."""
+    found = (file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+    return [file for file in found if not any(map(_is_hidden, file.relative_to(folder).parts))]
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part == "__MACOSX"
+
+
 def _name(path: Path) -> str | bytes:
     return str(path) if sys.platform == "win32" else os.fsencode(path)  # names may not be valid text
 

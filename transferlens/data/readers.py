@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from transferlens.data.clips import Clip
-from transferlens.data.decoding import ENDINGS
+from transferlens.data.decoding import sound_files
 from transferlens.util.errors import DataError
 from transferlens.util.grouping import group_by
 from transferlens.util.text import CONTROL, some
@@ -226,8 +226,7 @@ def read_folder(folder: Path) -> tuple[Clip, ...]:
     DataError
         If there are no sound files, or some lie in no folder of a class.
     """
-    found = [file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file()]
-    files = {file.relative_to(folder): file for file in found if not _hidden(file.relative_to(folder))}
+    files = {file.relative_to(folder): file for file in sound_files(folder)}
     if not files:
         raise DataError(f"{folder} has no sound files: name a folder with one folder per class, or a csv table")
     tops = {path.parts[0].lower() for path in files}
@@ -244,10 +243,6 @@ def read_folder(folder: Path) -> tuple[Clip, ...]:
         raise DataError(f"{folder} has sound files in no folder of a class: {some(unplaced)}; move or remove them")
     _check_spelling(folder, [{"label": clip.label} for clip in clips], ["label"])
     return tuple(clips)
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def _named_labels(folder: Path, splits: Sequence[Path]) -> dict[Path, str]:

@@ -38,7 +38,7 @@ TRAINED = ", the precision that it was trained in"
 
 
 def sound_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files that are named, and in natural order those of the folders that end like sound files.
+    """Return the files that are named, and in natural order the sound files of the folders, but not hidden ones.
 
     Raise ParameterError if a folder has none, or nothing is named.
     """
@@ -46,8 +46,7 @@ def sound_files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         named = [path]
         if path.is_dir():
-            inside = (file for file in path.rglob("*") if file.suffix.lower() in decoding.ENDINGS and file.is_file())
-            named = sorted(inside, key=lambda file: natural(str(file)))
+            named = sorted(decoding.sound_files(path), key=lambda file: natural(str(file)))
         if not named:
             raise ParameterError(f"files={str(path)!r} must be sound files, or folders with some: it has none")
         files += named
