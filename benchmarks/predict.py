@@ -25,7 +25,7 @@ from features import plain
 import transferlens as tl
 from transferlens import cli
 from transferlens.data.catalogue import DataOptions
-from transferlens.data.folds import write_table
+from transferlens.data.folds import check_table, write_table
 from transferlens.training.sweep import Study
 
 
@@ -49,6 +49,7 @@ class Options(DataOptions):
 
 def trained(dataset: tl.DataSet, backbone: str, folder: Path) -> Path:
     """A run of one epoch on some clips: how good it is does not matter."""
+    check_table("clips", folder / "clips.csv", dataset.clips)
     write_table(dataset.clips, folder / "clips.csv")
     study = Study(
         clips=folder / "clips.csv",
