@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 import jinja2
 
-from transferlens import cli
+from transferlens import cli, rewind
 from transferlens.measures import stats
 from transferlens.measures.stats import Interval
 from transferlens.util.errors import DataError, ParameterError
@@ -38,9 +38,11 @@ NAMES = {
 # The tables that the text uses.
 TABLES = (
     *("pretrained_vs_scratch", "freeze", "fuse", "truncate", "probe", "plan_grid", "svcca", "rank", "input_form"),
+    *("rewind_blocks", "classes_overall", "classes_changes"),
     *("input_form_stretch", "ensemble", "robustness", "selection", "duplicates", "saliency", "saliency_summary"),
     *("synth/saliency_summary", "steps"),
 )
+SETTINGS = {"tolerance": rewind.Options().tolerance, "estimated_on": rewind.Options().estimate}  # of the study
 MAY_BE_EMPTY = ("duplicates",)
 AGAIN = "run python -m analyses.all again"
 TEMPLATE = Path(__file__).with_name("RESULTS.md.jinja")
@@ -143,6 +145,12 @@ def change(row: Any) -> Interval:
     return Interval(row.change_mean, row.change_low, row.change_high, int(row.change_n))
 
 
+def stored(row: Any, name: str) -> Interval:
+    """Return a value of a table with the interval in the columns beside it."""
+    n = int(getattr(row, "n_folds", 0) or getattr(row, "n_clips", 0))
+    return Interval(getattr(row, name), getattr(row, f"{name}_low"), getattr(row, f"{name}_high"), n)
+
+
 def hundred(interval: Interval) -> str:
     """Return a mean with its interval as text, times 100: accuracies in %, differences in points."""
     text = f"{100 * interval.mean:.1f}"
@@ -173,6 +181,11 @@ def blocks_where(lower: Sequence[Any], higher: Sequence[Any]) -> str:
     return f"Block{'s' * (len(blocks) != 1)} {', '.join(blocks)}" if blocks else "no block"
 
 
+def at(blocks: Sequence[str]) -> str:
+    """Return for which K a statement holds, in words."""
+    return f"at K = {', '.join(blocks)}" if blocks else "at no K"
+
+
 def short(backbone: str) -> str:
     """Return the name of a network as in run ids."""
     return backbone.removeprefix("tf_").removeprefix("efficientnet_")
@@ -189,14 +202,14 @@ def text(figures: Path, link: str) -> str:
     """Return the text of RESULTS.md, with links to figures in the folder `link`."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     tables = Tables(figures)
-    helpers = (mean, gain, per_clip, change, hundred, plain, judge, count, blocks_where, short, duration)
+    helpers = (mean, gain, per_clip, change, stored, hundred, plain, judge, count, blocks_where, at, short, duration)
     asked = (tables.rows, tables.row, tables.column, tables.page, tables.ends, tables.beyond)
     names = {helper.__name__: helper for helper in (*helpers, *asked)}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     if missing := [f"{name}.csv" for name in TABLES if not (figures / f"{name}.csv").exists()]:
         raise DataError(f"{figures} lacks {', '.join(missing)}: python -m analyses.all writes them")
     try:
-        return template.render(**names, figures=quote(link))
+        return template.render(**names, **SETTINGS, figures=quote(link))
     except (ArithmeticError, AttributeError, LookupError, ParameterError, TypeError, jinja2.TemplateError) as error:
         raise DataError(f"a table in {figures} was not written by analyses.all ({error}): {AGAIN}") from error
 
