@@ -9,6 +9,7 @@ import itertools
 from types import SimpleNamespace
 
 import matplotlib.axes
+import matplotlib.collections
 import matplotlib.image
 import matplotlib.lines
 import matplotlib.patches
@@ -18,7 +19,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from transferlens.measures.stats import Interval
-from transferlens.plots import accuracy, spectrogram, style
+from transferlens.plots import accuracy, rewind, spectrogram, style
 
 GROUPS = {"net": {"a": [0.8, 0.9, 1.0], "b": [0.5, 0.6, 0.7]}}
 INTERVAL = Interval(0.1, 0.05, 0.15, 5)
@@ -320,3 +321,17 @@ def test_widths_have_units(width, found):
 @pytest.mark.parametrize("width", ["8", "cm", "8 km", "1cm", "90cm", "-8cm", "nan cm"])
 def test_other_widths_are_not(width):
     assert not style.WIDTH.holds(width)
+
+
+def test_intervals_of_blocks_put_back_are_of_accuracies():
+    row = SimpleNamespace(
+        what="all", statistics="anew", block=0, accuracy=0.95, accuracy_run=0.9, change=0.05, change_low=-1.0,
+        change_high=0.2, needed="nothing",
+    )  # fmt: skip
+    ax = rewind.put_back([row], palette={"all": "C0"})
+    ((low, high),) = [
+        part.get_segments()[0][:, 1]
+        for part in ax.collections
+        if isinstance(part, matplotlib.collections.LineCollection)
+    ]
+    assert (low, high) == pytest.approx((0, 100))

@@ -40,7 +40,12 @@ def put_back(rows: Sequence[Any], *, palette: Mapping[str, tuple], ax: Axes | No
     offsets = spread(series, 0.12)
     for x, ((what, statistics), line) in zip(offsets, series.items(), strict=True):
         mean = np.array([100 * row.accuracy for row in line])
-        bounds = 100 * np.array([(row.change - row.change_low, row.change_high - row.change) for row in line]).T
+        # An accuracy is from 0 to 1, also where the interval of its change leads beyond.
+        ends = [
+            (min(row.change - row.change_low, row.accuracy), min(row.change_high - row.change, 1 - row.accuracy))
+            for row in line
+        ]
+        bounds = 100 * np.array(ends).T
         words = "as is" if statistics == "as is" else "statistics anew"
         look: dict[str, Any] = {"ms": 5, "lw": 1.2, "capsize": 2, "elinewidth": 0.8, "color": palette[what]}
         places = [row.block + x for row in line]
