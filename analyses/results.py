@@ -22,9 +22,10 @@ from urllib.parse import quote
 
 import jinja2
 
-from transferlens import cli, rewind
+from transferlens import cli
 from transferlens.measures import stats
 from transferlens.measures.stats import Interval
+from transferlens.rewind import Options as Rewind
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.files import check_writable, plain_cell, write_text
 from transferlens.util.terminal import say
@@ -42,7 +43,7 @@ TABLES = (
     *("input_form_stretch", "ensemble", "robustness", "selection", "duplicates", "saliency", "saliency_summary"),
     *("synth/saliency_summary", "steps"),
 )
-SETTINGS = {"tolerance": rewind.Options().tolerance, "estimated_on": rewind.Options().estimate}  # of the study
+SETTINGS = {"tolerance": Rewind().tolerance, "estimated_on": Rewind().estimate}  # of the study
 MAY_BE_EMPTY = ("duplicates",)
 AGAIN = "run python -m analyses.all again"
 TEMPLATE = Path(__file__).with_name("RESULTS.md.jinja")
