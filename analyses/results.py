@@ -39,7 +39,7 @@ NAMES = {
 # The tables that the text uses.
 TABLES = (
     *("pretrained_vs_scratch", "freeze", "fuse", "truncate", "probe", "plan_grid", "svcca", "rank", "input_form"),
-    *("rewind_blocks", "classes_overall", "classes_changes"),
+    *("rewind_blocks", "paths_barriers", "paths_soups", "classes_overall", "classes_changes"),
     *("input_form_stretch", "ensemble", "robustness", "selection", "duplicates", "saliency", "saliency_summary"),
     *("synth/saliency_summary", "steps"),
 )

@@ -187,6 +187,7 @@ def test_the_text_has_the_numbers_of_the_tables_beside_the_figures():
         ("rank", {"source": "ImageNet", "block": "1"}, {"knn_low": 0.1}, "apart, in Blocks 2 3 4 of lite0"),
         ("rewind_blocks", {"statistics": "anew"}, {"change_high": -0.01}, r"at K = 0, 1, 2, 3, 4 with statistics"),
         ("rewind_blocks", {"block": "3"}, {"needed": "nothing"}, r"statistics \| filters \| nothing \| filters"),
+        ("paths_barriers", {"kind": "seeds", "statistics": "anew"}, {"barrier": 0.5}, r"as the networks are, 0\.50 "),
         ("classes_changes", {"label": "dog"}, {"p_adjusted": 0.06}, "below 0.05, in 7 of 10 classes"),
         ("input_form", {"arm": "one window"}, {"accuracy_last": 0.1}, "excludes 0 for 1 of the 4 other forms"),
         ("ensemble", {}, {"gain_low": -0.1}, "above 0 for 0 of the"),
