@@ -287,6 +287,7 @@ def by_block(name: str, options: type, analysis: Callable[[Any], Analysis]) -> q
         return analysis(options).select(options.block, references=options.references)
 
     def points(options: Any) -> dict[Any, Arm]:
+        """Return the arms: both references if they are asked for, all plans, and the trials that tune them."""
         references = REFERENCES if options.references else {}
         chosen, study = references | plans(options), Study.of(options)
         training = study.training(TransferPlan.finetune())  # all arms are trained alike
@@ -297,6 +298,7 @@ def by_block(name: str, options: type, analysis: Callable[[Any], Analysis]) -> q
         return arms
 
     def analyse(runs: Mapping[Any, Sequence[Run]], options: Any) -> Result:
+        """Return the rows of all runs by place, tuned arms beside the others."""
         weights = {run.weights for runs_of_arm in runs.values() for run in runs_of_arm}
         asked, placed = analysis(options), plans(options)
         names: dict[Any, str] = {arm: WORDS[arm] for arm, plan in REFERENCES.items() if plan not in placed.values()}

@@ -127,6 +127,7 @@ def rows_of(
     labels, names = study.data.labels, np.array(study.dataset.recordings, dtype=object)
 
     def row(fold: str, n_train: float, score: float, right: np.ndarray, held_out: np.ndarray, commonest: float) -> Row:
+        """Return the row of a fold, or of all, from which held-out clips are classified correctly."""
         groups = names[held_out].tolist() if len(names) else []
         knn = stats.share_interval(right, groups=groups)
         return Row(

@@ -76,6 +76,7 @@ def _resuming(path: Path) -> Any:
     """Return a downloader for pooch that keeps what it has received, and requests only the rest."""
 
     def download(url: str, output_file: str, pooch: Any, check_only: bool = False) -> None:
+        """Download what is missing of a file, as pooch calls it; raise requests.HTTPError if the server refuses."""
         partial = path.with_name(f"{path.name}.part")
         received = partial.stat().st_size if partial.exists() else 0
         headers = {"Range": f"bytes={received}-"} if received else {}

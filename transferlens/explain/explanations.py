@@ -275,6 +275,7 @@ def _references(
     label_of = {clip.id: clip.label for clip in dataset.clips} if dataset else {}
 
     def choose(ids: Sequence[str]) -> list[str]:
+        """Return clips of the classes in turn."""
         order = [ids[i] for i in np.random.default_rng(how.seed).permutation(len(ids))]
         classes = group_by(order, lambda id: label_of.get(id, ""))
         in_turn = [id for id in itertools.chain(*itertools.zip_longest(*classes.values())) if id is not None]

@@ -66,6 +66,7 @@ def event_mask(
     rate, width = sr or row.sr, width or row.width
 
     def log_mel(samples: np.ndarray) -> np.ndarray:
+        """Return the features [shape=(channels, n_mels, width)] of samples as `render` gives them."""
         y = waveform(samples)
         if rate != row.sr:
             y = librosa.resample(y, orig_sr=row.sr, target_sr=rate, res_type="soxr_hq")

@@ -238,6 +238,7 @@ def _add_activations(
         activations[name] = sample(output)
 
     def add(name: str, output: torch.Tensor) -> None:
+        """Add a module's output, and what was kept of the first network, to its moments."""
         X, Y = activations.pop(name), sample(output)
         each = len(Y) // len(groups)
         other_clips = np.roll(Y, each, axis=0) if len(groups) > 1 else None

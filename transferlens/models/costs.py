@@ -76,6 +76,7 @@ def _run(block: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, int, int, int
         return tensor
 
     def note(name: str, output: Any) -> None:
+        """Note the multiply-adds and the size of a layer's output."""
         if isinstance(layers[name], nn.Conv2d | nn.Linear):
             # Each weight of an output channel (the first axis) is used once for each number that channel gives.
             counts.append(output.numel() * layers[name].weight[0].numel())

@@ -131,7 +131,7 @@ class Training(Fields):
             raise ParameterError(f"{words}, at most {MOST_EPOCHS}: give fewer epochs")
         share = epochs / self.epochs
         values = {name: round(getattr(self, name) * share) for name in ("head_epochs", "warmup_epochs")}
-        if self.average_epochs > 1:  # 1 is no average
+        if self.average_epochs > 1:  # 1: the weights of the last epoch, whatever their number
             values["average_epochs"] = max(1, round(self.average_epochs * share))
         milestones = tuple(max(1, round(epoch * share)) for epoch in self.milestones)
         return dataclasses.replace(self, epochs=epochs, milestones=milestones, **values)
