@@ -2,19 +2,17 @@
 
     python -m analyses.results --figures figures --out RESULTS.md
 
-The text is ``RESULTS.md.jinja``, next to this file. It contains no measured number: all are computed here from tables
-that `analyses.all` has written, and words that judge, such as "more than chance can explain", depend on the interval.
-Remarks on how the runs were made are in ``notes.md`` next to the tables, if there is one.
+The text is in ``text/``, next to this file, a template per section. It contains no measured number: all are computed by
+`analyses.numbers` from tables that `analyses.all` has written, and words that judge, such as "more than chance can
+explain", depend on the interval. Remarks on how the runs were made are in ``notes.md`` next to the tables, if there is
+one.
 """
 
-import contextlib
-import csv
-import io
-import math
+from __future__ import annotations
+
+import re
 import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,31 +20,73 @@ from urllib.parse import quote
 
 import jinja2
 
+from analyses import numbers
+from analyses.answers import answers
+from analyses.controls import KNOWN, SEED
+from analyses.numbers import AGAIN, FIRST, Tables
 from transferlens import cli
-from transferlens.measures import stats
-from transferlens.measures.stats import Interval
+from transferlens.data.catalogue import permuted_name
 from transferlens.rewind import Options as Rewind
 from transferlens.util.errors import DataError, ParameterError
-from transferlens.util.files import check_writable, plain_cell, write_text
+from transferlens.util.files import check_writable, write_text
 from transferlens.util.terminal import say
-from transferlens.util.text import markdown
 
-# Columns whose values are names, though some look like numbers.
-NAMES = {
-    *("recording", "fold", "inner_fold", "block", "change_from"),
-    *("pretrained_through", "frozen_through", "truncate_after"),
-}
-# The tables that the text uses.
-TABLES = (
-    *("pretrained_vs_scratch", "freeze", "fuse", "truncate", "probe", "plan_grid", "svcca", "rank", "input_form"),
-    *("rewind_blocks", "paths_barriers", "paths_soups", "classes_overall", "classes_changes"),
-    *("input_form_stretch", "ensemble", "robustness", "selection", "duplicates", "saliency", "saliency_summary"),
-    *("synth/saliency_summary", "steps"),
-)
 SETTINGS = {"tolerance": Rewind().tolerance, "estimated_on": Rewind().estimate}  # of the study
-MAY_BE_EMPTY = ("duplicates",)
-AGAIN = "run python -m analyses.all again"
-TEMPLATE = Path(__file__).with_name("RESULTS.md.jinja")
+TEMPLATES = Path(__file__).with_name("text")
+OPTIONS = ("--clips", "--dataset", "--root")
+HELPERS = (
+    *(numbers.mean, numbers.gain, numbers.per_clip, numbers.change, numbers.stored, numbers.hundred, numbers.plain),
+    *(numbers.referred, numbers.changes, numbers.losses, numbers.listed),
+    *(numbers.judge, numbers.count, numbers.blocks_where, numbers.at, numbers.short, numbers.duration),
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the text: its template, its title, and the tables that it needs.
+
+    It is of every data set that has the first of them or, with `of`, of these generated ones alone; if it is a
+    `control`, of every data set with permuted labels.
+    """
+
+    name: str
+    title: str
+    tables: tuple[str, ...]
+    of: tuple[str, ...] = ()
+    control: bool = False
+
+
+SECTIONS = (
+    Section("pretraining", "1. Pretrained against random initialisation", (FIRST,)),
+    Section("samples", "1.1 How many clips pretraining is worth", ("samples", "samples_worth")),
+    Section("recipes", "1.2 Ways of fine-tuning", ("recipes",)),
+    Section("sources", "1.3 Other starts, and a control", ("sources",)),
+    Section(
+        "blocks",
+        "2. Which blocks hold it: freezing, fusion, truncation, probes",
+        ("freeze", "fuse", "truncate", "probe", "plan_grid"),
+    ),
+    Section("anomaly", "2.1 Why a pretrained stem alone differs from none", ("anomaly", "anomaly_losses")),
+    Section(
+        "plans",
+        "2.2 Scale or features, later blocks, one block, normalisation layers",
+        ("statistics", "reverse", "surgical", "norm"),
+    ),
+    Section("svcca", "2.3 How far the features move", ("svcca",)),
+    Section("rank", "2.4 What the blocks offer without training", ("rank",)),
+    Section("rewind", "2.5 What each block needed of its training", ("rewind_blocks", "freeze")),
+    Section("paths", "2.6 Straight lines between networks", ("paths_barriers", "paths_soups")),
+    Section("classes", "2.7 Which classes pretraining helps", ("classes_overall", "classes_changes")),
+    Section("input_form", "3. Are plain log-mel features a good input?", ("input_form", "input_form_stretch")),
+    Section("ensemble", "4. Ensembles", ("ensemble", "robustness", "selection")),
+    Section("saliency", "5. What the networks look at", ("saliency", "saliency_summary")),
+    Section("saliency_known", "5.1 Where the event is known", ("saliency_summary",), of=("synth",)),
+    Section("league", "5.2 Which method of attribution can be believed", ("league", "league_differences")),
+    Section("league", "5.3 The same where the event is known", ("league", "league_differences"), of=("synth",)),
+    Section("controls", "6. Controls: labels that say nothing", (FIRST, "fuse", "truncate"), control=True),
+    Section("known_blocks", "6.1 Controls: sounds whose needed block is known", ("truncate",), of=KNOWN),
+    Section("full_size", "7. What the paper's own networks take", ("full_size",)),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,160 +99,104 @@ class Options:
     """File for the text."""
 
 
-class Tables:
-    """The tables of a folder; rows are selected by their values."""
+class Study:
+    """The folders of the tables of a study: one per data set, and one for what concerns all, at the top."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.read = cache(self._read)
+    def __init__(self, figures: Path, link: str) -> None:
+        self.figures, self.link = figures, link
+        self.top = Tables(figures, quote(link))
+        names = [name for name in self.top.column("steps", "folder") if (figures / name / f"{FIRST}.csv").is_file()]
+        self.sets = [self.of(name) for name in names if not any(name == permuted_name(each, SEED) for each in names)]
+        if not self.sets:
+            raise DataError(f"{figures} has no folder of its steps.csv with {FIRST}.csv: {AGAIN}")
 
-    def _read(self, name: str) -> list[SimpleNamespace]:
-        rows = list(csv.DictReader(io.StringIO(self.page(f"{name}.csv"), newline="")))
-        if any(None in row or None in row.values() for row in rows):
-            raise DataError(f"{self.folder / name}.csv has a line with more or fewer cells than its header: {AGAIN}")
-        if not rows and name not in MAY_BE_EMPTY:
-            raise DataError(f"{self.folder / name}.csv has no rows: {AGAIN}")
-        return [SimpleNamespace(**{key: _number(key, value) for key, value in row.items()}) for row in rows]
+    def of(self, name: str) -> Tables:
+        """Return the tables of the data set of this name."""
+        asks = [row.data for row in self.steps_of(name) if row.data]
+        return Tables(self.figures / name, quote(f"{self.link}/{name}"), asks[0] if asks else "")
 
-    def page(self, name: str, usual: str | None = None) -> str:
-        """Return the text of a file next to the tables, or `usual` if there is no such file."""
-        try:
-            return (self.folder / name).read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            if usual is None:
-                raise DataError(f"{self.folder / name} is missing: python -m analyses.all writes it") from error
-            return usual
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.folder / name} cannot be read ({error}): {AGAIN}") from error
+    def control_of(self, tables: Tables) -> Tables:
+        """Return the tables of a data set with permuted labels; its title and options are those of the data set."""
+        control = self.of(permuted_name(tables.name, SEED))
+        control.title, control.asks = tables.title, tables.asks
+        return control
 
-    def rows(self, name: str, **values: Any) -> list[SimpleNamespace]:
-        """Return the rows of a table whose columns have these values."""
-        return [row for row in self.read(name) if all(getattr(row, key) == each for key, each in values.items())]
+    @property
+    def asks(self) -> str:
+        """The options that name all data sets."""
+        words = [each.asks.split() for each in self.sets]
+        named = {option: [w[w.index(option) + 1] for w in words if option in w] for option in OPTIONS}
+        return " ".join(" ".join([option, *values]) for option, values in named.items() if values)
 
-    def row(self, name: str, **values: Any) -> SimpleNamespace:
-        """Return the first of these rows; raise a DataError if there is none."""
-        if not (rows := self.rows(name, **values)):
-            raise DataError(f"{self.folder / name}.csv has no row with {values}: {AGAIN}")
-        return rows[0]
+    def steps_of(self, name: str, step: str | None = None) -> list[SimpleNamespace]:
+        """Return the rows of steps.csv of a data set, of all steps or of one."""
+        return [row for row in self.top.rows("steps", folder=name) if step in (None, row.step)]
 
-    def ends(self, comparison: str) -> list[SimpleNamespace]:
-        """Return the rows of SVCCA at the end of each block."""
-        rows = self.rows("svcca", comparison=comparison)
-        return [next(row for row in reversed(rows) if row.block == block) for block in map(str, range(5))]
-
-    def beyond(self, ensemble: str) -> list[Interval]:
-        """Return the gain under each corruption less the gain on clean clips."""
+    def parts(self, section: Section) -> list[SimpleNamespace]:
+        """Return the texts of a section, with the title of the data set where several could have one."""
+        tables = [self.of(name) for name in section.of] or [
+            self.control_of(each) if section.control else each for each in self.sets
+        ]
         return [
-            Interval(row.more_than_clean, row.more_than_clean_low, row.more_than_clean_high, int(row.n_clips))
-            for row in self.rows("robustness", ensemble=ensemble)
-            if row.corruption != "clean"
+            SimpleNamespace(title=each.title if len(tables) > 1 else "", text=self.filled(section, each))
+            for each in tables
+            if each.has(section.tables[0])
         ]
 
-    def column(self, name: str, key: str, **values: Any) -> list[Any]:
-        """Return the different values of a column."""
-        return list(dict.fromkeys(getattr(row, key) for row in self.rows(name, **values)))
+    def filled(self, section: Section, tables: Tables) -> str:
+        """Return the text of a section; raise DataError if a table is missing."""
+        if missing := [f"{name}.csv" for name in section.tables if not tables.has(name)]:
+            raise DataError(f"{tables.folder} lacks {', '.join(missing)}: python -m analyses.all writes them")
+        values = {name: getattr(tables, name) for name in ("rows", "row", "column", "has", "ends", "beyond", "asks")}
+        if tables.has(FIRST):
+            values |= {name: getattr(tables, name) for name in ("first", "folds", "weights")}
+        values |= {"data": tables.name, "figures": tables.link, "tables": tables, "study": self.asks}
+        values["steps_of"] = lambda step: self.steps_of(tables.name, step)
+        values["other"] = next((each for each in self.sets if each.name != tables.name), None)
+        return _filled(f"{section.name}.md.jinja", **values)
 
 
-def _number(key: str, text: str) -> Any:
-    """Convert a cell to a number if it is one; names, such as folds and blocks, become text for Markdown."""
-    with contextlib.suppress(ValueError):
-        if key not in NAMES:
-            return float(text)
-    return markdown(plain_cell(text))
-
-
-def mean(rows: Sequence[Any], field: str = "accuracy_last") -> Interval:
-    """Compute the mean over folds of the mean over seeds."""
-    return stats.fold_interval(stats.by_fold(rows, field))
-
-
-def gain(rows: Sequence[Any], others: Sequence[Any], field: str = "accuracy_last") -> Interval:
-    """Compute the mean of `rows` less `others`, paired by network, fold and seed."""
-    of = {(row.backbone, row.fold, row.seed): getattr(row, field) for row in others}
-    pairs = [row for row in rows if (row.backbone, row.fold, row.seed) in of]
-    gains = [getattr(row, field) - of[row.backbone, row.fold, row.seed] for row in pairs]
-    return stats.fold_interval(stats.fold_means(gains, pairs), bounds=(-1, 1))
-
-
-def per_clip(rows: Sequence[Any], score: str, others: Sequence[Any], other: str) -> Interval:
-    """Compute the mean of a score of `rows` less another score of `others`, clip by clip."""
-    of = {row.clip: getattr(row, other) for row in others}
-    groups = [group for row in rows if (group := getattr(row, "recording", ""))]
-    return stats.mean_interval([getattr(row, score) - of[row.clip] for row in rows], bounds=(-2, 2), groups=groups)
-
-
-def change(row: Any) -> Interval:
-    """Return the change from one block to the next, which the analysis by blocks has computed."""
-    return Interval(row.change_mean, row.change_low, row.change_high, int(row.change_n))
-
-
-def stored(row: Any, name: str) -> Interval:
-    """Return a value of a table with the interval in the columns beside it."""
-    n = int(getattr(row, "n_folds", 0) or getattr(row, "n_clips", 0))
-    return Interval(getattr(row, name), getattr(row, f"{name}_low"), getattr(row, f"{name}_high"), n)
-
-
-def hundred(interval: Interval) -> str:
-    """Return a mean with its interval as text, times 100: accuracies in %, differences in points."""
-    text = f"{100 * interval.mean:.1f}"
-    return f"{text} ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval.is_bounded else text
-
-
-def plain(value: float, low: float, high: float) -> str:
-    """Return a value as text, with its interval if it has one."""
-    return f"{value:.2f}" if math.isnan(low) else f"{value:.2f} ({low:.2f} to {high:.2f})"
-
-
-def judge(interval: Interval, more: str, less: str, neither: str) -> str:
-    """Return `more` if the interval is above 0, `less` if it is below 0, else `neither`."""
-    return more if interval.low > 0 else less if interval.high < 0 else neither
-
-
-def count(intervals: Iterable[Interval]) -> str:
-    """Return how many intervals are above 0, and how many below, in words."""
-    intervals = list(intervals)
-    above, below = sum(each.low > 0 for each in intervals), sum(each.high < 0 for each in intervals)
-    return f"{above} of {len(intervals)}" + (f" (below 0 on {below})" if below else "")
-
-
-def blocks_where(lower: Sequence[Any], higher: Sequence[Any]) -> str:
-    """Return the blocks in which the first interval is below the second, in words; not those of few samples."""
-    pairs = [(row, other) for row, other in zip(lower, higher, strict=True) if row.too_few != "True"]
-    blocks = [row.block for row, other in pairs if row.high < other.low]
-    return f"Block{'s' * (len(blocks) != 1)} {', '.join(blocks)}" if blocks else "no block"
-
-
-def at(blocks: Sequence[str]) -> str:
-    """Return for which K a statement holds, in words."""
-    return f"at K = {', '.join(blocks)}" if blocks else "at no K"
-
-
-def short(backbone: str) -> str:
-    """Return the name of a network as in run ids."""
-    return backbone.removeprefix("tf_").removeprefix("efficientnet_")
-
-
-def duration(seconds: float) -> str:
-    """Return a time as text."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _filled(template: str, **values: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {helper.__name__: helper for helper in HELPERS} | SETTINGS | values
+    return environment.get_template(template).render().strip("\n")
 
 
 def text(figures: Path, link: str) -> str:
     """Return the text of RESULTS.md, with links to figures in the folder `link`."""
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    tables = Tables(figures)
-    helpers = (mean, gain, per_clip, change, stored, hundred, plain, judge, count, blocks_where, at, short, duration)
-    asked = (tables.rows, tables.row, tables.column, tables.page, tables.ends, tables.beyond)
-    names = {helper.__name__: helper for helper in (*helpers, *asked)}
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    if missing := [f"{name}.csv" for name in TABLES if not (figures / f"{name}.csv").exists()]:
-        raise DataError(f"{figures} lacks {', '.join(missing)}: python -m analyses.all writes them")
     try:
-        return template.render(**names, **SETTINGS, figures=quote(link))
-    except (ArithmeticError, AttributeError, LookupError, ParameterError, TypeError, jinja2.TemplateError) as error:
+        return _text(Study(figures, link))
+    except DataError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, jinja2.TemplateError) as error:
         raise DataError(f"a table in {figures} was not written by analyses.all ({error}): {AGAIN}") from error
+
+
+def _text(study: Study) -> str:
+    controls = [study.control_of(each) for each in study.sets]
+    sections = [SimpleNamespace(title=each.title, parts=parts) for each in SECTIONS if (parts := study.parts(each))]
+    values = {
+        "study": study,
+        "sets": study.sets,
+        "answers": answers(study.sets, [each if each.has(FIRST) else None for each in controls]),
+        "sections": sections,
+        "controls": _anchor("controls") if any(each.has(FIRST) for each in controls) else None,
+        "notes": study.top.page("notes.md", ""),
+        "tables": study.top.page("tables.md"),
+        "training_seconds": sum(row.training_seconds for row in study.top.rows("steps")),
+    }
+    return _filled("RESULTS.md.jinja", **values) + "\n"
+
+
+def _anchor(name: str) -> str:
+    """Return the anchor of the title of a section, as Markdown makes it."""
+    title = next(each.title for each in SECTIONS if each.name == name)
+    return re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
 
 
 def check(out: Path) -> None:

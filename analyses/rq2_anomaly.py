@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LONGER, RATES = 3, (3e-4, 1e-3, 3e-3)
+LONGER, RATES = 2, (3e-4, 1e-3, 3e-3)
 SCRATCH, STEM = "random stem", "pretrained stem"
 PLANS = {
     SCRATCH: TransferPlan.scratch(),
@@ -69,8 +69,7 @@ def points(options: Options) -> dict[Any, Arm]:
     study = Study.of(options)
     study.check_one("backbone")  # losses are drawn for one network
     training = study.training(TransferPlan.finetune())  # all arms are trained alike
-    milestones = tuple(LONGER * epoch for epoch in training.milestones)
-    longer = replace(training, epochs=LONGER * training.epochs, milestones=milestones)
+    longer = training.lasting(LONGER * training.epochs)
     asked: dict[Any, Arm] = {name: study.arm(plan, training) for name, plan in PLANS.items()}
     if len(study.dataset.folds) > 2:  # to hold out, to choose the rate, and to train
         nested = Study.of(replace(options, sweep=replace(options.sweep, select="nested")))

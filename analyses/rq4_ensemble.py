@@ -1,10 +1,10 @@
 """Question 4: what do ensembles gain, are they more robust, and which epoch may be reported?
 
 ESC-10 (5 official folds), preset quick: five seeds of the first network, three of each other network, and two of the
-first from scratch. Writes ``ensemble`` (averaged softmax outputs), ``robustness`` (ensembles of the first network on
-clips with noise, gain, low-pass, clipping and shifts) and ``selection`` (last, best and nested epoch, the nested one
-for one seed), each .png, .pdf and .csv, and ``duplicates.csv`` (near-duplicates across folds). Finished runs are not
-trained again.
+first from scratch. Writes ``ensemble`` (averaged softmax outputs, and averaged weights), ``robustness`` (ensembles of
+the first network on clips with noise, gain, low-pass, clipping and shifts) and ``selection`` (last, best and nested
+epoch, the nested one for one seed), each .png, .pdf and .csv, and ``duplicates.csv`` (near-duplicates across folds).
+Finished runs are not trained again.
 
     python -m analyses.rq4_ensemble --clips path/to/esc10/clips.csv
 
@@ -74,9 +74,9 @@ def work(options: Options) -> int:
         duplicates: seeds,
     }
     # Beside run files, `ensemble` takes no option of the training.
-    data = {name: value for name, value in given.items() if name in ("figures", *names(DataOptions))}
-    steps = [Step.of(each, {"ckpt": ckpt}).given(data if each is ensemble else given) for each, ckpt in runs_of.items()]
-    return perform(steps)
+    taken = {"figures", "cache", "device", *names(DataOptions)}
+    own = {ensemble: {name: value for name, value in given.items() if name in taken} | {"soup": True}}
+    return perform([Step.of(each, {"ckpt": ckpt}).given(own.get(each, given)) for each, ckpt in runs_of.items()])
 
 
 main = cli.Command("analyses.rq4_ensemble", Options, work, arms=points)

@@ -28,9 +28,23 @@ from claims import COLLECT, HEAD, Claim, markdown  # noqa: E402
 TEXT = """# Benchmarks
 
 Each line is a script here that does the same work our way and the other side's way, in one run, on one machine;
-`python -m benchmarks --clips path/to/esc10/clips.csv` runs all but {apart}, which take an hour or need a
-run, and writes this file. The other side is written in the script, as plainly as one would write it with torch and
-librosa. The gain is how many times as much it takes.
+`python -m benchmarks --clips path/to/esc10/clips.csv` runs all but those that take an hour or need a run
+({apart}), and writes this file.
+The other side is written in the script, as plainly as one would write it with torch and librosa. The gain is how many
+times as much it takes.
+
+What limits the lines that may miss their goal:
+
+- Features: the spectra are librosa's on both sides, so that the gain is folds times what the cores give.
+- Training steps, and runs with frozen blocks: BatchNorm, activations and copies move memory, which neither bf16 nor a
+  second core makes faster; the second table has their share. The goals are for a processor with bf16: a step whose line
+  says fp32 is limited by that.
+- SVCCA: products of the activations in double precision, each of which is read once.
+- Integrated Gradients: for an error no larger than captum's, ours need about as many gradients.
+- A sweep: two runs at once share the memory's bandwidth.
+- A lone run beside busy processes: its threads wait for each other. Their number is not changed within a run, as the
+  last bits of its results depend on it.
+- `--help`: Python reads the modules of all questions that `all` asks.
 
 {machine}
 

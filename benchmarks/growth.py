@@ -58,13 +58,14 @@ def epoch(dataset: DataSet, n: int) -> None:
     from transferlens.models.plan import TransferPlan
     from transferlens.util import processes
 
+    cpu = torch.device("cpu")
     processes.keep_freed_memory()
     plan = TransferPlan.scratch()
     network = skeleton(NETWORK, n_classes=10, plan=plan).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     for start in range(0, n, 32):
         part = torch.randn(min(32, n - start), 3, 128, 250)
-        with precision.autocast(torch.device("cpu"), "bf16"):
+        with precision.autocast(cpu, precision.fastest(cpu)):
             loss = network(part.contiguous(memory_format=torch.channels_last)).float().logsumexp(1).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -46,8 +46,8 @@ class Options:
 
     backbone: tuple[str, ...] = ("tf_efficientnet_lite0", "resnet50", "densenet201")
     """timm's names of the networks."""
-    precision: tuple[str, ...] = ("bf16", "fp32")
-    """Precisions."""
+    precision: tuple[str, ...] = ()
+    """Precisions. Default: fp32, and bf16 where the processor has it."""
     threads: tuple[int, ...] = tuple(sorted({1, cores()}))
     """Numbers of threads."""
     batch_size: int = 32
@@ -130,10 +130,15 @@ def profile(backbone: str, precision: str, threads: int, options: Options) -> tu
 
 def work(options: Options) -> int:
     """Profile all, print and write the table."""
+    import torch
+
+    from transferlens.models.precision import fastest
+
+    own = dict.fromkeys((fastest(torch.device("cpu")), "fp32"))
     head = ["network", "precision", "threads", "step [s]", "share of peak", *COLUMNS]
     rows = [head]
     for backbone in options.backbone:
-        for precision in options.precision:
+        for precision in options.precision or own:
             for threads in options.threads:
                 seconds, share, shares = apart(profile, backbone, precision, threads, options)
                 measured = [f"{seconds:.2f}", f"{share:.0%}", *(f"{value:.0%}" for value in shares.values())]

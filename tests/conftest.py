@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import functools
+import importlib
 import os
+import statistics
+import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +23,95 @@ SHARED = Path(__file__).parents[2] / "shared"
 REAL = {"esc10": SHARED / "esc10" / "clips.csv", "urbansound8k": SHARED / "urbansound8k"}
 
 
+# Mean seconds of each test function and each fixture, without the fixtures that it uses: to compare, as they were
+# measured beside other work, which about doubles them.
+SECONDS = Path(__file__).with_name("seconds.csv")
+LIBRARIES = ("torch", "timm", "librosa", "sklearn.model_selection", "matplotlib.pyplot", "captum.attr", "h5py", "numba")
+LIMIT = 0.2  # above which a test is slow [s]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--write-seconds", action="store_true", help=f"measure all tests, for {SECONDS.name}")
+
+
+@functools.cache
+def measured():
+    if not SECONDS.is_file():
+        return {}
+    with SECONDS.open(encoding="utf-8", newline="") as file:
+        return {row["name"]: float(row["seconds"]) for row in csv.DictReader(file)}
+
+
+def name_of(fixture):
+    return f"{fixture.baseid}::{fixture.argname}"
+
+
 def seconds(item):
-    """About how long a slow test takes on a quiet core."""
-    marker = item.get_closest_marker("slow")
-    return marker.args[0] if marker and marker.args else 3 * bool(marker)
+    """About how long a test takes, or the longest of its fixtures."""
+    fixtures = getattr(item, "_fixtureinfo", None)
+    names = [name_of(each[-1]) for each in fixtures.name2fixturedefs.values()] if fixtures else []
+    return max(measured().get(name, 0) for name in (item.nodeid.partition("[")[0], *names))
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
 def pytest_collection_modifyitems(items):
     items.sort(key=seconds, reverse=True)  # no long test is left for one process at the end
     for item in items:
+        if seconds(item) > LIMIT:
+            item.add_marker("slow")
         for marker, place in REAL.items():
             if item.get_closest_marker(marker) and not place.exists():
                 item.add_marker(pytest.mark.skip(reason=f"the clips of {marker} are not at ../shared/{marker}"))
+
+
+class Timer:
+    """Times fixtures; a hook of this file would not see those of the session."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef, request):
+        start = time.perf_counter()
+        try:
+            return (yield)
+        finally:
+            request._pyfuncitem.user_properties.append((name_of(fixturedef), time.perf_counter() - start))
+
+
+class Record:
+    """Collects seconds in the process that all reports reach, and writes them."""
+
+    def __init__(self):
+        self.found = defaultdict(list)
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" and report.passed:
+            self.found[report.nodeid.partition("[")[0]].append(report.duration)
+        if report.when == "teardown":
+            for name, took in report.user_properties:
+                self.found[name].append(took)
+
+    def pytest_sessionfinish(self):
+        rows = [(name, round(statistics.fmean(each), 2)) for name, each in sorted(self.found.items())]
+        with SECONDS.open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerows([("name", "seconds"), *(row for row in rows if row[1] >= 0.05)])
+
+
+def pytest_configure(config):
+    if not config.getoption("write_seconds"):
+        return
+    config.pluginmanager.register(Timer())
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Record())
+    for name in LIBRARIES:  # so that no test is charged for them
+        importlib.import_module(name)
+
+
+@pytest.fixture(autouse=True)
+def warn_again():
+    """A warning of an earlier test is given again."""
+    from transferlens.util.errors import warn_once
+
+    warn_once.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -283,7 +283,6 @@ def test_deeplift_is_complete_for_any_activation_product_and_norm(name, seed):
     check_deeplift(name, seed)
 
 
-@pytest.mark.slow(8)
 @pytest.mark.parametrize("name", ["densenet121", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"])
 def test_deeplift_is_complete_for_concatenation_and_attention(name):
     check_deeplift(name, 0)
@@ -461,7 +460,6 @@ def test_relevance_is_that_of_captum():
     np.testing.assert_allclose(found, expected.detach(), atol=1e-7)
 
 
-@pytest.mark.slow(4)
 def test_relevance_is_kept_through_a_densenet():
     model = build.skeleton("densenet121", n_classes=3, plan=TransferPlan.scratch(), seed=0)
     found = attribute(model, clips(1), targets=[1], baseline=silence(), method="lrp").values

@@ -29,7 +29,6 @@ def test_audit_of_a_sound_data_set_finds_nothing(clips):
     assert audit(open_dataset(clips=clips)) == Audit(clips.parent.name, 4, ())
 
 
-@pytest.mark.slow
 def test_audit_of_the_built_in_data_set_finds_nothing():
     assert audit(open_dataset()).findings == ()
 
@@ -212,7 +211,6 @@ def test_a_constant_clip_is_silent(clips):
     assert (finding.kind, finding.clips) == ("silent", ("offset.wav",))
 
 
-@pytest.mark.slow
 @pytest.mark.esc10
 @pytest.mark.skipif(not ESC10.is_file(), reason="the ESC-10 clips are not at ../shared/esc10")
 def test_only_the_quiet_clocks_of_esc10_are_told():

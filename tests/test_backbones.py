@@ -342,7 +342,7 @@ def test_an_input_too_small_for_the_backbone_is_refused():
 
 @pytest.mark.parametrize(
     "name",
-    [*(pytest.param(name, marks=pytest.mark.slow(8)) for name in ("inception_v3", "vgg11_bn")), "test_resnet"],
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("inception_v3", "vgg11_bn")), "test_resnet"],
 )
 def test_inputs_are_too_small_exactly_where_the_network_cannot_be_computed(name):
     network, refused = skeleton(name, n_classes=5, plan=TransferPlan()).eval(), set()
@@ -437,7 +437,6 @@ def blocks_changed(network, before):
     return {network.block_of(k) for k, tensor in network.state_dict().items() if not torch.equal(tensor, before[k])}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIED)
 def test_freezing_at_every_block(name, fake):
     for k in range(5):
@@ -447,7 +446,6 @@ def test_freezing_at_every_block(name, fake):
         assert blocks_changed(network, before) == {*range(k + 1, 5), "head"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIED)
 def test_fusion_at_every_block(name, fake):
     pretrained = randomised(name, seed=1)
@@ -465,7 +463,6 @@ def test_fusion_at_every_block(name, fake):
         assert blocks_changed(network, before) == {*range(5), "head"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIED)
 def test_truncation_at_every_block(name, fake):
     with torch.device("meta"):

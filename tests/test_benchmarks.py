@@ -48,7 +48,6 @@ def test_every_script_is_run():
     assert not run & apart
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_script_explains_itself(name):
     argv = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"]
@@ -56,7 +55,6 @@ def test_every_script_explains_itself(name):
     assert "usage" in done.stdout
 
 
-@pytest.mark.slow
 def test_intervals_cover_what_they_say(monkeypatch):
     """On real cross-validations the corrected interval covers, conservatively; the plain one does not of every kind."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
@@ -70,7 +68,6 @@ def test_intervals_cover_what_they_say(monkeypatch):
         assert 0.91 <= row["bootstrap over recordings"][0] <= 0.97
 
 
-@pytest.mark.slow(20)
 def test_one_script_from_the_runner(tmp_path):
     argv = [sys.executable, "-m", "benchmarks", "--clips", "clips.csv", "--only", "start"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=True, cwd=BENCHMARKS.parent)

@@ -130,7 +130,6 @@ def test_blocks_that_are_not_there_are_one_line_and_exit_code_2(name, argv, mess
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.slow(4)
 def test_command_writes_one_stem_and_trains_nothing_twice(name, options, tmp_path, capsys):
     argv = [*options, "--folds", "1", "2", "--block", "1", "3"]
     assert COMMANDS[name].main(argv) == 0
@@ -449,7 +448,6 @@ def test_cells_of_the_grid_are_experiments_of_their_own():
     assert (2, 3) not in frozen
 
 
-@pytest.mark.slow
 def test_grid_command(options, tmp_path):
     assert plan_grid.main([*options, "--folds", "1", "2"]) == 0
     table = read(tmp_path / "figures" / "plan_grid.csv")

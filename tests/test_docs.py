@@ -78,7 +78,6 @@ def test_the_tutorial_is_a_notebook_that_opens_anywhere(monkeypatch):
     assert nbformat.writes(made) + "\n" == path.read_text(encoding="utf-8"), "run python docs/notebook.py"
 
 
-@pytest.mark.slow(100)
 def test_site_builds_without_a_warning_and_the_notebook_runs(tmp_path):
     pytest.importorskip("sphinx", reason='the site needs pip install -e ".[docs]"')
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "docs", str(tmp_path / "site")]

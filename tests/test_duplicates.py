@@ -197,7 +197,6 @@ def test_no_copies(clips, capsys):
     assert len((clips.parent / "f" / "duplicates.csv").read_text().splitlines()) == 1  # the names of the columns
 
 
-@pytest.mark.slow(4)
 def test_accuracy_without_them(seeds_store, tmp_path, capsys):
     arms, folder = seeds_store
     clips = folder / "tones" / "clips.csv"
@@ -422,7 +421,6 @@ def test_recordings_of_esc10_in_urbansound8k(esc10, urbansound8k):
     assert names and names <= both
 
 
-@pytest.mark.slow(20)
 @pytest.mark.esc10
 @pytest.mark.urbansound8k
 def test_what_esc10_and_urbansound8k_share_is_heard(esc10, urbansound8k, tmp_path, capsys):

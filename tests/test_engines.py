@@ -47,7 +47,6 @@ def run(task, items, **options):
     return dict(engines.in_processes(task, items, **({"workers": 2} | options)))
 
 
-@pytest.mark.slow(4)
 def test_every_item_once_and_reports(tmp_path):
     items, reports = [str(i) for i in range(6)], {}
     results = run(Task(tmp_path), items, report=reports.__setitem__)

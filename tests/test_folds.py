@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from transferlens import cli, datasets, train
 from transferlens.data import folds
-from transferlens.data.catalogue import open_dataset
+from transferlens.data.catalogue import DataOptions, open_dataset
 from transferlens.data.clips import Clip
 from transferlens.util.errors import DataError, ParameterError
 
@@ -302,3 +302,28 @@ def test_a_picture_is_no_table(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"\x89PNG\r\n\x1a\n\x00\xff\x8f")
     with pytest.raises(DataError, match="cannot be read as a csv table: .*; save it as UTF-8 csv"):
         open_dataset(clips=tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
+def test_permuted_labels_stay_in_their_fold_and_recordings_keep_one_label(seed):
+    before, after = open_dataset(), DataOptions(permute_labels=seed).open()
+    assert after.name == f"synth-permuted{seed}"
+    assert [(c.id, c.fold, c.group) for c in after.clips] == [(c.id, c.fold, c.group) for c in before.clips]
+    assert len({(c.group, c.label) for c in after.clips}) == len({c.group for c in before.clips})
+    assert (after.counts() == before.counts()).all(axis=None)  # recordings are as long as each other
+    moved = np.mean([c.label != d.label for c, d in zip(before.clips, after.clips, strict=True)])
+    assert 0.8 < moved < 1
+    assert DataOptions(permute_labels=seed).open() == after
+
+
+def test_clips_without_recordings_and_with_several_labels_are_permuted():
+    clips = [Clip(str(i), "ab"[i % 2] if i else "a;b", str(i % 4), None) for i in range(40)]
+    after = folds.permuted(clips, 0)
+    for fold in "0123":
+        labels = [Counter(c.label for c in each if c.fold == fold) for each in (clips, after)]
+        assert labels[0] == labels[1]
+
+
+def test_a_seed_that_cannot_be():
+    with pytest.raises(ParameterError, match="permute_labels=-1 must be 0 to 4294967295"):
+        DataOptions(permute_labels=-1)

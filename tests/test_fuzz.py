@@ -177,7 +177,6 @@ def test_study_files(tmp_path, data):
     own_errors_only(lambda: study.read(path))
 
 
-@pytest.mark.slow
 def test_a_run_file_cut_at_every_4_kib_is_no_run(small_run, tmp_path):
     """A power cut in the middle of a write: no beginning of a run file is accepted as one."""
     _, run = small_run

@@ -70,7 +70,6 @@ def check_output(capsys):
     assert printable(out, keep="\n") == out
 
 
-@pytest.mark.slow(8)
 @pytest.mark.filterwarnings("error:constrained_layout")
 def test_sounds_and_pictures_stay_in_their_folder(store, capsys):
     run, folder = store
@@ -98,7 +97,6 @@ class _Page(html.parser.HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-@pytest.mark.slow(5)
 def test_no_name_is_markup_in_the_report(store, capsys):
     run, folder = store
     (folder / "figures").mkdir(exist_ok=True)

@@ -7,12 +7,15 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
 from transferlens.data import known_answers, synthetic
 from transferlens.data.catalogue import DataOptions, open_dataset
 from transferlens.data.manifest import manifest
 from transferlens.features import logmel
 from transferlens.features.event_mask import event_mask
+from transferlens.models.build import build
+from transferlens.models.plan import TransferPlan
 from transferlens.util.errors import ParameterError
 
 ROW = manifest()["synth"]
@@ -27,6 +30,8 @@ PINNED = {
     "synth-gap": "8a5ea43f2cff0064",
     "synth-low-snr": "525d14cd2f5bb472",
     "synth-shortcut": "39572da6a7d73804",
+    "synth-texture": "422f326a1b53e244",
+    "synth-order": "5f2c238241adfd62",
 }
 
 
@@ -51,7 +56,7 @@ def test_size_agrees_with_the_manifest(name):
     counts = Counter((clip.label, clip.fold) for clip in dataset.clips)
     assert len({counts[label, dataset.folds[0]] for label in dataset.label_names}) == 1
     first = dataset.clips[0]
-    assert dataset.load(first).shape == (N,)
+    assert dataset.load(first).shape == (row.sr * row.seconds,)
     np.testing.assert_array_equal(dataset.load(first), known_answers.render(first.id).y)
 
 
@@ -89,7 +94,7 @@ def test_generated_data_sets_have_no_folder(tmp_path):
 def test_stems_sum_to_the_mixture_without_clipping(name):
     for spec in some(name):
         stems = known_answers.render(spec.id)
-        hum = np.zeros(N) if stems.hum is None else stems.hum
+        hum = np.zeros(len(stems.mixture)) if stems.hum is None else stems.hum
         total = stems.event.astype(int) + stems.background + stems.distractor + hum
         np.testing.assert_array_equal(stems.mixture, total)
         assert np.abs(total).max() < 32000
@@ -100,12 +105,14 @@ def test_stems_sum_to_the_mixture_without_clipping(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_masks_are_on_the_evidence(name):
-    reach = 0.075  # half a window and a frame, as shares of the clip
+    row = manifest()[name]
+    reach = 0.15 / row.seconds  # half a window and a frame
     for spec in some(name):
-        columns = np.flatnonzero(event_mask(spec.id).any(axis=(0, 1))) / ROW.width
-        start, length = spec.gap if spec.gap[1] else (spec.onset, spec.length)
-        assert len(columns)
-        assert start - reach < columns.min() <= columns.max() < start + length + reach
+        columns = np.flatnonzero(event_mask(spec.id).any(axis=(0, 1))) / row.width
+        spans = [spec.gap] if spec.gap[1] else [(start, length) for _, start, length in spec.events]
+        near = np.array([(s - reach < columns) & (columns < s + length + reach) for s, length in spans])
+        assert near.any(axis=0).all()
+        assert near.any(axis=1).all()
 
 
 def test_two_events_are_equally_loud_and_the_second_is_of_no_class():
@@ -185,3 +192,38 @@ def test_the_hum_has_a_mask_of_its_own_below_the_event():
         assert spec.hum[0] - 0.075 < columns.min() < columns.max() < sum(spec.hum) + 0.075
     quiet = next(spec for spec in known_answers.specs("synth-shortcut") if not spec.hum[1])
     assert not event_mask(quiet.id, of="hum").any()
+
+
+def test_a_texture_is_the_class_and_of_any_pitch_and_place():
+    for spec in known_answers.specs("synth-texture"):
+        assert spec.shape == spec.label
+        assert not spec.has_distractor
+
+
+def test_the_order_of_two_sounds_is_the_class_and_nothing_else_is():
+    specs = known_answers.specs("synth-order")
+    assert {(s.label, s.shape, s.second) for s in specs} == {
+        ("noise_first", "band_noise", "harmonic_tone"),
+        ("tone_first", "harmonic_tone", "band_noise"),
+    }
+    starts = {label: [(s.onset, s.second_onset) for s in specs if s.label == label] for label in known_answers.ORDERS}
+    first, second = (np.mean(each, axis=0) for each in starts.values())
+    np.testing.assert_allclose(first, second, atol=0.01)
+
+
+@pytest.mark.parametrize(("block", "sees_both"), [(2, False), (3, True)])
+def test_only_units_of_block_3_see_both_sounds_of_synth_order(block, sees_both):
+    """A unit that sees at most one sound, and not with an end of the clip, cannot tell which comes first."""
+    row = manifest()["synth-order"]
+    plan = TransferPlan(pretrained_through=None, truncate_after=block)
+    network = build("tf_efficientnet_lite0", n_classes=2, plan=plan).eval()
+    x = torch.rand(1, 3, 32, row.width, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    output = network.features(x)
+    output[0, :, 0, output.shape[3] // 2].sum().backward()
+    seen = np.flatnonzero(x.grad.abs().sum(dim=(0, 1, 2)).numpy())
+    seconds = (np.ptp(seen) + 1) * row.seconds / row.width + row.n_fft / row.sr  # with the window of a frame
+    apart = []
+    for spec in known_answers.specs("synth-order"):
+        ends = spec.onset + spec.length, spec.second_onset + spec.length
+        apart += [spec.onset, spec.second_onset - ends[0], 1 - ends[1]]
+    assert bool(seconds > row.seconds * min(apart)) == sees_both

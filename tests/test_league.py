@@ -104,7 +104,6 @@ def test_clips_are_of_all_classes_and_kinds(store):
     assert contest.spread(run, 1000) == list(range(len(run.clip_ids)))
 
 
-@pytest.mark.slow(20)
 def test_the_league_of_two_folds(store, tmp_path):
     result = ask(store)
     entered = {"gradcam", "smoothgrad", "energy", "random patches"}
@@ -125,14 +124,12 @@ def test_the_league_of_two_folds(store, tmp_path):
         assert len(list(csv.DictReader(file))) == 2 * 2 * 4
 
 
-@pytest.mark.slow(5)
 def test_one_fold_has_fixed_settings_and_says_so(store):
     result = ask(store, ckpt=store[0][:1], methods="gradcam", checks=0)
     assert "one fold: settings are fixed, not chosen" in result.summary()
     assert {each.chosen_on for each in result.settings} == {"fixed"}
 
 
-@pytest.mark.slow(5)
 def test_an_estimate_is_printed_and_nothing_is_written(store, tmp_path, capsys):
     runs, clips, folder = store
     argv = ["--ckpt", *(str(run.path) for run in runs), "--clips", str(clips), "--cache", str(folder / "cache")]
@@ -157,7 +154,6 @@ def test_bad_options(store, options, message):
         ask(store, **options)
 
 
-@pytest.mark.slow(30)
 def test_methods_that_cannot_explain_the_network_are_left_out_unless_they_are_named(store):
     result = ask(store, ckpt=store[0][:1], methods=(), estimate=True)
     assert {row["method"] for row in result.rows} == {*methods.METHODS, *contest.CONTROLS} - {"lrp"}
@@ -165,7 +161,6 @@ def test_methods_that_cannot_explain_the_network_are_left_out_unless_they_are_na
         ask(store, methods=("gradcam", "lrp"))
 
 
-@pytest.mark.slow(10)
 def test_an_interrupted_league_continues_and_says_the_same(store, tmp_path):
     few = {"ckpt": store[0], "methods": ("gradcam",), "cache": tmp_path, "smooth": (0, 2)}
     first = ask(store, **few)
@@ -199,7 +194,6 @@ def shortcut(tmp_path_factory, weights_file):
     return run, clips.pick(contest.spread(run, 4))
 
 
-@pytest.mark.slow(30)
 def test_clips_with_a_hum_are_asked_for_its_class_and_answered_by_the_hum(shortcut):
     run, clips = shortcut
     asked = contest.asked(run, clips, CPU)
@@ -213,7 +207,6 @@ def test_clips_with_a_hum_are_asked_for_its_class_and_answered_by_the_hum(shortc
     assert contest.fooled(run)[1] == 36
 
 
-@pytest.mark.slow(30)
 def test_the_mask_itself_wins_and_lets_the_event_through(shortcut):
     run, clips = shortcut
     asked = contest.asked(run, clips, CPU)
@@ -225,7 +218,6 @@ def test_the_mask_itself_wins_and_lets_the_event_through(shortcut):
         assert perfect["sdr_gain"] > max(0, opposite["sdr_gain"])
 
 
-@pytest.mark.slow(30)
 def test_maps_of_a_clip_do_not_depend_on_the_others(shortcut):
     run, clips = shortcut
     asked = contest.asked(run, clips, CPU)

@@ -246,7 +246,6 @@ def test_each_interrupted_epoch_goes_on_to_the_same_bits(train, name, tmp_path):
         assert {**a.history, "seconds": 0} == {**b.history, "seconds": 0}
 
 
-@pytest.mark.slow(30)
 def test_the_number_of_workers_does_not_matter(make_study, tmp_path):
     given = {"folds": ("1", "2"), "epochs": 3, "threads": 1, **RECIPES["all"]}
     one, two = (make_study(tmp_path / str(n), workers=n, **given).runs(PLAN) for n in (1, 2))

@@ -15,7 +15,7 @@ from transferlens.models.plan import TransferPlan
 from transferlens.options import PlanOptions
 from transferlens.store.config import RunConfig, Training
 from transferlens.training.sweep import SweepOptions
-from transferlens.util.errors import ParameterError, warn_once
+from transferlens.util.errors import ParameterError
 
 # Numbers of a plan, its words, and the hash in the id of its run, as they were before plans had letters.
 RECORDED = [
@@ -48,11 +48,6 @@ TABLE = [
     (TransferPlan.truncate(1), (4, None, 1), "p4-none-1"),
     (TransferPlan.probe(2), (4, 2, 2), "p4-2-2"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def warn_again():
-    warn_once.cache_clear()
 
 
 @pytest.mark.parametrize(("experiment", "numbers", "words"), TABLE, ids=[words for *_, words in TABLE])
@@ -307,7 +302,6 @@ def test_plans_and_backbones_are_imported_without_torch():
 
 
 def test_pretraining_a_block_that_is_cut_warns_once(caplog):
-    warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         TransferPlan(3, None, 2)
         TransferPlan(3, None, 2)

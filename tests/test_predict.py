@@ -193,7 +193,6 @@ def test_an_empty_file_among_a_thousand_is_named_and_the_others_are_classified(r
     assert "567.wav cannot be decoded" in line
 
 
-@pytest.mark.slow(15)
 def test_memory_does_not_grow_with_the_length_of_a_recording(runs, tmp_path, monkeypatch):
     """The waveform of the long one takes 19 MB. Batches of a network are of one size, and are not counted here."""
     monkeypatch.setattr(decoding, "BLOCK", 2**16)

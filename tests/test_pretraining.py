@@ -6,8 +6,6 @@ import csv
 from dataclasses import replace
 from types import SimpleNamespace
 
-import pytest
-
 from transferlens import pretraining
 from transferlens.models.plan import TransferPlan
 from transferlens.pretraining import Result, Row
@@ -26,7 +24,6 @@ RESULT = Result(
 )
 
 
-@pytest.mark.slow(4)
 def test_command_writes_one_stem_and_trains_nothing_twice(options, tmp_path, capsys):
     argv = [*options, "--folds", "1", "2"]
     assert pretraining.main(argv) == 0

@@ -269,7 +269,6 @@ def test_numbers_are_those_of_the_measures(clips, given):
     assert folds[1].knn == np.mean(predicted == labels[held_out])
 
 
-@pytest.mark.slow(15)
 def test_scores_are_held_against_the_runs_of_the_store(make_study, clips, given, tmp_path, capsys):
     study = make_study(tmp_path, folds=("1", "2"), epochs=1, lr=1e-2)
     probes = {k: study.runs(TransferPlan.probe(k), study.training(TransferPlan.probe(k))) for k in (1, 2, 3, 4)}

@@ -176,7 +176,6 @@ def test_differences_are_paired_by_fold_under_each_condition(seeds_store):
     assert found[2].accuracy == pytest.approx(plain)
 
 
-@pytest.mark.slow(60)
 def test_clean_and_corrupted_on_the_small_clips(options, tmp_path, capsys):
     argv = [*options, "--folds=1", "2", "--recipe", "averaging", "time-shifts", "--corruption", "gain", "noise"]
     argv = [word.replace("--epochs=1", "--epochs=3") for word in argv]

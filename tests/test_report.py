@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import html
 import importlib
+import io
 import json
 import re
 import shutil
@@ -16,6 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 
 from transferlens import cli, report
 from transferlens.compare import question
@@ -373,7 +376,6 @@ def number_after(words, text):
     return float(re.search(rf"{words}([+-]?[\d.]+)", text)[1])
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium: apt-get install chromium")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_in_a_browser_all_that_can_be_clicked_works(written, tmp_path, width):
@@ -402,3 +404,15 @@ def test_in_a_browser_all_that_can_be_clicked_works(written, tmp_path, width):
     for words, sign in ((found["forth"][0], 1), (found["back"][0], -1)):
         assert number_after("difference of ", words) == pytest.approx(sign * 100 * row["change"], abs=0.051)
     assert not found["wide"]
+
+
+def test_a_sound_is_the_same_again_and_can_be_decoded(monkeypatch):
+    y = np.sin(np.arange(60_000) / 20).astype(np.float32) / 2
+    first, again = explorer.sound(y, 16_000), explorer.sound(y, 16_000)
+    assert first == again
+    decoded, sr = soundfile.read(io.BytesIO(base64.b64decode(first.partition(",")[2])))
+    assert (len(decoded), sr) == (60_000, 16_000)
+    np.testing.assert_allclose(decoded, y, atol=0.05)
+    with monkeypatch.context() as patch:
+        patch.setattr(explorer, "_numbered", bytes)
+        assert explorer.sound(y, 16_000) != explorer.sound(y, 16_000)  # what libsndfile writes differs

@@ -63,7 +63,6 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.slow(6)
 def test_command_draws_scores_and_writes_sounds(store, tmp_path, capsys):
     argv = [*command(store, "tuned", "scratch", figures=tmp_path), "--listen"]
     assert saliency.main(argv) == 0
@@ -366,7 +365,6 @@ def test_no_run_at_all(capsys):
     assert "Error parsing --ckpt: it needs one value or more" in capsys.readouterr().err
 
 
-@pytest.mark.slow(15)
 def test_the_built_in_set_has_a_known_answer(tmp_path, weights_file):
     run = trained(tmp_path, weights_file, {"tuned": TransferPlan()}, dataset="synth", width=64)["tuned"]
     result = saliency.saliency(run, clips=16, cache=tmp_path / "cache", device="cpu", max_steps=32, score="drawn")

@@ -100,7 +100,7 @@ def test_no_subset_is_trained_on_twice(tmp_path, weights_file):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"per_class": (2, 9)}, r"per_class=9 must be at most 8, the clips of tones0's class high that can be trained"),
+        ({"per_class": (2, 9)}, r"per_class=9 must be at most 8, the clips of tones\d+'s class high that can be tr"),
         ({"per_class": (0,)}, r"per_class=0 must be at least 1"),
         ({"clips_per_class": 4}, r"clips_per_class=4 is one number for all runs: give per_class=4 here"),
         ({"layer_decay": 0.5}, r"layer_decay=0.5 has no effect, .*; or leave out the linear probes by .*--no-probe"),
@@ -183,7 +183,6 @@ def test_the_figure_has_folds_means_levels_and_factors():
     assert "ImageNet fine-tuned: 2.0 times" in below.get_title(loc="left")
 
 
-@pytest.mark.slow(20)
 def test_the_bits_are_the_same_with_one_and_with_two_workers(clips, weights_file, tmp_path):
     given = {"clips": clips, "backbone": "test_resnet", "weights": str(weights_file), "width": 32, "folds": "1"}
     given |= {"cache": tmp_path / "cache", "device": "cpu", "epochs": 1, "batch_size": 8}
@@ -207,7 +206,6 @@ def test_the_bits_are_the_same_with_one_and_with_two_workers(clips, weights_file
         assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-@pytest.mark.slow(20)
 def test_command(options, tmp_path, capsys):
     argv = [*options, "--folds", "1", "2", "--per-class", "2", "--equal", "epochs", "--no-probe"]
     assert samples.main([*argv, "--dry-run"]) == 0

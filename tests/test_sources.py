@@ -128,7 +128,6 @@ def test_a_named_source_is_the_run_of_its_weights(study, weights_file):
     assert by_name.points(TransferPlan(start="AAAAA")) == by_weights.points(TransferPlan())
 
 
-@pytest.mark.slow(8)
 def test_the_name_is_that_of_the_command_whatever_the_run_was_trained_under(study, weights_file):
     under = {"weights": "auto", "folds": (1,), "epochs": 1}
     (first,) = study(source=(f"first={weights_file}",), **under).runs(TransferPlan.fuse(0))
@@ -233,7 +232,6 @@ def test_a_trainer_without_the_sources_of_its_run_says_so(study):
         Trainer(*made.points(TransferPlan()), made.data, ())
 
 
-@pytest.mark.slow(40)
 def test_workers_train_from_a_named_source_as_from_a_file(options, weights_file, tmp_path):
     argv = [word for word in options if not word.startswith(("--weights", "--runs", "--workers", "--figures"))]
     plan = ["--start=IIiii", "--train=NAAAA", "--folds=1", "--seeds=0", "1"]

@@ -42,7 +42,7 @@ def test_options_are_as_on_the_command_line(tmp_path):
     assert first.options.sweep.seeds == (2,)
     assert first.options.training.weight_decay == 0.5
     assert not first.options.references
-    assert (second.command.name, second.words) == ("tables", "")
+    assert (second.command.name, second.named) == ("tables", {})
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,6 @@ def test_no_file(tmp_path):
         study.read(tmp_path / "none.toml")
 
 
-@pytest.mark.slow(4)
 def test_dry_run_counts_shared_runs_once_and_the_study_trains_them_once(options, tmp_path, capsys):
     texts = dict(option.removeprefix("--").split("=", 1) for option in options)
     lines = [f"{name} = {value if value.isdecimal() else repr(value)}" for name, value in texts.items()]
@@ -149,7 +148,9 @@ def test_a_step_reads_runs_that_an_earlier_one_trains(clips, tmp_path, capsys):
 def test_a_step_takes_the_options_that_it_has_and_no_others():
     step = Step.of(truncate.main, {"epochs": 1}).given({"epochs": None, "seeds": (1, 2), "bn": "updating"})
     assert (step.options.training.epochs, step.options.sweep.seeds) == (1, (1, 2))
-    assert step.words == "--epochs 1 --seeds 1 2"
+    assert step.named == {"epochs": 1, "seeds": (1, 2)}
+    words = study._words(step.named | {"soup": True, "probe": False, "n_folds": 2})
+    assert words == "--epochs 1 --seeds 1 2 --soup --no-probe --n-folds 2"
     with pytest.raises(ParameterError, match="there is no option 'bn'"):
         Step.of(truncate.main, {"bn": "updating"})
 

@@ -55,7 +55,6 @@ def read(path):
 # ------------------------------------------------------------------------------------------------ command
 
 
-@pytest.mark.slow(4)
 def test_command_compares_each_run_with_its_start_and_seeds_with_each_other(store, tmp_path, capsys):
     assert svcca.main([*command(store, "tuned", "scratch", figures=tmp_path), "--matrix"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
@@ -236,7 +235,6 @@ def test_no_run_at_all(capsys):
     assert "Error parsing --ckpt: it needs one value or more" in capsys.readouterr().err
 
 
-@pytest.mark.slow(20)
 def test_densenet201_within_4_gib(tmp_path):
     """All 200 convolutions of a few clips, of a run from a random start, in a process of its own."""
     from conftest import write_clips

@@ -164,7 +164,7 @@ def test_mask_holds_the_event_and_nothing_else(label, stems):
 def test_mask_of_a_pure_event_is_the_whole_event(monkeypatch, stems):
     event = stems[SPECS[0].id].event
     alone = synthetic.Stems(event, np.zeros_like(event), np.zeros_like(event))
-    monkeypatch.setattr(event_mask, "render", lambda id: alone)
+    monkeypatch.setattr(event_mask.known_answers, "render", lambda id: alone)
     power = mel_power(event)
     loud = power > power.max(axis=(1, 2), keepdims=True) * 10**-3.9
     assert event_mask.event_mask(SPECS[0].id)[loud].all()

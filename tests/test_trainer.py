@@ -181,7 +181,6 @@ def train_all(options):
     made.gather(made.points(PLAN))
 
 
-@pytest.mark.slow(8)
 def test_killed_at_random_moments(whole, clips, weights_file, tmp_path):
     epochs, rng = 8, random.Random(0)
     options = {"clips": clips, "backbone": "test_resnet", "weights": weights_file, "width": 32, "epochs": epochs}

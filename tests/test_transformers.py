@@ -36,7 +36,7 @@ LARGE = {
     "coatnet_0_rw_224": ((64, 96, 192, 384, 768), 32, (2, 3)),
 }
 KINDS = SMALL | LARGE
-EACH = pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow(6)) for name in LARGE)])
+EACH = pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
 EACH_SMALL = pytest.mark.parametrize("name", SMALL)
 
 
@@ -296,7 +296,6 @@ def test_weights_of_another_size_than_timms_are_refused():
         ours.load_pretrained({"I": state})
 
 
-@pytest.mark.slow(12)
 def test_a_run_is_trained_and_read_and_names_weights_by_the_file(study, fake, tmp_path):
     """Outputs of frozen blocks are computed once; the hash of weights does not depend on the size of input."""
     plans, hashes = [TransferPlan.freeze(2), TransferPlan.freeze(4), TransferPlan.truncate(2)], set()
@@ -342,7 +341,6 @@ def test_networks_that_cannot_be_cut_say_why(name, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow(4)
 def test_a_network_of_one_resolution_is_cut_in_quarters_of_its_depth():
     rows = block_table("convmixer_768_32", input_size=(64, 64))
     assert [row.channels for row in rows] == [768] * 5

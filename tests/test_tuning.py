@@ -215,7 +215,6 @@ def test_pretraining_shows_both(answered):
     assert len(left.collections) == 6
 
 
-@pytest.mark.slow(30)
 def test_command_counts_trains_and_reads(options, tmp_path, capsys):
     """Of 1 place with 1 fold: two settings with an inner fold, the untuned run, and perhaps the chosen one."""
     argv = [*options, "--folds", "1", "--block", "2", "--no-references", "--tune-lr", "0.001", "0.01"]

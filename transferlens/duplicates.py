@@ -54,8 +54,8 @@ class Options(Fields):
     threshold: Annotated[float | None, Rule("greater than 0 and at most 1", lambda value: 0 < value <= 1)] = None
     """Similarity from which on two clips are listed, 0 to 1. Default: calibrated on the data set."""
     against: str | None = None
-    """Compare with another data set instead of across folds: a csv table of clips, or a name with --against-root. Names
-    of recordings (group, src_file, fsID or freesound_id) must mean the same in both."""
+    """Compare with another data set instead of across folds: a csv table or a folder of clips, or a name with
+    --against-root. Names of recordings (group, src_file, fsID or freesound_id) must mean the same in both."""
     against_root: Path | None = None
     """Folder of the data set that --against names."""
     leave_out: Path | None = None
@@ -233,7 +233,7 @@ def _other(dataset: DataSet, options: Options) -> DataSet | None:
         return None
     if options.leave_out is not None:
         check_table("leave_out", options.leave_out, dataset.clips)
-    is_table = Path(name).suffix.lower() == ".csv"
+    is_table = Path(name).suffix.lower() == ".csv" or root is None and Path(name).is_dir()
     chosen = {"clips": Path(name)} if is_table else {"dataset": name}
     return DataOptions(**chosen, root=root, sr=dataset.sr, longest=dataset.longest).open(argument="against")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,17 +64,17 @@ class Options(Overrides):
 
 @dataclass(frozen=True)
 class Step:
-    """A command of a study with its options, in `words` those that were given, and its `place` in a study file."""
+    """A command of a study with its options, those that were `named`, and its `place` in a study file."""
 
     command: cli.Command
     options: Any
-    words: str = ""
+    named: Mapping[str, Any] = field(default_factory=dict)
     place: str = ""
 
     @classmethod
     def of(cls, command: cli.Command, values: Mapping[str, Any] | None = None, *, place: str = "") -> Step:
         """Return the step of a command with values by name, and defaults otherwise; errors as in `fields.build`."""
-        return cls(command, build(command.options, values or {}, base=command.default), _words(values or {}), place)
+        return cls(command, build(command.options, values or {}, base=command.default), values or {}, place)
 
     def given(self, values: Mapping[str, Any]) -> Step:
         """Return the step with other values, by name; None, and names that are not its options, are ignored."""
@@ -82,7 +82,7 @@ class Step:
         known = {name: value for name, value in values.items() if name in before and value is not None}
         options = build(self.command.options, known, base=self.options)
         changed = {name: value for name, value in flat(options).items() if value != before[name]}
-        return replace(self, options=options, words=f"{self.words} {_words(changed)}".strip())
+        return replace(self, options=options, named={**self.named, **changed})
 
     def points(self) -> Mapping[Any, Arm]:
         """Return the arms that the step needs; raise TransferLensError if they cannot be trained."""
@@ -95,8 +95,15 @@ class Step:
 
 def _words(values: Mapping[str, Any]) -> str:
     """Return options as they are written on the command line."""
-    several = {name: value if isinstance(value, (list, tuple)) else [value] for name, value in values.items()}
-    return " ".join(f"--{name.replace('_', '-')} {' '.join(map(str, each))}" for name, each in several.items())
+    words = []
+    for name, value in values.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            several = value if isinstance(value, (list, tuple)) else [value]
+            words.append(" ".join([f"--{option}", *map(str, several)]))
+    return " ".join(words)
 
 
 def handed_on(options: Any, *own: str) -> dict[str, Any]:
@@ -203,7 +210,7 @@ def perform(steps: Sequence[Step], *, dry_run: bool = False, step: Callable[[Ste
         return cli.DONE
     worst = cli.DONE
     for each in steps:
-        say(f"== {each.command.name} {each.words}".rstrip(), flush=True)
+        say(f"== {each.command.name} {_words(each.named)}".rstrip(), flush=True)
         worst = max(worst, code := step(each))
         if code not in (cli.DONE, cli.FOUND, cli.SOME_FAILED):
             break

@@ -51,7 +51,8 @@ class Options(Fields):
     out: Path
     """New or empty folder to write to."""
     dataset: Annotated[str, GENERATED] = "synth"
-    """synth, or one with harder known answers: synth-two, -quiet, -duration, -gap, -low-snr or -shortcut."""
+    """synth, or one with harder known answers: synth-two, -quiet, -duration, -gap, -low-snr, -shortcut, -texture
+    or -order."""
 
 
 def export(out: Path, chosen: Iterable[Spec] | None = None) -> int:

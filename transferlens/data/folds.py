@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from transferlens.data.clips import Clip
-from transferlens.util.errors import DataError, ParameterError
+from transferlens.util.errors import DataError, ParameterError, warn_once
 from transferlens.util.files import check_new, complete_or_absent
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import model_selection, scipy
@@ -40,7 +40,7 @@ def grouped(clips: Sequence[Clip], pattern: str) -> tuple[Clip, ...]:
     if not any(names):
         raise ParameterError(f"group_by={pattern!r} matches no path, such as {clips[0].id!r}: correct it")
     if n_others := sum(not name for name in names):
-        log.warning("group_by does not match %s, each taken for a recording of its own", counted(n_others, "clip"))
+        warn_once(f"group_by does not match {counted(n_others, 'clip')}, each taken for a recording of its own")
     return tuple(replace(clip, group=name or None) for clip, name in zip(clips, names, strict=True))
 
 
@@ -92,7 +92,7 @@ def made(clips: Sequence[Clip], n_folds: int = N_FOLDS, strata: Sequence[str] | 
         raise DataError(f"no class has recordings for {n_folds} folds, {largest!r} the most ({of_clips}): {remedy}")
     few = sorted(label for label, n in recordings.items() if n < n_folds)
     if few and strata is None:  # clips have other labels, too
-        log.warning("there are fewer recordings than folds of %s: some folds have none", some(few))
+        warn_once(f"there are fewer recordings than folds of {some(few)}: some folds have none")
     has_groups = any(clip.group for clip in clips)
     kind = model_selection.StratifiedGroupKFold if has_groups else model_selection.StratifiedKFold
     folds = np.empty(len(clips), int)
@@ -105,6 +105,20 @@ def made(clips: Sequence[Clip], n_folds: int = N_FOLDS, strata: Sequence[str] | 
     kept = "recordings are kept whole" if has_groups else "each clip is taken for a recording of its own"
     log.info("%d folds are made, with seed %d%s: %s; `datasets --make-folds` writes them down", n_folds, SEED, by, kept)
     return tuple(replace(clip, fold=str(fold)) for clip, fold in zip(clips, folds.tolist(), strict=True))
+
+
+def permuted(clips: Sequence[Clip], seed: int) -> tuple[Clip, ...]:
+    """Return the clips with the labels of other ones: each fold's labels, permuted among its recordings.
+
+    The clips of a recording have one label afterwards, if they had one before.
+    """
+    labels: dict[tuple[str, str, str], str] = {}
+    rng = np.random.RandomState(seed)  # its numbers are the same in all versions
+    for fold in sorted({clip.fold for clip in clips}):
+        recordings = sorted({(clip.fold, clip.recording, clip.label) for clip in clips if clip.fold == fold})
+        others = [recordings[i][2] for i in rng.permutation(len(recordings))]
+        labels |= dict(zip(recordings, others, strict=True))
+    return tuple(replace(clip, label=labels[clip.fold, clip.recording, clip.label]) for clip in clips)
 
 
 def check_table(name: str, path: Path, clips: Sequence[Clip]) -> None:

@@ -7,7 +7,14 @@
 ``synth-gap``          the class is how long the event pauses: its evidence is where nothing sounds
 ``synth-low-snr``      the event is below the background noise, in power over all frequencies
 ``synth-shortcut``     a hum goes with one class in the training clips, and with no class in the held-out ones
+``synth-texture``      each class is another texture, of lines or of noise: it is seen in a few cells
+``synth-order``        the class is which of two sounds comes first: they are far apart, and each is in all clips
 =====================  =================================================================================================
+
+In ``synth-order`` the two sounds are `APART` seconds from each other and from both ends of the clip. A network cut
+after a block whose units see less than that cannot tell the classes, whatever it has learned: the mean over all
+positions, from which its head decides, is the same for both. For EfficientNet-Lite0 that is so after Block 2 and not
+after Block 3; in ``synth-texture`` Block 1 sees enough.
 
 In ``synth-shortcut`` a network that has learned the hum instead of the event says the class `HUMMED` of held-out clips
 that hum: an attribution of that class should then be on the hum. Clips are bit-identical on every machine, as those of
@@ -25,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from transferlens.data import synthetic
-from transferlens.data.manifest import manifest
+from transferlens.data.manifest import ManifestRow, manifest
 from transferlens.data.synthetic import (
     DISTRACTORS,
     EVENTS,
@@ -47,12 +54,15 @@ from transferlens.util.files import content_hash
 
 # Increase it when the clips change: feature caches of the old ones are then computed again.
 RECIPE = 1
-SECONDS = 2.0  # of all clips, as of synth
+SECONDS = 2.0  # of all clips but those of synth-order, as of synth
 SHAPES = EVENTS | DISTRACTORS
 STEADY = ("band_noise", "harmonic_tone", "siren")  # shapes without pauses of their own
 COMMON = "siren"  # the second event of synth-two
 DURATIONS = {"long": 0.96, "medium": 0.54, "short": 0.3}  # [s]
 GAPS = {"long": 0.4, "medium": 0.2, "short": 0.1}  # [s]
+TEXTURES = ("band_noise", "click_train", "harmonic_tone")
+ORDERS = {"noise_first": ("band_noise", "harmonic_tone"), "tone_first": ("harmonic_tone", "band_noise")}
+APART, SOUND, ROOM = 1.5, 0.3, 0.45  # of the two sounds of synth-order: distance, length, and what is drawn [s]
 HUMMED = "tremolo_noise"  # the class of the hum in training clips
 HELD_OUT = 5  # the fold of synth that takes the place of the held-out clips of synth-shortcut
 
@@ -84,6 +94,32 @@ class KnownSpec(Spec):
     def subset(self) -> str:
         """The kind of clip, whose scores are also averaged alone."""
         return self.kind
+
+    @property
+    def events(self) -> tuple[tuple[str, float, float], ...]:
+        """Shape, start and length of each sound that is evidence, in fractions of the clip."""
+        return ((self.shape, self.onset, self.length),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderSpec(KnownSpec):
+    """The parameters of one clip of ``synth-order``; the sounds are as long as each other.
+
+    Attributes
+    ----------
+    second : str
+        Shape of the second sound.
+    second_onset : float in [0, 1]
+        Its start, as a fraction of the clip.
+    """
+
+    second: str
+    second_onset: float
+
+    @property
+    def events(self) -> tuple[tuple[str, float, float], ...]:
+        """Shape, start and length of each sound that is evidence, in fractions of the clip."""
+        return (*super().events, (self.second, self.second_onset, self.length))
 
 
 @dataclass(frozen=True)
@@ -140,6 +176,14 @@ def _shortcut(clip: Turn) -> dict[str, Any]:
     return {"fold": "train" if is_training else "test", "hum": hum, "kind": f"with{'' if hums else 'out'} hum"}
 
 
+def _order(clip: Turn) -> dict[str, Any]:
+    (first, second), seconds = ORDERS[clip.label], manifest()["synth-order"].seconds
+    onset = APART + clip.rng.uniform(0, ROOM)
+    second_onset = onset + SOUND + APART + clip.rng.uniform(0, ROOM)
+    starts = {"onset": round(onset / seconds, 4), "second_onset": round(second_onset / seconds, 4)}
+    return {"shape": first, "second": second, "length": SOUND / seconds, **starts}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How the clips of a data set differ from those of ``synth``: classes, groups per class and fold, and values."""
@@ -147,6 +191,7 @@ class Recipe:
     labels: tuple[str, ...]
     groups: int
     values: Callable[[Turn], dict[str, Any]]
+    spec: type[KnownSpec] = KnownSpec
 
 
 CLASSES = tuple(sorted(EVENTS))
@@ -157,6 +202,8 @@ RECIPES = {
     "synth-gap": Recipe(tuple(sorted(GAPS)), 3 * synthetic.GROUPS, _gap),
     "synth-low-snr": Recipe(CLASSES, synthetic.GROUPS, _low_snr),
     "synth-shortcut": Recipe(CLASSES, synthetic.GROUPS, _shortcut),
+    "synth-texture": Recipe(TEXTURES, 3 * synthetic.GROUPS, lambda clip: {}),
+    "synth-order": Recipe(tuple(ORDERS), 5 * synthetic.GROUPS, _order, OrderSpec),
 }
 
 
@@ -184,7 +231,7 @@ def _drawn(name: str, recipe: Recipe) -> Iterator[KnownSpec]:
         turn = Turn(label, fold, recipe.labels.index(label) + fold + group, take, values, rng)
         common = {"fold": str(fold), "distractor": "none", "shape": label}
         own = values | common | recipe.values(turn)
-        yield KnownSpec(id=f"{group_id}-{take}", label=label, group=group_id, dataset=name, **own)
+        yield recipe.spec(id=f"{group_id}-{take}", label=label, group=group_id, dataset=name, **own)
 
 
 def specs(name: str = "synth") -> tuple[Spec, ...]:
@@ -208,6 +255,11 @@ def spec(id: str) -> Spec:
     return _by_id()[id] if id in _by_id() else synthetic.spec(id)
 
 
+def row_of(id: str) -> ManifestRow:
+    """Return the row of the manifest with the rate, length and width of a clip; errors as in `spec`."""
+    return manifest()[getattr(spec(id), "dataset", "synth")]
+
+
 def _gate(n: int, sr: int, start: float, length: float) -> np.ndarray:
     """Return 1 inside an interval, given in fractions of n samples, and 0 outside, with soft edges inside."""
     t = np.arange(n) / n
@@ -221,9 +273,11 @@ def _hum(t, spec, rng):
 
 @functools.lru_cache(maxsize=16)
 def _render(id: str) -> Stems:
-    clip, row = _by_id()[id], manifest()["synth"]
+    clip, row = _by_id()[id], row_of(id)
     n, sr, rng = round(row.sr * row.seconds), row.sr, rng_of(f"{id} sound")
-    event = placed(SHAPES[clip.shape], clip, rng, (clip.onset, clip.length), n, sr)
+    event = np.zeros(n)
+    for shape, onset, length in clip.events:
+        event = event + placed(SHAPES[shape], clip, rng, (onset, length), n, sr)
     background = background_of(clip, rng, n, sr) * 10 ** (-clip.snr_db / 20)
     distractor, removed, hum = np.zeros(n), None, None
     if clip.has_distractor:
@@ -244,7 +298,7 @@ def render(id: str) -> Stems:
 
 @functools.cache
 def _digest(id: str) -> str:
-    row = manifest()["synth"]
+    row = row_of(id)
     return content_hash([RECIPE, row.sr, row.seconds, asdict(_by_id()[id])])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import logging
 import os
 import re
 import unicodedata
@@ -16,11 +15,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from transferlens.data.clips import Clip
 from transferlens.data.decoding import sound_files
-from transferlens.util.errors import DataError
+from transferlens.util.errors import DataError, warn_once
 from transferlens.util.grouping import group_by
 from transferlens.util.text import CONTROL, some
-
-log = logging.getLogger(__name__)
 
 # Columns that name the recording of a clip, the first that is not empty: ours, and those of the official tables and of
 # Freesound.
@@ -81,7 +78,7 @@ def _decoded(path: Path) -> str:
         text = content.decode("cp1252")
         if CONTROL.search(re.sub(r"[\r\n\t]", "", text)):  # it is not text
             raise
-        log.warning("%s is not UTF-8 and is read as Windows-1252: check letters with accents", path)
+        warn_once(f"{path} is not UTF-8 and is read as Windows-1252: check letters with accents")
         return text
 
 

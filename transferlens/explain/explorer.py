@@ -9,6 +9,7 @@ import base64
 import io
 import itertools
 import logging
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,9 @@ class Entry:
         return sum(map(len, [*texts, *(text for v in self.views for text in (v.attribution, v.used, v.ignored))]))
 
 
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
 def sound(y: np.ndarray, sr: int, gain: float = 1.0) -> str:
     """Return a waveform as a data URI (Ogg Vorbis), resampled to 22 050 Hz if its rate is higher."""
     if sr > SR:
@@ -77,7 +81,25 @@ def sound(y: np.ndarray, sr: int, gain: float = 1.0) -> str:
     with soundfile.SoundFile(file, "w", samplerate=sr, channels=1, format="OGG", subtype="VORBIS") as out:
         for start in range(0, len(y), sr):  # libsndfile's Vorbis encoder fails on long blocks
             out.write(np.clip(gain * y[start : start + sr], -1, 1))
-    return f"data:audio/ogg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f"data:audio/ogg;base64,{base64.b64encode(_numbered(file.getvalue())).decode()}"
+
+
+def _numbered(ogg: bytes) -> bytes:
+    """Return an Ogg stream with the serial number 0 instead of a random one, so that a page is the same again.
+
+    A page of Ogg (RFC 3533, section 6) has its serial number at byte 14, its checksum at byte 22, and from byte 26 the
+    number and the lengths of its segments.
+    """
+    pages, start = [], 0
+    while start < len(ogg):
+        end = start + 27 + ogg[start + 26]
+        end += sum(ogg[start + 27 : end])
+        page = ogg[start : start + 14] + bytes(4) + ogg[start + 18 : start + 22] + bytes(4) + ogg[start + 26 : end]
+        # The polynomial of the checksum is that of zlib's, which takes the bits of bytes in the other order.
+        checksum = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+        pages.append(page[:22] + int(f"{checksum:032b}"[::-1], 2).to_bytes(4, "little") + page[26:])
+        start = end
+    return b"".join(pages)
 
 
 def entries(

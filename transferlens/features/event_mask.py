@@ -6,8 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from transferlens.data.known_answers import render
-from transferlens.data.manifest import manifest
+from transferlens.data import known_answers
 from transferlens.data.synthetic import waveform
 from transferlens.features import logmel
 from transferlens.util.lazy import librosa
@@ -62,7 +61,7 @@ def event_mask(
     >>> event_mask("siren-f1-g0-0").shape
     (3, 128, 100)
     """
-    row, stems = manifest()["synth"], render(id)
+    row, stems = known_answers.row_of(id), known_answers.render(id)
     rate, width = sr or row.sr, width or row.width
 
     def log_mel(samples: np.ndarray) -> np.ndarray:

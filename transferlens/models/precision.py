@@ -26,10 +26,16 @@ def choose(precision: str, device: torch.device, *, backbone: str, input_size: t
     if precision != "auto":
         check(precision, device, backbone=backbone, input_size=input_size, through=through)
         return precision
+    wrong = device.type == "cpu" and _computed_wrongly(backbone, input_size, through)
+    return "fp32" if wrong else fastest(device)
+
+
+def fastest(device: torch.device) -> str:
+    """Return "bf16" where the hardware computes in it; elsewhere "fp32", as bf16 is then emulated and slower."""
     if device.type == "cuda":
         able = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        able = device.type == "cpu" and bool(_bf16_features()) and not _computed_wrongly(backbone, input_size, through)
+        able = device.type == "cpu" and bool(_bf16_features())
     return "bf16" if able else "fp32"
 
 
@@ -89,6 +95,7 @@ class _Depthwise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, stride, padding, dilation, groups):
+        """Return the convolution of `x` [shape=(batch, channels, height, width)] in bf16, whatever the types given."""
         half, half_weight = x.bfloat16(), weight.bfloat16()
         ctx.save_for_backward(half, half_weight)
         ctx.type, ctx.biased, ctx.options = x.dtype, bias is not None, (stride, padding, dilation)
@@ -98,6 +105,7 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
+        """Return the gradients of `forward`'s arguments, None where none is asked for."""
         x, weight = ctx.saved_tensors
         by_x = by_weight = by_bias = None
         if ctx.needs_input_grad[0]:

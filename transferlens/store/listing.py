@@ -21,7 +21,7 @@ from transferlens.store import index, locks, schema
 from transferlens.store.config import RunConfig, Training
 from transferlens.store.run import load_run
 from transferlens.store.runfile import SCHEMA, open_runfile
-from transferlens.store.scored import commonest
+from transferlens.store.scored import recorded_commonest
 from transferlens.store.sources import sources_of
 from transferlens.util import text
 from transferlens.util.errors import CheckpointError
@@ -61,6 +61,8 @@ class RunSummary:
         "accuracy", or "mAP" where clips have several labels.
     lwlrap : float
         As of `Run`.
+    call : str
+        The id of the study that it was begun for, "" if none.
     """
 
     id: str
@@ -79,12 +81,15 @@ class RunSummary:
     settings: str
     score: str = ONE.name
     lwlrap: float = nan
+    call: str = ""
 
     def __fspath__(self) -> str:
         return self.file
 
     def __repr__(self) -> str:
-        state = f"{'' if self.is_complete else 'not '}finished, {self.epochs_done} of {self.epochs} epochs"
+        state = (
+            f"{'' if self.is_complete else 'not '}finished, {self.epochs_done} of {text.counted(self.epochs, 'epoch')}"
+        )
         return f"RunSummary {self.id!r}: {state}, {self.score} {100 * self.accuracy_last:.1f} %, {self.file}"
 
     @property
@@ -127,11 +132,12 @@ def summarise(path: str | os.PathLike[str]) -> RunSummary:
             seconds=float(seconds.sum()),
             nbytes=path.stat().st_size,
             chance=scoring.chance(labels, logits.shape[1]),
-            commonest=commonest(provenance, labels, logits.shape[1], scoring),
+            commonest=recorded_commonest(provenance, labels, logits.shape[1], scoring),
             weights=" + ".join(source.name for source in sources_of(provenance, config.plan)),
             settings=json.dumps(config.flat()),
             score=scoring.name,
             lwlrap=nan if is_one else multilabel.lwlrap(labels, logits),
+            call=provenance.get("call", ""),
         )
 
 
@@ -195,8 +201,8 @@ class Listing(list[RunSummary]):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row per run: what its summary has, and all settings; None where a plan is named otherwise."""
-        settings = ("settings",)  # they are columns
-        hidden = settings if any(summary.score != ONE.name for summary in self) else (*settings, "score", "lwlrap")
+        never = ("settings", "call")  # settings are columns
+        hidden = never if any(summary.score != ONE.name for summary in self) else (*never, "score", "lwlrap")
         rows = [classes.named(dataclasses.asdict(summary)) | summary.config.flat() for summary in self]
         rows = [{name: value for name, value in row.items() if name not in hidden} for row in rows]
         names = dict.fromkeys(name for row in rows for name in row)
@@ -204,7 +210,7 @@ class Listing(list[RunSummary]):
 
     def table(self) -> DataFrame:
         """Return the rows as a DataFrame."""
-        return pandas.DataFrame(self.rows(), columns=None if self else [field.name for field in _FIELDS[:-1]])
+        return pandas.DataFrame(self.rows(), columns=None if self else [field.name for field in _FIELDS[:-2]])
 
 
 @checked
@@ -244,7 +250,7 @@ def progress(folder: Path) -> str:
     holders = {path.stem: locks.holder(path.with_suffix(".h5")) for path in sorted(folder.glob(f"*/*{locks.SUFFIX}"))}
     unfinished = sorted({*epochs, *holders})
     rows = [(name, epochs.get(name, "first epoch"), holders.get(name) or "nobody") for name in unfinished]
-    parts = [f"{len(done)} runs done, {len(rows)} under way"]
+    parts = [f"{text.counted(len(done), 'run')} done, {len(rows)} under way"]
     if rows:
         parts.append(text.table([("run", "reached", "trained by"), *rows]))
     parts += [f"failed: {name} ({reason})" for name, reason in failed(folder).items()]

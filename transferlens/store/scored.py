@@ -14,7 +14,7 @@ from transferlens.store.config import RunConfig
 from transferlens.util.errors import ParameterError
 
 
-def commonest(provenance: Mapping[str, Any], labels: np.ndarray, n_classes: int, scoring: Scoring) -> float:
+def recorded_commonest(provenance: Mapping[str, Any], labels: np.ndarray, n_classes: int, scoring: Scoring) -> float:
     """Return `Scored.commonest` of a run by its provenance and held-out labels."""
     if "commonest" in provenance:
         return float(provenance["commonest"])
@@ -60,7 +60,7 @@ class Scored:
         Older files do not have it: then it is chance if all classes have as many held-out clips, and NaN otherwise. It
         is NaN where clips have several labels: in one order for all clips, mAP is chance.
         """
-        return commonest(self.provenance, self.labels, len(self.label_names), self.scoring)
+        return recorded_commonest(self.provenance, self.labels, len(self.label_names), self.scoring)
 
     @property
     def scores(self) -> np.ndarray:

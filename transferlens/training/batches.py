@@ -81,6 +81,7 @@ def _read_ahead(path: Path, rows: Iterable[np.ndarray]) -> Iterator[torch.Tensor
         features = file["features"]
 
         def read(indices: np.ndarray) -> torch.Tensor:
+            """Return the features of these rows [shape=(n, channels, n_mels, width)]."""
             batch = np.empty((len(indices), *features.shape[1:]), features.dtype)
             for i, index in enumerate(indices):
                 batch[i] = features[index]  # h5py is many times slower with all indices at once

@@ -22,7 +22,7 @@ import socket
 import sys
 import threading
 import types
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from transferlens.util import processes
@@ -64,7 +64,9 @@ class _Worker:
         context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
         context.set_forkserver_preload(PRELOADED)
         self.connection, other_end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(other_end, task), daemon=True)
+        # The server that forks it has the environment of its own start.
+        own = {name: value for name, value in os.environ.items() if name.startswith("TRANSFERLENS_")}
+        self.process = context.Process(target=_serve, args=(other_end, task, own), daemon=True)
         with _without_main():
             self.process.start()
         other_end.close()  # only the process keeps it open, so that receiving fails when it dies
@@ -102,8 +104,9 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _serve(connection: Any, task: Callable) -> None:
+def _serve(connection: Any, task: Callable, environment: Mapping[str, str]) -> None:
     """Call the task for every item received, until the connection is closed."""
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -170,6 +170,7 @@ def _seconds(network: Network, work: Work, n: int) -> tuple[float, float, float]
             return network.before(x, work.start)
 
     def gradients() -> None:
+        """Do one training step: forward, backward, update."""
         optimizer.zero_grad(set_to_none=True)
         with autocast():
             loss = network(y, start=work.start).float().square().mean()

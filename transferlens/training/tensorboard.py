@@ -50,6 +50,7 @@ def writer(config: RunConfig, store: Path) -> Iterator[Callable[[History], None]
         old.unlink()
 
     def write(history: History) -> None:
+        """Write the epochs of a history that are new since the last call."""
         nonlocal done
         for epoch in range(done, len(history["seconds"])):
             for name, values in history.items():

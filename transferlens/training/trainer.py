@@ -15,6 +15,7 @@ import functools
 import hashlib
 import importlib.metadata
 import logging
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ from transferlens.training.normalisation import normalisation_of_input
 from transferlens.util import lazy
 from transferlens.util.errors import CheckpointError, MachineError
 from transferlens.util.lazy import torch
-from transferlens.util.processes import keep_freed_memory
+from transferlens.util.processes import forget_most_memory, keep_freed_memory, most_memory
 
 if TYPE_CHECKING:
     from transferlens.models.network import Network
@@ -49,6 +50,7 @@ precision = lazy.load("transferlens.models.precision")
 
 log = logging.getLogger(__name__)
 
+CALL = "TRANSFERLENS_CALL"  # the environment variable that names the study that a run is trained for
 DIVERGED = "training diverged, lower the learning rate"
 
 
@@ -133,6 +135,7 @@ class Trainer:
             "skipped_clips": " ".join(self.data.dataset.skipped) or "none",
             "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             **self._smaller_passes(),
+            **({"call": call} if (call := os.environ.get(CALL)) else {}),
         }
 
     def _commonest(self) -> dict[str, float]:
@@ -369,6 +372,7 @@ def train(
         raise CheckpointError(
             f"{folders[0]} is a folder, but the run is written to a file of this name: move it to another folder"
         )
+    forget_most_memory()
     state = _checkpoint(config, partial)
     with threads_of(config.training.threads or (state.provenance.get("threads") if state else threads)):
         trainer = _resumed(config, data, sources, state)
@@ -377,6 +381,7 @@ def train(
             log.warning(words, config.id, trainer.pass_size, PASS_SIZE)
 
         def advance() -> None:
+            """Report the number of epochs done, with the last held-out score."""
             score = trainer.history[config.scoring.held_out][-1:]
             text = " ".join([config.id, *(f"{100 * value:.1f} %" for value in score)])
             progress(trainer.epochs_done, text)
@@ -386,6 +391,8 @@ def train(
         trainer.began = advance
         while trainer.epochs_done < config.training.epochs:
             trainer.epoch()
+            if trainer.epochs_done == config.training.epochs:
+                trainer.provenance["most_memory_bytes"] = most_memory()
             write_state(partial if trainer.epochs_done < config.training.epochs else path, trainer.state())
             advance()
     partial.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ import math
 import operator
 import os
 import re
+import sys
 import textwrap
 import types
 import typing
@@ -101,6 +102,7 @@ def checked(function: Function) -> Function:
 
     @functools.wraps(function)
     def call(*args: Any, **keywords: Any) -> Any:
+        """Call the function; raise ParameterError if an argument is against its type or rule."""
         bound = find().bind(*args, **keywords)
         for name, value in bound.arguments.items():
             parameter = bound.signature.parameters[name]
@@ -277,14 +279,36 @@ def texts(kind: type) -> dict[str, str]:
     meanings: dict[str, str] = {}
     for owner in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
         meanings |= getattr(owner, "TEXTS", {})
-        try:
-            body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0].body  # type: ignore[attr-defined]
-        except (OSError, TypeError):  # made by `optional`, which gives it TEXTS
-            continue
+        made = _classes(owner.__module__).get(owner.__qualname__)
+        body = made.body if made is not None else []  # not in a source if made by `optional`, which gives it TEXTS
         for field, text in zip(body, body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 meanings[field.target.id] = " ".join(str(text.value.value).split())  # type: ignore[union-attr]
     return meanings
+
+
+@functools.cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """Return the classes in the source of a module by qualified name: `inspect` would parse it for each of them."""
+    try:
+        return _classes_of(ast.parse(inspect.getsource(sys.modules[module])).body)
+    except (OSError, TypeError, KeyError):  # typed in by hand, or without a source
+        return {}
+
+
+def _classes_of(statements: Sequence[ast.stmt], place: str = "") -> dict[str, ast.ClassDef]:
+    """Return the classes that statements and those inside them define, by qualified name."""
+    found: dict[str, ast.ClassDef] = {}
+    for each in statements:
+        inside = place
+        if isinstance(each, ast.ClassDef):
+            found[place + each.name] = each
+            inside = f"{place}{each.name}."
+        elif isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            inside = f"{place}{each.name}.<locals>."
+        for part in ("body", "orelse", "finalbody"):
+            found |= _classes_of(getattr(each, part, []), inside)
+    return found
 
 
 def explained(kind: type) -> list[tuple[str, Any, str, Any]]:

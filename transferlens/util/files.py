@@ -159,6 +159,7 @@ def once_per_state(verify: Callable[..., Result]) -> Callable[..., Result]:
 
     @functools.wraps(verify)
     def check(path: Path, *given: Hashable) -> Result:
+        """Return what `verify` returns, and raise what it raises."""
         status = path.stat()
         if time.time() - status.st_mtime <= SETTLED:
             return verify(path, *given)

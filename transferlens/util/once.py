@@ -38,6 +38,7 @@ def once(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]
 
     @functools.wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        """Return the remembered result of these arguments, or compute it."""
         known = _results.get()
         if known is None:
             return function(*args, **kwargs)
