@@ -44,7 +44,7 @@ def test_held_out_files_get_the_stored_logits(runs, clips):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_predicts_in_its_own_precision_and_says_so(precision, clips, make_study, tmp_path, caplog):
-    study = make_study(tmp_path, folds=("1",), precision=precision, epochs=1)
+    study = make_study(tmp_path, folds=("1",), precision=precision, epochs=1, width=64)
     (run,) = study.gather(study.points(tl.TransferPlan())).values()
     with caplog.at_level("INFO", "transferlens"):
         found = run.predict(held_out(run, clips))
