@@ -188,18 +188,27 @@ class Analysis:
         return x.kept, y.kept
 
     @cached_property
-    def _canonical(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """Canonical correlations, and the variates of both sides in the bases of the directions kept, as columns."""
+    def _canonical(self) -> tuple[np.ndarray, list[np.ndarray | None]]:
+        """Canonical correlations and, as columns in the basis of the directions kept, the variates of each side.
+
+        Those of the side that keeps more directions are None. An eigendecomposition takes a third of an SVD's time;
+        only correlations below 1e-6 are less exact.
+        """
         x, y = self.directions
-        left, correlations, right = np.linalg.svd(x.basis.T @ self._cross @ y.basis, full_matrices=False)
-        return np.clip(correlations, 0, 1), (left, right.T)
+        products = x.basis.T @ self._cross @ y.basis
+        found = [
+            np.linalg.eigh(side @ side.T) if len(side) == min(self.dims) else None for side in (products, products.T)
+        ]
+        squares = next(each.eigenvalues[::-1] for each in found if each)
+        variates = [each.eigenvectors[:, ::-1] if each else None for each in found]
+        return np.sqrt(np.clip(squares, 0, 1)), variates
 
     def _weights(self) -> np.ndarray:
         """Return the weights of PWCCA: from the side that keeps fewer directions, or from both if they keep as many."""
         weights = [
             np.abs(coordinates.to_neurons(variates.T @ side.loadings)).sum(1)
             for variates, side, coordinates in zip(self._canonical[1], self.directions, self.coordinates, strict=True)
-            if side.kept == min(self.dims)
+            if variates is not None
         ]
         return np.mean([each / each.sum() for each in weights], axis=0)
 
