@@ -684,6 +684,9 @@ def test_insertion_and_deletion_follow_the_order():
     np.testing.assert_allclose(last, [0.5] * 10 + [full], atol=1e-6)
     np.testing.assert_allclose(away, [full] + [0.5] * 10, atol=1e-6)
     assert faithfulness.area(first) == pytest.approx(full - (full - 0.5) / 20)
+    for found, insert in ((first, True), (away, False)):
+        known = faithfulness.curve(Counter(), x, order=order, insert=insert, ends=(0.5, full), **arguments)
+        np.testing.assert_allclose(known, found, atol=1e-6)
 
 
 def test_cascade_randomises_from_the_top():

@@ -138,7 +138,14 @@ def average_precision(attribution: np.ndarray, mask: np.ndarray) -> float:
 
 
 def curve(
-    model: Network, x: torch.Tensor, *, baseline: torch.Tensor, target: int, order: np.ndarray, insert: bool
+    model: Network,
+    x: torch.Tensor,
+    *,
+    baseline: torch.Tensor,
+    target: int,
+    order: np.ndarray,
+    insert: bool,
+    ends: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Compute the target's probability as 0, 10, ... 100 % of the cells of an input are replaced [shape=(11,)].
 
@@ -152,13 +159,23 @@ def curve(
         Cells with larger values are replaced first, all channels at once.
     insert : bool
         True: cells of `x` replace those of the baseline (insertion). False: the reverse (deletion).
+    ends : tuple of 2 float, optional
+        The probabilities of the baseline and of `x`, if they are known: they are not computed again.
     """
     positions = np.empty(order.size, int)
     positions[np.argsort(-order, axis=None, kind="stable")] = np.arange(order.size)
     position = torch.from_numpy(positions.reshape(order.shape)).to(x.device)
     start, end = (baseline, x) if insert else (x, baseline)
-    counts = np.linspace(0, order.size, POINTS).round().astype(int)
+    counts = np.linspace(0, order.size, POINTS).round().astype(int)[slice(1, -1) if ends else slice(None)]
     inputs = torch.stack([torch.where(position < int(count), end, start) for count in counts])
+    found = _probabilities(model, inputs, target)
+    if ends:
+        first, last = ends if insert else ends[::-1]
+        found = np.array([first, *found, last])
+    return found
+
+
+def _probabilities(model: Network, inputs: torch.Tensor, target: int) -> np.ndarray:
     return forward(model, inputs).softmax(1)[:, target].double().numpy()
 
 
@@ -188,7 +205,6 @@ def areas(
         As for `curve`.
     fills : mapping of str to torch.Tensor [shape=(channels, height, width)]
         What hidden cells are replaced by.
-
     ways : sequence of str
         Of "insertion" and "deletion", those to compute.
     shifts : sequence of float
@@ -201,8 +217,11 @@ def areas(
         each with "_shifted": the mean over them.
     """
     width, values = order.shape[-1], {}
+    found = _probabilities(model, torch.stack([*fills.values(), x]), target)
+    ends = {fill: (before, found[-1]) for fill, before in zip(fills, found, strict=False)}
     for (fill, filling), way in itertools.product(fills.items(), ways):
         fixed: dict[str, Any] = {"baseline": filling, "target": target, "insert": way == "insertion"}
+        fixed["ends"] = ends[fill]
         name = f"{way}_{fill}" if fill else way
         values[name] = area(curve(model, x, order=order, **fixed))
         others = [np.roll(order, round(share * width), axis=-1) for share in shifts]
