@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from analyses.numbers import FIRST, Tables, changes, count, gain, hundred, judge, per_clip, plain, short
+from analyses.numbers import FIRST, Tables, changes, count, gain, hundred, judge, per_clip, plain, short, stored
 from transferlens.measures.stats import Interval
 
 WITHDRAWN = "withdrawn, as permuted labels show it too"
 UNKNOWN, MIXED = "it cannot be told", "on some networks, and on others it harms"
-YES, NO = "yes", "no, it harms"
+YES, NO, PARTLY_NO = "yes", "no, it harms", "it harms on some networks, and on others it cannot be told"
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,12 @@ class Answers:
     given: tuple[Answer, ...]
 
     @property
-    def alike(self) -> bool:
-        """Whether the verdicts are the same."""
-        return len({each.verdict for each in self.given}) == 1
+    def alike(self) -> str:
+        """Whether the data sets that were asked have the same verdict, in words; empty if only one was asked."""
+        verdicts = [each.verdict for each in self.given if each.link]
+        if len(verdicts) < 2:
+            return ""
+        return "yes" if len({*verdicts}) == 1 else "no" if {YES, NO} <= {*verdicts} else "it cannot be told"
 
 
 def _gains(tables: Tables) -> dict[str, Interval]:
@@ -79,7 +82,7 @@ def _input(tables: Tables, control: Tables | None) -> Answer:
 def _ensemble(tables: Tables, control: Tables | None) -> Answer:
     pretrained = [row for row in tables.rows("ensemble", fold="") if row.ensemble.endswith("pretrained")]
     (seeds, *_) = [row for row in pretrained if row.ensemble.startswith(tables.first)]
-    gains = {row.ensemble: Interval(row.gain, row.gain_low, row.gain_high, int(row.n_clips)) for row in pretrained}
+    gains = {row.ensemble: stored(row, "gain") for row in pretrained}
     number = f"{hundred(gains[seeds.ensemble])} points for {int(seeds.n_members)} seeds of {short(tables.first)}"
     if (largest := max(pretrained, key=lambda row: row.n_members)) is not seeds:
         number += f"; {hundred(gains[largest.ensemble])} for all {int(largest.n_members)} networks"
@@ -91,10 +94,15 @@ def _look(tables: Tables, control: Tables | None) -> Answer:
     over_chance = per_clip(trained, "energy_correlation", trained, "energy_correlation_chance")
     by_training = per_clip(trained, "energy_correlation", before, "energy_correlation")
     where = judge(over_chance, "at loud cells", "past loud cells", "at no kind of cell that can be told")
-    more = judge(by_training, "more than before training", "less than before training", "but so it does untrained")
+    more = judge(
+        by_training,
+        "more than before training",
+        "less than before training",
+        "as before training, as far as can be told",
+    )
     verdict = f"{where}, {more}" if over_chance.low > 0 else where
     told = [plain(each.mean, each.low, each.high) for each in (over_chance, by_training)]
-    number = f"rank correlation with energy {told[0]} above chance, {told[1]} above that before training"
+    number = f"rank correlation with energy differs by {told[0]} from chance, by {told[1]} from before training"
     return Answer(verdict, number, f"{tables.link}/saliency_summary.png")
 
 
@@ -104,14 +112,16 @@ def _verdict(intervals: Iterable[Interval]) -> str:
     verdicts = {judge(each, YES, NO, UNKNOWN) for each in intervals}
     if len(verdicts) == 1:
         return verdicts.pop()
-    return MIXED if NO in verdicts else f"on some networks, {count(intervals)}"
+    if NO in verdicts:
+        return MIXED if YES in verdicts else PARTLY_NO
+    return f"on some networks, {count(intervals)}"
 
 
 def _kept(verdict: str, controls: Iterable[Interval]) -> str:
     """Return a verdict unless a control shows a difference to the same side."""
     controls = list(controls)
     above, below = any(each.low > 0 for each in controls), any(each.high < 0 for each in controls)
-    shown = {UNKNOWN: False, NO: below, MIXED: above or below}.get(verdict, above)
+    shown = {UNKNOWN: False, NO: below, PARTLY_NO: below, MIXED: above or below}.get(verdict, above)
     return WITHDRAWN if shown else verdict
 
 

@@ -1,4 +1,4 @@
-"""Controls of the whole pipeline: labels that say nothing, and sounds whose needed block is known.
+"""Controls of the whole pipeline: permuted labels, and sounds whose needed block is known.
 
 Negative: the labels of each fold are permuted among its recordings, and the questions that the study's main claims rest
 on are asked again (pretraining, fusion, truncation; one network). Accuracies must be at chance, and no difference above

@@ -110,11 +110,8 @@ class Tables:
 
     def beyond(self, ensemble: str) -> list[Interval]:
         """Return the gain under each corruption less the gain on clean clips."""
-        return [
-            Interval(row.more_than_clean, row.more_than_clean_low, row.more_than_clean_high, int(row.n_clips))
-            for row in self.rows("robustness", ensemble=ensemble)
-            if row.corruption != "clean"
-        ]
+        rows = self.rows("robustness", ensemble=ensemble)
+        return [stored(row, "more_than_clean") for row in rows if row.corruption != "clean"]
 
     def column(self, name: str, key: str, **values: Any) -> list[Any]:
         """Return the different values of a column."""

@@ -26,6 +26,7 @@ from analyses.controls import KNOWN, SEED
 from analyses.numbers import AGAIN, FIRST, Tables
 from transferlens import cli
 from transferlens.data.catalogue import permuted_name
+from transferlens.measures import stats
 from transferlens.rewind import Options as Rewind
 from transferlens.util.errors import DataError, ParameterError
 from transferlens.util.files import check_writable, write_text
@@ -37,7 +38,15 @@ OPTIONS = ("--clips", "--dataset", "--root")
 HELPERS = (
     *(numbers.mean, numbers.gain, numbers.per_clip, numbers.change, numbers.stored, numbers.hundred, numbers.plain),
     *(numbers.referred, numbers.changes, numbers.losses, numbers.listed),
-    *(numbers.judge, numbers.count, numbers.blocks_where, numbers.at, numbers.short, numbers.duration),
+    *(
+        stats.clips_text,
+        numbers.judge,
+        numbers.count,
+        numbers.blocks_where,
+        numbers.at,
+        numbers.short,
+        numbers.duration,
+    ),
 )
 
 
@@ -81,9 +90,16 @@ SECTIONS = (
     Section("ensemble", "4. Ensembles", ("ensemble", "robustness", "selection")),
     Section("saliency", "5. What the networks look at", ("saliency", "saliency_summary")),
     Section("saliency_known", "5.1 Where the event is known", ("saliency_summary",), of=("synth",)),
-    Section("league", "5.2 Which method of attribution can be believed", ("league", "league_differences")),
-    Section("league", "5.3 The same where the event is known", ("league", "league_differences"), of=("synth",)),
-    Section("controls", "6. Controls: labels that say nothing", (FIRST, "fuse", "truncate"), control=True),
+    Section(
+        "league", "5.2 Which method of attribution can be believed", ("league", "league_differences", "league_clips")
+    ),
+    Section(
+        "league",
+        "5.3 The same where the event is known",
+        ("league", "league_differences", "league_clips"),
+        of=("synth",),
+    ),
+    Section("controls", "6. Controls: permuted labels", (FIRST, "fuse", "truncate"), control=True),
     Section("known_blocks", "6.1 Controls: sounds whose needed block is known", ("truncate",), of=KNOWN),
     Section("full_size", "7. What the paper's own networks take", ("full_size",)),
 )

@@ -107,7 +107,7 @@ def _leave_out(options: Options, other: DataOptions, table: Path) -> None:
         data=other,
         store=CacheOptions(cache=options.store.cache),
     )
-    duplicates.answer(asked).write(options.output.figures.with_name(table.parent.name))
+    duplicates.answer(asked).write(options.output.figures / table.parent.name)
 
 
 def work(options: Options) -> int:

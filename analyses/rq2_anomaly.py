@@ -1,10 +1,10 @@
 """Question 2: why is a pretrained stem before random blocks worse than random weights everywhere?
 
 Fusion at 0, on ESC-10: the stem starts from ImageNet and all other blocks from random weights. The arms ask what does
-it: the filters of the stem or their scale (the stem from ImageNet's statistics), that they are trained
-(normalisation layers only), the learning rate (of several, the one that is best on an inner fold), or too few epochs.
-Each arm is compared with its control, the same with a random stem, paired by fold. Writes ``anomaly``, .png, .pdf and
-.csv, and ``anomaly_losses.csv``. Finished runs are not trained again.
+it: the filters of the stem or their scale (the stem from ImageNet's statistics), that they are trained (normalisation
+layers only), the learning rate (the one that is best on an inner fold; ``--tune-lr``), or too few epochs. Each arm is
+compared with its reference, the same with a random stem, paired by fold. Writes ``anomaly``, .png, .pdf and .csv,
+``anomaly_losses.csv`` and ``anomaly_tuning.csv``. Finished runs are not trained again.
 
     python -m analyses.rq2_anomaly --clips path/to/esc10/clips.csv
 
@@ -13,14 +13,16 @@ The options are those of ``python -m transferlens.train`` without those of the p
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analyses import BACKBONES
 from transferlens import cli
-from transferlens.compare import arms, question
+from transferlens.compare import arms, question, tuning
+from transferlens.compare.tuning import TUNED, Tuned, TuneOptions
 from transferlens.models.plan import TransferPlan
 from transferlens.options import QuestionOptions
 from transferlens.plots import style
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LONGER, RATES = 2, (3e-4, 1e-3, 3e-3)
+LONGER = 2
+LONG = f", {LONGER} times the epochs"
 SCRATCH, STEM = "random stem", "pretrained stem"
 PLANS = {
     SCRATCH: TransferPlan.scratch(),
@@ -43,13 +46,15 @@ PLANS = {
     "its filters fixed": TransferPlan(start="IRRRR", train="NAAAA"),
     "random filters fixed": TransferPlan(start="RRRRR", train="NAAAA"),
 }
-CONTROLS = {"its filters fixed": "random filters fixed"}  # of the others: a random stem
+REFERENCES = {"its filters fixed": "random filters fixed"}  # of the others: a random stem
 LOSSES = {"train_loss": "training loss", "heldout_loss": "held-out loss"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(QuestionOptions):
     """Compare ways to start and to train the stem before random blocks."""
+
+    tune: TuneOptions = field(default_factory=lambda: TuneOptions(tune_lr=(3e-4, 1e-3, 3e-3)))
 
 
 @dataclass(frozen=True)
@@ -65,35 +70,26 @@ class LossRow:
 
 
 def points(options: Options) -> dict[Any, Arm]:
-    """Return the arms by name, and those of several learning rates by name and rate, with an inner fold."""
+    """Return the arms by name, and where there is an inner fold the trials that tune the two in question."""
     study = Study.of(options)
     study.check_one("backbone")  # losses are drawn for one network
     training = study.training(TransferPlan.finetune())  # all arms are trained alike
-    longer = training.lasting(LONGER * training.epochs)
     asked: dict[Any, Arm] = {name: study.arm(plan, training) for name, plan in PLANS.items()}
-    if len(study.dataset.folds) > 2:  # to hold out, to choose the rate, and to train
-        nested = Study.of(replace(options, sweep=replace(options.sweep, select="nested")))
-        for name, rate in ((name, rate) for name in (SCRATCH, STEM) for rate in RATES):
-            asked[name, rate] = nested.arm(PLANS[name], replace(training, lr=rate))
-    asked |= {_longer(name): study.arm(PLANS[name], longer) for name in (SCRATCH, STEM)}
+    grid = options.tune.grid(training) if len(study.dataset.folds) > 2 else []
+    for name in (SCRATCH, STEM):
+        asked |= tuning.trials(name, partial(study.arm, PLANS[name]), grid)
+        asked[f"{name}{LONG}"] = study.arm(PLANS[name], training.lasting(LONGER * training.epochs))
     return asked
-
-
-def _longer(name: str) -> str:
-    return f"{name}, {LONGER} times the epochs"
-
-
-def _best(name: str) -> str:
-    return f"{name}, best rate"
 
 
 @dataclass(frozen=True)
 class Result(question.Result):
-    """The arms compared, and the losses of the two arms in question by epoch."""
+    """The arms compared, the losses of the two arms in question by epoch, and the rates that were tried."""
 
     stem = "anomaly"
     comparison: arms.Comparison
     losses: tuple[LossRow, ...]
+    trials: tuple[tuning.TrialRow, ...]
 
     @property
     def rows(self) -> tuple[arms.Row, ...]:  # type: ignore[override]
@@ -102,23 +98,19 @@ class Result(question.Result):
 
     def tables(self) -> dict[str, Sequence[Any]]:
         """Return the tables by name."""
-        return {"anomaly": self.rows, "anomaly_losses": self.losses}
+        tables: dict[str, Sequence[Any]] = {"anomaly": self.rows, "anomaly_losses": self.losses}
+        return tables | ({"anomaly_tuning": self.trials} if self.trials else {})
 
 
 def analyse(runs: Mapping[Any, Sequence[Run]], options: Options | None = None) -> Result:
-    """Choose the learning rate of each fold, and compare each arm with its control."""
+    """Compare each arm with its reference, the two in question also with the learning rates that are chosen."""
     named = {name: [*runs_of_arm] for name, runs_of_arm in runs.items() if isinstance(name, str)}
-    for name in (SCRATCH, STEM):
-        if candidates := [runs[name, rate] for rate in RATES if (name, rate) in runs]:
-            named[_best(name)] = [max(runs_of_fold, key=_inner) for runs_of_fold in zip(*candidates, strict=True)]
-    controls = {arm: CONTROLS.get(arm, SCRATCH) for arm in PLANS if arm not in (SCRATCH, *CONTROLS.values())}
-    controls |= {words(STEM): words(SCRATCH) for words in (_longer, _best) if words(STEM) in named}
+    named |= {f"{name}{TUNED}": [*runs[Tuned(name)]] for name in (SCRATCH, STEM) if Tuned(name) in runs}
+    references = {arm: REFERENCES.get(arm, SCRATCH) for arm in PLANS if arm not in (SCRATCH, *REFERENCES.values())}
+    references |= {f"{STEM}{end}": f"{SCRATCH}{end}" for end in (LONG, TUNED) if f"{STEM}{end}" in named}
     losses = [row for arm in (SCRATCH, STEM) for run in named[arm] for row in _losses(arm, run)]
-    return Result(arms.compare(named, controls), tuple(losses))
-
-
-def _inner(run: Run) -> float:
-    return float(run.history["inner_accuracy"][-1])
+    trials = tuning.trial_rows(runs, {name: name for name in (SCRATCH, STEM)})
+    return Result(arms.compare(named, references), tuple(losses), tuple(trials))
 
 
 def _losses(arm: str, run: Run) -> list[LossRow]:
@@ -132,8 +124,8 @@ def draw(result: Result) -> "Figure":
     ratios = {"width_ratios": [1.25 * n, 4.5], "height_ratios": [3, 2]}
     fig, axes = style.new_figure(2, 2, width=5.5 + 1.25 * n, height=6.8, **ratios)
     arms.draw(comparison, comparison.networks[0], *axes[:, 0])
-    for (field, words), ax in zip(LOSSES.items(), axes[:, 1], strict=True):
-        _draw_losses(result.losses, field, ax)
+    for (loss, words), ax in zip(LOSSES.items(), axes[:, 1], strict=True):
+        _draw_losses(result.losses, loss, ax)
         ax.set_ylabel(words)
     axes[0, 0].tick_params(labelbottom=False)
     axes[0, 1].legend(frameon=False, fontsize="small")
@@ -156,14 +148,14 @@ def _draw_losses(rows: Sequence[LossRow], field: str, ax: "Axes") -> None:
 
 
 def summary(result: Result) -> str:
-    """Return the accuracy of each arm, its difference to its control, and the losses after the last epoch."""
+    """Return the accuracy of each arm, its difference to its reference, and the losses after the last epoch."""
     last = max(row.epoch for row in result.losses)
     lines = [arms.summary(result.comparison)]
     for arm in (SCRATCH, STEM):
         rows = [row for row in result.losses if row.arm == arm and row.epoch == last]
         means = [np.mean([getattr(row, field) for row in rows]) for field in LOSSES]
         lines.append(f"{arm}: training loss {means[0]:.3f}, held-out loss {means[1]:.3f} after epoch {last}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *tuning.choices(result.trials, result.rows[0].backbone)])
 
 
 anomaly = question.Question("anomaly", Options, analyse, points)

@@ -15,9 +15,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from analyses import BACKBONES, numbers, results, rq1_sources
+from analyses import BACKBONES, answers, numbers, results, rq1_sources
 from transferlens import cli
 from transferlens.data.synthetic import specs
+from transferlens.measures.stats import Interval
 from transferlens.store.listing import list_runs
 from transferlens.synth import export
 from transferlens.util.errors import DataError, ParameterError
@@ -336,8 +337,9 @@ def test_two_data_sets_stand_beside_each_other(figures):
     with (figures / "steps.csv").open("a") as file:
         file.write("fuse,urbansound8k,'--dataset urbansound8k --root path/to/urbansound8k,1,9,9,60,60,1\n")
     text = results.text(figures, "figures")
-    assert "| | ESC-10 | UrbanSound8K, folds 1, 2, 3, 4, 5 of 10 | |\n" in text
-    assert text.count("| the same |\n") == 5
+    assert "| | ESC-10 | UrbanSound8K, folds 1, 2, 3, 4, 5 of 10 | do their verdicts agree? |\n" in text
+    assert text.count("| yes |\n") == 5
+    assert "\n- **UrbanSound8K" in text
     ours = [each for each in results.SECTIONS if not each.of and not each.control]
     assert text.count("### UrbanSound8K, folds 1, 2, 3, 4, 5 of 10\n") == sum(
         (other / f"{each.tables[0]}.csv").is_file() for each in ours
@@ -351,9 +353,41 @@ def test_two_data_sets_stand_beside_each_other(figures):
     (other / "saliency.csv").unlink()
     text = results.text(figures, "figures")
     assert "| Does an ensemble help? | **it cannot be told**" in text
-    assert text.count("| the same |\n") == 3
-    assert text.count("| not the same |\n") == 2
-    assert "**not asked** | not the same |" in text
+    assert text.count("| yes |\n") == 3
+    assert "**not asked** |  |" in text
+    change(other / "pretrained_vs_scratch.csv", {"init": "pretrained"}, accuracy_last=0.2)
+    text = results.text(figures, "figures")
+    assert "**no, it harms**: -" in text
+    assert text.count("| no |\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "answer"),
+    [
+        (("yes", "yes"), "yes"),
+        (("yes", "no, it harms"), "no"),
+        (("yes", "it cannot be told"), "it cannot be told"),
+        (("yes", "on some networks, 2 of 3"), "it cannot be told"),
+    ],
+)
+def test_data_sets_differ_only_if_one_says_yes_and_another_no(verdicts, answer):
+    assert answers.Answers("?", tuple(answers.Answer(each, "", "figure") for each in verdicts)).alike == answer
+
+
+@pytest.mark.parametrize(
+    ("bounds", "verdict"),
+    [
+        ([(1, 2), (1, 3)], "yes"),
+        ([(-1, 1), (-1, 1)], "it cannot be told"),
+        ([(-2, -1), (-2, -1)], "no, it harms"),
+        ([(-2, -1), (-1, 1), (-1, 1)], "it harms on some networks, and on others it cannot be told"),
+        ([(-2, -1), (1, 2)], "on some networks, and on others it harms"),
+        ([(1, 2), (-1, 1)], "on some networks, 1 of 2"),
+    ],
+)
+def test_the_verdict_of_several_networks(bounds, verdict):
+    intervals = [Interval((low + high) / 2, low, high, 5) for low, high in bounds]
+    assert answers._verdict(intervals) == verdict
 
 
 @pytest.mark.parametrize("survives", [False, True])
@@ -369,7 +403,7 @@ def test_a_claim_that_permuted_labels_show_too_is_withdrawn(figures, survives):
     text = results.text(figures, "figures")
     assert text.count("**withdrawn, as permuted labels show it too**") == (2 if survives else 0)
     said = (
-        "withdrawn: what pretraining is worth, Block 3 of fusion, Block 3 of truncation"
+        "survives permuted labels: the difference by pretraining, Block 3 of fusion, Block 3 of truncation"
         if survives
         else "no claim survives"
     )

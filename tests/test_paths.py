@@ -204,7 +204,7 @@ def test_bad_input_is_one_line(seeds_store, tmp_path, capsys):
             "no path between two seeds: name runs of one backbone and fold that differ by",
         ),
         (["--ckpt", a, scratch, "--kind", "runs"], "name runs of one backbone, fold and seed that were trained in two"),
-        (["--ckpt", a, "--steps", "2"], "steps=2 must be at least 3"),
+        (["--ckpt", a, "--steps", "2"], "steps=2 must be 3 to 1001"),
         (["--ckpt", a, "--block", "5"], "block=(5,) must be among 0, 1, 2, 3, 4"),
         (["--ckpt", a, "--cache", str(tmp_path)], "without clips and features, `classes`, `versus`, `ensemble`"),
         (["--ckpt", a, "--seeds", "1"], "seeds cannot be given with ckpt: leave out one of them"),

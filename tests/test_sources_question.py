@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def test_anomaly_chooses_the_rate_on_the_inner_fold(options, tmp_path, capsys):
     rows = read(tmp_path / "figures" / "anomaly.csv")
     by_arm = {row["arm"]: row["reference"] for row in rows}
     assert by_arm["its filters fixed"] == "random filters fixed"
-    assert by_arm["pretrained stem, best rate"] == "random stem, best rate"
+    assert by_arm["pretrained stem, tuned"] == "random stem, tuned"
     assert by_arm["pretrained stem, 2 times the epochs"] == "random stem, 2 times the epochs"
     assert by_arm["its values, permuted"] == by_arm["pretrained stem"] == "random stem"
     losses = read(tmp_path / "figures" / "anomaly_losses.csv")
@@ -119,18 +120,10 @@ def test_anomaly_chooses_the_rate_on_the_inner_fold(options, tmp_path, capsys):
         (arm, fold, "1") for arm in ("random stem", "pretrained stem") for fold in ("1", "2")
     }
     assert (tmp_path / "figures" / "anomaly.png").is_file()
-    assert "pretrained stem: training loss" in capsys.readouterr().out
-
-
-def test_the_rate_is_that_of_the_highest_inner_accuracy(make_study, tmp_path):
-    """It need not be the rate that is best on the held-out fold."""
-    options = make_study(tmp_path, folds=("1",), epochs=1).options
-    values = rq2_anomaly.Options(**vars(options))
-    runs = {name: list(arm.study.gather(arm.points).values()) for name, arm in rq2_anomaly.points(values).items()}
-    result = rq2_anomaly.analyse(runs)
-    for name in (rq2_anomaly.SCRATCH, rq2_anomaly.STEM):
-        (row,) = (row for row in result.rows if row.arm == f"{name}, best rate")
-        inner = {
-            run.config.id: run.history["inner_accuracy"][-1] for (run,) in (runs[name, r] for r in rq2_anomaly.RATES)
-        }
-        assert inner[row.run] == max(inner.values())
+    trials = read(tmp_path / "figures" / "anomaly_tuning.csv")
+    for arm, fold in itertools.product(("random stem", "pretrained stem"), ("1", "2")):
+        tried = [row for row in trials if (row["arm"], row["fold"]) == (arm, fold)]
+        assert [row["chosen"] for row in tried].count("True") == 1 and len(tried) == 3
+    out = capsys.readouterr().out
+    assert "pretrained stem: training loss" in out
+    assert "pretrained stem, tuned, chosen on inner folds: lr" in out

@@ -293,15 +293,18 @@ def _opened(options: Options) -> list[Run]:
     return runs
 
 
-def _estimate(run: Run, options: Options, n_runs: int, device: torch.device) -> Estimate:
-    """Explain and score one clip by each method."""
+def _estimate(run: Run, options: Options, n_runs: int, device: torch.device, *, is_chosen: bool) -> Estimate:
+    """Explain and score one clip by each method, once with each setting if these are chosen."""
     asked, rows = _asked(run, options, device), []
-    candidates = _candidates(run, options, is_chosen=n_runs > 1)
+    candidates = _candidates(run, options, is_chosen)
     for method, settings in candidates.items():
         n_raw = len({setting.raw for setting in settings})
         maps = contest.maps_of(asked, settings[0].raw, ExplanationOptions(), device)
         started = time.perf_counter()
-        contest.scores(asked, 0, settings[0].shown(maps.cells)[0], options.fill, device)
+        shown = settings[0].shown(maps.cells)[0]
+        contest.scores(asked, 0, shown, options.fill, device)
+        for _ in settings if len(settings) > 1 else ():
+            contest.quality(asked, 0, shown, options.fill[0], device)
         rows.append({"method": method, "explain": n_raw * maps.seconds, "score": time.perf_counter() - started})
     n_clips = n_runs * min(options.clips_per_fold, len(run.clip_ids))
     return Estimate(tuple(rows), n_clips)
@@ -322,9 +325,9 @@ def analyse(runs: Mapping[str, Sequence[Run]], options: Options) -> Result | Est
     keep_freed_memory()
     trained = _opened(options)
     options, left_out = _able(trained[0], options, device)
-    if options.estimate:
-        return _estimate(trained[0], options, len(trained), device)
     is_chosen = len({run.config.fold for run in trained}) > 1
+    if options.estimate:
+        return _estimate(trained[0], options, len(trained), device, is_chosen=is_chosen)
     candidates = _candidates(trained[0], options, is_chosen)
     all_asked = [_asked(run, options, device) for run in trained]
     n_clips = sum(len(asked.targets) for asked in all_asked)

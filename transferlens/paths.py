@@ -54,7 +54,7 @@ from transferlens.store.arms import arm_names
 from transferlens.store.rows import levels
 from transferlens.store.run import Run
 from transferlens.util.errors import ParameterError
-from transferlens.util.fields import Rule, at_least
+from transferlens.util.fields import Rule, at_least, between
 from transferlens.util.grouping import group_by
 from transferlens.util.lazy import tqdm
 from transferlens.util.processes import keep_freed_memory
@@ -81,7 +81,7 @@ class Options(QuestionOptions):
     kind: Annotated[tuple[Kind, ...], Rule("one or more", bool)] = ("training", "seeds", "runs")
     """Which paths. training: from the start of each run to its end. seeds: between runs that differ only by the seed.
     runs: between other runs with one backbone, fold and seed, such as pretrained and from scratch."""
-    steps: Annotated[int, at_least(3)] = 11
+    steps: Annotated[int, between(3, 1001)] = 11
     """Points on each path, both ends among them."""
     block: Annotated[tuple[int, ...], KNOWN] = ()
     """Blocks that move alone, one path per block; all others, and the head, are those of the end. Default: the whole

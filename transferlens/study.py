@@ -220,9 +220,10 @@ def perform(steps: Sequence[Step], *, dry_run: bool = False, step: Callable[[Ste
 def script(name: str, options: type, steps: Sequence[Step]) -> cli.Command:
     """Return the command of a script that runs several steps and hands its options on to them."""
 
-    def work(options: Any) -> int:
-        given = handed_on(options)
-        return perform([step.given(given) for step in steps], dry_run=options.output.dry_run)
+    def work(given: Any) -> int:
+        usual = handed_on(options())  # steps have their own
+        changed = {name: value for name, value in handed_on(given).items() if value != usual.get(name)}
+        return perform([step.given(changed) for step in steps], dry_run=given.output.dry_run)
 
     return cli.Command(name, options, work)
 

@@ -1,6 +1,6 @@
-"""Arms against their controls: accuracies by fold, differences paired by fold, and how both are drawn.
+"""Arms against their references: accuracies by fold, differences paired by fold, and how both are drawn.
 
-* `compare`: the runs of arms, each arm with another one as its control; `differences`: rows of them in any value
+* `compare`: the runs of arms, each arm with another one as its reference; `differences`: rows of them in any value
 * `draw`: accuracies on one Axes, and differences on the one below it
 * `summary`: the same in words
 """
@@ -33,7 +33,7 @@ class Row(RunRow):
 
     `arm` is its name. `less_reference` is the mean difference of the arm to the arm `reference`, paired by fold and
     seed, with its 95 % interval, which is conservative, the plain one (`stats.fold_interval`), the p-value for no
-    difference, and that adjusted for the number of arms (`stats.adjusted`).
+    difference, and that adjusted for the number of arms and networks (`stats.adjusted`).
     """
 
     arm: str = ""
@@ -131,7 +131,7 @@ def draw(comparison: Comparison, network: str, above: Axes, below: Axes) -> None
     below.set_xlim(above.get_xlim())
     below.set_xticks(range(len(arms)), arms)
     references = {*comparison.references.values()}
-    below.set_ylabel(f"less {references.pop() if len(references) == 1 else 'its control'}\n[points]")
+    below.set_ylabel(f"less {references.pop() if len(references) == 1 else 'its reference'}\n[points]")
 
 
 def summary(comparison: Comparison) -> str:

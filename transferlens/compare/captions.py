@@ -35,7 +35,7 @@ FIGURES = {
     ),
     "anomaly": (
         "A pretrained stem before random blocks",
-        "Accuracy of ways to start and to train the stem, each less its control, paired by fold; losses by epoch.",
+        "Accuracy of ways to start and to train the stem, each less its reference, paired by fold; losses by epoch.",
     ),
     "sources": (
         "Sources of the initial weights",

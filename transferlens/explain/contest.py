@@ -97,7 +97,7 @@ def settings(
 
 
 def spread(run: Run, most: int) -> list[int]:
-    """Return the indices of so many held-out clips at most, evenly of each kind and class, in their order."""
+    """Return the indices of so many held-out clips at most, of each kind and class in turn."""
     kinds = [subset_of(clip, run) for clip in run.clip_ids]
     places = range(len(kinds))
     queues = [
@@ -105,7 +105,7 @@ def spread(run: Run, most: int) -> list[int]:
         for group in group_by(places, kinds.__getitem__).values()
     ]
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*queues))
-    return sorted(itertools.islice((i for i in in_turn if i is not None), most))
+    return list(itertools.islice((i for i in in_turn if i is not None), most))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +117,11 @@ class Asked:
     targets : tuple of str
         The class that is explained for each clip. Of a clip with a planted hum it is the class of the hum in training.
     masks : ndarray [shape=(n, n_mels, width), bool] or None
-        Where the evidence of the target is: that of a planted hum is the hum.
+        Where the evidence of the target is: the hum, where the target is the class of a planted hum.
     events : tuple of ndarray [shape=(n_samples,)]
         The sound that is the evidence; empty if it is not known or, as of a gap, is not in the clip.
+    waveforms : tuple of ndarray [shape=(n_samples,)]
+        The sounds of the clips, where those of the events are known, at the sample rate of the features.
     """
 
     run: Run
@@ -157,10 +159,10 @@ def asked(run: Run, clips: Clips, device: torch.device, target: str = "true") ->
     waveforms: list[np.ndarray] = []
     if masks is not None and clips.hums is not None:
         hums = np.array([hum.any() for hum in clips.hums])
+        if target == "true":
+            targets = [known_answers.HUMMED if hum else name for hum, name in zip(hums, targets, strict=True)]
+        hums &= np.array(targets) == known_answers.HUMMED
         masks = np.where(hums[:, None, None], clips.hums, masks)
-        targets = [
-            known_answers.HUMMED if hum and target == "true" else name for hum, name in zip(hums, targets, strict=True)
-        ]
         stems = [known_answers.render(clip) for clip in clips.ids]
         if run.config.features.sr == known_answers.rate() and all(stem.removed is None for stem in stems):
             sounds = [stem.apart("hum" if hum else "evidence")[0] for stem, hum in zip(stems, hums, strict=True)]
@@ -204,7 +206,10 @@ class Keeper:
 
 @dataclass(frozen=True)
 class Maps:
-    """Unsmoothed maps of one method [shape=(n, n_mels, width)], gradients or outputs and seconds per clip."""
+    """Unsmoothed maps of one method [shape=(n, n_mels, width)].
+
+    `steps` are the gradients or outputs that each took [shape=(n,)], `seconds` is the mean time per clip [s].
+    """
 
     cells: np.ndarray
     steps: np.ndarray

@@ -191,8 +191,8 @@ class Analysis:
     def _canonical(self) -> tuple[np.ndarray, list[np.ndarray | None]]:
         """Canonical correlations and, as columns in the basis of the directions kept, the variates of each side.
 
-        Those of the side that keeps more directions are None. An eigendecomposition takes a third of an SVD's time;
-        only correlations below 1e-6 are less exact.
+        Those of the side that keeps more directions are None. An eigendecomposition takes a third of an SVD's time; the
+        error of a correlation c is about 1e-16 / c instead of 1e-16.
         """
         x, y = self.directions
         products = x.basis.T @ self._cross @ y.basis
