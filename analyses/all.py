@@ -222,12 +222,12 @@ def recorded(path: Path) -> dict[tuple[str, str], Row]:
     """Return the rows of an existing steps.csv, by step and folder of its figures."""
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
     kinds: dict[str, Any] = {"n_runs": int, "n_trained": int, "training_seconds": float, "seconds": float}
     try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
         steps = [Row(**{name: kinds.get(name, plain_cell)(value) for name, value in row.items()}) for row in rows]
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, csv.Error) as error:
         raise DataError(f"{path} was not written by this command ({error}): move it away") from error
     return {(row.step, row.folder): row for row in steps}
 

@@ -94,12 +94,8 @@ def _look(tables: Tables, control: Tables | None) -> Answer:
     over_chance = per_clip(trained, "energy_correlation", trained, "energy_correlation_chance")
     by_training = per_clip(trained, "energy_correlation", before, "energy_correlation")
     where = judge(over_chance, "at loud cells", "past loud cells", "at no kind of cell that can be told")
-    more = judge(
-        by_training,
-        "more than before training",
-        "less than before training",
-        "as before training, as far as can be told",
-    )
+    same = "as before training, as far as can be told"
+    more = judge(by_training, "more than before training", "less than before training", same)
     verdict = f"{where}, {more}" if over_chance.low > 0 else where
     told = [plain(each.mean, each.low, each.high) for each in (over_chance, by_training)]
     number = f"rank correlation with energy differs by {told[0]} from chance, by {told[1]} from before training"

@@ -37,16 +37,8 @@ TEMPLATES = Path(__file__).with_name("text")
 OPTIONS = ("--clips", "--dataset", "--root")
 HELPERS = (
     *(numbers.mean, numbers.gain, numbers.per_clip, numbers.change, numbers.stored, numbers.hundred, numbers.plain),
-    *(numbers.referred, numbers.changes, numbers.losses, numbers.listed),
-    *(
-        stats.clips_text,
-        numbers.judge,
-        numbers.count,
-        numbers.blocks_where,
-        numbers.at,
-        numbers.short,
-        numbers.duration,
-    ),
+    *(numbers.referred, numbers.changes, numbers.losses, numbers.listed, stats.clips_text),
+    *(numbers.judge, numbers.count, numbers.blocks_where, numbers.at, numbers.short, numbers.duration),
 )
 
 
@@ -65,6 +57,7 @@ class Section:
     control: bool = False
 
 
+LEAGUE = ("league", "league_differences", "league_clips")
 SECTIONS = (
     Section("pretraining", "1. Pretrained against random initialisation", (FIRST,)),
     Section("samples", "1.1 How many clips pretraining is worth", ("samples", "samples_worth")),
@@ -90,15 +83,8 @@ SECTIONS = (
     Section("ensemble", "4. Ensembles", ("ensemble", "robustness", "selection")),
     Section("saliency", "5. What the networks look at", ("saliency", "saliency_summary")),
     Section("saliency_known", "5.1 Where the event is known", ("saliency_summary",), of=("synth",)),
-    Section(
-        "league", "5.2 Which method of attribution can be believed", ("league", "league_differences", "league_clips")
-    ),
-    Section(
-        "league",
-        "5.3 The same where the event is known",
-        ("league", "league_differences", "league_clips"),
-        of=("synth",),
-    ),
+    Section("league", "5.2 Which method of attribution can be believed", LEAGUE),
+    Section("league", "5.3 The same where the event is known", LEAGUE, of=("synth",)),
     Section("controls", "6. Controls: permuted labels", (FIRST, "fuse", "truncate"), control=True),
     Section("known_blocks", "6.1 Controls: sounds whose needed block is known", ("truncate",), of=KNOWN),
     Section("full_size", "7. What the paper's own networks take", ("full_size",)),

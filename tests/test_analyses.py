@@ -209,6 +209,13 @@ def test_what_cannot_be_done_is_said_at_the_start_and_records_are_kept(clips, tm
     assert len(all_.recorded(record)) > 5
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00\xd8", b"step,folder\na\n", b"step,folder\na,b,c\n"])
+def test_records_that_are_none_are_named(tmp_path, content):
+    (tmp_path / "steps.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"steps.csv was not written by this command \(.*\): move it away"):
+        all_.recorded(tmp_path / "steps.csv")
+
+
 def test_what_the_readme_says_of_its_figure_is_in_the_table():
     tables = numbers.Tables(ROOT / "figures" / "esc10")
     for backbone in tables.column("truncate", "backbone"):

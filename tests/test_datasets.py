@@ -234,6 +234,9 @@ def test_command_lists_describes_and_audits(clips, capsys):
     assert "4 clips, 2 classes, 2 folds; 8000 Hz" in capsys.readouterr().out
     assert datasets.main(["--clips", str(clips), "--audit"]) == cli.DONE
     assert "nothing found" in capsys.readouterr().out
+    made = str(clips.with_name("made.csv"))
+    assert datasets.main(["--clips", str(clips), "--audit", "--make-folds", made]) == 2
+    assert "audit cannot be given with make_folds: leave out one of them" in capsys.readouterr().err
     add(clips, "copy.wav", y=tone(300))
     assert datasets.main(["--clips", str(clips), "--audit"]) == cli.FOUND
     assert "0.wav, copy.wav" in capsys.readouterr().out

@@ -300,7 +300,7 @@ def test_paths_of_a_windows_computer_are_named(table):
 
 def test_a_picture_is_no_table(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"\x89PNG\r\n\x1a\n\x00\xff\x8f")
-    with pytest.raises(DataError, match="cannot be read as a csv table: .*; save it as UTF-8 csv"):
+    with pytest.raises(DataError, match="is not text: name a csv file with the columns path, label"):
         open_dataset(clips=tmp_path / "x.csv")
 
 

@@ -393,6 +393,19 @@ def test_a_threshold_is_for_several_labels(trained, table, make_study, tmp_path,
     assert "differ in labels per clip (several and one): compare runs of the same" in capsys.readouterr().err
 
 
+def test_a_run_with_one_label_and_a_table_of_several(trained, table, make_study, tmp_path):
+    (one,) = make_study(tmp_path, folds=("1",), epochs=1).runs(tl.TransferPlan())
+    dataset = open_dataset(clips=table)
+    same = dataclasses.replace(one, clip_ids=tuple(trained[0].clip_ids))
+    with pytest.raises(CheckpointError, match="with labels_per_clip=one, and tones has labels_per_clip=several: name"):
+        same.within(dataset)
+
+
+def test_samples_of_several_labels_have_no_answer(table, weights_file):
+    with pytest.raises(ParameterError, match="tones has several labels per clip, for which `samples` has no answer"):
+        tl.samples(clips=table, backbone="test_resnet", weights=str(weights_file), per_class=1)
+
+
 def test_other_recipes_of_training_work(make):
     recipe = {"label_smoothing": 0.1, "sampling": "classes", "mixup": 0.2, "folds": ("1",), "seeds": (0,)}
     (run,) = make(**recipe, epochs=1).runs(tl.TransferPlan())

@@ -63,7 +63,7 @@ def test_name_of_a_users_data_set(tmp_path, file, name):
     [
         ("path,fold", ["a.wav,1"], "lacks label: it has path, fold, and needs path, label"),
         ("path,label,fold", [], "lists no clips"),
-        ("path,label,fold", ["a.wav,x,1", "a.wav,,1", "b.wav,x,"], "empty path, label or fold in row 3, 4"),
+        ("path,label,fold", ["a.wav,x,1", "a.wav,,1", "b.wav,x,"], "has no label in row 3; no fold in row 4"),
         ("path,label,fold", ["a.wav,x,1", "./a.wav,y,2"], "lists files more than once: a.wav, ./a.wav"),
         ("path,label,fold", ["a.wav,x, y,1"], "3 cells in every row, and has more or fewer in row 2.* a comma"),
         ("path;label;fold", ["a.wav;x;y;1"], "3 cells in every row, and has more or fewer in row 2.* a semicolon"),
@@ -89,8 +89,18 @@ def test_tables_that_are_none(tmp_path):
     (tmp_path / "empty.csv").touch()
     with pytest.raises(DataError, match="it has no columns, and needs path"):
         open_dataset(clips=tmp_path / "empty.csv")
-    with pytest.raises(DataError, match="cannot be read as a csv table"):
+    with pytest.raises(DataError, match="a.wav is not text: name a csv file with the columns path, label"):
         open_dataset(clips=write(tmp_path / "a.wav"))
+    (tmp_path / "book.xlsx").write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match="book.xlsx is an Excel workbook or another zip archive, not a csv table"):
+        open_dataset(clips=tmp_path / "book.xlsx")
+
+
+def test_a_class_that_may_be_a_missing_label_is_named(tmp_path, caplog):
+    for name in "ab":
+        write(tmp_path / f"{name}.wav")
+    open_dataset(clips=table(tmp_path, ["a.wav,dog,1", "b.wav,NaN,2"]))
+    assert "has the class NaN, which may stand for a missing label" in caplog.text
 
 
 def test_rate_is_the_commonest_and_unreadable_headers_do_not_vote(tmp_path):

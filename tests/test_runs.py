@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -395,6 +396,8 @@ def test_command(run, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "weights_source" in shown
     assert "pretrained_through 4" in shown
+    assert runs.main(["--ckpt", str(run.path), "none.h5", "nor.h5"]) == 2
+    assert re.search(r"none.h5 does not exist.*; nor.h5 does not exist", capsys.readouterr().err)
     assert runs.main(["--ckpt", str(run.path), "--watch"]) == 2
     assert "watch cannot be given with ckpt" in capsys.readouterr().err
     assert runs.main(["--runs", str(store), "--watch", "--table"]) == 2

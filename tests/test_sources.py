@@ -175,7 +175,7 @@ def test_two_sources_in_one_network(study, weights_file, other_file):
         (
             ("a={file}", "audio={other}"),
             "AAAAA",
-            r"plan='AAAAA-AAAAA': several sources begin with A; the sources are a",
+            r"several sources begin with A; the sources are a .*: rename audio, so that the first letters differ",
         ),
         (("a={file}", "b={other}"), "IIIII", r"plan='p4-none-4': no source begins with I; the sources are a \(A\), b"),
         (("a={file}", "b={other}"), "AAAAA", r"source='b' has no effect: the plan AAAAA-AAAAA does not name it"),

@@ -138,6 +138,12 @@ def test_places_and_run_files_are_checked_before_the_first_step(options, clips, 
         assert f"figures='{path}' must be a folder" in line and f"out='{path}' must be a folder" in line
 
 
+def test_a_step_may_take_one_run_file(tmp_path, capsys):
+    path = written(tmp_path, "[[run]]\ncommand = 'export'\nckpt = 'x.h5'\nto = 'y'")
+    assert study.main(["--config", str(path), "--dry-run"]) == 2
+    assert "export of [[run]] 1: ckpt=x.h5 does not exist, and no earlier step" in capsys.readouterr().err
+
+
 def test_a_step_reads_runs_that_an_earlier_one_trains(clips, tmp_path, capsys):
     options = {"clips": clips, "backbone": "test_resnet", "pretrained_through": "none", "runs": tmp_path / "runs"}
     first = Step.of(cli.load("train"), options | {"folds": 1, "cache": tmp_path})

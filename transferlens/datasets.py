@@ -134,6 +134,9 @@ def _table(options: Options, path: Path) -> str:
 
 def work(options: Options) -> int:
     """List the known data sets, or describe, check or download one."""
+    asked = [name for name in ("download", "make_folds", "audit") if getattr(options, name) not in (None, False)]
+    if len(asked) > 1:
+        raise ParameterError(f"{asked[1]} cannot be given with {asked[0]}: leave out one of them")
     if options.download is not None:
         say(_download(options.download, options.to))
         return cli.DONE

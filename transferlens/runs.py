@@ -122,7 +122,7 @@ def work(options: Options) -> int:
     """List a store, show single runs, or watch their training."""
     if options.ckpt:
         check_alone(options, "ckpt")
-        say("\n\n".join([_details(load_run(path)) for path in options.ckpt]))
+        say("\n\n".join(map(_details, load_runs(options.ckpt))))
         return cli.DONE
     if options.every != Options.every and not options.watch:
         raise ParameterError(f"every={options.every:g} goes with watch")

@@ -167,6 +167,7 @@ def points(options: Options) -> dict[Place, Arm]:
         given = options.training.clips_per_class
         raise ParameterError(f"clips_per_class={given} is one number for all runs: give per_class={given} here")
     study, arms = Study.of(options), {}
+    question.check_labels("samples", {study.dataset.name: study.dataset.labels_per_clip})
     rows = _subsets(study, options.per_class)
     for name, (plan, training, source) in _starts(study, options).items():
         for size in rows:

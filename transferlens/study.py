@@ -184,7 +184,9 @@ def check(steps: Sequence[Step]) -> dict[Any, Arm]:
             values = flat(step.options)
             for name in [name for name in ("figures", "out", "cache") if name in values]:
                 check_writable(name, values[name])
-            if missing := [path for path in values.get("ckpt", ()) if not path.exists() and path.resolve() not in made]:
+            files = values.get("ckpt", ())
+            files = [files] if isinstance(files, Path) else files
+            if missing := [path for path in files if not path.exists() and path.resolve() not in made]:
                 raise ParameterError(f"ckpt={some(missing)} does not exist, and no earlier step trains it")
             for name, arm in step.points().items():
                 arms[number, name] = arm

@@ -30,6 +30,7 @@ COLUMNS = {
 }
 # Names of folders that hold the folders of the classes: a fold each. At least one of the first two is there.
 SPLIT_FOLDERS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing")
+MISSING = ("nan", "null", "n/a", "#n/a", "#value!")  # what other programs write into empty cells
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 METADATA = "metadata.csv"  # of the audiofolder convention: the columns file_name and, if folders are not classes, label
 
@@ -59,7 +60,9 @@ def read_table(path: Path, needed: Sequence[str], *, optional: Sequence[str] | N
         numbered = [(line, cells) for line, cells in numbered if any(cells)]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text: name a csv file with the columns {some(needed)}") from error
+    except csv.Error as error:
         raise DataError(f"{path} cannot be read as a csv table: {error}; save it as UTF-8 csv") from error
     filled = [name for name in (*needed, *(optional or ())) if name in names]
     return _checked(path, names, numbered, needed, filled, DELIMITERS[delimiter])
@@ -70,6 +73,8 @@ def _decoded(path: Path) -> str:
     content = path.read_bytes()
     if content[:4] == b"\x89HDF":
         raise DataError(f"{path} is an HDF5 file, not a table of clips: a run is given as ckpt")
+    if content[:2] == b"PK":
+        raise DataError(f"{path} is an Excel workbook or another zip archive, not a csv table: save it as UTF-8 csv")
     if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return content.decode("utf-16")
     try:
@@ -117,9 +122,9 @@ def _checked(
     if odd := [line for line, cells in numbered if any("\0" in cell for cell in cells)]:
         raise DataError(f"{path} contains the character NUL in row {some(odd)}: save it as plain UTF-8 text")
     rows = [dict(zip(names, cells, strict=True)) for _, cells in numbered]
-    empty = [line for (line, _), row in zip(numbered, rows, strict=True) if not all(row[name] for name in filled)]
-    if empty:
-        raise DataError(f"{path} has an empty {', '.join(filled[:-1])} or {filled[-1]} in row {some(empty)}")
+    empty = {name: [line for (line, _), row in zip(numbered, rows, strict=True) if not row[name]] for name in filled}
+    if problems := [f"no {name} in row {some(lines)}" for name, lines in empty.items() if lines]:
+        raise DataError(f"{path} has {'; '.join(problems)}")
     return rows
 
 
@@ -189,6 +194,8 @@ def read_user_table(path: Path) -> tuple[Clip, ...]:
     for column in ("fold", recording):
         _whole_numbers(rows, column)
     _check_spelling(path, rows, [name for name in ("label", "fold", recording) if name in rows[0]])
+    if odd := [label for label in dict.fromkeys(row["label"] for row in rows) if label.lower() in MISSING]:
+        warn_once(f"{path} has the class {some(odd)}, which may stand for a missing label: leave out rows without one")
     names = cache(_names)
     located = [_located(path.parent, row["path"], names) for row in rows]
     clips = tuple(
@@ -205,7 +212,7 @@ def read_user_table(path: Path) -> tuple[Clip, ...]:
     files = [os.path.realpath(file) for _, file in located]  # Path.resolve raises for circular links
     counts = Counter(files)
     if twice := dict.fromkeys(clip.id for clip, file in zip(clips, files, strict=True) if counts[file] > 1):
-        raise DataError(f"{path} lists files more than once: {some(twice)}")
+        raise DataError(f"{path} lists files more than once: {some(twice)}: keep one row of each")
     foreign = any(PureWindowsPath(clip.id).is_absolute() for clip in clips)
     of_windows = ", and those of a Windows computer are not found here: make them relative" if foreign else ""
     check_files(clips, path.parent, f"paths are relative to the table{of_windows}")

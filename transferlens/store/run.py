@@ -124,11 +124,16 @@ class Run(Scored):
     def within(self, dataset: DataSet) -> Run:
         """Return the run with what files of older versions lack, from the data set that it was trained on.
 
-        Raise CheckpointError if it was trained on other clips.
+        Raise CheckpointError if it was trained on other clips, or with another number of labels per clip.
         """
         places = {clip.id: i for i, clip in enumerate(dataset.clips)}
         if not places.keys() >= set(self.clip_ids) or self.config.fold not in dataset.folds:
             raise CheckpointError(f"{self.path} was trained on other clips than {dataset.name}: name its clips")
+        if self.config.labels_per_clip != dataset.labels_per_clip:
+            raise CheckpointError(
+                f"{self.path} was trained with labels_per_clip={self.config.labels_per_clip}, and {dataset.name} has "
+                f"labels_per_clip={dataset.labels_per_clip}: name the table that it was trained on"
+            )
         train = dataset.split(*self.config.split)[0]
         own: dict[str, Any] = {"n_train": len(train)}
         if self.scoring is ONE:
@@ -366,7 +371,7 @@ def check_alike(runs: Sequence[Run], *what: Annotated[str, SHARED]) -> None:
         if value != first:
             values = f" ({value} and {first})" if isinstance(value, (str, int)) and name != "features" else ""
             raise ParameterError(
-                f"ckpt={run.path} and {runs[0].path} differ in {name}{values}: compare runs of the same"
+                f"ckpt={run.path} and {runs[0].path} differ in {name}{values}: compare runs of the same {name}"
             )
 
 

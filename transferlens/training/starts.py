@@ -50,9 +50,12 @@ def resolve(
     if len(sources) == 1:
         by_letter[SOURCES[0]] = sources
     if unknown := [letter for letter in plan.letters if len(by_letter.get(letter, ())) != 1]:
-        problem = "several sources begin" if by_letter.get(unknown[0]) else "no source begins"
         names = some(f"{source.name} ({source.letter})" for source in sources)
-        remedy = f"name the source of each block by start, such as {5 * sources[0].letter}, or give one source"
+        if twice := by_letter.get(unknown[0]):
+            problem, remedy = "several sources begin", f"rename {twice[-1].name}, so that the first letters differ"
+        else:
+            problem = "no source begins"
+            remedy = f"name the source of each block by start, such as {5 * sources[0].letter}, or give one source"
         raise ParameterError(f"plan={str(plan)!r}: {problem} with {unknown[0]}; the sources are {names}: {remedy}")
     chosen = {letter: by_letter[letter][0] for letter in plan.letters}
     if unused := [source.name for source in sources if source not in chosen.values()]:
