@@ -65,7 +65,7 @@ SECTIONS = (
     Section("sources", "1.3 Other starts, and a control", ("sources",)),
     Section(
         "blocks",
-        "2. Which blocks hold it: freezing, fusion, truncation, probes",
+        "2. Which blocks carry what pretraining brings: freezing, fusion, truncation, probes",
         ("freeze", "fuse", "truncate", "probe", "plan_grid"),
     ),
     Section("anomaly", "2.1 Why a pretrained stem alone differs from none", ("anomaly", "anomaly_losses")),
