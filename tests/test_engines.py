@@ -80,6 +80,15 @@ def test_the_script_that_asks_is_not_run_again_by_its_workers(tmp_path):
     assert (tmp_path / "b").exists()
 
 
+def test_workers_have_the_variables_of_their_parent_and_no_older_ones(monkeypatch):
+    monkeypatch.setenv("TRANSFERLENS_CALL", "older")
+    monkeypatch.setenv("TRANSFERLENS_NEW", "1")
+    engines._adopt({"TRANSFERLENS_NEW": "2"})
+    assert {name: value for name, value in os.environ.items() if name.startswith(engines.OURS)} == {
+        "TRANSFERLENS_NEW": "2"
+    }
+
+
 def slow(item, report):
     report("begun")
     time.sleep(0.5)

@@ -40,6 +40,8 @@ GRACE = 20.0
 # Seconds in which a cluster must answer.
 ANSWER = 10.0
 
+# Begins the names of our environment variables.
+OURS = "TRANSFERLENS_"
 # What is imported once, and shared by all worker processes.
 PRELOADED = ["torch", "timm", "h5py", "transferlens.training.sweep", "transferlens.models.precision"]
 
@@ -65,7 +67,7 @@ class _Worker:
         context.set_forkserver_preload(PRELOADED)
         self.connection, other_end = context.Pipe()
         # The server that forks it has the environment of its own start.
-        own = {name: value for name, value in os.environ.items() if name.startswith("TRANSFERLENS_")}
+        own = {name: value for name, value in os.environ.items() if name.startswith(OURS)}
         self.process = context.Process(target=_serve, args=(other_end, task, own), daemon=True)
         with _without_main():
             self.process.start()
@@ -104,9 +106,16 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+def _adopt(environment: Mapping[str, str]) -> None:
+    """Set our environment variables as the parent has them now; those of the server's own start are forgotten."""
+    for name in [name for name in os.environ if name.startswith(OURS)]:
+        del os.environ[name]
+    os.environ.update(environment)
+
+
 def _serve(connection: Any, task: Callable, environment: Mapping[str, str]) -> None:
     """Call the task for every item received, until the connection is closed."""
-    os.environ.update(environment)
+    _adopt(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=_end_with_parent, daemon=True).start()
